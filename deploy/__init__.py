@@ -1,0 +1,1 @@
+"""Stands the fleet up: local stack, simulator, configuration."""

@@ -1,0 +1,1 @@
+"""The dispatcher: consumes requests, chooses a lane for each, brings failed attempts back."""

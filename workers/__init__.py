@@ -1,0 +1,1 @@
+"""The workers: run attempts on ccxt within the budget, publish results and reports."""
