@@ -1,0 +1,168 @@
+"""The whole configuration as frozen Structs: defaults live here and nowhere else.
+
+One TOML file (`deploy/fleet.toml` shows every key with its default) and two environment variables that win over it:
+``FLEET_BROKER_URL`` and ``FLEET_REDIS_URL``. An unknown key or a wrong type stops the start with the file, the key's
+path and what was expected.
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, TypeAlias
+
+import msgspec
+from msgspec import Meta, Struct
+
+from .errors import ConfigError
+from .messages import Strategy
+
+Seconds: TypeAlias = Annotated[float, Meta(gt=0)]
+Count: TypeAlias = Annotated[int, Meta(ge=1)]
+
+# A lane's name is part of queue names and routing keys; `.bulk` is the suffix of the bulk queues.
+_LANE_NAME: Final = re.compile(r"[a-z0-9]+(\.(?!bulk$)[a-z0-9_-]+)?")
+
+
+class BrokerConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """RabbitMQ.
+
+    Args:
+        urls: AMQP URLs of the nodes; the first that answers is used.
+        heartbeat_s: how often both sides show they live; a frozen broker is noticed after about three of them.
+        timeout_s: how long one publish, declaration or connection attempt may take.
+        patience_s: how long a publish is tried again before it counts as failed.
+    """
+
+    urls: Annotated[list[str], Meta(min_length=1)] = ["amqp://guest:guest@127.0.0.1:5672/"]
+    heartbeat_s: Annotated[int, Meta(ge=1)] = 10
+    timeout_s: Seconds = 5.0
+    patience_s: Seconds = 30.0
+
+
+class RedisConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """Redis or Valkey: the budgets all workers share.
+
+    Args:
+        url: its URL.
+        timeout_s: how long one call may take before Redis counts as away.
+    """
+
+    url: str = "redis://127.0.0.1:6379/0"
+    timeout_s: Seconds = 0.5
+
+
+class DispatcherConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """The dispatcher.
+
+    Args:
+        strategy: how a lane is chosen where the request does not say.
+        timeout_s: a request's deadline where it names none, from when the dispatcher first saw it.
+        max_attempts: how often one request is sent to lanes before it ends in an error.
+        in_flight: requests and returned attempts it handles at once.
+        silent_after_s: a lane none of whose workers reported for so long is offline.
+        failures_in_a_row: so many failures in a row set a lane offline.
+        trial_after_s: an offline lane gets one trial request after so long; doubled after each that fails.
+        trial_after_max_s: the longest time between two trials.
+    """
+
+    strategy: Strategy = "weighted_round_robin"
+    timeout_s: Seconds = 30.0
+    max_attempts: Count = 5
+    in_flight: Count = 500
+    silent_after_s: Seconds = 1.5
+    failures_in_a_row: Count = 5
+    trial_after_s: Seconds = 1.0
+    trial_after_max_s: Seconds = 15.0
+
+
+class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """A worker process.
+
+    Args:
+        in_flight: attempts it holds at once, over all lanes.
+        max_wait_s: the longest an attempt waits for budget in the worker's memory; beyond it is handed back.
+        report_every_s: how often it reports.
+        grace_s: how long it may finish what it holds when told to stop.
+        http_timeout_s: the longest one HTTP call to an exchange may take.
+    """
+
+    in_flight: Count = 1000
+    max_wait_s: Seconds = 2.0
+    report_every_s: Seconds = 0.2
+    grace_s: Seconds = 10.0
+    http_timeout_s: Seconds = 10.0
+
+
+class LaneConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """One way to reach one exchange. Its key is its name: ``binance``, or ``binance.eu1`` where there are several.
+
+    Args:
+        exchange: the ccxt id; by default the name's part before the dot.
+        weight: its share of the requests beside the other lanes' weights.
+        local_addr: the source address of its connections; a budget of its own.
+        proxy: the HTTP proxy it goes through; a budget of its own.
+        ccxt: settings for the ccxt class, merged over its own (`urls`, `hostname`, `options`).
+    """
+
+    exchange: str = ""
+    weight: Annotated[float, Meta(gt=0)] = 1.0
+    local_addr: str | None = None
+    proxy: str | None = None
+    ccxt: dict[str, Any] = {}
+
+    @property
+    def egress(self) -> str:
+        """Names the address the exchange sees: lanes with the same one share their budgets."""
+        return self.proxy or self.local_addr or "default"
+
+
+class Config(Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything. `lanes` is the only part without a default."""
+
+    lanes: Annotated[dict[str, LaneConfig], Meta(min_length=1)]
+    broker: BrokerConfig = BrokerConfig()
+    redis: RedisConfig = RedisConfig()
+    dispatcher: DispatcherConfig = DispatcherConfig()
+    worker: WorkerConfig = WorkerConfig()
+
+
+def load(path: Path, environment: Mapping[str, str] = os.environ) -> Config:
+    """Reads and checks the configuration.
+
+    Raises:
+        ConfigError: with the file, the key's path and what was expected.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from error
+    try:
+        config = msgspec.convert(raw, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{path}: {_explain(error)}") from error
+    lanes = {name: _complete(path, name, lane) for name, lane in config.lanes.items()}
+    broker, redis = config.broker, config.redis
+    if url := environment.get("FLEET_BROKER_URL"):
+        broker = msgspec.structs.replace(broker, urls=url.split(","))
+    if url := environment.get("FLEET_REDIS_URL"):
+        redis = msgspec.structs.replace(redis, url=url)
+    return msgspec.structs.replace(config, lanes=lanes, broker=broker, redis=redis)
+
+
+def _complete(path: Path, name: str, lane: LaneConfig) -> LaneConfig:
+    if not _LANE_NAME.fullmatch(name):
+        raise ConfigError(f"{path}: lanes.{name}: expected <exchange> or <exchange>.<name>, in small letters and digits")
+    if lane.local_addr is not None and lane.proxy is not None:
+        raise ConfigError(f"{path}: lanes.{name}: expected local_addr or proxy, not both")
+    return msgspec.structs.replace(lane, exchange=lane.exchange or name.partition(".")[0])
+
+
+def _explain(error: msgspec.ValidationError) -> str:
+    """Turns msgspec's ``… - at `$.worker.in_flight``` into ``worker.in_flight: …``."""
+    what, _, where = str(error).partition(" - at `$")
+    where = where.rstrip("`").lstrip(".")
+    return f"{where}: {what}" if where else what

@@ -1,0 +1,267 @@
+"""Every message of the fleet as a msgspec Struct: `Request`, `Attempt`, `Result`, `Report`, and their error codes.
+
+A message's whole state is in its body. Producers and consumers of results may speak JSON or MessagePack; between
+dispatcher and workers it is always MessagePack. All times are Unix milliseconds, by the clock of who wrote them.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated, Any, Final, Literal, TypeAlias
+
+from msgspec import Meta, Struct, json, msgpack
+
+JSON: Final = "application/json"
+MSGPACK: Final = "application/msgpack"
+BODY_LIMIT_BYTES: Final = 256 * 1024
+
+Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=128)]
+Priority: TypeAlias = Literal["live", "bulk"]
+Strategy: TypeAlias = Literal["weighted_round_robin", "round_robin", "failover"]
+
+
+class ErrorCode(enum.StrEnum):
+    """Stable codes of errors. A producer may build on the code; the message beside it is for people."""
+
+    # The request can't be run, here or anywhere: change it.
+    UNREADABLE = "unreadable"
+    INVALID_REQUEST = "invalid_request"
+    TOO_LARGE = "too_large"
+    UNKNOWN_EXCHANGE = "unknown_exchange"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    NOT_SUPPORTED = "not_supported"
+    INVALID_ARGUMENTS = "invalid_arguments"
+    BAD_SYMBOL = "bad_symbol"
+    # The fleet could not get an answer in time.
+    DEADLINE_EXCEEDED = "deadline_exceeded"
+    ATTEMPTS_EXHAUSTED = "attempts_exhausted"
+    # What happened to a single attempt.
+    NO_BUDGET = "no_budget"
+    PAUSED = "paused"
+    EXPIRED = "expired"
+    RATE_LIMITED = "rate_limited"
+    EXCHANGE_UNAVAILABLE = "exchange_unavailable"
+    EXCHANGE_TIMEOUT = "exchange_timeout"
+    EXCHANGE_ERROR = "exchange_error"
+    MAINTENANCE = "maintenance"
+    BAD_RESPONSE = "bad_response"
+    AUTHENTICATION = "authentication"
+    RESTRICTED = "restricted"
+    DELIVERY_LIMIT = "delivery_limit"
+    INTERNAL = "internal"
+
+
+class Outcome(enum.StrEnum):
+    """How an attempt ended."""
+
+    OK = "ok"
+    THROTTLED = "throttled"  # not sent: no budget in time
+    FAILED = "failed"  # another try may help
+    REJECTED = "rejected"  # no try will help
+
+
+class Request(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a producer publishes to `fleet.requests`; only `method` is required.
+
+    Args:
+        method: a ccxt read in snake_case, e.g. ``fetch_ticker``.
+        args: its arguments by their ccxt names, e.g. ``{"symbol": "BTC/USDT", "limit": 5}``.
+        id: names the request in its result; without it the AMQP message_id does, else the fleet makes one.
+        exchanges: ccxt exchange ids or lane names that may answer, in order of preference; empty means any.
+        strategy: how to choose among them; without it the configured one.
+        deadline_ms: Unix time in milliseconds by which the answer must be there; without it the configured time-out.
+        priority: ``live``, or ``bulk`` for backfills, which never delay live requests.
+    """
+
+    method: Name
+    args: dict[str, Any] = {}
+    id: Annotated[str, Meta(max_length=128)] = ""
+    exchanges: Annotated[list[Name], Meta(max_length=128)] = []
+    strategy: Strategy | None = None
+    deadline_ms: int | None = None
+    priority: Priority = "live"
+
+
+class Try(Struct, frozen=True, omit_defaults=True):
+    """One attempt as the result tells it.
+
+    Args:
+        lane: where it was sent.
+        outcome: how it ended.
+        code: the error's code, None when it was ok.
+        message: the error in the exchange's or ccxt's words, for people.
+        waited_ms: time spent waiting for budget.
+        exchange_ms: time between sending and the end of the exchange's answer, all HTTP calls together.
+        retry_at_ms: before this time the lane can't take it (end of a pause, next free budget).
+    """
+
+    lane: str
+    outcome: Outcome
+    code: ErrorCode | None = None
+    message: str = ""
+    waited_ms: float = 0.0
+    exchange_ms: float = 0.0
+    retry_at_ms: int | None = None
+
+
+class Attempt(Struct, frozen=True, omit_defaults=True):
+    """A request on its way through the fleet: what lies in the work, delay and returned queues.
+
+    Args:
+        request: as published, with `id` and `deadline_ms` filled in.
+        lane: where this attempt goes; empty while it waits in a delay queue.
+        number: how many times it was sent to a lane, this time included; throttled ones do not count.
+        tries: the attempts that ended, oldest first.
+        reply_to: where the result goes; empty means `fleet.results`.
+        correlation_id: goes into the result's properties.
+        content_type: the encoding of the result.
+        received_ms: when the dispatcher first saw the request.
+        throttled: how often it was handed back unsent.
+    """
+
+    request: Request
+    lane: str
+    number: int
+    received_ms: int
+    reply_to: str = ""
+    correlation_id: str = ""
+    content_type: str = JSON
+    tries: list[Try] = []
+    throttled: int = 0
+
+    @property
+    def deadline_ms(self) -> int:
+        """The request's deadline; the dispatcher has set it on all that is in the fleet."""
+        assert self.request.deadline_ms is not None
+        return self.request.deadline_ms
+
+
+class Failure(Struct, frozen=True):
+    """The error of a result: a stable code, and what to change or what happened, in words."""
+
+    code: ErrorCode
+    message: str
+
+
+class Result(Struct, frozen=True):
+    """The answer to one request: data, or an error that says why.
+
+    Args:
+        id: the request's id.
+        ok: whether `data` is the answer; otherwise `error` says why not.
+        method: as requested, empty when the request could not be read.
+        exchange: the ccxt id of the exchange that answered, None when none did.
+        lane: the lane that answered.
+        data: what the ccxt method returned.
+        error: why there is no data.
+        attempts: all attempts, oldest first.
+        received_ms: when the fleet took the request.
+        completed_ms: when this result was made.
+    """
+
+    id: str
+    ok: bool
+    method: str = ""
+    exchange: str | None = None
+    lane: str | None = None
+    data: Any = None
+    error: Failure | None = None
+    attempts: list[Try] = []
+    received_ms: int = 0
+    completed_ms: int = 0
+
+
+class LaneReport(Struct, frozen=True, omit_defaults=True):
+    """What one worker saw of one lane since its last report; counts are of that time alone.
+
+    Args:
+        lane: the lane's name.
+        ok: attempts that brought data. Attempts the exchange itself rejected (bad symbol) are in `rejected`.
+        failed: attempts that failed for reasons that speak against the exchange, by code.
+        rejected: attempts that no lane could have answered.
+        throttled: attempts handed back unsent.
+        failures_in_a_row: failures since the last answer of any kind, over the worker's life.
+        in_flight: attempts it holds now.
+        exchange_ms: mean time at the exchange of the attempts that were answered.
+        used: the fraction of each bucket in use now.
+        paused_until_ms: the exchange asked the whole scope to be silent until then.
+        methods: what the lane can do; sent now and then, None in between.
+    """
+
+    lane: str
+    ok: int = 0
+    failed: dict[ErrorCode, int] = {}
+    rejected: int = 0
+    throttled: int = 0
+    failures_in_a_row: int = 0
+    in_flight: int = 0
+    exchange_ms: float = 0.0
+    used: dict[str, float] = {}
+    paused_until_ms: int = 0
+    methods: list[str] | None = None
+
+
+class Report(Struct, frozen=True):
+    """A worker's heartbeat and summary, to every dispatcher through `fleet.reports`.
+
+    Args:
+        worker: the worker's name, unique in the fleet.
+        sent_ms: when it was made.
+        lanes: one entry for each lane the worker serves.
+        leaving: the worker stops and takes no more attempts.
+    """
+
+    worker: str
+    sent_ms: int
+    lanes: list[LaneReport]
+    leaving: bool = False
+
+
+class DeadLetter(Struct, frozen=True):
+    """What lies in `fleet.dead` when the fleet itself put it there.
+
+    Args:
+        reason: the code of what was wrong.
+        message: the same in words.
+        origin: the queue it came from.
+        at_ms: when.
+        body: the body as it came, at most its first 256 KiB.
+    """
+
+    reason: ErrorCode
+    message: str
+    origin: str
+    at_ms: int
+    body: bytes
+
+
+ATTEMPT_DECODER: Final = msgpack.Decoder(Attempt)
+REPORT_DECODER: Final = msgpack.Decoder(Report)
+_JSON_REQUEST: Final = json.Decoder(Request)
+_MSGPACK_REQUEST: Final = msgpack.Decoder(Request)
+_MSGPACK_ENCODER: Final = msgpack.Encoder(enc_hook=str)
+_JSON_ENCODER: Final = json.Encoder(enc_hook=str)
+
+
+def is_json(content_type: str, body: bytes) -> bool:
+    """Whether a body is JSON: by its content type, and where that says nothing by its first byte."""
+    if "json" in content_type:
+        return True
+    if "msgpack" in content_type:
+        return False
+    return body.lstrip()[:1] in (b"{", b"[", b'"')
+
+
+def decode_request(content_type: str, body: bytes) -> Request:
+    """Reads a request in the encoding its content type names.
+
+    Raises:
+        msgspec.DecodeError: it is neither JSON nor MessagePack.
+        msgspec.ValidationError: it is, but not a request; the text names the field.
+    """
+    return _JSON_REQUEST.decode(body) if is_json(content_type, body) else _MSGPACK_REQUEST.decode(body)
+
+
+def encode(message: Struct, content_type: str = MSGPACK) -> bytes:
+    """A message's body in the encoding named; values neither knows (ccxt has none today) go as text."""
+    return _JSON_ENCODER.encode(message) if content_type == JSON else _MSGPACK_ENCODER.encode(message)

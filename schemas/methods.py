@@ -1,0 +1,49 @@
+"""Which ccxt methods a request may name: reads only.
+
+The split of the unified methods into public and account reads was measured by running each on nine exchanges with keys
+set and watching which calls are signed (ccxt 4.5.90). A method ccxt adds later counts as an account read until it is
+listed here, so that nothing private is ever run by accident.
+"""
+
+from typing import Final
+
+# Creates a quote at the exchange: a write in a read's clothes.
+FORBIDDEN_READS: Final = frozenset({"fetch_convert_quote"})
+
+PUBLIC_READS: Final = frozenset(
+    """
+    fetch_adl_rank fetch_bids_asks fetch_borrow_rate fetch_borrow_rate_histories fetch_borrow_rate_history
+    fetch_borrow_rates fetch_borrow_rates_per_symbol fetch_cross_borrow_rate fetch_currencies
+    fetch_deposit_withdraw_fee fetch_deposit_withdraw_fees fetch_funding_interval fetch_funding_intervals
+    fetch_funding_rate fetch_funding_rate_history fetch_funding_rates fetch_greeks fetch_index_ohlcv
+    fetch_isolated_borrow_rate fetch_isolated_borrow_rates fetch_l2_order_book fetch_l3_order_book fetch_last_prices
+    fetch_leverage_tiers fetch_liquidations fetch_long_short_ratio fetch_long_short_ratio_history fetch_mark_ohlcv
+    fetch_mark_price fetch_mark_prices fetch_market_leverage_tiers fetch_markets fetch_ohlcv fetch_open_interest
+    fetch_open_interest_history fetch_open_interests fetch_option fetch_option_chain fetch_order_book
+    fetch_order_books fetch_premium_index_ohlcv fetch_settlement_history fetch_status fetch_ticker fetch_tickers
+    fetch_time fetch_trades fetch_trading_fees fetch_trading_limits fetch_underlying_assets fetch_volatility_history
+    load_markets
+    """.split()
+)
+
+
+def is_read(method: str) -> bool:
+    """Whether `method` only reads: ``fetch_*`` but the forbidden ones, and ``load_markets``. WebSocket calls are not."""
+    return (
+        (method.startswith("fetch_") or method == "load_markets")
+        and method not in FORBIDDEN_READS
+        and not method.endswith("_ws")
+    )
+
+
+def refusal(method: str) -> str | None:
+    """Says why the fleet does not run `method`, or None if it does. The text tells the producer what to change."""
+    if method != method.lower():
+        return f"{method!r} is not a ccxt method in snake_case: write e.g. 'fetch_ticker', 'fetch_ohlcv'"
+    if method in FORBIDDEN_READS:
+        return f"{method!r} creates a quote at the exchange; the fleet runs reads only"
+    if not is_read(method):
+        return f"{method!r} is not a read; the fleet runs fetch_* methods and load_markets only"
+    if method not in PUBLIC_READS:
+        return f"{method!r} reads an account, and no lane of this fleet has one"
+    return None
