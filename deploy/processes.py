@@ -1,0 +1,120 @@
+"""Child processes that never outlive us: the servers and services of a local stack run in these."""
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+
+class ProcessError(RuntimeError):
+    """A child process could not do what it was started for; the message carries the end of its log."""
+
+
+def free_port() -> int:
+    """Find a TCP port of 127.0.0.1 that nothing listens on.
+
+    It lies below the kernel's ephemeral range (32768 up, ip_local_port_range in ip(7)): while a server restarts no
+    outgoing connection can be given its port.
+    """
+    while True:
+        port = random.randint(15_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+class Process:
+    """A child in a session of its own, so that Ctrl-C reaches us alone and we stop it in our order.
+
+    The kernel kills it when the thread that started it ends (PR_SET_PDEATHSIG in prctl(2)), so nothing is left even
+    if we are killed. Start it from the main thread, or from one that lives as long as the child shall.
+    """
+
+    def __init__(self, argv: Sequence[str], *, log: Path, env: Mapping[str, str], cwd: Path | None = None) -> None:
+        self.log = log
+        self._argv = ["setpriv", "--pdeathsig", "KILL", "--", *argv]
+        self._env = dict(env)
+        self._cwd = cwd
+        self._child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Process id; also that of its group. Raises ProcessError before the first start."""
+        if self._child is None:
+            raise ProcessError(f"{self._argv[4]} was never started")
+        return self._child.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the child is there, frozen or not."""
+        return self._child is not None and self._child.poll() is None
+
+    @property
+    def exit_code(self) -> int | None:
+        """As subprocess gives it: negative for a signal, None while it runs or before the first start."""
+        return None if self._child is None else self._child.poll()
+
+    def start(self) -> None:
+        """Start the child, again if it has ended. Output is appended to the log."""
+        if self.running:
+            return
+        with self.log.open("ab") as log:
+            self._child = subprocess.Popen(
+                self._argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._env,
+                cwd=self._cwd,
+                start_new_session=True,
+            )
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the child alone, not to its group."""
+        if self.running:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """SIGKILL the child and all that it started, and wait for its end."""
+        if self._child is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._child.pid, signal.SIGKILL)
+        self._child.wait()
+
+    def freeze(self) -> None:
+        """Stop the whole group where it stands (SIGSTOP): connections stay open and nothing answers."""
+        if self.running:
+            os.killpg(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let a frozen group go on."""
+        if self.running:
+            os.killpg(self.pid, signal.SIGCONT)
+
+    async def stop(self, *, grace_s: float) -> None:
+        """End the child: SIGTERM, then SIGKILL for what is left after `grace_s` seconds."""
+        self.thaw()
+        self.send(signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
+            await self.wait(timeout_s=grace_s)
+        self.kill()
+
+    async def wait(self, *, timeout_s: float | None = None) -> int:
+        """Wait until the child ends and return its exit code; TimeoutError after `timeout_s` seconds."""
+        async with asyncio.timeout(timeout_s):
+            while (code := self.exit_code) is None and self.running:
+                await asyncio.sleep(0.02)
+        return 0 if code is None else code
+
+    def tail(self, lines: int = 20) -> str:
+        """Return the last lines of the log."""
+        if not self.log.exists():
+            return "(no output)"
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) or "(no output)"

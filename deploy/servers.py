@@ -1,0 +1,269 @@
+"""A private RabbitMQ and Redis: real servers on free ports of 127.0.0.1, with folders of their own.
+
+The demo, the local stack, the tests and the benchmarks use these. Nothing on the machine is shared with them: a
+RabbitMQ or Redis that runs here as a service is neither used nor disturbed. They die with the process that started
+them, even when it is killed.
+"""
+
+import asyncio
+import os
+import re
+import secrets
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from deploy.processes import Process, ProcessError, free_port
+
+INSTALL = "run `deploy/setup.sh` (every make target does), which installs it, or start Docker"
+BOOT_TIMEOUT_S = 120.0
+STOP_GRACE_S = 20.0
+
+
+class Server(ABC):
+    """What both servers share: a folder, a port that stays the same over restarts, and a way to see them ready."""
+
+    title: str
+    oldest: tuple[int, int]
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.port = free_port()
+        self.version = ""
+        self._process = self._prepare()
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """Where clients connect."""
+
+    @abstractmethod
+    def _prepare(self) -> Process: ...
+
+    @abstractmethod
+    async def _probe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
+        """Return the server's version, or "" when it does not serve yet."""
+
+    @property
+    def running(self) -> bool:
+        """Whether the server's process is there (it may be frozen)."""
+        return self._process.running
+
+    async def start(self) -> None:
+        """Start the server and return when it serves clients.
+
+        Raises ProcessError with the end of the log when it ends or needs more than 120 s, or is too old for us.
+        """
+        self._process.start()
+        deadline = asyncio.get_running_loop().time() + BOOT_TIMEOUT_S
+        while not (version := await self._version()):
+            if not self._process.running:
+                raise ProcessError(self._story(f"ended with exit code {self._process.exit_code} before it served"))
+            if asyncio.get_running_loop().time() > deadline:
+                self.kill()
+                raise ProcessError(self._story(f"did not serve within {BOOT_TIMEOUT_S:.0f} s"))
+            await asyncio.sleep(0.05)
+        self.version = version
+        if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < self.oldest:
+            await self.stop()
+            wanted = ".".join(map(str, self.oldest))
+            raise ProcessError(f"{self.title} {version} is too old: {wanted} or later is needed")
+
+    async def stop(self) -> None:
+        """End the server in order, by force after 20 s. Its data stays in the folder."""
+        await self._process.stop(grace_s=STOP_GRACE_S)
+
+    async def restart(self) -> None:
+        """Stop, then start on the same port with what the server kept in its folder."""
+        await self.stop()
+        await self.start()
+
+    def kill(self) -> None:
+        """End the server at once (SIGKILL), as a crash would. `start` brings it back."""
+        self._process.kill()
+
+    def freeze(self) -> None:
+        """Halt the server with its connections open, as a hung machine would."""
+        self._process.freeze()
+
+    def thaw(self) -> None:
+        """Let a frozen server go on."""
+        self._process.thaw()
+
+    async def __aenter__(self) -> Self:
+        """Start; a server whose start fails is ended."""
+        try:
+            await self.start()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop."""
+        await self.stop()
+
+    async def _version(self) -> str:
+        try:
+            async with asyncio.timeout(2):
+                reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                try:
+                    return await self._probe(reader, writer)
+                finally:
+                    writer.close()
+        except (OSError, TimeoutError, asyncio.IncompleteReadError):
+            return ""
+
+    def _story(self, what: str) -> str:
+        return f"{self.title} {what}. The end of {self._process.log}:\n{self._process.tail()}"
+
+
+class RabbitMQ(Server):
+    """A private broker node, with its own name, cookie, HOME, port mapper (epmd) and distribution port.
+
+    `folder` keeps all of it, also over restarts; `name` is the node's name on 127.0.0.1.
+    """
+
+    title = "RabbitMQ"
+    oldest = (3, 10)
+
+    def __init__(self, folder: Path, *, name: str = "fleet") -> None:
+        self._node = f"{name}@localhost"
+        self._epmd_port = free_port()
+        super().__init__(folder)
+
+    @property
+    def url(self) -> str:
+        """Where clients connect: the default virtual host, as guest."""
+        return f"amqp://guest:guest@127.0.0.1:{self.port}/"
+
+    def _prepare(self) -> Process:
+        script = _find("rabbitmq-server", first=Path("/usr/lib/rabbitmq/lib").glob("rabbitmq_server-*/sbin"))
+        self._script = script
+        folder = self.folder.resolve()
+        (folder / "plugins").write_text("[].\n")
+        (folder / "rabbitmq-env.conf").touch()
+        (folder / "rabbitmq.conf").touch()
+        cookie = folder / ".erlang.cookie"
+        if not cookie.exists():
+            cookie.touch(mode=0o600)
+            cookie.write_text(secrets.token_hex(16))
+            cookie.chmod(0o400)
+        self._env = {
+            "PATH": os.environ["PATH"],
+            "LANG": "C.UTF-8",
+            "HOME": str(folder),
+            "ERL_EPMD_PORT": str(self._epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODENAME": self._node,
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(free_port()),
+            "RABBITMQ_BASE": str(folder),
+            "RABBITMQ_MNESIA_BASE": str(folder / "data"),
+            "RABBITMQ_LOG_BASE": str(folder),
+            "RABBITMQ_LOGS": "-",
+            "RABBITMQ_SCHEMA_DIR": str(folder / "schema"),
+            "RABBITMQ_GENERATED_CONFIG_DIR": str(folder / "config"),
+            "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq"),
+            "RABBITMQ_CONFIG_FILES": str(folder / "conf.d"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(folder / "advanced.config"),
+            "RABBITMQ_CONF_ENV_FILE": str(folder / "rabbitmq-env.conf"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
+            "RABBITMQ_PID_FILE": str(folder / "pid"),
+            # The start script then becomes the Erlang machine (exec) in place of starting it as a child of its own.
+            "RABBITMQ_ALLOW_INPUT": "1",
+            # Schedulers that don't spin while idle: on few cores the spinning takes time from everything else.
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-noinput +S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none"
+            " -kernel inet_dist_use_interface {127,0,0,1}",
+            "RABBITMQ_CTL_ERL_ARGS": "+S 1:1 -kernel inet_dist_use_interface {127,0,0,1}",
+        }
+        # In the foreground, so that the node finds it and starts none that would outlive us as a daemon.
+        self._epmd = Process([str(_find("epmd"))], log=folder / "epmd.log", env=self._env)
+        return Process([str(script)], log=folder / "rabbitmq.log", env=self._env, cwd=folder)
+
+    async def start(self) -> None:
+        """Start the node and return when it serves AMQP; see Server.start."""
+        self._epmd.start()
+        await super().start()
+
+    async def stop(self) -> None:
+        """End the node in order, by force after 20 s, and its port mapper."""
+        await super().stop()
+        self._epmd.kill()
+
+    def kill(self) -> None:
+        """End the node at once (SIGKILL), as a crash would. `start` brings it back with its data."""
+        super().kill()
+        self._epmd.kill()
+
+    async def ctl(self, *args: str) -> str:
+        """Run rabbitmqctl on the node (1 to 3 s: it boots a machine of its own) and return what it prints.
+
+        Raises ProcessError with its output when it fails.
+        """
+        return await _output([str(self._script.with_name("rabbitmqctl")), "-q", "-n", self._node, *args], self._env)
+
+    async def _probe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
+        # The broker opens its listener last, and answers a protocol header with connection.start, whose server
+        # properties carry the version (AMQP 0-9-1, sections 2.2.4 and 1.4).
+        writer.write(b"AMQP\x00\x00\x09\x01")
+        header = await reader.readexactly(7)
+        start = await reader.readexactly(int.from_bytes(header[3:7]))
+        found = re.search(rb"\x07versionS\x00\x00\x00.([0-9.]+)", start, re.DOTALL)
+        return found[1].decode() if found else ""
+
+
+class Redis(Server):
+    """A private Redis or Valkey that keeps nothing on disk."""
+
+    title = "Redis"
+    oldest = (7, 0)
+
+    @property
+    def url(self) -> str:
+        """Where clients connect: database 0."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def _prepare(self) -> Process:
+        folder = self.folder.resolve()
+        argv = [str(_find("redis-server", "valkey-server")), "--port", str(self.port), "--bind", "127.0.0.1"]
+        argv += ["--save", "", "--appendonly", "no", "--daemonize", "no", "--dir", str(folder)]
+        return Process(argv, log=folder / "redis.log", env={"PATH": os.environ["PATH"]}, cwd=folder)
+
+    async def _probe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
+        writer.write(b"INFO server\r\n")
+        header = await reader.readline()
+        if not header.startswith(b"$"):
+            return ""
+        # Valkey says here which Redis it is compatible with (7.2.4 for its 8.x).
+        found = re.search(rb"redis_version:([0-9.]+)", await reader.readexactly(int(header[1:])))
+        return found[1].decode() if found else ""
+
+
+def _find(*names: str, first: Iterable[Path] = ()) -> Path:
+    folders = [*sorted(first, reverse=True), *map(Path, os.get_exec_path()), Path("/usr/sbin"), Path("/usr/local/sbin")]
+    for name in names:
+        if found := shutil.which(name, path=os.pathsep.join(map(str, folders))):
+            return Path(found)
+    raise ProcessError(f"{names[0]} is not on this machine: {INSTALL}")
+
+
+async def _output(argv: Sequence[str], env: Mapping[str, str]) -> str:
+    child = await asyncio.create_subprocess_exec(
+        *argv,
+        env=env,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    printed = (await child.communicate())[0].decode(errors="replace").strip()
+    if child.returncode:
+        raise ProcessError(f"{' '.join(argv)} failed with exit code {child.returncode}:\n{printed}")
+    return printed

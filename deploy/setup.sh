@@ -1,0 +1,106 @@
+#!/bin/sh
+# Makes this checkout ready to run: a virtual environment from pinned packages, and a RabbitMQ and a Redis to start.
+#
+#   deploy/setup.sh              what every make target calls first; at once over when nothing is missing
+#   deploy/setup.sh --install P  the part that needs root: install Debian packages P, start and enable nothing
+#
+# PYTHON names the interpreter (python3), VENV the folder (.venv), CONSTRAINTS the pinned packages (constraints.txt).
+# Servers: what is on the machine, else Docker where an engine answers, else the system's package manager.
+# Without the rights for that it stops with the commands to run.
+set -eu
+cd "$(dirname "$0")/.."
+
+PYTHON=${PYTHON:-python3}
+VENV=${VENV:-.venv}
+CONSTRAINTS=${CONSTRAINTS:-constraints.txt}
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+fail() {
+    for line in "$@"; do say "$line"; done
+    exit 1
+}
+
+# The first of the arguments that is an executable, on PATH, in sbin or in RabbitMQ's own folder.
+found() {
+    for name in "$@"; do
+        command -v "$name" >/dev/null 2>&1 && return 0
+        for path in "/usr/sbin/$name" "/usr/local/sbin/$name" "/usr/lib/rabbitmq/lib"/rabbitmq_server-*/sbin/"$name"; do
+            [ -x "$path" ] && return 0
+        done
+    done
+    return 1
+}
+
+# Debian starts and enables a service as it installs it. Debian's own way to forbid the start is a policy-rc.d that
+# exits 101 (https://people.debian.org/~hmh/invokerc.d-policyrc.d-specification.txt). A service that came with this
+# installation is then disabled, so that it does not start at the next boot either.
+install_as_root() {
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+        trap 'rm -f "$policy"' EXIT
+        trap 'exit 130' INT
+        trap 'exit 143' TERM HUP
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod 755 "$policy"
+    fi
+    new=
+    for package in "$@"; do
+        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || new="$new $package"
+    done
+    dpkg-query -W -f '${Status}' erlang-base 2>/dev/null | grep -q 'ok installed' || new="$new erlang-base"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get -qq update
+    apt-get -qq -y --no-install-recommends install "$@"
+    command -v systemctl >/dev/null 2>&1 || return 0
+    for package in $new; do
+        units=$(dpkg-query -L "$package" 2>/dev/null | sed -n 's#.*/systemd/system/\([a-z-]*\.\(service\|socket\)\)$#\1#p')
+        for unit in $units; do systemctl --quiet disable "$unit" 2>/dev/null || true; done
+    done
+}
+
+if [ "${1-}" = --install ]; then
+    shift
+    install_as_root "$@"
+    exit
+fi
+
+packages=
+"$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
+    fail "Python 3.11 or later is needed; $PYTHON is $("$PYTHON" --version 2>&1 || true). Name another: make PYTHON=python3.12 ..."
+stamp=$VENV/.constraints
+wanted="$(cksum <"$CONSTRAINTS") $("$PYTHON" -c 'import sys; print(sys.version_info[:2], sys.base_prefix)')"
+if [ "$(cat "$stamp" 2>/dev/null || true)" = "$wanted" ]; then venv_ready=yes; else venv_ready=no; fi
+[ "$venv_ready" = yes ] || "$PYTHON" -c 'import ensurepip' 2>/dev/null ||
+    packages="$packages $("$PYTHON" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')"
+
+servers=
+found rabbitmq-server || servers="$servers rabbitmq-server"
+found redis-server valkey-server || servers="$servers redis-server"
+if [ -n "$servers" ] && docker info >/dev/null 2>&1; then
+    say "Docker runs what is not installed here:$servers"
+else
+    packages="$packages$servers"
+fi
+
+if [ -n "$packages" ]; then
+    install="apt-get update && apt-get install --no-install-recommends$packages"
+    command -v apt-get >/dev/null 2>&1 ||
+        fail "missing:$packages" "install them with this system's package manager, or start Docker, and run this again"
+    say "installing Debian packages:$packages (their services are neither started nor enabled)"
+    # shellcheck disable=SC2086  # a list of words
+    if [ "$(id -u)" = 0 ]; then
+        "$0" --install $packages
+    elif command -v sudo >/dev/null 2>&1 && { sudo -n true 2>/dev/null || [ -t 0 ]; }; then
+        sudo sh "$0" --install $packages
+    else
+        fail "this needs root, and there is no sudo to ask. As root, run" "    $install" "or start Docker for the servers; then run this again"
+    fi
+fi
+
+if [ "$venv_ready" = no ]; then
+    say "creating $VENV from $CONSTRAINTS"
+    rm -rf "$VENV"
+    "$PYTHON" -m venv "$VENV"
+    "$VENV/bin/pip" --disable-pip-version-check --quiet install --require-hashes --no-deps --only-binary :all: -r "$CONSTRAINTS"
+    printf '%s\n' "$wanted" >"$stamp"
+fi
