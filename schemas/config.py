@@ -35,7 +35,7 @@ class BrokerConfig(Struct, frozen=True, forbid_unknown_fields=True):
         patience_s: how long a publish is tried again before it counts as failed.
     """
 
-    urls: Annotated[list[str], Meta(min_length=1)] = ["amqp://guest:guest@127.0.0.1:5672/"]
+    urls: Annotated[tuple[str, ...], Meta(min_length=1)] = ("amqp://guest:guest@127.0.0.1:5672/",)
     heartbeat_s: Annotated[int, Meta(ge=1)] = 10
     timeout_s: Seconds = 5.0
     patience_s: Seconds = 30.0
@@ -147,7 +147,7 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Config:
     lanes = {name: _complete(path, name, lane) for name, lane in config.lanes.items()}
     broker, redis = config.broker, config.redis
     if url := environment.get("FLEET_BROKER_URL"):
-        broker = msgspec.structs.replace(broker, urls=url.split(","))
+        broker = msgspec.structs.replace(broker, urls=tuple(url.split(",")))
     if url := environment.get("FLEET_REDIS_URL"):
         redis = msgspec.structs.replace(redis, url=url)
     return msgspec.structs.replace(config, lanes=lanes, broker=broker, redis=redis)
@@ -155,7 +155,7 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Config:
 
 def _complete(path: Path, name: str, lane: LaneConfig) -> LaneConfig:
     if not _LANE_NAME.fullmatch(name):
-        raise ConfigError(f"{path}: lanes.{name}: expected <exchange> or <exchange>.<name>, in small letters and digits")
+        raise ConfigError(f"{path}: lanes.{name}: expected <exchange> or <exchange>.<name>, in lower case")
     if lane.local_addr is not None and lane.proxy is not None:
         raise ConfigError(f"{path}: lanes.{name}: expected local_addr or proxy, not both")
     return msgspec.structs.replace(lane, exchange=lane.exchange or name.partition(".")[0])

@@ -28,7 +28,7 @@ PUBLIC_READS: Final = frozenset(
 
 
 def is_read(method: str) -> bool:
-    """Whether `method` only reads: ``fetch_*`` but the forbidden ones, and ``load_markets``. WebSocket calls are not."""
+    """Whether `method` only reads: ``fetch_*`` but the forbidden ones, and ``load_markets``, over REST."""
     return (
         (method.startswith("fetch_") or method == "load_markets")
         and method not in FORBIDDEN_READS

@@ -1,0 +1,137 @@
+"""Every exchange, queue and binding of the fleet with its fixed arguments, in one table.
+
+All of it is durable and all queues are quorum queues (only `fleet.reports` feeds exclusive ones). Arguments never
+change once a release has declared them: RabbitMQ refuses a queue declared twice with different ones, and a client that
+tries brings its connection down with it.
+
+RabbitMQ expires messages only at a queue's head, so every waiting room has one TTL for all it holds.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from msgspec import Struct
+
+REQUESTS: Final = "fleet.requests"
+WORK: Final = "fleet.work"
+RETURNED: Final = "fleet.returned"
+RESULTS: Final = "fleet.results"
+REPORTS: Final = "fleet.reports"
+DEAD: Final = "fleet.dead"
+
+# Five rooms cover any wait within a factor of four; a longer one passes through several.
+DELAYS_MS: Final = (250, 1_000, 4_000, 15_000, 60_000)
+
+# A message that comes back more often than this (a consumer died each time) is put aside in `fleet.dead`. It counts
+# broker restarts and lost connections too, so it must be well above what a bad night brings.
+DELIVERY_LIMIT: Final = 10
+
+REQUESTS_LIMIT: Final = 100_000
+WORK_LIMIT: Final = 50_000
+DELAY_LIMIT: Final = 200_000
+RESULTS_LIMIT: Final = 50_000
+RESULTS_TTL_MS: Final = 15 * 60_000
+DEAD_LIMIT: Final = 100_000
+# A live attempt that no worker took in this time goes back to the dispatcher, who may know a better lane by then.
+LIVE_TTL_MS: Final = 5_000
+BULK_TTL_MS: Final = 10 * 60_000
+
+
+class Queue(Struct, frozen=True):
+    """A queue, and the exchange that feeds it (`""` is the default exchange, which needs no binding)."""
+
+    name: str
+    arguments: dict[str, str | int]
+    exchange: str = ""
+    routing_key: str = ""
+
+
+class Exchange(Struct, frozen=True):
+    """An exchange and its type."""
+
+    name: str
+    kind: str
+
+
+EXCHANGES: Final = (
+    Exchange(REQUESTS, "fanout"),
+    Exchange(WORK, "direct"),
+    Exchange(RESULTS, "topic"),
+    Exchange(REPORTS, "fanout"),
+)
+
+
+def _quorum(**arguments: str | int) -> dict[str, str | int]:
+    return {"x-queue-type": "quorum"} | {"x-" + key.replace("_", "-"): value for key, value in arguments.items()}
+
+
+def _to(queue: str) -> dict[str, str | int]:
+    """Dead-letters to a queue, at least once: the copy is confirmed before the original goes."""
+    return {
+        "dead_letter_exchange": "",
+        "dead_letter_routing_key": queue,
+        "dead_letter_strategy": "at-least-once",
+        "overflow": "reject-publish",
+    }
+
+
+QUEUES: Final = (
+    Queue(
+        REQUESTS,
+        _quorum(delivery_limit=DELIVERY_LIMIT, max_length=REQUESTS_LIMIT, **_to(DEAD)),
+        exchange=REQUESTS,
+    ),
+    Queue(RETURNED, _quorum(delivery_limit=DELIVERY_LIMIT, **_to(DEAD))),
+    Queue(
+        RESULTS,
+        _quorum(max_length=RESULTS_LIMIT, message_ttl=RESULTS_TTL_MS, overflow="drop-head"),
+        exchange=RESULTS,
+        routing_key="#",
+    ),
+    Queue(DEAD, _quorum(max_length=DEAD_LIMIT, overflow="drop-head")),
+)
+
+
+def delay_name(delay_ms: int) -> str:
+    """The waiting room of one delay, e.g. ``fleet.delay.1s``."""
+    return f"fleet.delay.{delay_ms // 1000}s" if delay_ms % 1000 == 0 else f"fleet.delay.{delay_ms}ms"
+
+
+DELAY_QUEUES: Final = tuple(
+    Queue(delay_name(delay_ms), _quorum(message_ttl=delay_ms, max_length=DELAY_LIMIT, **_to(RETURNED)))
+    for delay_ms in DELAYS_MS
+)
+
+
+def work_key(lane: str, *, bulk: bool) -> str:
+    """The routing key of a lane's live or bulk attempts in `fleet.work`."""
+    return f"{lane}.bulk" if bulk else lane
+
+
+def work_name(lane: str, *, bulk: bool) -> str:
+    """The name of a lane's live or bulk work queue."""
+    return f"{WORK}.{work_key(lane, bulk=bulk)}"
+
+
+def lane_queues(lanes: Iterable[str]) -> list[Queue]:
+    """The pair of work queues of each lane: live work, and bulk work that never delays it."""
+    return [
+        Queue(
+            work_name(lane, bulk=bulk),
+            _quorum(
+                delivery_limit=DELIVERY_LIMIT,
+                message_ttl=BULK_TTL_MS if bulk else LIVE_TTL_MS,
+                max_length=WORK_LIMIT,
+                **_to(RETURNED),
+            ),
+            exchange=WORK,
+            routing_key=work_key(lane, bulk=bulk),
+        )
+        for lane in lanes
+        for bulk in (False, True)
+    ]
+
+
+def delay_for(wait_ms: float) -> int:
+    """The waiting room that fits a wait: the longest that does not overshoot, or the shortest there is."""
+    return max((delay for delay in DELAYS_MS if delay <= wait_ms), default=DELAYS_MS[0])
