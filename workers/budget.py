@@ -1,0 +1,259 @@
+"""What a lane may send now, shared by all workers through Redis.
+
+`Budget.reserve` asks one Lua script (``budget.lua``), in one round trip and for all buckets of a call: the earliest
+instant at which every bucket has room is reserved and the caller sleeps until then, once. There is no polling, so
+whoever asked first is served first. The only clock is Redis's. What is reserved and then not used lapses: it may cost
+throughput, never a limit.
+
+Keys are ``fleet:{<exchange>}:<egress or account>:<bucket>``: one hash slot per exchange, because one call may be
+charged to buckets of its address and of its account. All of them expire.
+"""
+
+import asyncio
+import hashlib
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
+
+import redis.asyncio
+import redis.exceptions
+from msgspec import Struct
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from .costs import Bucket, Charge
+
+SCRIPT: Final = Path(__file__).with_name("budget.lua").read_text(encoding="utf-8")
+REDIS_CLOCK: Final = "local function clock() local t = redis.call('TIME') return t[1] * 1000000 + t[2] end\n"
+
+# What bulk calls leave of every bucket for live ones.
+LIVE_RESERVE: Final = 0.2
+# How long a request waits for Redis to come back before it is offered again.
+LOST_WAIT_S: Final = 1.0
+# How long a measured difference between the exchange's clock and Redis's is believed.
+CLOCK_TTL_S: Final = 3600.0
+# Costs are whole thousandths in the script.
+_SCALE: Final = 1000
+
+Reason: TypeAlias = Literal["budget", "paused", "redis_lost"]
+
+
+class Grant(Struct, frozen=True):
+    """Room is reserved.
+
+    Args:
+        delay_us: sleep so long, then send.
+        at_us: the reserved instant on Redis's clock, microseconds since 1970.
+    """
+
+    delay_us: int
+    at_us: int
+
+
+class Refusal(Struct, frozen=True):
+    """Nothing is reserved.
+
+    Args:
+        earliest_ms: when there would be room, on Redis's clock, milliseconds since 1970.
+        wait_s: the same as seconds from now.
+        reason: no room in time; the exchange told us to pause; or Redis can't be asked.
+    """
+
+    earliest_ms: int
+    wait_s: float
+    reason: Reason
+
+
+def connect(url: str, *, timeout_s: float) -> redis.asyncio.Redis:
+    """Return a client fit for budgets: it gives up in time, and never repeats a command by itself.
+
+    A reservation repeated after a lost answer would be charged twice.
+    """
+    return redis.asyncio.Redis.from_url(  # pyright: ignore[reportUnknownMemberType]
+        url,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        retry=Retry(NoBackoff(), 0),
+        retry_on_error=[],
+    )
+
+
+class Budget:
+    """The budget of one exchange as seen from one address, and one account there if any.
+
+    Args:
+        client: made by `connect`.
+        scope: ``<exchange>:<egress>``.
+        account: names the account; buckets counted per account are shared by all who use it, from any address.
+        live_reserve: the part of every bucket that bulk calls leave alone.
+        clock: the script's line that tells the time; tests bring their own.
+    """
+
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        scope: str,
+        *,
+        account: str = "",
+        live_reserve: float = LIVE_RESERVE,
+        clock: str = REDIS_CLOCK,
+    ) -> None:
+        self._client: Any = client
+        exchange, _, egress = scope.partition(":")
+        self._egress = f"fleet:{{{exchange}}}:{_key_part(egress)}"
+        self._account = f"fleet:{{{exchange}}}:account:{_key_part(account)}" if account else self._egress
+        self._clock = f"fleet:{{{exchange}}}:clock"
+        self._pauses = [f"{self._egress}:pause"]
+        if account:
+            self._pauses.append(f"{self._account}:pause")
+        self._live_reserve = live_reserve
+        self._script = clock + SCRIPT
+        self._sha = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
+        self._seen: dict[str, Bucket] = {}
+
+    async def reserve(self, charges: Sequence[Charge], *, max_wait_s: float, bulk: bool = False) -> Grant | Refusal:
+        """Reserve room for one call in all its buckets; sleeps for nobody.
+
+        Args:
+            charges: what the call costs (`Costs.charges`).
+            max_wait_s: refuse when the room would come later than this.
+            bulk: a call that must never delay a live one: it is granted at once or refused, and leaves the reserve.
+        """
+        for charge in charges:
+            self._see(charge)
+        keys = [self._key(charge) for charge in charges]
+        pauses = [*self._pauses, *(f"{key}:pause" for key in keys)]
+        args: list[str | int] = ["reserve", len(keys), 0 if bulk else max(0, int(max_wait_s * 1e6))]
+        for charge in charges:
+            args += self._args(charge.bucket, charge.cost, self._live_reserve if bulk else 0.0)
+        try:
+            granted, delay_us, at_us, *why = await self._run([*keys, self._clock, *pauses], args)
+        except _LOST:
+            return Refusal(int((time.time() + LOST_WAIT_S) * 1000), LOST_WAIT_S, "redis_lost")
+        if granted:
+            return Grant(delay_us, at_us)
+        return Refusal(math.ceil(at_us / 1000), delay_us / 1e6, "paused" if why[0] else "budget")
+
+    async def acquire(self, charges: Sequence[Charge], *, max_wait_s: float, bulk: bool = False) -> Grant | Refusal:
+        """Reserve, sleep until the reserved instant, and look once more whether the scope was paused meanwhile."""
+        answer = await self.reserve(charges, max_wait_s=max_wait_s, bulk=bulk)
+        if isinstance(answer, Refusal) or not answer.delay_us:
+            return answer
+        due = time.monotonic() + answer.delay_us / 1e6
+        while (left := due - time.monotonic()) > 0:  # noqa: ASYNC110 (uvloop's timers may fire a little early)
+            await asyncio.sleep(left)
+        left = await self.paused(charges)
+        if left:
+            return Refusal(int((time.time() + left) * 1000), left, "paused")
+        return answer
+
+    async def pause(self, for_s: float, reason: str, charges: Sequence[Charge] = ()) -> None:
+        """Stop all workers from sending for so long; a longer pause stays as it is.
+
+        Args:
+            for_s: how long, from now.
+            reason: why, for those who look.
+            charges: pause only these buckets (the exchange limits each endpoint alone); everything when empty.
+
+        Raises:
+            redis.exceptions.RedisError: Redis can't be reached; the others don't know.
+        """
+        # An account's calls also leave from this address, so that the address's pause holds them too.
+        keys = [f"{self._key(charge)}:pause" for charge in charges] or self._pauses[:1]
+        await self._run(keys, ["pause", int(max(0.0, for_s) * 1e6), reason[:200]])
+
+    async def paused(self, charges: Sequence[Charge] = ()) -> float:
+        """Return for how many more seconds calls with these charges must not be sent; 0 when they may.
+
+        When Redis can't be asked it says 0: what was reserved may be sent.
+        """
+        keys = [*self._pauses, *(f"{self._key(charge)}:pause" for charge in charges)]
+        try:
+            return float(await self._run(keys, ["paused"])) / 1e6
+        except _LOST:
+            return 0.0
+
+    async def observe(self, charge: Charge, used: float, *, sent_ago_s: float) -> None:
+        """Take over what the exchange says it has counted in the current fixed window; only ever raises our count.
+
+        Args:
+            charge: a charge to the bucket that the exchange reports on; ignored if its windows aren't fixed.
+            used: the exchange's count, in its own units.
+            sent_ago_s: how long ago the call was sent whose answer says so.
+        """
+        if charge.bucket.kind != "fixed":
+            return
+        args = [
+            "observe",
+            math.ceil(used * _SCALE),
+            int(sent_ago_s * 1e6),
+            *self._args(charge.bucket, charge.cost, 0.0),
+        ]
+        try:
+            await self._run([self._key(charge), self._clock], args)
+        except _LOST:
+            return
+
+    async def set_clock(self, ahead_s: float) -> None:
+        """Tell all workers how far the exchange's clock is ahead of Redis's; its fixed windows follow it."""
+        await self._run([self._clock], ["clock", int(ahead_s * 1e6), int(CLOCK_TTL_S * 1000)])
+
+    async def usage(self) -> dict[str, float]:
+        """Return the used part (0 to 1) of every bucket this process has charged; of the fullest where one has many."""
+        seen = list(self._seen.items())
+        args: list[str | int] = ["usage", len(seen), 0]
+        for _, bucket in seen:
+            args += self._args(bucket, 0.0, 0.0)
+        used = await self._run([*(key for key, _ in seen), self._clock], args)
+        fullest: dict[str, float] = {}
+        for (_, bucket), thousandths in zip(seen, used, strict=True):
+            part = thousandths / (bucket.amount * _SCALE)
+            fullest[bucket.name] = max(fullest.get(bucket.name, 0.0), part)
+        return fullest
+
+    def _key(self, charge: Charge) -> str:
+        return f"{self._account if charge.bucket.scope == 'account' else self._egress}:{charge.key}"
+
+    def _see(self, charge: Charge) -> None:
+        key = self._key(charge)
+        if key not in self._seen:
+            if len(self._seen) >= 1000:  # Pairs and instruments come from requests: this must not grow for ever.
+                self._seen.clear()
+            self._seen[key] = charge.bucket
+
+    @staticmethod
+    def _args(bucket: Bucket, cost: float, reserve: float) -> list[str | int]:
+        """The script's six: kind, amount, window, margin, cost, and the most that may be in use after the call."""
+        amount = math.floor(bucket.amount * _SCALE + 1e-6)
+        thousandths = math.ceil(cost * _SCALE - 1e-6)
+        # A call that is bigger than what bulk may use still gets its turn: when the bucket is empty.
+        cap = max(math.floor(amount * (1 - reserve)), min(thousandths, amount))
+        window_us, margin_us = math.ceil(bucket.window_s * 1e6), math.ceil(bucket.margin_ms * 1000)
+        return [bucket.kind, amount, window_us, margin_us, thousandths, cap]
+
+    async def _run(self, keys: Sequence[str], args: Sequence[str | int]) -> Any:
+        try:
+            return await self._client.evalsha(self._sha, len(keys), *keys, *args)
+        except redis.exceptions.NoScriptError:
+            # It ran nothing, so that asking again charges once.
+            return await self._client.eval(self._script, len(keys), *keys, *args)
+
+
+# Redis is away, starts, or has become a replica; anything else it says is a fault of ours.
+_LOST: Final = (
+    redis.exceptions.ConnectionError,
+    redis.exceptions.TimeoutError,
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.ClusterDownError,
+    redis.exceptions.OutOfMemoryError,
+    OSError,
+)
+
+
+def _key_part(name: str) -> str:
+    """A proxy's URL may hold a password, and braces would move the hash slot: neither goes into a key."""
+    if "@" in name or "{" in name:
+        return hashlib.sha256(name.encode()).hexdigest()[:16]
+    return name

@@ -1,0 +1,293 @@
+"""What one HTTP call to an exchange costs: which buckets it is charged to, and how much of each.
+
+The facts are tables, ``limits/<exchange>.toml``: buckets (an amount per window), and endpoints with their cost in
+them. A table is keyed by ccxt's ``(api, method, path)``, because a path alone is ambiguous: Binance has an
+``exchangeInfo`` in each of its APIs. Where a table is silent its ``default`` rules apply; an exchange without a table
+gets one bucket that paces calls as ccxt's own ``rateLimit`` would. Pure: nothing is read after `load`.
+"""
+
+import datetime
+import math
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from schemas.errors import ConfigError
+
+LIMITS: Final = Path(__file__).parent / "limits"
+
+# The exchange counts arrivals, we count departures: two calls a window apart may arrive so much closer together.
+JITTER_MS: Final = 50.0
+# A call that ccxt counts as free is still a call.
+LEAST_CCXT_COST: Final = 0.1
+
+Kind: TypeAlias = Literal["rolling", "fixed", "decaying", "paced"]
+Scope: TypeAlias = Literal["egress", "account"]
+Positive: TypeAlias = Annotated[float, Meta(gt=0)]
+
+
+class Bucket(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One published limit of an exchange.
+
+    Args:
+        name: its key in the table.
+        amount: what may be spent per window.
+        window_s: the window.
+        kind: ``rolling``: any stretch of a window's length. ``fixed``: windows that start at multiples of their length
+            on the exchange's clock. ``decaying``: a counter that falls by amount/window_s a second and may not pass
+            amount. ``paced``: the same, but a call above the amount is let in at zero and the next ones wait for it.
+        scope: what the exchange counts: the address the calls come from, or the account.
+        source: where the limit is published.
+        per: parameters of the call whose values each have a count of their own (a pair, an instrument).
+        per_endpoint: every endpoint has a count of its own.
+        margin_ms: how much closer together two calls may arrive than they left; `fixed` windows keep this far from
+            their boundaries on both sides.
+        certain: False where sources disagree or are silent: the value is then the safe one.
+        note: what one should know about it.
+    """
+
+    name: str
+    amount: Positive
+    window_s: Positive
+    kind: Kind
+    source: str
+    scope: Scope = "egress"
+    per: tuple[str, ...] = ()
+    per_endpoint: bool = False
+    margin_ms: Annotated[float, Meta(ge=0)] = JITTER_MS
+    certain: bool = True
+    note: str = ""
+
+
+class Case(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A cost that holds when the call has a parameter, and the parameter is at most so big.
+
+    Args:
+        param: the parameter.
+        cost: the cost then.
+        at_most: a number's value, or a list's length, up to which the case holds; any when None.
+        each: the cost counts once per item, up to the rule's own cost.
+    """
+
+    param: str
+    cost: Positive
+    at_most: float | None = None
+    each: bool = False
+
+
+class Rule(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a call takes from one bucket: the first of `cases` that holds, else `cost`.
+
+    Args:
+        bucket: the bucket's name.
+        cost: the cost when no case holds.
+        cases: costs that depend on a parameter, in the order they are tried.
+        per_ccxt_cost: where the table does not know the endpoint: so much per unit of ccxt's own cost.
+    """
+
+    bucket: str
+    cost: Positive = 1.0
+    cases: tuple[Case, ...] = ()
+    per_ccxt_cost: Positive | None = None
+
+
+class Charge(Struct, frozen=True):
+    """One call's share of one bucket. `key` names the count: the bucket, and what it is kept per."""
+
+    bucket: Bucket
+    cost: float
+    key: str
+
+
+class _Table(Struct, frozen=True, forbid_unknown_fields=True):
+    exchange: str
+    checked: datetime.date
+    buckets: dict[str, dict[str, Any]]
+    default: list[dict[str, Any]]
+    endpoints: dict[str, list[dict[str, Any]]]
+
+
+class _Share:
+    """A rule with its bucket and the endpoint's part of the key."""
+
+    __slots__ = ("bucket", "key", "rule")
+
+    def __init__(self, rule: Rule, bucket: Bucket, endpoint: str) -> None:
+        self.rule = rule
+        self.bucket = bucket
+        self.key = f"{bucket.name}:{endpoint}" if bucket.per_endpoint else bucket.name
+
+    @property
+    def static(self) -> bool:
+        return not (self.rule.cases or self.bucket.per or self.rule.per_ccxt_cost)
+
+    def charge(self, params: Mapping[str, Any], ccxt_cost: float) -> Charge:
+        bucket, rule = self.bucket, self.rule
+        if rule.per_ccxt_cost is not None:
+            cost = max(ccxt_cost, LEAST_CCXT_COST) * rule.per_ccxt_cost
+            if bucket.kind != "paced":
+                cost = min(cost, bucket.amount)
+        else:
+            cost = _cost(rule, params)
+        key = self.key
+        if bucket.per:
+            # Kraken takes a pair in any case; the length is bounded because a caller may put anything here.
+            key += ":" + ",".join(str(params.get(name) or "") for name in bucket.per).upper()[:64]
+        return Charge(bucket, cost, key)
+
+
+class Costs:
+    """What calls to one exchange cost."""
+
+    def __init__(
+        self, exchange: str, buckets: Mapping[str, Bucket], endpoints: Mapping[str, list[Rule]], default: list[Rule]
+    ) -> None:
+        self.exchange = exchange
+        self.buckets = buckets
+        self._endpoints = endpoints
+        self._default = default
+        self._known: dict[tuple[tuple[str, ...], str, str], list[_Share] | list[Charge]] = {}
+
+    def charges(
+        self, api: tuple[str, ...], method: str, path: str, params: Mapping[str, Any], ccxt_cost: float
+    ) -> list[Charge]:
+        """Return what a call must be charged before it is sent.
+
+        Args:
+            api: ccxt's api, as in ``("spot", "public")``.
+            method: the HTTP verb.
+            path: ccxt's path, with its placeholders.
+            params: the call's parameters.
+            ccxt_cost: what ccxt would charge; used where the table is silent.
+        """
+        shares = self._known.get((api, method, path))
+        if shares is None:
+            shares = self._known[api, method, path] = self._shares(api, method, path)
+        return [share if isinstance(share, Charge) else share.charge(params, ccxt_cost) for share in shares]
+
+    def knows(self, api: tuple[str, ...], method: str, path: str) -> bool:
+        """Whether the table itself says what this call costs."""
+        return f"{'.'.join(api)} {method} {path}" in self._endpoints
+
+    def _shares(self, api: tuple[str, ...], method: str, path: str) -> Any:
+        family = f"{'.'.join(api)} {method}"
+        rules = self._endpoints.get(f"{family} {path}") or self._endpoints.get(f"{family} *") or self._default
+        shares = [_Share(rule, self.buckets[rule.bucket], f"{'.'.join(api)}.{path}") for rule in rules]
+        return [share.charge({}, 1.0) if share.static else share for share in shares]
+
+
+def load(exchange: str, rate_limit_ms: float, folder: Path = LIMITS) -> Costs:
+    """Read an exchange's table, or derive one bucket from ccxt's `rateLimit` where there is none.
+
+    Args:
+        exchange: its ccxt id.
+        rate_limit_ms: ccxt's `rateLimit`: milliseconds per unit of ccxt's cost.
+        folder: where the tables are.
+
+    Raises:
+        ConfigError: the table is wrong; says the file, the key's path and what was expected.
+    """
+    file = folder / f"{exchange}.toml"
+    if not file.exists():
+        bucket = Bucket(
+            name="all",
+            amount=1,
+            window_s=max(rate_limit_ms, 1.0) / 1000,
+            kind="paced",
+            source="ccxt rateLimit",
+            margin_ms=0,
+            certain=False,
+        )
+        return Costs(exchange, {"all": bucket}, {}, [Rule(bucket="all", per_ccxt_cost=1)])
+    try:
+        raw = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: not TOML: {error}") from error
+    table = _convert(file, "", raw, _Table)
+    if table.exchange != exchange:
+        raise ConfigError(f"{file}: exchange: expected {exchange!r}, the file's name")
+    buckets = {
+        name: _convert(file, f"buckets.{name}", {"name": name, **bucket}, Bucket)
+        for name, bucket in table.buckets.items()
+    }
+    for name, bucket in buckets.items():
+        if bucket.kind == "fixed" and bucket.margin_ms * 2 >= bucket.window_s * 1000:
+            raise ConfigError(f"{file}: buckets.{name}.margin_ms: expected less than half of window_s")
+    endpoints = {
+        key: _rules(file, f'endpoints."{key}"', rules, buckets)
+        for key, rules in table.endpoints.items()
+        if _endpoint(file, key)
+    }
+    return Costs(exchange, buckets, endpoints, _rules(file, "default", table.default, buckets))
+
+
+def _rules(file: Path, where: str, raw: list[dict[str, Any]], buckets: Mapping[str, Bucket]) -> list[Rule]:
+    if not raw:
+        raise ConfigError(f"{file}: {where}: expected at least one rule: a call that costs nothing has no limit")
+    rules = [_convert(file, f"{where}[{number}]", rule, Rule) for number, rule in enumerate(raw)]
+    if len({rule.bucket for rule in rules}) < len(rules):
+        raise ConfigError(f"{file}: {where}: expected each bucket once")
+    for number, rule in enumerate(rules):
+        bucket = buckets.get(rule.bucket)
+        if bucket is None:
+            raise ConfigError(f"{file}: {where}[{number}].bucket: expected one of {', '.join(buckets)}")
+        dearest = max(rule.cost, *(case.cost for case in rule.cases)) if rule.cases else rule.cost
+        if bucket.kind != "paced" and dearest > bucket.amount:
+            raise ConfigError(
+                f"{file}: {where}[{number}].cost: {dearest:g} can never be spent; expected at most {bucket.amount:g}, "
+                f"the amount of bucket {bucket.name}"
+            )
+    return rules
+
+
+def _endpoint(file: Path, key: str) -> bool:
+    if len(key.split(" ")) != 3:
+        raise ConfigError(f'{file}: endpoints."{key}": expected "<api> <METHOD> <path>", or * as the path for the rest')
+    return True
+
+
+def _cost(rule: Rule, params: Mapping[str, Any]) -> float:
+    for case in rule.cases:
+        value = params.get(case.param)
+        if value is None:
+            continue
+        if case.each:
+            return min(rule.cost, case.cost * max(1.0, _size(value)))
+        if case.at_most is None or _size(value) <= case.at_most:
+            return case.cost
+    return rule.cost
+
+
+def _size(value: Any) -> float:
+    """A number's value or a list's length, also where it is text (ccxt sends lists to Binance as JSON)."""
+    if isinstance(value, str):
+        if value.startswith("["):
+            return value.count(",") + 1
+        try:
+            size = float(value)
+        except ValueError:
+            return math.inf
+        return size if size == size else math.inf  # noqa: PLR0124 (not a number counts as the dearest)
+    if isinstance(value, (list, tuple)):
+        return len(value)  # pyright: ignore[reportUnknownArgumentType]
+    return float(value) if isinstance(value, (int, float)) else math.inf
+
+
+S = TypeVar("S", bound=Struct)
+
+
+def _convert(file: Path, where: str, raw: Any, kind: type[S]) -> S:
+    try:
+        return msgspec.convert(raw, kind, strict=True)
+    except msgspec.ValidationError as error:
+        what, _, inner = str(error).partition(" - at `$")
+        inner = inner.rstrip("`")
+        path = f"{where}{inner}".lstrip(".") or "the file"
+        if "unknown field" in what:
+            fields = msgspec.structs.fields(Case if inner.startswith(".cases") else kind)
+            what += f"; expected one of {', '.join(field.encode_name for field in fields)}"
+        raise ConfigError(f"{file}: {path}: {what}") from error
