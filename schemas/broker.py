@@ -356,8 +356,11 @@ class Broker:
         content_type: str = MSGPACK,
         correlation_id: str | None = None,
         persistent: bool = True,
+        retry_refused: bool = True,
     ) -> None:
         """Publishes and waits for the confirm.
+
+        A lost confirm is tried again for `patience_s`; so is a refusal (a full queue), unless `retry_refused` is off.
 
         Raises:
             Unroutable: no queue takes it.
@@ -396,6 +399,8 @@ class Broker:
         try:
             await send()
         except (BrokerLost, Refused) as error:
+            if isinstance(error, Refused) and not retry_refused:
+                raise
             log.info("publish_again", extra={"exchange": exchange, "routing_key": routing_key, "error": str(error)})
             async for attempt in AsyncRetrying(
                 retry=retry_if_exception_type((BrokerLost, Refused)),

@@ -65,6 +65,7 @@ class DispatcherConfig(Struct, frozen=True, forbid_unknown_fields=True):
         failures_in_a_row: so many failures in a row set a lane offline.
         trial_after_s: an offline lane gets one trial request after so long; doubled after each that fails.
         trial_after_max_s: the longest time between two trials.
+        grace_s: how long it may finish what it holds when told to stop.
     """
 
     strategy: Strategy = "weighted_round_robin"
@@ -75,6 +76,7 @@ class DispatcherConfig(Struct, frozen=True, forbid_unknown_fields=True):
     failures_in_a_row: Count = 5
     trial_after_s: Seconds = 1.0
     trial_after_max_s: Seconds = 15.0
+    grace_s: Seconds = 10.0
 
 
 class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):

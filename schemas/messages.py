@@ -10,6 +10,7 @@ import enum
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from msgspec import Meta, Struct, json, msgpack
+from msgspec.structs import replace
 
 JSON: Final = "application/json"
 MSGPACK: Final = "application/msgpack"
@@ -134,6 +135,16 @@ class Attempt(Struct, frozen=True, omit_defaults=True):
         """The request's deadline; the dispatcher has set it on all that is in the fleet."""
         assert self.request.deadline_ms is not None
         return self.request.deadline_ms
+
+    def handed_back(self, item: Try) -> Attempt:
+        """This attempt with how it ended, on its way back to the dispatcher.
+
+        One that was not sent costs none of the request's attempts, and only the last such of a lane is kept.
+        """
+        if item.outcome is not Outcome.THROTTLED:
+            return replace(self, tries=[*self.tries, item])
+        kept = [old for old in self.tries if old.lane != item.lane or old.outcome is not Outcome.THROTTLED]
+        return replace(self, tries=[*kept, item], number=self.number - 1, throttled=self.throttled + 1)
 
 
 class Failure(Struct, frozen=True):

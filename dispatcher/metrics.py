@@ -1,0 +1,17 @@
+"""The dispatcher's Prometheus metrics. Labels are lanes and codes, never symbols or ids."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+REQUESTS = Counter("fleet_requests_total", "Requests taken from fleet.requests.")
+SENT = Counter("fleet_attempts_sent_total", "Attempts sent to a lane.", ["lane"])
+RETURNED = Counter("fleet_attempts_returned_total", "Attempts that came back from a lane.", ["lane", "code"])
+WAITS = Counter("fleet_waits_total", "Requests put into a waiting room.")
+ENDED = Counter("fleet_requests_ended_total", "Requests the dispatcher itself ended with an error.", ["code"])
+DEAD = Counter("fleet_dead_letters_total", "Messages put into fleet.dead.", ["reason"])
+HEALTHY = Gauge("fleet_lane_healthy", "1 while the lane is healthy, 0 while it is offline.", ["lane"])
+PAUSED = Gauge("fleet_lane_paused", "1 while the exchange asked the lane to be silent.", ["lane"])
+DECISION = Histogram(
+    "fleet_dispatch_seconds",
+    "From a message's arrival at the dispatcher to the confirm of what it published.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)

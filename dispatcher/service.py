@@ -1,0 +1,176 @@
+"""The dispatcher's I/O: takes requests and returned attempts, asks the router, publishes, then settles."""
+
+import asyncio
+import logging
+import time
+
+from msgspec import DecodeError
+from msgspec.structs import replace
+
+from schemas import answers, topology
+from schemas.broker import Broker, Delivery
+from schemas.config import Config
+from schemas.errors import InvalidMessage, Refused
+from schemas.messages import (
+    ATTEMPT_DECODER,
+    BODY_LIMIT_BYTES,
+    REPORT_DECODER,
+    Attempt,
+    DeadLetter,
+    ErrorCode,
+    Outcome,
+    Try,
+    encode,
+)
+
+from . import intake, metrics
+from .health import State
+from .router import End, Router, Send, Wait
+
+log = logging.getLogger(__name__)
+
+# A lane's queue is full or its worker asleep: so long until this attempt looks at the lane again.
+FULL_PAUSE_MS = 1_000
+
+
+class Dispatcher:
+    """One dispatcher process. Any number run side by side: all they know comes from reports."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config.dispatcher
+        self._broker = Broker(config.broker, "dispatcher", list(config.lanes))
+        self._router = Router(config.dispatcher, config.lanes)
+        self._states: dict[str, State] = {}
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serves until `stop` is set, then settles what it holds and leaves."""
+        await self._broker.start()
+        await self._broker.subscribe(None, self._on_report, prefetch=0, exchange=topology.REPORTS)
+        for queue, handler in ((topology.RETURNED, self._on_returned), (topology.REQUESTS, self._on_request)):
+            await self._broker.subscribe(queue, handler, prefetch=self._config.in_flight)
+        log.info("dispatcher_ready", extra={"lanes": ",".join(self._router.health)})
+        while not stop.is_set():
+            self._watch_states()
+            try:
+                async with asyncio.timeout(0.1):
+                    await stop.wait()
+            except TimeoutError:
+                continue
+        await self._broker.stop_taking()
+        await self._broker.drain(grace_s=self._config.grace_s)
+        await self._broker.close()
+        log.info("dispatcher_left")
+
+    async def _on_report(self, delivery: Delivery) -> None:
+        report = REPORT_DECODER.decode(delivery.body)
+        now_s = time.monotonic()
+        for lane in report.lanes:
+            if health := self._router.health.get(lane.lane):
+                if report.leaving:
+                    health.forget(report.worker)
+                else:
+                    health.hear(report.worker, lane, now_s)
+
+    def _watch_states(self) -> None:
+        """Logs every change of a lane's state with its reason, and shows it in the metrics."""
+        now_s, now_ms = time.monotonic(), answers.now_ms()
+        for name, health in self._router.health.items():
+            state = health.state(now_s)
+            metrics.HEALTHY.labels(name).set(state is State.HEALTHY)
+            metrics.PAUSED.labels(name).set(health.paused_until_ms > now_ms)
+            if self._states.get(name) is not state:
+                self._states[name] = state
+                log.info("lane_state", extra={"lane": name, "state": state, "reason": health.reason(now_s)})
+
+    async def _on_request(self, delivery: Delivery) -> None:
+        started_s = time.perf_counter()
+        metrics.REQUESTS.inc()
+        attempt = intake.envelope(delivery.properties, delivery.body, answers.now_ms())
+        try:
+            attempt = intake.read(attempt, delivery.body, self._config.timeout_s)
+            intake.check(attempt)
+        except InvalidMessage as error:
+            await self._refuse(attempt, error, delivery)
+        else:
+            await self._advance(attempt, rested=False)
+        await delivery.ack()
+        metrics.DECISION.observe(time.perf_counter() - started_s)
+
+    async def _on_returned(self, delivery: Delivery) -> None:
+        started_s = time.perf_counter()
+        try:
+            attempt = ATTEMPT_DECODER.decode(delivery.body)
+        except DecodeError as error:
+            await self._bury(ErrorCode.UNREADABLE, f"not an attempt: {error}", delivery)
+        else:
+            await self._bring_back(attempt, delivery)
+        await delivery.ack()
+        metrics.DECISION.observe(time.perf_counter() - started_s)
+
+    async def _bring_back(self, attempt: Attempt, delivery: Delivery) -> None:
+        rested = not attempt.lane
+        if delivery.death_reason and attempt.lane:
+            if delivery.death_reason != "expired":
+                text = f"its worker died {topology.DELIVERY_LIMIT} times on lane {attempt.lane}"
+                await self._bury(ErrorCode.DELIVERY_LIMIT, text, delivery)
+                await self._end(attempt, End(ErrorCode.DELIVERY_LIMIT, text))
+                return
+            attempt = _unsent(attempt, ErrorCode.EXPIRED, f"no worker took it from {attempt.lane}'s queue in time")
+        if not rested:
+            last = attempt.tries[-1]
+            metrics.RETURNED.labels(last.lane, last.code).inc()
+        await self._advance(attempt, rested=rested)
+
+    async def _advance(self, attempt: Attempt, *, rested: bool) -> None:
+        """Sends, parks or ends a request; returns when the broker has what it published."""
+        while True:
+            decision = self._router.decide(attempt, time.monotonic(), answers.now_ms(), rested=rested)
+            match decision:
+                case End():
+                    await self._end(attempt, decision)
+                case Wait():
+                    metrics.WAITS.inc()
+                    room = topology.delay_name(topology.delay_for(decision.wait_ms))
+                    await self._broker.publish(encode(replace(attempt, lane="")), room)
+                case Send():
+                    sent = replace(attempt, lane=decision.lane, number=attempt.number + 1)
+                    key = topology.work_key(decision.lane, bulk=attempt.request.priority == "bulk")
+                    try:
+                        await self._broker.publish(encode(sent), key, exchange=topology.WORK, retry_refused=False)
+                    except Refused:
+                        attempt = _unsent(sent, ErrorCode.NO_BUDGET, f"{decision.lane}'s queue is full")
+                        continue
+                    metrics.SENT.labels(decision.lane).inc()
+            return
+
+    async def _end(self, attempt: Attempt, end: End) -> None:
+        metrics.ENDED.labels(end.code).inc()
+        await answers.publish(
+            self._broker,
+            answers.failure(attempt, end.code, end.message),
+            reply_to=attempt.reply_to,
+            correlation_id=attempt.correlation_id,
+            content_type=attempt.content_type,
+        )
+
+    async def _refuse(self, attempt: Attempt, error: InvalidMessage, delivery: Delivery) -> None:
+        """Answers a request that can't be run; what can't be read at all also goes to `fleet.dead`."""
+        log.info("request_refused", extra={"request_id": attempt.request.id, "code": error.code, "why": error.message})
+        if error.code is ErrorCode.UNREADABLE:
+            await self._bury(error.code, error.message, delivery)
+            if not attempt.reply_to:
+                return
+        await self._end(attempt, End(error.code, error.message))
+
+    async def _bury(self, reason: ErrorCode, message: str, delivery: Delivery) -> None:
+        metrics.DEAD.labels(reason).inc()
+        log.warning("dead_letter", extra={"queue": delivery.queue, "reason": reason, "why": message})
+        body = delivery.body[:BODY_LIMIT_BYTES]
+        letter = DeadLetter(reason, message, delivery.queue, answers.now_ms(), body)
+        await self._broker.publish(encode(letter), topology.DEAD)
+
+
+def _unsent(attempt: Attempt, code: ErrorCode, message: str) -> Attempt:
+    """The attempt as one that never reached its lane: it costs none of the attempts a request has."""
+    item = Try(attempt.lane, Outcome.THROTTLED, code, message, retry_at_ms=answers.now_ms() + FULL_PAUSE_MS)
+    return attempt.handed_back(item)

@@ -1,0 +1,65 @@
+"""Where a result goes: to the request's `reply_to`, else to `fleet.results`."""
+
+import logging
+import time
+from typing import Final
+
+from . import topology
+from .broker import Broker
+from .errors import Unroutable
+from .messages import Attempt, ErrorCode, Failure, Result, Try, encode
+from .methods import PUBLIC_READS
+
+log = logging.getLogger(__name__)
+
+NO_EXCHANGE: Final = "none"
+
+
+def now_ms() -> int:
+    """The wall clock in Unix milliseconds, as messages carry it."""
+    return time.time_ns() // 1_000_000
+
+
+def failure(attempt: Attempt, code: ErrorCode, message: str, *tries: Try) -> Result:
+    """The error result of a request: what is wrong, and all attempts so far with `tries` behind them."""
+    return Result(
+        id=attempt.request.id,
+        ok=False,
+        method=attempt.request.method,
+        error=Failure(code, message),
+        attempts=[*attempt.tries, *tries],
+        received_ms=attempt.received_ms,
+        completed_ms=now_ms(),
+    )
+
+
+def results_key(result: Result) -> str:
+    """The key of a result in `fleet.results`: ``<exchange>.<method>.<ok or error>``."""
+    method = result.method if result.method in PUBLIC_READS else "invalid"
+    return f"{result.exchange or NO_EXCHANGE}.{method}.{'ok' if result.ok else 'error'}"
+
+
+async def publish(broker: Broker, result: Result, *, reply_to: str, correlation_id: str, content_type: str) -> None:
+    """Publishes a result and waits for the confirm.
+
+    A `reply_to` that no longer exists (the client left) does not lose the result: it goes to `fleet.results`.
+
+    Raises:
+        BrokerLost, Refused: the result is not safe; the caller must not settle what it answers.
+    """
+    body = encode(result, content_type)
+    correlation_id = correlation_id or result.id
+    if reply_to:
+        try:
+            await broker.publish(body, reply_to, content_type=content_type, correlation_id=correlation_id)
+        except Unroutable:
+            log.warning("reply_to_is_gone", extra={"request_id": result.id, "reply_to": reply_to})
+        else:
+            return
+    await broker.publish(
+        body,
+        results_key(result),
+        exchange=topology.RESULTS,
+        content_type=content_type,
+        correlation_id=correlation_id,
+    )
