@@ -1,0 +1,85 @@
+"""`python -m deploy.simulator`: serves the exchanges until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+
+from aiohttp import web
+
+from .binance import Binance
+from .board import make_tapes
+from .clock import Clock
+from .coinbase import Coinbase
+from .control import Control
+from .htx import Htx
+from .kraken import Kraken
+from .okx import Okx
+from .server import Door
+from .venue import Venue, encode
+
+VENUES: dict[str, type[Venue]] = {venue.name: venue for venue in (Binance, Okx, Htx, Coinbase, Kraken)}
+
+
+def _arguments(words: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m deploy.simulator", description="Exchanges to practise on.")
+    parser.add_argument("--seed", type=int, default=1, help="prices and faults follow from it (default: 1)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--exchanges", default=",".join(VENUES), help="which, by commas (default: all)")
+    parser.add_argument("--ban-base-s", type=float, help="length of a first ban in seconds (default: the exchange's)")
+    parser.add_argument("--no-limits", action="store_true", help="count limits but never refuse")
+    arguments = parser.parse_args(words)
+    arguments.exchanges = [name for name in arguments.exchanges.split(",") if name]
+    unknown = [name for name in arguments.exchanges if name not in VENUES]
+    if unknown:
+        parser.error(f"no exchange {unknown[0]!r}: there are {', '.join(VENUES)}")
+    return arguments
+
+
+async def serve(arguments: argparse.Namespace) -> None:
+    """Open all ports, say where they are in one line on stdout, and serve until a signal says to stop."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    clock = Clock()
+    tapes = make_tapes(arguments.seed)
+    doors: dict[str, Door] = {}
+    for name in arguments.exchanges:
+        doors[name] = Door(VENUES[name](clock, tapes), clock, arguments.seed, arguments.ban_base_s)
+        doors[name].ledger.enforced = not arguments.no_limits
+        await doors[name].open(arguments.host)
+    runner = web.AppRunner(Control(doors, clock).app, access_log=None, shutdown_timeout=0)
+    await runner.setup()
+    await web.TCPSite(runner, arguments.host, 0).start()
+    where = {
+        "control": f"http://{arguments.host}:{runner.addresses[0][1]}",
+        "exchanges": {name: door.url for name, door in doors.items()},
+    }
+    sys.stdout.write(encode(where).decode() + "\n")
+    sys.stdout.flush()
+    await stop.wait()
+    for door in doors.values():
+        await door.close()
+    await runner.cleanup()
+
+
+def main() -> None:
+    """Run it, on uvloop where that is installed."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    arguments = _arguments(sys.argv[1:])
+    try:
+        import uvloop  # noqa: PLC0415 - optional
+    except ImportError:
+        asyncio.run(serve(arguments))
+    else:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve(arguments))
+
+
+if __name__ == "__main__":
+    main()

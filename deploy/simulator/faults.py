@@ -1,0 +1,36 @@
+"""Faults an exchange can be told to have."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Span = Annotated[float, msgspec.Meta(ge=0)]
+
+
+class Faults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is wrong with an exchange; all at their defaults mean nothing is. Unknown keys are refused."""
+
+    down: Literal["refused", "reset"] | None = None
+    """`refused`: nothing listens; `reset`: connections are accepted and cut off."""
+    latency_ms: Span = 0
+    """Every answer is this late, by the machine's own time."""
+    latency_jitter_ms: Span = 0
+    """Up to this much more, evenly drawn from the seed."""
+    error_rate: Share = 0.0
+    """The share of requests answered 500 or 503 in the exchange's way, drawn from the seed."""
+    garbage: Literal["html", "truncated", "empty", "redirect"] | None = None
+    """HTTP 200 with an HTML page, a body cut short, or none; or a 302 to such a page."""
+    maintenance: bool = False
+    """The exchange's own way to say so; its status endpoint still answers."""
+    ban_s: Span = 0
+    """Every address is banned for so long, from the moment this is set."""
+    hang: bool = False
+    """Requests are read and never answered."""
+
+
+HEALTHY = Faults()
+HTML = b"<!DOCTYPE html><html><head><title>Just a moment...</title></head><body><h1>Attention required</h1></body></html>"
+REDIRECT_TO = "/error.html"

@@ -1,0 +1,225 @@
+"""Enforces an exchange's limits exactly and counts all that happens at its door."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from typing import Literal
+
+import msgspec
+
+from .clock import NS, Clock
+from .limits import Bucket, Limits, Query
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """How full one bucket is after a request; `resets_ns` is when room comes back (ns since the epoch)."""
+
+    bucket: Bucket
+    used: int
+    resets_ns: int
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What the limits say to a request. `retry_s` is when to come back, in seconds, where it is refused."""
+
+    refusal: Literal["limit", "ban"] | None
+    usages: tuple[Usage, ...]
+    retry_s: float = 0.0
+
+    def fullest(self) -> Usage | None:
+        """The usage nearest to its limit."""
+        return max(self.usages, key=lambda usage: usage.used / usage.bucket.amount, default=None)
+
+
+class BucketCount(msgspec.Struct):
+    """What `/counters` tells of one bucket, over all addresses."""
+
+    amount: int
+    window_s: float
+    kind: str
+    weight: int = 0
+    """Weight accepted in all."""
+    highest: int = 0
+    """The most that was used, or asked for, within one window."""
+    peak: float = 0.0
+    """`highest` as a fraction of `amount`: above 1 the limit was broken."""
+    violations: int = 0
+
+
+class ExchangeCount(msgspec.Struct):
+    """What `/counters` tells of one exchange."""
+
+    requests: int = 0
+    violations: int = 0
+    refused_over_limit: int = 0
+    refused_while_banned: int = 0
+    bans: int = 0
+    faults: int = 0
+    """Requests that a fault answered, or hung, or cut off."""
+    endpoints: Counter[str] = msgspec.field(default_factory=Counter[str])
+    clients: Counter[str] = msgspec.field(default_factory=Counter[str])
+    buckets: dict[str, BucketCount] = msgspec.field(default_factory=dict[str, BucketCount])
+
+
+class _Rolling:
+    """A log of what was accepted: within any span of the window's length its sum stays within the amount."""
+
+    __slots__ = ("_log", "_window_ns", "used")
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._window_ns = round(bucket.window_s * NS)
+        self._log: deque[tuple[int, int]] = deque()
+        self.used = 0
+
+    def turn(self, now_ns: int) -> None:
+        log, oldest_ns = self._log, now_ns - self._window_ns
+        # Two requests exactly one window apart are not within one window.
+        while log and log[0][0] <= oldest_ns:
+            self.used -= log.popleft()[1]
+
+    def add(self, now_ns: int, cost: int) -> None:
+        self._log.append((now_ns, cost))
+        self.used += cost
+
+    def refuse(self, cost: int) -> None:
+        """Nothing: a refused request takes no room in a rolling window."""
+
+    def resets_ns(self, now_ns: int) -> int:
+        return self._log[0][0] + self._window_ns if self._log else now_ns
+
+
+class _Fixed:
+    """A counter that starts again at each multiple of the window since the epoch."""
+
+    __slots__ = ("_number", "_window_ns", "used")
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._window_ns = round(bucket.window_s * NS)
+        self._number = 0
+        self.used = 0
+
+    def turn(self, now_ns: int) -> None:
+        number = now_ns // self._window_ns
+        if number != self._number:
+            self._number, self.used = number, 0
+
+    def add(self, now_ns: int, cost: int) -> None:
+        self.used += cost
+
+    def refuse(self, cost: int) -> None:
+        self.used += cost
+
+    def resets_ns(self, now_ns: int) -> int:
+        return (now_ns // self._window_ns + 1) * self._window_ns
+
+
+class _Client:
+    """What is remembered of one address."""
+
+    __slots__ = ("banned_until_ns", "bans", "strikes", "windows")
+
+    def __init__(self) -> None:
+        self.windows: dict[tuple[str, str], _Rolling | _Fixed] = {}
+        self.strikes = 0
+        self.bans = 0
+        self.banned_until_ns = 0
+
+
+class Ledger:
+    """The limits of one exchange, per source address.
+
+    Args:
+        limits: the exchange's table.
+        clock: the simulator's clock.
+        ban_base_s: length of a first ban in seconds, in place of the table's.
+    """
+
+    def __init__(self, limits: Limits, clock: Clock, ban_base_s: float | None = None) -> None:
+        self._limits = limits
+        self._ban = limits.ban
+        if self._ban is not None and ban_base_s is not None:
+            self._ban = self._ban._replace(base_s=ban_base_s)
+        self._clock = clock
+        self._clients: dict[str, _Client] = {}
+        self._everyone_banned_until_ns = 0
+        self.enforced = True
+        """Whether refusals are answered as such; they are counted either way."""
+        self.counts = ExchangeCount()
+
+    def reset_counts(self) -> None:
+        """Count from zero. Windows and bans stay: they are the exchange's memory, not ours."""
+        self.counts = ExchangeCount()
+
+    def ban_everyone(self, seconds: float) -> None:
+        """Refuse every address for so long; 0 lifts that and every other ban."""
+        now_ns = self._clock.now_ns()
+        self._everyone_banned_until_ns = now_ns + round(seconds * NS)
+        if seconds == 0:
+            for client in self._clients.values():
+                client.strikes = client.bans = client.banned_until_ns = 0
+
+    def charge(self, address: str, endpoint: str, known: bool, query: Query) -> Verdict:
+        """Count a request and say whether it may pass; this instant is its arrival."""
+        now_ns = self._clock.now_ns()
+        counts = self.counts
+        counts.requests += 1
+        counts.endpoints[endpoint if known else "unknown"] += 1
+        counts.clients[address] += 1
+        client = self._clients.get(address)
+        if client is None:
+            client = self._clients[address] = _Client()
+
+        usages: list[Usage] = []
+        over = False
+        costs: list[tuple[_Rolling | _Fixed, BucketCount, int, Bucket]] = []
+        for bucket, price in self._limits.of(endpoint):
+            cost = price if isinstance(price, int) else price(query)
+            key = (bucket.name, query.get(bucket.per, "") if bucket.per else "")
+            window = client.windows.get(key)
+            if window is None:
+                window = client.windows[key] = (_Rolling if bucket.kind == "rolling" else _Fixed)(bucket)
+            window.turn(now_ns)
+            count = counts.buckets.get(bucket.name)
+            if count is None:
+                count = counts.buckets[bucket.name] = BucketCount(bucket.amount, bucket.window_s, bucket.kind)
+            asked = window.used + cost
+            if asked > count.highest:
+                count.highest, count.peak = asked, asked / bucket.amount
+            if asked > bucket.amount:
+                over = True
+                count.violations += 1
+            costs.append((window, count, cost, bucket))
+
+        banned_ns = max(client.banned_until_ns, self._everyone_banned_until_ns) - now_ns
+        refused = over or banned_ns > 0
+        for window, count, cost, bucket in costs:
+            if refused:
+                window.refuse(cost)
+            else:
+                window.add(now_ns, cost)
+                count.weight += cost
+            usages.append(Usage(bucket, window.used, window.resets_ns(now_ns)))
+        if not refused:
+            client.strikes = 0
+            return Verdict(None, tuple(usages))
+        return self._refuse(client, now_ns, banned_ns, tuple(usages))
+
+    def _refuse(self, client: _Client, now_ns: int, banned_ns: int, usages: tuple[Usage, ...]) -> Verdict:
+        counts = self.counts
+        counts.violations += 1
+        if banned_ns > 0:
+            counts.refused_while_banned += 1
+            return Verdict("ban" if self.enforced else None, usages, banned_ns / NS)
+        counts.refused_over_limit += 1
+        if not self.enforced:
+            return Verdict(None, usages)
+        client.strikes += 1
+        if self._ban is not None and client.strikes > self._ban.strikes:
+            seconds = min(self._ban.base_s * 2**client.bans, self._ban.longest_s)
+            client.bans += 1
+            client.strikes = 0
+            client.banned_until_ns = now_ns + round(seconds * NS)
+            counts.bans += 1
+            return Verdict("ban", usages, seconds)
+        over = [usage.resets_ns for usage in usages if usage.used >= usage.bucket.amount]
+        return Verdict("limit", usages, (max(over, default=now_ns) - now_ns) / NS)
