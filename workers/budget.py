@@ -71,13 +71,18 @@ def connect(url: str, *, timeout_s: float) -> redis.asyncio.Redis:
 
     A reservation repeated after a lost answer would be charged twice.
     """
-    return redis.asyncio.Redis.from_url(  # pyright: ignore[reportUnknownMemberType]
+    # A few connections and a queue before them: a thousand attempts that start together would otherwise open a
+    # thousand, and none of them in time.
+    pool = redis.asyncio.BlockingConnectionPool.from_url(  # pyright: ignore[reportUnknownMemberType]
         url,
+        max_connections=16,
+        timeout=4 * timeout_s,
         socket_timeout=timeout_s,
         socket_connect_timeout=timeout_s,
         retry=Retry(NoBackoff(), 0),
         retry_on_error=[],
     )
+    return redis.asyncio.Redis.from_pool(pool)
 
 
 class Budget:
