@@ -17,6 +17,7 @@ from .limits import Query
 from .prices import TICK_MS
 from .venue import Answer, BadParameter, Endpoint, Json, Venue, moment, reply, whole
 
+_ADVICE = "Please use WebSocket Streams for live updates to avoid"
 _FRAMES = {name: frame for name, frame in FRAMES.items() if name not in {"3M", "1y"}}
 
 
@@ -38,7 +39,7 @@ class Binance(Venue):
         """Public spot endpoints, and what load_markets asks of the others."""
         api = "/api/v3/"
         return [
-            Endpoint(api + "ping", lambda _: {}, "start"),
+            Endpoint(api + "ping", _nothing, "start"),
             Endpoint(api + "time", self._time, "never"),
             Endpoint(api + "exchangeInfo", self._exchange_info, "start"),
             Endpoint(api + "depth", self._depth),
@@ -58,7 +59,7 @@ class Binance(Venue):
                 endpoint
                 for futures in ("/fapi/v1/", "/dapi/v1/")
                 for endpoint in (
-                    Endpoint(futures + "ping", lambda _: {}, "start"),
+                    Endpoint(futures + "ping", _nothing, "start"),
                     Endpoint(futures + "time", self._time, "never"),
                     Endpoint(futures + "exchangeInfo", self._no_futures, "start"),
                 )
@@ -248,9 +249,13 @@ class Binance(Venue):
         """429 and -1003, or 418 with the end of the ban in milliseconds."""
         if verdict.refusal == "ban":
             until_ms = self.clock.now_ms() + round(verdict.retry_s * 1000)
-            text = f"Way too much request weight used; IP banned until {until_ms}. Please use WebSocket Streams for live updates to avoid bans."  # noqa: E501
+            text = f"Way too much request weight used; IP banned until {until_ms}. {_ADVICE} bans."
             return reply({"code": -1003, "msg": text}, 418)
-        text = "Too much request weight used; current limit is 6000 request weight per 1 MINUTE. Please use WebSocket Streams for live updates to avoid polling the API."  # noqa: E501
+        usage = verdict.fullest()
+        amount = 0 if usage is None else usage.bucket.amount
+        text = (
+            f"Too much request weight used; current limit is {amount} request weight per 1 MINUTE. {_ADVICE} polling."
+        )
         return reply({"code": -1003, "msg": text}, 429)
 
     def unknown_symbol(self, pair_id: str) -> Answer:
@@ -286,6 +291,10 @@ def _lot(listing: Listing, amount: float) -> str:
     return f"{round(amount, listing.lot_decimals):.8f}"
 
 
+def _nothing(_: Query) -> Json:
+    return {}
+
+
 def _symbol(listing: Listing) -> Json:
     tick, lot = f"{10.0**-listing.decimals:.8f}", f"{10.0**-listing.lot_decimals:.8f}"
     return {
@@ -311,7 +320,12 @@ def _symbol(listing: Listing) -> Json:
             {"filterType": "PRICE_FILTER", "minPrice": tick, "maxPrice": "1000000.00000000", "tickSize": tick},
             {"filterType": "LOT_SIZE", "minQty": lot, "maxQty": "90000000.00000000", "stepSize": lot},
             {"filterType": "ICEBERG_PARTS", "limit": 10},
-            {"filterType": "MARKET_LOT_SIZE", "minQty": "0.00000000", "maxQty": "100.00000000", "stepSize": "0.00000000"},  # noqa: E501
+            {
+                "filterType": "MARKET_LOT_SIZE",
+                "minQty": "0.00000000",
+                "maxQty": "100.00000000",
+                "stepSize": "0.00000000",
+            },
             {
                 "filterType": "NOTIONAL",
                 "minNotional": "5.00000000",

@@ -68,7 +68,7 @@ class Listing:
         self.tape = tape
         self.decimals = decimals
         self.lot_decimals = 6
-        self._steps = (1 + _EXCHANGE_SHIFT[exchange] + _QUOTE_SHIFT[quote]) * 10**decimals
+        self._steps = (1 + _EXCHANGE_SHIFT[exchange] + _QUOTE_SHIFT[quote]) * 10.0**decimals
         self._unit = 10.0**-decimals
         self._share = _EXCHANGE_SHARE[exchange] * (1.0 if quote == "USDT" else 0.8)
 
@@ -137,10 +137,10 @@ class Level(NamedTuple):
 
 def _candle(listing: Listing, start_s: int, end_s: int, tick: int) -> Candle:
     bar = listing.tape.span(start_s, end_s, tick)
-    prices = [listing.steps(price) for price in bar[:4]]
+    opening, high, low, close = (listing.steps(price) for price in bar[:4])
     volume = listing.volume(bar.volume)
-    turnover = volume * sum(prices) / 4 * 10.0**-listing.decimals
-    return Candle(start_s, *prices, volume, turnover, tick // TICKS_A_SECOND >= end_s)
+    turnover = volume * (opening + high + low + close) / 4 * 10.0**-listing.decimals
+    return Candle(start_s, opening, high, low, close, volume, turnover, tick // TICKS_A_SECOND >= end_s)
 
 
 class Board:
@@ -168,9 +168,7 @@ class Board:
         tick = self.tick()
         now_s = tick // TICKS_A_SECOND
         end = now_s if end_s is None else min(end_s, now_s)
-        return [
-            _candle(listing, at_s, frame.following(at_s), tick) for at_s in openings(frame, start_s, end, limit)
-        ]
+        return [_candle(listing, at_s, frame.following(at_s), tick) for at_s in openings(frame, start_s, end, limit)]
 
     def trades(self, listing: Listing, start_ms: int | None, end_ms: int | None, limit: int) -> list[Trade]:
         """Trades within [start_ms, end_ms], oldest first: the oldest `limit`, or without a start the newest."""

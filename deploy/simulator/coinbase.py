@@ -88,7 +88,7 @@ class Coinbase(Venue):
         }
 
     def _rates(self, _: Query) -> Json:
-        rates = {code: "1.0" for code in ("USD", "USDT", "USDC")}
+        rates: dict[str, str] = dict.fromkeys(("USD", "USDT", "USDC"), "1.0")
         for coin in COINS:
             listing = self.board.listings[self.pair_id(coin.code, "USD")]
             rates[coin.code] = f"{1 / listing.number(self.board.quote(listing).last):.16f}"

@@ -32,5 +32,5 @@ class Faults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 HEALTHY = Faults()
-HTML = b"<!DOCTYPE html><html><head><title>Just a moment...</title></head><body><h1>Attention required</h1></body></html>"
+HTML = b"<!DOCTYPE html><html><head><title>Just a moment...</title></head><body><h1>Attention</h1></body></html>"
 REDIRECT_TO = "/error.html"

@@ -1,6 +1,7 @@
-"""HTX spot, and one contract of each kind, for ccxt refuses an empty list. Formats: the HTX docs, as ccxt 4.5 reads them.
+"""HTX spot, and one contract of each kind, for ccxt refuses an empty list.
 
-Daily and longer candles open on UTC boundaries here, at HTX on those of Singapore.
+Formats: the HTX docs, as ccxt 4.5 reads them. Daily and longer candles open on UTC boundaries here, at HTX on
+those of Singapore.
 """
 
 from __future__ import annotations

@@ -117,7 +117,10 @@ class Simulator:
         Raises:
             SimulatorError: it was refused; the message says why.
         """
-        async with aiohttp.ClientSession() as session, session.request(method, self.control + path, json=body) as answer:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.request(method, self.control + path, json=body) as answer,
+        ):
             text = await answer.read()
             if answer.status != 200:
                 raise SimulatorError(f"{method} {path}: {answer.status} {text.decode()}")
@@ -125,7 +128,8 @@ class Simulator:
 
     async def counters(self) -> dict[str, Any]:
         """All that was counted: `violations`, and per exchange requests, endpoints, buckets."""
-        return await self.ask("GET", "/counters")
+        found: dict[str, Any] = await self.ask("GET", "/counters")
+        return found
 
     async def reset(self) -> None:
         """Count from zero; windows and bans stay."""

@@ -34,7 +34,7 @@ class BadParameter(Exception):
     """The request has a parameter that can't be read; the text names it."""
 
 
-class Endpoint(NamedTuple):
+class Endpoint(msgspec.Struct, frozen=True):
     """One endpoint: the name it is counted under, what answers it, and how long an answer stays true.
 
     `tick`: until the next trade; `start`: as long as the simulator runs; `never`: made anew each time.
