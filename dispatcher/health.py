@@ -14,7 +14,7 @@ import enum
 from typing import Final
 
 from schemas.config import DispatcherConfig
-from schemas.messages import LaneReport
+from schemas.messages import ILL, LaneReport
 
 # Nobody knows when a worker comes: requests for a silent lane look again after this time.
 SILENT_RECHECK_S: Final = 1.0
@@ -46,8 +46,8 @@ class LaneHealth:
         if report.methods is not None:
             self.methods = frozenset(report.methods)
         self.paused_until_ms = max(self.paused_until_ms, report.paused_until_ms)
-        failed = sum(report.failed.values())
-        if report.ok or report.rejected:
+        failed = sum(count for code, count in report.failed.items() if code in ILL)
+        if report.ok or report.rejected or len(report.failed) > len(report.failed.keys() & ILL):
             # The exchange answered. Failures since then are all the row there is.
             self._row = report.failures_in_a_row
             if report.ok and self._failing and not report.failures_in_a_row:

@@ -145,13 +145,7 @@ class Dispatcher:
 
     async def _end(self, attempt: Attempt, end: End) -> None:
         metrics.ENDED.labels(end.code).inc()
-        await answers.publish(
-            self._broker,
-            answers.failure(attempt, end.code, end.message),
-            reply_to=attempt.reply_to,
-            correlation_id=attempt.correlation_id,
-            content_type=attempt.content_type,
-        )
+        await answers.publish(self._broker, attempt, answers.failure(attempt, end.code, end.message))
 
     async def _refuse(self, attempt: Attempt, error: InvalidMessage, delivery: Delivery) -> None:
         """Answers a request that can't be run; what can't be read at all also goes to `fleet.dead`."""

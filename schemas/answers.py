@@ -39,21 +39,28 @@ def results_key(result: Result) -> str:
     return f"{result.exchange or NO_EXCHANGE}.{method}.{'ok' if result.ok else 'error'}"
 
 
-async def publish(broker: Broker, result: Result, *, reply_to: str, correlation_id: str, content_type: str) -> None:
-    """Publishes a result and waits for the confirm.
+async def publish(broker: Broker, attempt: Attempt, result: Result, body: bytes | None = None) -> None:
+    """Publishes the result of a request and waits for the confirm.
+
+    Args:
+        broker: where.
+        attempt: the request, for where its answer goes and in which encoding.
+        result: the answer.
+        body: the result as already encoded.
 
     A `reply_to` that no longer exists (the client left) does not lose the result: it goes to `fleet.results`.
 
     Raises:
         BrokerLost, Refused: the result is not safe; the caller must not settle what it answers.
     """
-    body = encode(result, content_type)
-    correlation_id = correlation_id or result.id
-    if reply_to:
+    content_type = attempt.content_type
+    body = encode(result, content_type) if body is None else body
+    correlation_id = attempt.correlation_id or result.id
+    if attempt.reply_to:
         try:
-            await broker.publish(body, reply_to, content_type=content_type, correlation_id=correlation_id)
+            await broker.publish(body, attempt.reply_to, content_type=content_type, correlation_id=correlation_id)
         except Unroutable:
-            log.warning("reply_to_is_gone", extra={"request_id": result.id, "reply_to": reply_to})
+            log.warning("reply_to_is_gone", extra={"request_id": result.id, "reply_to": attempt.reply_to})
         else:
             return
     await broker.publish(

@@ -356,6 +356,7 @@ class Broker:
         content_type: str = MSGPACK,
         correlation_id: str | None = None,
         persistent: bool = True,
+        mandatory: bool = True,
         retry_refused: bool = True,
     ) -> None:
         """Publishes and waits for the confirm.
@@ -383,7 +384,7 @@ class Broker:
                     exchange=exchange,
                     routing_key=routing_key,
                     properties=properties,
-                    mandatory=not routing_key.startswith(DIRECT_REPLY_TO),
+                    mandatory=mandatory and not routing_key.startswith(DIRECT_REPLY_TO),
                     timeout=self._config.timeout_s,
                     wait=False,
                 )

@@ -88,6 +88,7 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
         report_every_s: how often it reports.
         grace_s: how long it may finish what it holds when told to stop.
         http_timeout_s: the longest one HTTP call to an exchange may take.
+        renew_every_s: how often markets and the exchange's clock are read anew.
     """
 
     in_flight: Count = 1000
@@ -95,6 +96,7 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     report_every_s: Seconds = 0.2
     grace_s: Seconds = 10.0
     http_timeout_s: Seconds = 10.0
+    renew_every_s: Seconds = 1800.0
 
 
 class LaneConfig(Struct, frozen=True, forbid_unknown_fields=True):

@@ -15,6 +15,8 @@ from msgspec.structs import replace
 JSON: Final = "application/json"
 MSGPACK: Final = "application/msgpack"
 BODY_LIMIT_BYTES: Final = 256 * 1024
+# RabbitMQ 4 takes messages of at most 16 MiB unless told otherwise, and closes the connection over a larger one.
+RESULT_LIMIT_BYTES: Final = 15 * 1024 * 1024
 
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=128)]
 Priority: TypeAlias = Literal["live", "bulk"]
@@ -50,6 +52,19 @@ class ErrorCode(enum.StrEnum):
     RESTRICTED = "restricted"
     DELIVERY_LIMIT = "delivery_limit"
     INTERNAL = "internal"
+
+
+# What speaks against the exchange or the way to it. The rest is about the request, the budget or ourselves.
+ILL: Final = frozenset(
+    {
+        ErrorCode.EXCHANGE_UNAVAILABLE,
+        ErrorCode.EXCHANGE_TIMEOUT,
+        ErrorCode.EXCHANGE_ERROR,
+        ErrorCode.MAINTENANCE,
+        ErrorCode.BAD_RESPONSE,
+        ErrorCode.RESTRICTED,
+    }
+)
 
 
 class Outcome(enum.StrEnum):
@@ -188,10 +203,10 @@ class LaneReport(Struct, frozen=True, omit_defaults=True):
     Args:
         lane: the lane's name.
         ok: attempts that brought data. Attempts the exchange itself rejected (bad symbol) are in `rejected`.
-        failed: attempts that failed for reasons that speak against the exchange, by code.
-        rejected: attempts that no lane could have answered.
+        failed: attempts that failed, by code; only those in `ILL` speak against the lane.
+        rejected: attempts that no try could have answered.
         throttled: attempts handed back unsent.
-        failures_in_a_row: failures since the last answer of any kind, over the worker's life.
+        failures_in_a_row: failures in `ILL` since the last that was not, over the worker's life.
         in_flight: attempts it holds now.
         exchange_ms: mean time at the exchange of the attempts that were answered.
         used: the fraction of each bucket in use now.

@@ -1,0 +1,120 @@
+from collections import Counter
+
+import pytest
+from msgspec.structs import replace
+
+from dispatcher.router import End, Router, Send, Wait
+from schemas.config import DispatcherConfig, LaneConfig
+from schemas.messages import Attempt, ErrorCode, LaneReport, Outcome, Request, Try
+
+CONFIG = DispatcherConfig()
+NOW_MS = 1_000_000_000_000
+WEIGHTS = {"binance": 3.0, "okx": 1.0, "kraken.eu": 1.0, "kraken.us": 1.0}
+
+
+def attempt(*exchanges: str, tries: tuple[Try, ...] = (), left_ms: int = 30_000, number: int = 0) -> Attempt:
+    request = Request(method="fetch_ticker", id="1", exchanges=list(exchanges), deadline_ms=NOW_MS + left_ms)
+    return Attempt(request=request, lane="", number=number, received_ms=NOW_MS, tries=list(tries))
+
+
+def failed(lane: str, code: ErrorCode = ErrorCode.EXCHANGE_UNAVAILABLE) -> Try:
+    return Try(lane, Outcome.FAILED, code, "it broke")
+
+
+@pytest.fixture
+def router() -> Router:
+    router = Router(
+        CONFIG, {name: LaneConfig(exchange=name.split(".")[0], weight=weight) for name, weight in WEIGHTS.items()}
+    )
+    for name, health in router.health.items():
+        health.hear("w1", LaneReport(name, methods=["fetch_ticker"]), now_s=0.0)
+    return router
+
+
+def decide(router: Router, of: Attempt, *, now_s: float = 0.0, now_ms: int = NOW_MS, rested: bool = False) -> object:
+    return router.decide(of, now_s, now_ms, rested=rested)
+
+
+def test_shares_follow_the_weights(router: Router) -> None:
+    sent = Counter(decision.lane for _ in range(600) if isinstance(decision := decide(router, attempt()), Send))
+    assert sent == {"binance": 300, "okx": 100, "kraken.eu": 100, "kraken.us": 100}
+
+
+def test_an_exchange_names_all_its_lanes_and_a_lane_only_itself(router: Router) -> None:
+    sent = {decide(router, attempt("kraken")) for _ in range(10)}
+    assert sent == {Send("kraken.eu"), Send("kraken.us")}
+    assert {decide(router, attempt("kraken.us")) for _ in range(10)} == {Send("kraken.us")}
+
+
+def test_failover_takes_the_order_given(router: Router) -> None:
+    of = attempt("okx", "binance")
+    of = replace(of, request=replace(of.request, strategy="failover"))
+    assert {decide(router, of) for _ in range(5)} == {Send("okx")}
+
+
+def test_a_failed_request_goes_elsewhere_while_another_lane_is_left(router: Router) -> None:
+    of = attempt("okx", "binance", tries=(failed("okx"),), number=1)
+    assert {decide(router, of) for _ in range(20)} == {Send("binance")}
+
+
+def test_it_goes_back_to_a_lane_that_failed_it_only_after_a_rest(router: Router) -> None:
+    of = attempt("okx", tries=(failed("okx"),), number=2)
+    assert decide(router, of) == Wait(500)
+    assert decide(router, of, rested=True) == Send("okx")
+
+
+def test_a_lane_without_budget_is_asked_again_when_it_has_some(router: Router) -> None:
+    held = Try("okx", Outcome.THROTTLED, ErrorCode.NO_BUDGET, retry_at_ms=NOW_MS + 3_000)
+    assert decide(router, attempt("okx", tries=(held,))) == Wait(3_000)
+    assert decide(router, attempt("okx", tries=(held,)), now_ms=NOW_MS + 3_000) == Send("okx")
+    assert decide(router, attempt("okx", "binance", tries=(held,))) == Send("binance")
+
+
+def test_no_budget_before_the_deadline_ends_at_once(router: Router) -> None:
+    held = Try("okx", Outcome.THROTTLED, ErrorCode.NO_BUDGET, retry_at_ms=NOW_MS + 3_000)
+    decision = decide(router, attempt("okx", tries=(held,), left_ms=2_000))
+    assert isinstance(decision, End)
+    assert decision.code is ErrorCode.DEADLINE_EXCEEDED
+    assert "okx has no budget in time" in decision.message
+
+
+def test_a_paused_lane_is_passed_over(router: Router) -> None:
+    router.health["okx"].hear("w1", LaneReport("okx", paused_until_ms=NOW_MS + 5_000), now_s=0.0)
+    assert decide(router, attempt("okx")) == Wait(5_000)
+    assert decide(router, attempt("okx", "binance")) == Send("binance")
+
+
+def test_a_symbol_that_no_lane_has_ends_with_its_code(router: Router) -> None:
+    bad = (failed("okx", ErrorCode.BAD_SYMBOL), failed("binance", ErrorCode.BAD_SYMBOL))
+    decision = decide(router, attempt("okx", "binance", tries=bad, number=2))
+    assert isinstance(decision, End)
+    assert decision.code is ErrorCode.BAD_SYMBOL
+
+
+def test_an_unknown_exchange_is_named_with_the_known_ones(router: Router) -> None:
+    decision = decide(router, attempt("mtgox"))
+    assert isinstance(decision, End)
+    assert decision.code is ErrorCode.UNKNOWN_EXCHANGE
+    assert "'mtgox'" in decision.message
+    assert "binance" in decision.message
+
+
+def test_a_method_no_lane_has_ends(router: Router) -> None:
+    of = attempt()
+    decision = decide(router, replace(of, request=replace(of.request, method="fetch_greeks")))
+    assert isinstance(decision, End)
+    assert decision.code is ErrorCode.NOT_SUPPORTED
+
+
+def test_the_deadline_and_the_number_of_attempts_end_it(router: Router) -> None:
+    late = decide(router, attempt(left_ms=0))
+    assert isinstance(late, End)
+    assert late.code is ErrorCode.DEADLINE_EXCEEDED
+    spent = decide(router, attempt(tries=(failed("okx"),), number=CONFIG.max_attempts))
+    assert isinstance(spent, End)
+    assert spent.code is ErrorCode.ATTEMPTS_EXHAUSTED
+    assert "okx: it broke" in spent.message
+
+
+def test_without_a_worker_it_waits(router: Router) -> None:
+    assert decide(router, attempt("okx"), now_s=100.0) == Wait(1000)

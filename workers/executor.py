@@ -1,0 +1,58 @@
+"""Runs one attempt on its lane: what comes back is how it ended, and the data if it went well."""
+
+from typing import Any
+
+from msgspec import Struct
+
+from schemas import answers
+from schemas.config import WorkerConfig
+from schemas.messages import Attempt, Outcome, Try
+
+from .exchanges import Call, LaneExchange
+from .verdict import judge
+
+
+class Ended(Struct, frozen=True):
+    """How an attempt ended.
+
+    Args:
+        item: as the result will tell it.
+        data: what the ccxt method returned, None unless the outcome is ok.
+        http_calls: how many HTTP calls it sent.
+    """
+
+    item: Try
+    data: Any
+    http_calls: int
+
+
+async def run(lane: LaneExchange, attempt: Attempt, config: WorkerConfig) -> Ended:
+    """Runs an attempt within the budget and until its deadline; every error becomes an outcome.
+
+    Args:
+        lane: where it was sent.
+        attempt: the attempt.
+        config: how long it may wait for budget here.
+
+    Raises:
+        asyncio.CancelledError: the worker was told to stop at once.
+    """
+    request = attempt.request
+    call = Call(
+        lane.exchange,
+        max_wait_s=config.max_wait_s,
+        timeout_s=(attempt.deadline_ms - answers.now_ms()) / 1000,
+        bulk=request.priority == "bulk",
+    )
+    try:
+        data = await lane.call(request.method, request.args, call)
+    except Exception as error:  # every class has its verdict, those nobody thought of too
+        verdict = judge(error, call)
+        retry_at_ms = answers.now_ms() + int(verdict.pause_s * 1000) if verdict.pause_s else None
+        item = Try(lane.name, verdict.outcome, verdict.code, verdict.message, retry_at_ms=retry_at_ms, **_times(call))
+        return Ended(item, None, call.http_calls)
+    return Ended(Try(lane.name, Outcome.OK, **_times(call)), data, call.http_calls)
+
+
+def _times(call: Call) -> dict[str, Any]:
+    return {"waited_ms": round(call.waited_s * 1000, 3), "exchange_ms": round(call.exchange_s * 1000, 3)}

@@ -1,0 +1,15 @@
+"""A worker's Prometheus metrics. Labels are lanes and codes, never symbols or ids."""
+
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+ATTEMPTS = Counter("fleet_attempts_total", "Attempts that ended.", ["lane", "outcome", "code"])
+IN_FLIGHT = Gauge("fleet_attempts_in_flight", "Attempts held now.", ["lane"])
+HTTP_CALLS = Counter("fleet_http_calls_total", "HTTP calls sent to the exchange.", ["lane"])
+WAITED = Histogram("fleet_budget_wait_seconds", "Time an attempt waited for budget.", ["lane"], buckets=_SECONDS)
+EXCHANGE = Histogram("fleet_exchange_seconds", "Time an attempt spent at the exchange.", ["lane"], buckets=_SECONDS)
+USED = Gauge("fleet_budget_used_ratio", "Used part of each bucket.", ["lane", "bucket"])
+LANE_OPEN = Gauge("fleet_lane_open", "1 while the lane's markets are loaded and it takes attempts.", ["lane"])

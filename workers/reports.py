@@ -1,0 +1,99 @@
+"""What a worker tells all dispatchers of its lanes, every 200 ms: its heartbeat, and what it saw since the last one."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from msgspec import Struct, field
+
+from schemas.messages import ILL, ErrorCode, LaneReport, Outcome, Try
+
+from . import metrics
+
+# A dispatcher that starts learns what the lanes can do within so many reports.
+METHODS_EVERY: Final = 25
+
+
+class LaneCount(Struct):
+    """What a worker counts of one lane until the next report."""
+
+    ok: int = 0
+    failed: Counter[ErrorCode] = field(default_factory=Counter[ErrorCode])
+    rejected: int = 0
+    throttled: int = 0
+    answered_ms: float = 0.0
+    row: int = 0
+    in_flight: int = 0
+
+
+class Reports:
+    """Counts attempts by lane and makes the reports."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[str, LaneCount] = {}
+        self._methods: dict[str, Sequence[str]] = {}
+        self._made = 0
+
+    def add_lane(self, lane: str, methods: Sequence[str]) -> None:
+        """Reports this lane from now on."""
+        self._lanes[lane] = LaneCount()
+        self._methods[lane] = methods
+        self._made = 0
+
+    def begin(self, lane: str) -> None:
+        """An attempt is held."""
+        self._lanes[lane].in_flight += 1
+        metrics.IN_FLIGHT.labels(lane).inc()
+
+    def end(self, item: Try, http_calls: int) -> None:
+        """An attempt ended."""
+        lane, count = item.lane, self._lanes[item.lane]
+        metrics.ATTEMPTS.labels(lane, item.outcome, item.code or "none").inc()
+        metrics.HTTP_CALLS.labels(lane).inc(http_calls)
+        metrics.WAITED.labels(lane).observe(item.waited_ms / 1000)
+        if http_calls:
+            metrics.EXCHANGE.labels(lane).observe(item.exchange_ms / 1000)
+        match item.outcome:
+            case Outcome.OK:
+                count.ok += 1
+                count.answered_ms += item.exchange_ms
+                count.row = 0
+            case Outcome.FAILED:
+                assert item.code is not None
+                count.failed[item.code] += 1
+                count.row = count.row + 1 if item.code in ILL else 0
+            case Outcome.REJECTED:
+                count.rejected += 1
+                if http_calls:
+                    count.row = 0
+            case Outcome.THROTTLED:
+                count.throttled += 1
+
+    def leave(self, lane: str) -> None:
+        """An attempt is held no more, however it went."""
+        self._lanes[lane].in_flight -= 1
+        metrics.IN_FLIGHT.labels(lane).dec()
+
+    def make(self, used: Mapping[str, Mapping[str, float]], paused_until_ms: Mapping[str, int]) -> list[LaneReport]:
+        """The lanes' reports since the last call; `used` and `paused_until_ms` come from the budgets."""
+        with_methods = self._made % METHODS_EVERY == 0
+        self._made += 1
+        reports: list[LaneReport] = []
+        for lane, count in self._lanes.items():
+            reports.append(
+                LaneReport(
+                    lane,
+                    ok=count.ok,
+                    failed=dict(count.failed),
+                    rejected=count.rejected,
+                    throttled=count.throttled,
+                    failures_in_a_row=count.row,
+                    in_flight=count.in_flight,
+                    exchange_ms=round(count.answered_ms / count.ok, 3) if count.ok else 0.0,
+                    used=dict(used.get(lane, {})),
+                    paused_until_ms=paused_until_ms.get(lane, 0),
+                    methods=list(self._methods[lane]) if with_methods else None,
+                )
+            )
+            self._lanes[lane] = LaneCount(row=count.row, in_flight=count.in_flight)
+        return reports

@@ -1,0 +1,219 @@
+"""A worker's I/O: opens its lanes, takes their attempts, publishes results or hands back, reports."""
+
+import asyncio
+import functools
+import logging
+import os
+import socket
+
+import redis.exceptions
+from msgspec import DecodeError
+from msgspec.structs import replace
+from tenacity import AsyncRetrying, RetryCallState, wait_random_exponential
+
+from schemas import answers, topology
+from schemas.broker import Broker, Delivery
+from schemas.config import Config, LaneConfig
+from schemas.errors import BrokerError
+from schemas.messages import (
+    ATTEMPT_DECODER,
+    BODY_LIMIT_BYTES,
+    RESULT_LIMIT_BYTES,
+    Attempt,
+    DeadLetter,
+    ErrorCode,
+    Outcome,
+    Report,
+    Result,
+    Try,
+    encode,
+)
+
+from . import budget, executor, metrics
+from .exchanges import Egress, LaneExchange, Markets, tls
+from .reports import Reports
+
+log = logging.getLogger(__name__)
+
+
+class Worker:
+    """One worker process. More of them are more replicas, nothing else: the budgets are shared."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config.worker
+        self._lanes_config = config.lanes
+        self.name = f"{socket.gethostname()}-{os.getpid()}"
+        self._broker = Broker(config.broker, f"worker {self.name}", list(config.lanes))
+        self._redis = budget.connect(config.redis.url, timeout_s=config.redis.timeout_s)
+        self._budgets: dict[str, budget.Budget] = {}
+        self._egresses: dict[str, Egress] = {}
+        self._lanes: dict[str, LaneExchange] = {}
+        self._markets = Markets()
+        self._reports = Reports()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serves until `stop` is set, then finishes or hands back what it holds, and leaves."""
+        lanes = self._make_lanes()
+        await self._broker.start()
+        async with asyncio.TaskGroup() as side_tasks:
+            tasks = [side_tasks.create_task(self._serve(lane), name=f"lane {lane.name}") for lane in lanes]
+            tasks.append(side_tasks.create_task(self._report(), name="reports"))
+            await stop.wait()
+            for task in tasks:
+                task.cancel()
+        await self._broker.stop_taking()
+        await self._broker.drain(self._config.grace_s)
+        await self._publish_report(leaving=True)
+        await self._broker.close()
+        for lane in lanes:
+            await lane.close()
+        for egress in self._egresses.values():
+            await egress.close()
+        await self._redis.aclose()
+        log.info("worker_left", extra={"worker": self.name})
+
+    def _make_lanes(self) -> list[LaneExchange]:
+        ssl_context = tls()
+        lanes: list[LaneExchange] = []
+        for name, lane in self._lanes_config.items():
+            if lane.egress not in self._egresses:
+                self._egresses[lane.egress] = Egress(ssl_context, lane.local_addr, lane.proxy)
+            self._budgets[name] = budget.Budget(self._redis, f"{lane.exchange}:{lane.egress}")
+            lanes.append(self._make_lane(name, lane))
+        return lanes
+
+    def _make_lane(self, name: str, lane: LaneConfig) -> LaneExchange:
+        return LaneExchange(
+            name,
+            lane,
+            self._egresses[lane.egress],
+            self._budgets[name],
+            self._markets,
+            self._config.http_timeout_s,
+        )
+
+    async def _serve(self, lane: LaneExchange) -> None:
+        """Opens a lane, however long that takes, consumes its queues, and renews what it knows now and then."""
+
+        def say(state: RetryCallState) -> None:
+            error = state.outcome.exception() if state.outcome else None
+            log.warning("lane_opens_not", extra={"lane": lane.name, "try": state.attempt_number, "error": repr(error)})
+
+        async for attempt in AsyncRetrying(wait=wait_random_exponential(multiplier=0.5, max=30), before_sleep=say):
+            with attempt:
+                await lane.open()
+        self._lanes[lane.name] = lane
+        self._reports.add_lane(lane.name, lane.methods)
+        metrics.LANE_OPEN.labels(lane.name).set(1)
+        live = max(1, self._config.in_flight // len(self._lanes_config))
+        for bulk, prefetch in ((False, live), (True, max(1, live // 4))):
+            handler = functools.partial(self._on_attempt, lane)
+            await self._broker.subscribe(topology.work_name(lane.name, bulk=bulk), handler, prefetch=prefetch)
+        log.info("lane_open", extra={"lane": lane.name, "methods": len(lane.methods)})
+        while True:
+            await asyncio.sleep(self._config.renew_every_s)
+            try:
+                await lane.open(max_age_s=self._config.renew_every_s)
+            except Exception as error:  # what it knows stays in use, and the lane's health shows in its attempts
+                log.warning("lane_renews_not", extra={"lane": lane.name, "error": repr(error)})
+
+    async def _on_attempt(self, lane: LaneExchange, delivery: Delivery) -> None:
+        try:
+            attempt = ATTEMPT_DECODER.decode(delivery.body)
+        except DecodeError as error:
+            letter = DeadLetter(
+                ErrorCode.UNREADABLE,
+                f"not an attempt: {error}",
+                delivery.queue,
+                answers.now_ms(),
+                delivery.body[:BODY_LIMIT_BYTES],
+            )
+            await self._broker.publish(encode(letter), topology.DEAD)
+            await delivery.ack()
+            return
+        self._reports.begin(lane.name)
+        try:
+            ended = await executor.run(lane, attempt, self._config)
+            item, result, body = _answer(attempt, lane, ended)
+            self._reports.end(item, ended.http_calls)
+            if result is not None:
+                await answers.publish(self._broker, attempt, result, body)
+            else:
+                await self._hand_back(attempt, item)
+        finally:
+            self._reports.leave(lane.name)
+        await delivery.ack()
+
+    async def _hand_back(self, attempt: Attempt, item: Try) -> None:
+        """Gives the attempt back to the dispatchers; returns when the broker has it."""
+        log.info(
+            "attempt_handed_back",
+            extra={
+                "request_id": attempt.request.id,
+                "lane": item.lane,
+                "outcome": item.outcome,
+                "code": item.code,
+                "why": item.message,
+            },
+        )
+        await self._broker.publish(encode(attempt.handed_back(item)), topology.RETURNED)
+
+    async def _report(self) -> None:
+        while True:
+            await asyncio.sleep(self._config.report_every_s)
+            try:
+                await self._publish_report(leaving=False)
+            except BrokerError as error:
+                # The next report says the same: they carry no more than the dispatchers' picture of now.
+                log.warning("report_lost", extra={"error": str(error)})
+
+    async def _publish_report(self, *, leaving: bool) -> None:
+        used: dict[str, dict[str, float]] = {}
+        paused_until_ms: dict[str, int] = {}
+        for name in self._lanes:
+            try:
+                used[name] = await self._budgets[name].usage()
+                paused_s = await self._budgets[name].paused()
+            except (redis.exceptions.RedisError, OSError) as error:
+                log.warning("budget_unknown", extra={"lane": name, "error": repr(error)})
+                continue
+            for bucket, part in used[name].items():
+                metrics.USED.labels(name, bucket).set(part)
+            if paused_s > 0:
+                paused_until_ms[name] = answers.now_ms() + int(paused_s * 1000)
+        report = Report(self.name, answers.now_ms(), self._reports.make(used, paused_until_ms), leaving=leaving)
+        await self._broker.publish(encode(report), "", exchange=topology.REPORTS, persistent=False, mandatory=False)
+
+
+def _answer(attempt: Attempt, lane: LaneExchange, ended: executor.Ended) -> tuple[Try, Result | None, bytes | None]:
+    """What is published of an attempt: a result, already encoded if it carries data, or None to hand it back.
+
+    Data that can't be sent is no success, so the outcome may change.
+    """
+    item = ended.item
+    if item.outcome is Outcome.OK:
+        result = Result(
+            id=attempt.request.id,
+            ok=True,
+            method=attempt.request.method,
+            exchange=lane.exchange,
+            lane=lane.name,
+            data=ended.data,
+            attempts=[*attempt.tries, item],
+            received_ms=attempt.received_ms,
+            completed_ms=answers.now_ms(),
+        )
+        try:
+            body = encode(result, attempt.content_type)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            text = f"the exchange's data can't be encoded: {error}"
+            item = replace(item, outcome=Outcome.FAILED, code=ErrorCode.BAD_RESPONSE, message=text)
+        else:
+            if len(body) <= RESULT_LIMIT_BYTES:
+                return item, result, body
+            text = f"the result has {len(body)} bytes, more than {RESULT_LIMIT_BYTES}: ask for less at once"
+            item = replace(item, outcome=Outcome.REJECTED, code=ErrorCode.TOO_LARGE, message=text)
+    if item.outcome is Outcome.REJECTED:
+        assert item.code is not None
+        return item, answers.failure(attempt, item.code, item.message, item), None
+    return item, None, None
