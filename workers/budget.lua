@@ -206,16 +206,16 @@ function run.reserve()
     t = math.max(t, b.last)
     buckets[number] = b
   end
-  -- Fixed windows push each other on; one that has moved into an empty window moves no more but for another's guard.
-  local moved = true
-  while moved and t - now <= limit do
+  -- Fixed windows push each other on, past one another's guards, until one instant suits them all.
+  local fits, rounds = false, 0
+  while not fits and rounds < 64 do
     local before = t
     for _, b in ipairs(buckets) do
       t = b.kind.fit(b, t)
     end
-    moved = t > before
+    fits, rounds = t == before, rounds + 1
   end
-  if t - now > limit then
+  if t - now > limit or not fits then
     return { 0, t - now, t, pause - now > limit and 1 or 0 }
   end
   for _, b in ipairs(buckets) do

@@ -1,0 +1,247 @@
+"""Budgets on a real Redis, in real time: shared pauses, what the exchange reports, many processes on one bucket."""
+
+import asyncio
+import multiprocessing
+import time
+from collections.abc import AsyncIterator
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import pytest_asyncio
+
+from workers.budget import Budget, Grant, Refusal, connect
+from workers.costs import Bucket, Charge, Kind, Scope, load
+
+NOW_KEY = "test:now"
+TEST_CLOCK = f"local function clock() return tonumber(redis.call('GET', '{NOW_KEY}')) end\n"
+MINUTE_US = 60_000_000
+# A minute's start, far enough ahead that Redis, by its own clock, drops nothing.
+START_US = 4_000_000_000_000_000 // MINUTE_US * MINUTE_US
+
+
+@pytest_asyncio.fixture(loop_scope="function")
+async def client(redis_url: str) -> AsyncIterator[Any]:
+    client: Any = connect(redis_url, timeout_s=5)
+    await client.flushdb()
+    try:
+        yield client
+    finally:
+        async for key in client.scan_iter("fleet:*"):
+            assert await client.pttl(key) > 0, f"{key!r} stays for ever"
+        await client.aclose()
+
+
+def bucket(
+    amount: float, window_s: float, *, kind: Kind = "rolling", scope: Scope = "egress", margin_ms: float = 0
+) -> Bucket:
+    return Bucket(name="b", amount=amount, window_s=window_s, kind=kind, scope=scope, margin_ms=margin_ms, source="")
+
+
+def charge(bucket: Bucket, cost: float = 1.0, key: str = "b") -> Charge:
+    return Charge(bucket, cost, key)
+
+
+async def grants(budget: Budget, charges: list[Charge], *, bulk: bool = False, at_most: int = 1000) -> int:
+    """How many calls are granted at once."""
+    for count in range(at_most):
+        if isinstance(await budget.reserve(charges, max_wait_s=0, bulk=bulk), Refusal):
+            return count
+    return at_most
+
+
+async def test_all_workers_share_one_budget_but_not_with_another_address(client: Any) -> None:
+    calls = [charge(bucket(10, 60))]
+    assert await grants(Budget(client, "x:1.1.1.1"), calls, at_most=6) == 6
+    assert await grants(Budget(client, "x:1.1.1.1"), calls) == 4
+    assert await grants(Budget(client, "x:2.2.2.2"), calls) == 10
+    assert await grants(Budget(client, "y:1.1.1.1"), calls) == 10
+
+
+async def test_an_account_shares_its_buckets_over_all_addresses(client: Any) -> None:
+    calls = [charge(bucket(10, 60, scope="account"), key="private"), charge(bucket(7, 60))]
+    assert await grants(Budget(client, "x:1.1.1.1", account="a"), calls) == 7
+    assert await grants(Budget(client, "x:2.2.2.2", account="a"), calls) == 3
+    assert await grants(Budget(client, "x:2.2.2.2", account="b"), calls) == 4
+
+
+async def test_bulk_leaves_the_reserve_to_live(client: Any) -> None:
+    budget = Budget(client, "x:1")
+    calls = [charge(bucket(100, 60))]
+    assert await grants(budget, calls, bulk=True) == 80
+    refused = await budget.reserve(calls, max_wait_s=60, bulk=True)
+    assert isinstance(refused, Refusal)
+    assert refused.reason == "budget"
+    assert await grants(budget, calls) == 20
+
+
+async def test_bulk_gets_its_turn_in_a_bucket_of_one_when_that_is_empty(client: Any) -> None:
+    budget = Budget(client, "x:1")
+    calls = [charge(bucket(1, 60))]
+    assert await grants(budget, calls, bulk=True) == 1
+    assert await grants(budget, calls) == 0
+
+
+async def test_live_never_waits_behind_bulk(client: Any) -> None:
+    budget = Budget(client, "x:1")
+    calls = [charge(bucket(10, 60))]
+    assert await grants(budget, calls) == 10
+    for _ in range(5):
+        assert isinstance(await budget.reserve(calls, max_wait_s=600, bulk=True), Refusal)
+    answer = await budget.reserve(calls, max_wait_s=600)
+    assert isinstance(answer, Grant)
+    assert answer.delay_us <= 60_000_000
+
+
+async def test_a_pause_stops_everyone_on_the_scope_and_is_never_made_shorter(client: Any) -> None:
+    one, two = Budget(client, "x:1"), Budget(client, "x:1")
+    keyed, elsewhere = Budget(client, "x:1", account="a"), Budget(client, "x:2")
+    calls = [charge(bucket(100, 60))]
+    await one.pause(60, "429 Retry-After: 60")
+    await two.pause(1, "short")
+    for budget in (one, two, keyed):
+        answer = await budget.reserve(calls, max_wait_s=2)
+        assert isinstance(answer, Refusal)
+        assert answer.reason == "paused"
+        assert 50 < answer.wait_s <= 60
+        assert 50 < await budget.paused() <= 60
+    assert await grants(elsewhere, calls, at_most=1) == 1
+    assert await elsewhere.paused() == 0
+
+
+async def test_a_pause_of_one_endpoint_leaves_the_others(client: Any) -> None:
+    budget = Budget(client, "x:1")
+    limit = bucket(100, 60)
+    await budget.pause(60, "50011", [charge(limit, key="candles")])
+    assert await grants(budget, [charge(limit, key="candles")], at_most=1) == 0
+    assert await grants(budget, [charge(limit, key="trades")], at_most=1) == 1
+
+
+async def test_a_pause_that_came_while_one_waited_holds(client: Any) -> None:
+    budget = Budget(client, "x:1")
+    calls = [charge(bucket(1, 0.5))]
+    assert await grants(budget, calls) == 1
+    waiting = asyncio.create_task(budget.acquire(calls, max_wait_s=5))
+    while isinstance(await budget.reserve(calls, max_wait_s=0.5), Grant):
+        pass  # Until the other one has its place, a second before ours.
+    await budget.pause(60, "418")
+    answer = await waiting
+    assert isinstance(answer, Refusal)
+    assert answer.reason == "paused"
+
+
+async def test_what_the_exchange_counted_only_raises_ours(client: Any) -> None:
+    budget = Budget(client, "x:1", clock=TEST_CLOCK)
+    calls = [charge(bucket(100, 60, kind="fixed", margin_ms=100))]
+
+    async def left_after(used: float, *, sent_ago_s: float, pass_us: int = 0) -> int:
+        await client.set(NOW_KEY, int(await client.get(NOW_KEY)) + pass_us)
+        await budget.observe(calls[0], used, sent_ago_s=sent_ago_s)
+        left = 0
+        while isinstance(await budget.reserve(calls, max_wait_s=0), Grant):
+            left += 1
+        return left
+
+    await client.set(NOW_KEY, START_US + MINUTE_US // 2)
+    # No key of ours yet: another program on this address has used 30.
+    assert await left_after(30, sent_ago_s=0.1) == 70
+    assert await left_after(10, sent_ago_s=0.1) == 0
+    # Half a minute later a new minute has begun; an answer to a call sent in the last one says nothing about it.
+    assert await left_after(100, sent_ago_s=2, pass_us=MINUTE_US // 2 + 1_000_000) == 100
+    assert await left_after(95, sent_ago_s=0.5, pass_us=MINUTE_US) == 5
+    assert (await budget.usage())["b"] == 1.0
+
+
+async def test_fixed_windows_follow_the_exchange_clock(client: Any) -> None:
+    budget = Budget(client, "x:1", clock=TEST_CLOCK)
+    calls = [charge(bucket(1, 60, kind="fixed", margin_ms=100))]
+    await client.set(NOW_KEY, START_US + MINUTE_US // 2)
+    await budget.set_clock(7.5)
+    assert await grants(budget, calls) == 1
+    answer = await budget.reserve(calls, max_wait_s=60)
+    assert isinstance(answer, Grant)
+    assert answer.at_us == START_US + MINUTE_US - 7_500_000 + 100_000
+
+
+async def test_a_call_of_several_buckets_waits_for_the_last_and_takes_from_all_or_none(
+    client: Any,
+) -> None:
+    budget = Budget(client, "x:1")
+    wide, narrow = charge(bucket(100, 60), key="wide"), charge(bucket(1, 60), key="narrow")
+    assert await grants(budget, [wide, narrow]) == 1
+    assert await grants(budget, [wide]) == 99
+
+
+async def test_redis_away_is_a_refusal() -> None:
+    client: Any = connect("redis://127.0.0.1:1/0", timeout_s=0.5)
+    budget = Budget(client, "x:1")
+    answer = await budget.reserve([charge(bucket(1, 60))], max_wait_s=1)
+    assert isinstance(answer, Refusal)
+    assert answer.reason == "redis_lost"
+    assert await budget.paused() == 0
+    await client.aclose()
+
+
+async def test_redis_that_forgot_the_script_is_told_again(client: Any) -> None:
+    budget = Budget(client, "x:1")
+    calls = [charge(bucket(10, 60))]
+    assert await grants(budget, calls, at_most=2) == 2
+    await client.script_flush()
+    assert await grants(budget, calls) == 8
+
+
+async def test_no_password_of_a_proxy_gets_into_redis(client: Any) -> None:
+    await grants(Budget(client, "x:http://user:secret@proxy:8080", account="key{1}"), [charge(bucket(1, 60))])
+    keys = [key async for key in client.scan_iter("fleet:*")]
+    assert keys
+    assert not [key for key in keys if b"secret" in key or b"user" in key]
+
+
+async def test_real_tables_of_all_exchanges_are_granted(client: Any) -> None:
+    for exchange, api, path in (
+        ("binance", ("public",), "ticker/24hr"),
+        ("okx", ("public",), "market/ticker"),
+        ("htx", ("spot", "public"), "market/depth"),
+        ("coinbase", ("v2", "public"), "time"),
+        ("kraken", ("public",), "OHLC"),
+        ("bitstamp", ("public",), "anything"),
+    ):
+        charges = load(exchange, 100).charges(api, "GET", path, {"pair": "XBTUSDT"}, 1)
+        # A fixed window's boundary may be this instant: then it is granted just after.
+        assert isinstance(await Budget(client, f"{exchange}:1").reserve(charges, max_wait_s=1), Grant)
+
+
+def _work(url: str, until: float) -> list[tuple[int, int, int]]:
+    """One process: many tasks ask for calls of different weights until the time is up."""
+    return asyncio.run(_ask(url, until))
+
+
+async def _ask(url: str, until: float) -> list[tuple[int, int, int]]:
+    client: Any = connect(url, timeout_s=5)
+    budget = Budget(client, "x:1")
+    limit = bucket(40, 0.25)
+    sent: list[tuple[int, int, int]] = []
+
+    async def ask(cost: int) -> None:
+        while time.time() < until:
+            answer = await budget.acquire([charge(limit, cost)], max_wait_s=5)
+            if isinstance(answer, Grant):
+                sent.append((answer.at_us, cost, time.time_ns() // 1000))
+
+    await asyncio.gather(*(ask(cost) for cost in (1, 1, 2, 3, 10)))
+    await client.aclose()
+    return sent
+
+
+async def test_processes_side_by_side_are_never_above_and_all_get_their_share(client: Any) -> None:
+    url = f"redis://127.0.0.1:{client.connection_pool.connection_kwargs['port']}/0"
+    loop = asyncio.get_running_loop()
+    with ProcessPoolExecutor(4, mp_context=multiprocessing.get_context("spawn")) as pool:
+        until = time.time() + 3
+        logs = await asyncio.gather(*(loop.run_in_executor(pool, _work, url, until) for _ in range(4)))
+    granted = sorted(entry for log in logs for entry in log)
+    for start, *_ in granted:
+        assert sum(cost for at, cost, _ in granted if start <= at < start + 250_000) <= 40
+    # Nobody sends before the instant that was reserved (Redis and we read the same clock here).
+    assert all(sent >= at for at, _, sent in granted)
+    # Heavy calls get through beside light ones.
+    assert all(sum(1 for _, cost, _ in log if cost == 10) >= 2 for log in logs)
