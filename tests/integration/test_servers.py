@@ -1,0 +1,126 @@
+"""The private servers: they serve, come back from what the fault tests do to them, and leave nothing behind."""
+
+import asyncio
+import contextlib
+import sys
+from pathlib import Path
+
+import aio_pika
+import pytest
+import redis.asyncio as redis_client
+from aio_pika import DeliveryMode, Message
+
+from deploy.processes import ProcessError
+from deploy.servers import RabbitMQ, Redis, find_program
+
+CHECKOUT = Path(__file__).parents[2]
+PARENT = """
+import asyncio, sys
+from pathlib import Path
+from deploy.servers import RabbitMQ, Redis
+
+async def main():
+    async with RabbitMQ(Path(sys.argv[1])), Redis(Path(sys.argv[1])):
+        print("up", flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+async def test_the_broker_serves_and_listens_on_loopback_alone(rabbitmq: RabbitMQ, vhost: str) -> None:
+    async with await aio_pika.connect(vhost) as connection:
+        channel = await connection.channel()
+        queue = await channel.declare_queue(exclusive=True)
+        await channel.default_exchange.publish(Message(b"hello"), routing_key=queue.name)
+        got = await queue.get(timeout=10)
+        assert got is not None
+        assert got.body == b"hello"
+        await got.ack()
+    listening = await rabbitmq.ctl("eval", "[inet:sockname(P) || P <- erlang:ports(), {ok, _} <- [inet:sockname(P)]].")
+    assert "{127,0,0,1}" in listening
+    assert "{0,0,0,0}" not in listening
+
+
+async def test_redis_serves_and_starts_a_test_empty(redis_url: str) -> None:
+    async with redis_client.from_url(redis_url) as client:
+        assert await client.dbsize() == 0
+        await client.set("left", "behind")
+
+
+async def test_redis_is_empty_again_for_the_next_test(redis_url: str) -> None:
+    async with redis_client.from_url(redis_url) as client:
+        assert await client.dbsize() == 0
+
+
+async def test_a_killed_broker_comes_back_with_its_port_and_messages(rabbitmq: RabbitMQ, vhost: str) -> None:
+    async with await aio_pika.connect(vhost) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("kept", durable=True, arguments={"x-queue-type": "quorum"})
+        message = Message(b"hello", delivery_mode=DeliveryMode.PERSISTENT)
+        await channel.default_exchange.publish(message, routing_key="kept")
+        rabbitmq.kill()
+    assert not rabbitmq.running
+    await rabbitmq.start()
+    async with await aio_pika.connect(vhost) as connection:
+        queue = await (await connection.channel()).get_queue("kept")
+        got = await queue.get(timeout=10)
+        assert got is not None
+        assert got.body == b"hello"
+
+
+async def test_a_frozen_server_answers_only_when_thawed(redis_server: Redis, redis_url: str) -> None:
+    async with redis_client.from_url(redis_url) as client:
+        redis_server.freeze()
+        answer = asyncio.ensure_future(client.ping())
+        done, _ = await asyncio.wait([answer], timeout=0.2)
+        assert not done
+        redis_server.thaw()
+        assert await answer
+
+
+async def test_a_restarted_redis_has_its_port_and_nothing_else(redis_server: Redis, redis_url: str) -> None:
+    async with redis_client.from_url(redis_url) as client:
+        await client.set("left", "behind")
+    await redis_server.restart()
+    async with redis_client.from_url(redis_url) as client:
+        assert await client.dbsize() == 0
+
+
+async def test_a_server_that_cannot_boot_says_why(tmp_path: Path) -> None:
+    server = RabbitMQ(tmp_path)
+    (tmp_path / "data").write_text("a file where the broker wants a folder")
+    with pytest.raises(ProcessError, match=r"exit code \d+ before it served[\s\S]*rabbitmq\.log"):
+        async with server:
+            pass
+    assert processes_of(tmp_path) == []
+
+
+def test_a_missing_server_is_named_with_the_command_that_gets_it() -> None:
+    with pytest.raises(ProcessError, match=r"no-such-server .*deploy/setup\.sh"):
+        find_program("no-such-server")
+
+
+async def test_nothing_is_left_when_the_parent_is_killed(tmp_path: Path) -> None:
+    parent = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", PARENT, str(tmp_path), cwd=CHECKOUT, stdout=asyncio.subprocess.PIPE
+    )
+    assert parent.stdout is not None
+    assert await parent.stdout.readline() == b"up\n"
+    assert len(processes_of(tmp_path)) >= 3  # RabbitMQ, its port mapper and Redis
+    parent.kill()
+    await parent.wait()
+    async with asyncio.timeout(30):
+        while processes_of(tmp_path):
+            await asyncio.sleep(0.02)
+
+
+def processes_of(folder: Path) -> list[int]:
+    """Return the processes, zombies apart, whose HOME is this folder."""
+    mine = f"HOME={folder}".encode()
+    found: list[int] = []
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if mine in environ.read_bytes().split(b"\0"):
+                found.append(int(environ.parent.name))
+    return found
