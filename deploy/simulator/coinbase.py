@@ -194,7 +194,6 @@ class Coinbase(Venue):
                     "side": "BUY" if trade.buy else "SELL",
                     "bid": "",
                     "ask": "",
-                    "exchange": "",
                 }
                 for trade in reversed(trades)
             ],

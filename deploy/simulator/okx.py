@@ -122,7 +122,7 @@ class Okx(Venue):
         listing = self.pair(query, "instId")
         bids, asks = self.board.book(listing, whole(query, "sz", 1, most))
         at_ms = self.board.quote(listing).at_ms
-        return _ok([{"asks": _side(listing, asks), "bids": _side(listing, bids), "ts": str(at_ms), "seqId": at_ms}])
+        return _ok([{"asks": _side(listing, asks), "bids": _side(listing, bids), "ts": str(at_ms)}])
 
     def _trades(self, query: Query, most: int) -> Json:
         listing = self.pair(query, "instId")
