@@ -54,7 +54,20 @@ class Worker:
     async def run(self, stop: asyncio.Event) -> None:
         """Serves until `stop` is set, then finishes or hands back what it holds, and leaves."""
         lanes = self._make_lanes()
-        await self._broker.start()
+        try:
+            await self._broker.start()
+            await self._work(lanes, stop)
+        finally:
+            await self._broker.close()
+            for lane in lanes:
+                await lane.close()
+            for egress in self._egresses.values():
+                await egress.close()
+            await self._redis.aclose()
+        log.info("worker_left", extra={"worker": self.name})
+
+    async def _work(self, lanes: list[LaneExchange], stop: asyncio.Event) -> None:
+        """Works until told to stop. A side task that dies takes the process with it: a supervisor starts it afresh."""
         async with asyncio.TaskGroup() as side_tasks:
             tasks = [side_tasks.create_task(self._serve(lane), name=f"lane {lane.name}") for lane in lanes]
             tasks.append(side_tasks.create_task(self._report(), name="reports"))
@@ -64,13 +77,6 @@ class Worker:
         await self._broker.stop_taking()
         await self._broker.drain(self._config.grace_s)
         await self._publish_report(leaving=True)
-        await self._broker.close()
-        for lane in lanes:
-            await lane.close()
-        for egress in self._egresses.values():
-            await egress.close()
-        await self._redis.aclose()
-        log.info("worker_left", extra={"worker": self.name})
 
     def _make_lanes(self) -> list[LaneExchange]:
         ssl_context = tls()
@@ -170,7 +176,7 @@ class Worker:
     async def _publish_report(self, *, leaving: bool) -> None:
         used: dict[str, dict[str, float]] = {}
         paused_until_ms: dict[str, int] = {}
-        for name in self._lanes:
+        for name in list(self._lanes):  # a lane may open meanwhile
             try:
                 used[name] = await self._budgets[name].usage()
                 paused_s = await self._budgets[name].paused()

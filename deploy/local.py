@@ -1,0 +1,235 @@
+"""The whole fleet on this machine: private RabbitMQ and Redis, dispatchers, workers, and a simulator if wanted.
+
+``python -m deploy.local`` (``make up``) runs it against the real exchanges until Ctrl-C. The demo, the tests and the
+benchmarks start the same parts from here. Each part is a process with its log in one folder.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import tempfile
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Self
+
+import aiohttp
+import tomli_w
+from prometheus_client.parser import text_string_to_metric_families
+
+from deploy.processes import Process, ProcessError, free_port
+from deploy.servers import RabbitMQ, Redis
+from deploy.simulator.ccxt_config import ccxt_config
+from schemas.config import load
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+FLEET_TOML: Final = Path(__file__).with_name("fleet.toml")
+READY_TIMEOUT_S: Final = 60.0
+STOP_GRACE_S: Final = 20.0
+
+
+def simulated(urls: Mapping[str, str], weights: Mapping[str, float] | None = None) -> dict[str, Any]:
+    """A configuration whose lanes lead to the simulator.
+
+    Args:
+        urls: each exchange's URL, as the simulator tells them.
+        weights: the lanes' weights; 1 where none is given.
+    """
+    weights = weights or {}
+    return {
+        "lanes": {
+            name: {"weight": float(weights.get(name, 1.0)), "ccxt": ccxt_config(name, url)}
+            for name, url in urls.items()
+        }
+    }
+
+
+class Service(Process):
+    """A dispatcher or worker as a child process, with its metrics on a port of its own."""
+
+    def __init__(self, package: str, name: str, folder: Path, env: Mapping[str, str]) -> None:
+        self.metrics_port = free_port()
+        argv = [sys.executable, "-m", package, "--config", str(folder / "fleet.toml")]
+        argv += ["--metrics-port", str(self.metrics_port)]
+        super().__init__(argv, log=folder / f"{name}.log", env=env, cwd=ROOT)
+        self.name = name
+
+    @property
+    def metrics_url(self) -> str:
+        """Where Prometheus finds its metrics."""
+        return f"http://127.0.0.1:{self.metrics_port}/metrics"
+
+    async def metrics(self) -> dict[tuple[str, ...], float]:
+        """Its metrics now, by name and label values, e.g. ``("fleet_lane_healthy", "okx")``; empty if it is not up."""
+        try:
+            async with aiohttp.ClientSession() as session, session.get(self.metrics_url) as answer:
+                text = await answer.text()
+        except aiohttp.ClientError:
+            return {}
+        return {
+            (sample.name, *sample.labels.values()): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+
+
+class Fleet:
+    """Dispatchers and workers on a RabbitMQ and a Redis that are there already.
+
+    Args:
+        folder: where the configuration and the logs go.
+        config: the configuration as TOML would give it; the two URLs win over what it says.
+        broker_url: RabbitMQ.
+        redis_url: Redis.
+        dispatchers: how many.
+        workers: how many.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: Mapping[str, Any],
+        *,
+        broker_url: str,
+        redis_url: str,
+        dispatchers: int = 1,
+        workers: int = 2,
+    ) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._config = folder / "fleet.toml"
+        self._config.write_text(tomli_w.dumps(config), encoding="utf-8")
+        self._env = {**os.environ, "FLEET_BROKER_URL": broker_url, "FLEET_REDIS_URL": redis_url}
+        self.lanes = list(load(self._config, {}).lanes)
+        self.dispatchers: list[Service] = []
+        self.workers: list[Service] = []
+        self._wanted = dispatchers, workers
+
+    async def start(self) -> None:
+        """Starts all and returns when every lane is healthy.
+
+        Raises:
+            ProcessError: a service ended, or a lane did not come up within 60 s; with the end of the log.
+        """
+        dispatchers, workers = self._wanted
+        for _ in range(dispatchers):
+            self.add_dispatcher()
+        for _ in range(workers):
+            self.add_worker()
+        await self.ready(self.lanes if workers else ())
+
+    def add_dispatcher(self) -> Service:
+        """Starts one more dispatcher."""
+        return self._add("dispatcher", self.dispatchers)
+
+    def add_worker(self) -> Service:
+        """Starts one more worker."""
+        return self._add("worker", self.workers)
+
+    async def ready(self, lanes: Sequence[str]) -> None:
+        """Waits until every running dispatcher serves and sees these lanes healthy; raises as `start` does."""
+        deadline = asyncio.get_running_loop().time() + READY_TIMEOUT_S
+        for dispatcher in self.dispatchers:
+            while missing := await self._missing(dispatcher, lanes):
+                for service in (*self.dispatchers, *self.workers):
+                    if not service.running:
+                        raise ProcessError(f"{service.name} ended. The end of {service.log}:\n{service.tail()}")
+                if asyncio.get_running_loop().time() > deadline:
+                    story = "\n".join(f"{service.log}:\n{service.tail()}" for service in (dispatcher, *self.workers))
+                    raise ProcessError(f"not up after {READY_TIMEOUT_S:.0f} s: {', '.join(missing)}\n{story}")
+                await asyncio.sleep(0.1)
+
+    @staticmethod
+    async def _missing(dispatcher: Service, lanes: Sequence[str]) -> list[str]:
+        seen = await dispatcher.metrics()
+        if not seen:
+            return [dispatcher.name]
+        return [lane for lane in lanes if not seen.get(("fleet_lane_healthy", lane))]
+
+    async def stop(self) -> None:
+        """Stops workers and dispatchers in order, by force after 20 s."""
+        services = (*self.workers, *self.dispatchers)
+        await asyncio.gather(*(service.stop(grace_s=STOP_GRACE_S) for service in services))
+
+    async def __aenter__(self) -> Self:
+        """Start; what was started is stopped if that fails."""
+        try:
+            await self.start()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop."""
+        await self.stop()
+
+    def _add(self, kind: str, services: list[Service]) -> Service:
+        package = "workers" if kind == "worker" else kind
+        service = Service(package, f"{kind}-{len(services) + 1}", self.folder, self._env)
+        service.start()
+        services.append(service)
+        return service
+
+
+async def up(folder: Path, config: Mapping[str, Any], *, workers: int) -> None:
+    """Runs the fleet against the exchanges that the configuration names, until Ctrl-C or SIGTERM."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    print(f"starting RabbitMQ and Redis in {folder}", flush=True)
+    async with contextlib.AsyncExitStack() as stack:
+        rabbitmq = await stack.enter_async_context(RabbitMQ(folder / "rabbitmq"))
+        redis = await stack.enter_async_context(Redis(folder / "redis"))
+        fleet = Fleet(folder, config, broker_url=rabbitmq.url, redis_url=redis.url, workers=workers)
+        stack.push_async_callback(fleet.stop)
+        for _ in range(workers):
+            fleet.add_worker()
+        dispatcher = fleet.add_dispatcher()
+        print(f"RabbitMQ    {rabbitmq.url}\nRedis       {redis.url}")
+        for service in (dispatcher, *fleet.workers):
+            print(f"{service.name:<11} {service.metrics_url}  log {service.log}")
+        print(f"lanes       {', '.join(fleet.lanes)}; Ctrl-C ends it all", flush=True)
+        await _watch(fleet, stop)
+        print("stopping", flush=True)
+
+
+async def _watch(fleet: Fleet, stop: asyncio.Event) -> None:
+    """Says which lanes come and go, and raises if a service ends by itself."""
+    known: dict[str, bool] = {}
+    while not stop.is_set():
+        for service in (*fleet.dispatchers, *fleet.workers):
+            if not service.running:
+                raise ProcessError(f"{service.name} ended. The end of {service.log}:\n{service.tail()}")
+        seen = await fleet.dispatchers[0].metrics()
+        for lane in fleet.lanes:
+            healthy = bool(seen.get(("fleet_lane_healthy", lane)))
+            if known.get(lane, False) is not healthy:
+                known[lane] = healthy
+                print(f"{lane} is {'healthy' if healthy else 'offline'}", flush=True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await stop.wait()
+
+
+def main() -> int:
+    """Runs `up` with what the command line says."""
+    parser = argparse.ArgumentParser(prog="python -m deploy.local", description=__doc__)
+    parser.add_argument("--config", type=Path, default=FLEET_TOML, help="the fleet's TOML file")
+    parser.add_argument("--workers", type=int, default=2, help="worker processes")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="ccxt-fleet-") as folder:
+        try:
+            config = tomllib.loads(options.config.read_text(encoding="utf-8"))
+            asyncio.run(up(Path(folder), config, workers=options.workers))
+        except ProcessError as error:
+            print(error, file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
