@@ -39,6 +39,7 @@ class LaneHealth:
         self.trial_at_s = 0.0
         self.paused_until_ms = 0
         self.methods: frozenset[str] | None = None
+        self._no_budget_until_ms: dict[str, int] = {}
 
     def hear(self, worker: str, report: LaneReport, now_s: float) -> None:
         """Takes in a worker's report of this lane."""
@@ -61,6 +62,14 @@ class LaneHealth:
         if not self._failing and self._row >= self._config.failures_in_a_row:
             self._failing = True
             self.trial_at_s = now_s + self._trial_gap_s
+
+    def refused(self, method: str, until_ms: int) -> None:
+        """A worker handed back an attempt unsent: no budget before this time."""
+        self._no_budget_until_ms[method] = until_ms
+
+    def has_budget(self, method: str, now_ms: int) -> bool:
+        """Whether the last attempt of this kind found budget, as far as is known; another symbol may well find some."""
+        return self._no_budget_until_ms.get(method, 0) <= now_ms
 
     def forget(self, worker: str) -> None:
         """A worker said that it leaves."""

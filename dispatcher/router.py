@@ -20,9 +20,10 @@ SHORTEST_WAIT_MS: Final = 250
 
 
 class Send(Struct, frozen=True):
-    """Send it to this lane now."""
+    """Send it to this lane now; with `max_wait_ms` it comes back if there is no budget so soon."""
 
     lane: str
+    max_wait_ms: float | None = None
 
 
 class Wait(Struct, frozen=True):
@@ -95,9 +96,11 @@ class Router:
         free = [lane for lane in able if self._free(lane, last.get(lane), now_s, now_ms)]
         fresh = [lane for lane in free if lane not in failed]
         if choice := fresh or (free if rested else []):
-            lane = self._chooser.choose(attempt.request.strategy or self._config.strategy, choice)
+            method = attempt.request.method
+            funded = [lane for lane in choice if self.health[lane].has_budget(method, now_ms)]
+            lane = self._chooser.choose(attempt.request.strategy or self._config.strategy, funded or choice)
             self.health[lane].sent(now_s)
-            return Send(lane)
+            return Send(lane, self._config.wait_with_others_s * 1000 if len(funded) > 1 else None)
         # What is free here has failed it just now: once more after a rest, unless a better lane comes back before.
         rest_ms = RETRY_MS * 2 ** max(0, attempt.number - 1)
         wait_ms = min(rest_ms if lane in free else self._wait_ms(lane, last.get(lane), now_s, now_ms) for lane in able)

@@ -119,6 +119,8 @@ class Dispatcher:
         if not rested:
             last = attempt.tries[-1]
             metrics.RETURNED.labels(last.lane, last.code).inc()
+            if last.code is ErrorCode.NO_BUDGET and last.retry_at_ms and last.lane in self._router.health:
+                self._router.health[last.lane].refused(attempt.request.method, last.retry_at_ms)
         await self._advance(attempt, rested=rested)
 
     async def _advance(self, attempt: Attempt, *, rested: bool) -> None:
@@ -133,7 +135,9 @@ class Dispatcher:
                     room = topology.delay_name(topology.delay_for(decision.wait_ms))
                     await self._broker.publish(encode(replace(attempt, lane="")), room)
                 case Send():
-                    sent = replace(attempt, lane=decision.lane, number=attempt.number + 1)
+                    sent = replace(
+                        attempt, lane=decision.lane, number=attempt.number + 1, max_wait_ms=decision.max_wait_ms
+                    )
                     key = topology.work_key(decision.lane, bulk=attempt.request.priority == "bulk")
                     try:
                         await self._broker.publish(encode(sent), key, exchange=topology.WORK, retry_refused=False)

@@ -61,6 +61,7 @@ class DispatcherConfig(Struct, frozen=True, forbid_unknown_fields=True):
         timeout_s: a request's deadline where it names none, from when the dispatcher first saw it.
         max_attempts: how often one request is sent to lanes before it ends in an error.
         in_flight: requests and returned attempts it handles at once.
+        wait_with_others_s: the longest an attempt waits for budget while another lane could take it.
         silent_after_s: a lane none of whose workers reported for so long is offline.
         failures_in_a_row: so many failures in a row set a lane offline.
         trial_after_s: an offline lane gets one trial request after so long; doubled after each that fails.
@@ -72,6 +73,7 @@ class DispatcherConfig(Struct, frozen=True, forbid_unknown_fields=True):
     timeout_s: Seconds = 30.0
     max_attempts: Count = 5
     in_flight: Count = 500
+    wait_with_others_s: Seconds = 0.1
     silent_after_s: Seconds = 1.5
     failures_in_a_row: Count = 5
     trial_after_s: Seconds = 1.0

@@ -133,6 +133,7 @@ class Attempt(Struct, frozen=True, omit_defaults=True):
         content_type: the encoding of the result.
         received_ms: when the dispatcher first saw the request.
         throttled: how often it was handed back unsent.
+        max_wait_ms: the longest it may wait for budget at the worker, None for as long as the worker allows.
     """
 
     request: Request
@@ -144,6 +145,7 @@ class Attempt(Struct, frozen=True, omit_defaults=True):
     content_type: str = JSON
     tries: list[Try] = []
     throttled: int = 0
+    max_wait_ms: float | None = None
 
     @property
     def deadline_ms(self) -> int:

@@ -38,9 +38,12 @@ async def run(lane: LaneExchange, attempt: Attempt, config: WorkerConfig) -> End
         asyncio.CancelledError: the worker was told to stop at once.
     """
     request = attempt.request
+    max_wait_s = config.max_wait_s
+    if attempt.max_wait_ms is not None:
+        max_wait_s = min(max_wait_s, attempt.max_wait_ms / 1000)
     call = Call(
         lane.exchange,
-        max_wait_s=config.max_wait_s,
+        max_wait_s=max_wait_s,
         timeout_s=(attempt.deadline_ms - answers.now_ms()) / 1000,
         bulk=request.priority == "bulk",
     )
