@@ -1,0 +1,52 @@
+# The commands of this project. Each gets what it needs first, see deploy/setup.sh; none leaves anything running.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test check bench constraints clean
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+ifdef LOWEST
+SUFFIX := -lowest
+endif
+VENV := .venv$(SUFFIX)
+BIN := $(VENV)/bin
+
+# In a terminal the program gets Ctrl-C alone (set -m: a foreground job of its own), ends in order and make goes on:
+# otherwise make would be interrupted too, and report a failure.
+FOREGROUND := if [ -t 0 ]; then set -m; fi;
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+setup:
+	@PYTHON='$(PYTHON)' VENV='$(VENV)' CONSTRAINTS='constraints$(SUFFIX).txt' deploy/setup.sh
+
+demo: setup ## show the fleet at work on simulated exchanges
+	@$(FOREGROUND) $(BIN)/python -m deploy.demo $(ARGS)
+
+up: setup ## run the fleet against the real exchanges until Ctrl-C
+	@$(FOREGROUND) $(BIN)/python -m deploy.local $(ARGS)
+
+test: setup ## run all tests on real servers; LOWEST=1 with the oldest packages we allow, ARGS='-k name' for some
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: setup ## lint, check the format, the types and which way imports go
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/pyright
+	@$(BIN)/lint-imports
+
+bench: setup ## measure this machine's throughput and latency
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+# Needs uv. Run it after a change of the dependencies in pyproject.toml, or to take newer packages.
+constraints: LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	--no-annotate --no-emit-index-url --all-extras --upgrade pyproject.toml
+constraints: ## pin the newest packages, and the oldest ones that pyproject.toml allows, by hash
+	$(LOCK) --output-file constraints.txt
+	$(LOCK) --resolution lowest-direct --output-file constraints-lowest.txt
+
+clean: ## remove the environments, caches and build results in this checkout
+	@rm -rf .venv .venv-lowest .fleet build dist *.egg-info
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name .git -prune -o -type d -name __pycache__ -exec rm -rf {} +
