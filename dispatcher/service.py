@@ -62,7 +62,12 @@ class Dispatcher:
         log.info("dispatcher_left")
 
     async def _on_report(self, delivery: Delivery) -> None:
-        report = REPORT_DECODER.decode(delivery.body)
+        try:
+            report = REPORT_DECODER.decode(delivery.body)
+        except DecodeError as error:
+            # Nothing is lost: the next report of a worker that speaks our version says the same.
+            log.warning("report_unreadable", extra={"error": str(error)})
+            return
         now_s = time.monotonic()
         for lane in report.lanes:
             if health := self._router.health.get(lane.lane):

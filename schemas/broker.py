@@ -57,13 +57,13 @@ class Delivery:
 
     __slots__ = ("_channel", "_tag", "body", "properties", "queue", "redelivered")
 
-    def __init__(self, message: DeliveredMessage, queue: str) -> None:
+    def __init__(self, message: DeliveredMessage, queue: str, *, no_ack: bool) -> None:
         self.body: bytes = message.body
         self.properties: Basic.Properties = message.header.properties
         self.queue = queue
         self.redelivered = bool(message.redelivered)
         self._channel = message.channel
-        self._tag = message.delivery_tag or 0
+        self._tag = None if no_ack else message.delivery_tag
 
     @property
     def death_reason(self) -> str | None:
@@ -74,11 +74,13 @@ class Delivery:
 
     async def ack(self) -> None:
         """Takes the message out of its queue. Void if the connection is gone: then it comes again."""
-        await self._settle(self._channel.basic_ack(self._tag, wait=False))
+        if self._tag is not None:
+            await self._settle(self._channel.basic_ack(self._tag, wait=False))
 
     async def requeue(self) -> None:
         """Gives the message back to its queue; it counts towards the queue's delivery limit."""
-        await self._settle(self._channel.basic_nack(self._tag, requeue=True, wait=False))
+        if self._tag is not None:
+            await self._settle(self._channel.basic_nack(self._tag, requeue=True, wait=False))
 
     @staticmethod
     async def _settle(frame: Awaitable[None]) -> None:
@@ -117,7 +119,7 @@ class Subscription:
         await channel.basic_qos(prefetch_count=self.prefetch, timeout=timeout_s)
 
         async def on_message(message: DeliveredMessage) -> None:
-            task = asyncio.create_task(self._run(Delivery(message, queue)))
+            task = asyncio.create_task(self._run(Delivery(message, queue, no_ack=self.queue is None)))
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
 
@@ -127,6 +129,12 @@ class Subscription:
     async def _run(self, delivery: Delivery) -> None:
         try:
             await self.handler(delivery)
+        except asyncio.CancelledError:
+            if _cancelled():
+                raise  # `drain`: the connection closes next, and the message comes to another
+            # Something below us lets its own cancellation out; unsettled, the message would hang until we end.
+            log.exception("handler_cancelled_from_below", extra={"queue": delivery.queue})
+            await delivery.requeue()
         except FleetError as error:
             log.warning("message_goes_back", extra={"queue": delivery.queue, "error": repr(error)})
             await delivery.requeue()
@@ -209,10 +217,18 @@ class Link:
     async def add(self, subscription: Subscription) -> None:
         """Consumes from now on, on this connection and all that follow it."""
         self.subscriptions.append(subscription)
-        if self._up.is_set():
+        if not self._up.is_set():
+            return
+        try:
             channel = await self._new_channel()
             await subscription.attach(channel, self._config.timeout_s)
             self._watch(channel)
+        except (*_LOST, asyncio.CancelledError) as error:
+            if _cancelled():
+                raise
+            # The connection broke meanwhile: the next one has the subscription too.
+            log.debug("subscription_waits", extra={"queue": subscription.queue, "error": repr(error)})
+            self._lost.set()
 
     def _retrying(self, stop_after_s: float | None) -> AsyncRetrying:
         retrying = AsyncRetrying(
@@ -268,7 +284,9 @@ class Link:
             raise BrokerLost(f"no connection to RabbitMQ at {_place(url)}: {error!r}") from error
         except asyncio.CancelledError as error:
             await self._drop()
-            raise _unless_cancelled(error, f"connection to RabbitMQ at {_place(url)} died") from error
+            if _cancelled():
+                raise
+            raise BrokerLost(f"connection to RabbitMQ at {_place(url)} died") from error
         self.connects += 1
         self._up.set()
         log.info("connected", extra={"connection": self._name, "broker": _place(url), "count": self.connects})
@@ -314,7 +332,9 @@ class Link:
             try:
                 async with asyncio.timeout(self._config.timeout_s):
                     await connection.close()
-            except _LOST as error:
+            except (*_LOST, asyncio.CancelledError) as error:
+                if _cancelled():
+                    raise
                 log.debug("close_of_a_dead_connection", extra={"error": repr(error)})
 
 
@@ -395,7 +415,9 @@ class Broker:
             except _LOST as error:
                 raise BrokerLost(f"publish to {exchange!r}/{routing_key!r}: {error!r}") from error
             except asyncio.CancelledError as error:
-                raise _unless_cancelled(error, "the connection died before the confirm") from error
+                if _cancelled():
+                    raise
+                raise BrokerLost("the connection died before the confirm") from error
 
         try:
             await send()
@@ -437,10 +459,10 @@ async def declare(channel: aiormq.Channel, lanes: list[str], timeout_s: float) -
             await channel.queue_bind(queue.name, queue.exchange, queue.routing_key, timeout=timeout_s)
 
 
-def _unless_cancelled(error: asyncio.CancelledError, what: str) -> BaseException:
-    """A dying connection cancels what waits on it; only if somebody cancelled this very task is it a cancellation."""
+def _cancelled() -> bool:
+    """Whether somebody cancelled this very task: a dying connection raises `CancelledError` in all that wait on it."""
     task = asyncio.current_task()
-    return error if task is not None and task.cancelling() else BrokerLost(what)
+    return task is not None and task.cancelling() > 0
 
 
 def _place(url: str) -> str:
