@@ -58,7 +58,7 @@ class Htx(Venue):
 
     def _currencies(self, _: Query) -> Json:
         codes = ["usdt", *(listing.coin.code.lower() for listing in self.board.listings.values())]
-        return _ok2([_currency(code) for code in codes])
+        return {"code": 200, "data": [_currency(code) for code in codes]}
 
     def _merged(self, query: Query) -> Json:
         listing = self.pair(query, "symbol")

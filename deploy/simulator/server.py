@@ -176,11 +176,11 @@ class Door:
         counts.faults += 1
         if answer is not None:
             return self._respond(answer, name, verdict)
-        if faults.garbage == "redirect":
+        if faults.garbage == "redirect" and name != REDIRECT_TO:
             return web.Response(status=302, headers={"Location": REDIRECT_TO})
         if faults.garbage == "truncated":
             return await _truncated(request)
-        return web.Response(body=HTML if faults.garbage == "html" else b"", content_type="text/html")
+        return web.Response(body=b"" if faults.garbage == "empty" else HTML, content_type="text/html")
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from typing import Any
 
-import ccxt.async_support as ccxt
+import ccxt.async_support as ccxt  # pyright: ignore[reportMissingTypeStubs]
 import pytest
 import pytest_asyncio
 
@@ -39,7 +39,7 @@ async def simulator() -> AsyncIterator[Simulator]:
 
 
 @asynccontextmanager
-async def client(simulator: Simulator, name: str, **overrides: Any) -> AsyncIterator[Any]:
+async def client(simulator: Simulator, name: str, **overrides: Any) -> AsyncGenerator[Any]:
     config = {**ccxt_config(name, simulator.urls[name]), "enableRateLimit": False, "timeout_on_exit": 0, **overrides}
     exchange = getattr(ccxt, name)(config)
     try:

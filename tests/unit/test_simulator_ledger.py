@@ -41,6 +41,10 @@ class HandClock(Clock):
         return self.at_ns
 
 
+def asked_cost(query: dict[str, str]) -> int:
+    return int(query["cost"])
+
+
 def ask(ledger: Ledger, endpoint: str = "/x", address: str = "127.0.0.1", **query: str) -> Verdict:
     return ledger.charge(address, endpoint, True, query)
 
@@ -53,7 +57,7 @@ def ask(ledger: Ledger, endpoint: str = "/x", address: str = "127.0.0.1", **quer
 def test_a_rolling_window_is_exact(steps: list[tuple[int, int]], amount: int, window_ns: int) -> None:
     """Held against the definition: a request passes where it and all that passed less than a window ago fit."""
     bucket = Bucket("b", amount, window_ns / NS)
-    ledger = Ledger(Limits({"/x": (Charge(bucket, lambda query: int(query["cost"])),)}, {}), clock := HandClock())
+    ledger = Ledger(Limits({"/x": (Charge(bucket, asked_cost),)}, {}), clock := HandClock())
     passed: list[tuple[int, int]] = []
     for step, cost in steps:
         clock.at_ns += step
