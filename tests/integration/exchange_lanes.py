@@ -1,0 +1,154 @@
+"""What the tests of lanes share: lanes that are closed at the end, and an HTTP server that says what it is told."""
+
+import re
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import redis.asyncio
+from aiohttp import web
+
+from schemas.config import LaneConfig
+from workers.budget import Budget, Grant, Refusal, connect
+from workers.costs import Charge
+from workers.exchanges import Call, Egress, LaneExchange, Markets, ccxt, tls
+
+BTC_USDT: dict[str, Any] = {
+    "id": "BTCUSDT",
+    "symbol": "BTC/USDT",
+    "base": "BTC",
+    "quote": "USDT",
+    "baseId": "BTC",
+    "quoteId": "USDT",
+    "type": "spot",
+    "spot": True,
+    "active": True,
+    "precision": {},
+    "limits": {},
+    "info": {},
+}
+
+
+class CountedBudget(Budget):
+    """The real budget, and a list of what it granted."""
+
+    def __init__(self, client: redis.asyncio.Redis, scope: str) -> None:
+        super().__init__(client, scope)
+        self.granted: list[Sequence[Charge]] = []
+
+    async def acquire(self, charges: Sequence[Charge], *, max_wait_s: float, bulk: bool = False) -> Grant | Refusal:
+        answer = await super().acquire(charges, max_wait_s=max_wait_s, bulk=bulk)
+        if isinstance(answer, Grant):
+            self.granted.append(charges)
+        return answer
+
+
+class Lanes:
+    """Makes lanes on one Redis, as one worker process would."""
+
+    def __init__(self, client: redis.asyncio.Redis) -> None:
+        self.client = client
+        self.markets = Markets()
+        self.ssl_context = tls()
+        self._open: list[LaneExchange | Egress] = []
+
+    def egress(self, **settings: Any) -> Egress:
+        """A new connection pool."""
+        egress = Egress(self.ssl_context, **settings)
+        self._open.append(egress)
+        return egress
+
+    def lane(
+        self,
+        exchange: str,
+        settings: dict[str, Any],
+        *,
+        scope: str = "default",
+        egress: Egress | None = None,
+        markets: Markets | None = None,
+        http_timeout_s: float = 5,
+    ) -> tuple[LaneExchange, CountedBudget]:
+        """A lane and its budget."""
+        budget = CountedBudget(self.client, f"{exchange}:{scope}")
+        config = LaneConfig(exchange=exchange, ccxt=settings)
+        lane = LaneExchange(exchange, config, egress or self.egress(), budget, markets or self.markets, http_timeout_s)
+        self._open.append(lane)
+        return lane, budget
+
+    async def close(self) -> None:
+        """Closes all that was made."""
+        for thing in reversed(self._open):
+            await thing.close()
+
+
+@asynccontextmanager
+async def lanes_on(redis_url: str) -> AsyncGenerator[Lanes]:
+    """Lanes with their budgets in that Redis."""
+    async with connect(redis_url, timeout_s=5) as client:
+        lanes = Lanes(client)
+        try:
+            yield lanes
+        finally:
+            await lanes.close()
+
+
+def call(exchange: str, *, max_wait_s: float = 20, timeout_s: float = 30, bulk: bool = False) -> Call:
+    """An attempt with much time."""
+    return Call(exchange, max_wait_s=max_wait_s, timeout_s=timeout_s, bulk=bulk)
+
+
+class Answers:
+    """A real HTTP server that gives every request the same answer.
+
+    Args:
+        answer: status, headers and body; change it at any time.
+    """
+
+    def __init__(self) -> None:
+        self.answer: tuple[int, dict[str, str], str] = (200, {}, "{}")
+        self.by_path: dict[str, str] = {}
+        self.hits: list[str] = []
+        self.url = ""
+
+    async def _handle(self, request: web.Request) -> web.Response:
+        self.hits.append(request.path)
+        for part, body in self.by_path.items():
+            if part in request.path:
+                return web.Response(text=body, content_type="application/json")
+        status, headers, body = self.answer
+        return web.Response(status=status, headers={"Content-Type": "application/json", **headers}, body=body.encode())
+
+    @classmethod
+    @asynccontextmanager
+    async def serving(cls) -> AsyncGenerator["Answers"]:
+        """Serves on a free port of 127.0.0.1."""
+        answers = cls()
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", answers._handle)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        answers.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        try:
+            yield answers
+        finally:
+            await runner.cleanup()
+
+    def settings(self, exchange: str) -> dict[str, Any]:
+        """Points any of ccxt's classes here, with one market already known."""
+        described: Any = getattr(ccxt, exchange)().describe()
+        host = self.url.removeprefix("http://")
+        settings: dict[str, Any] = {
+            "urls": {"api": _redirected(described["urls"]["api"], self.url)},
+            "markets": {"BTC/USDT": BTC_USDT},
+        }
+        if exchange == "htx":
+            settings |= {"hostname": host, "urls": {**settings["urls"], "hostnames": {"spot": host, "contract": host}}}
+        return settings
+
+
+def _redirected(urls: Any, base: str) -> Any:
+    if isinstance(urls, dict):
+        sections: dict[str, Any] = urls  # pyright: ignore[reportUnknownVariableType]
+        return {section: _redirected(url, base) for section, url in sections.items()}
+    return re.sub(r"^https?://[^/]+", base, urls)

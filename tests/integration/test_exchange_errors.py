@@ -1,0 +1,103 @@
+"""Every known error body of nine exchanges, through ccxt's real classes and a real HTTP server, to its verdict."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from schemas.messages import ErrorCode, Outcome
+from tests.integration.exchange_lanes import Answers, Lanes, call, lanes_on
+from workers.verdict import judge
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Answers]:
+    async with Answers.serving() as answers:
+        yield answers
+
+
+@pytest.fixture
+async def lanes(redis_url: str) -> AsyncIterator[Lanes]:
+    async with lanes_on(redis_url) as lanes:
+        yield lanes
+
+
+RATE_LIMITED, UNAVAILABLE = ErrorCode.RATE_LIMITED, ErrorCode.EXCHANGE_UNAVAILABLE
+BAD_SYMBOL = ErrorCode.BAD_SYMBOL
+HTML = "<html><body>Just a moment...</body></html>"
+
+
+@pytest.mark.parametrize(
+    ("exchange", "status", "headers", "body", "code", "pause_s"),
+    [
+        ("binance", 429, {"Retry-After": "7"}, '{"code":-1003,"msg":"Too much request weight used"}', RATE_LIMITED, 7),
+        ("binance", 418, {"Retry-After": "130"}, '{"code":-1003,"msg":"Way too much"}', RATE_LIMITED, 130),
+        ("binance", 403, {}, HTML, RATE_LIMITED, 60),
+        ("binance", 451, {}, '{"code":0,"msg":"restricted location"}', ErrorCode.RESTRICTED, 0),
+        ("binance", 503, {}, '{"code":-1008,"msg":"Server is currently overloaded"}', UNAVAILABLE, 0),
+        ("binance", 400, {}, '{"code":-1003,"msg":"Too many requests"}', RATE_LIMITED, 10),
+        ("binance", 400, {}, '{"code":-1121,"msg":"Invalid symbol."}', BAD_SYMBOL, 0),
+        ("binance", 400, {}, '{"code":-1100,"msg":"Illegal characters"}', ErrorCode.INVALID_ARGUMENTS, 0),
+        ("binance", 408, {}, '{"code":-1007,"msg":"Timeout waiting for response"}', ErrorCode.EXCHANGE_TIMEOUT, 0),
+        ("binance", 200, {}, '{"code":-1001,"msg":"Internal error"}', UNAVAILABLE, 0),
+        ("okx", 200, {}, '{"code":"50011","msg":"Too Many Requests","data":[]}', RATE_LIMITED, 2),
+        ("okx", 429, {}, '{"code":"50011","msg":"Too Many Requests","data":[]}', RATE_LIMITED, 2),
+        ("okx", 429, {}, "Too Many Requests", RATE_LIMITED, 2),
+        ("okx", 200, {}, '{"code":"50061","msg":"limit","data":[]}', RATE_LIMITED, 2),
+        ("okx", 503, {}, '{"code":"50001","msg":"Service unavailable","data":[]}', ErrorCode.MAINTENANCE, 0),
+        ("okx", 200, {}, '{"code":"51001","msg":"Instrument ID does not exist","data":[]}', BAD_SYMBOL, 0),
+        ("htx", 429, {}, '{"status":"error","err-code":"too-many-requests","err-msg":"x"}', RATE_LIMITED, 2),
+        ("htx", 200, {}, '{"status":"error","err-code":"rate-too-many-requests","err-msg":"x"}', RATE_LIMITED, 2),
+        ("htx", 200, {}, '{"status":"error","err-code":"base-request-exceed-frequency-limit"}', RATE_LIMITED, 2),
+        ("htx", 200, {}, '{"status":"error","err-code":"invalid-param","err-msg":"request limit"}', RATE_LIMITED, 2),
+        ("htx", 200, {}, '{"status":"error","err_code":1032,"err_msg":"x"}', RATE_LIMITED, 3),
+        ("htx", 200, {}, '{"status":"error","err-code":"invalid-parameter","err-msg":"invalid symbol"}', BAD_SYMBOL, 0),
+        ("coinbase", 429, {}, '{"error":"rate_limit_exceeded","message":"x"}', RATE_LIMITED, 1),
+        ("coinbase", 429, {}, "Too many requests", RATE_LIMITED, 2),
+        ("coinbase", 429, {}, '{"error":8,"message":"resource_exhausted"}', RATE_LIMITED, 1),
+        ("coinbase", 404, {}, '{"error":"NOT_FOUND","message":"no such product"}', BAD_SYMBOL, 0),
+        ("kraken", 200, {}, '{"error":["EAPI:Rate limit exceeded"]}', RATE_LIMITED, 5),
+        ("kraken", 200, {}, '{"error":["EGeneral:Temporary lockout"]}', RATE_LIMITED, 900),
+        ("kraken", 200, {}, '{"error":["EGeneral:Too many requests"]}', RATE_LIMITED, 5),
+        ("kraken", 200, {}, '{"error":["EService: Throttled: 1"]}', RATE_LIMITED, 5),
+        ("kraken", 200, {}, '{"error":["EService:Unavailable"]}', UNAVAILABLE, 0),
+        ("kraken", 200, {}, '{"error":["EQuery:Unknown asset pair"]}', BAD_SYMBOL, 0),
+        ("bybit", 200, {}, '{"retCode":10006,"retMsg":"Too many visits!"}', RATE_LIMITED, 5),
+        ("bybit", 200, {}, '{"retCode":10018,"retMsg":"Exceeded the IP Rate Limit"}', RATE_LIMITED, 5),
+        ("bybit", 429, {}, '{"retCode":10429,"retMsg":"system level frequency protection"}', RATE_LIMITED, 5),
+        ("bybit", 403, {}, "403, access too frequent", RATE_LIMITED, 600),
+        ("bybit", 403, {}, '{"retCode":10009,"retMsg":"IP has been banned"}', ErrorCode.RESTRICTED, 0),
+        ("kucoin", 429, {"gw-ratelimit-reset": "3000"}, '{"code":"429000","msg":"Too many requests"}', RATE_LIMITED, 3),
+        ("gate", 429, {}, '{"label":"TOO_MANY_REQUESTS","message":"Request Rate Limit Exceeded"}', RATE_LIMITED, 10),
+        ("bitget", 429, {}, '{"code":"429","msg":"Too Many Requests"}', RATE_LIMITED, 2),
+        # Statuses that ccxt has no class for, and whose body it would return as data.
+        ("okx", 599, {}, "[]", UNAVAILABLE, 0),
+        ("okx", 302, {"Location": "/elsewhere"}, "", ErrorCode.BAD_RESPONSE, 0),
+        ("okx", 425, {}, '{"code":"0","data":[]}', ErrorCode.BAD_RESPONSE, 0),
+        # Nothing at status 200.
+        ("okx", 200, {}, '{"code":"0","data":[]}', ErrorCode.BAD_RESPONSE, 0),
+        ("binance", 200, {}, "{}", ErrorCode.BAD_RESPONSE, 0),
+        ("bybit", 200, {}, HTML, ErrorCode.BAD_RESPONSE, 0),
+    ],
+)  # fmt: skip
+async def test_bodies(
+    server: Answers,
+    lanes: Lanes,
+    exchange: str,
+    status: int,
+    headers: dict[str, str],
+    body: str,
+    code: ErrorCode,
+    pause_s: float,
+) -> None:
+    server.answer = (status, headers, body)
+    lane, budget = lanes.lane(exchange, server.settings(exchange))
+    attempt = call(exchange)
+    with pytest.raises(Exception) as raised:
+        await lane.call("fetch_ticker", {"symbol": "BTC/USDT"}, attempt)
+    verdict = judge(raised.value, attempt)
+    assert verdict.code is code, verdict
+    assert verdict.outcome is (Outcome.REJECTED if code is ErrorCode.INVALID_ARGUMENTS else Outcome.FAILED)
+    assert verdict.pause_s == pause_s
+    assert len(server.hits) == len(budget.granted) == attempt.http_calls == 1
+    if pause_s:
+        assert 0 < await budget.paused(budget.granted[0]) <= pause_s
