@@ -49,6 +49,11 @@ class Server(ABC):
         """Return the server's version, or "" when it does not serve yet."""
 
     @property
+    def pid(self) -> int:
+        """Process id. Raises ProcessError before the first start."""
+        return self._process.pid
+
+    @property
     def running(self) -> bool:
         """Whether the server's process is there (it may be frozen)."""
         return self._process.running
