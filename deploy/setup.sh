@@ -64,14 +64,25 @@ if [ "${1-}" = --install ]; then
     exit
 fi
 
+# One start of the interpreter tells all: its version, where it lives, and whether it can make an environment with pip.
+about=$("$PYTHON" -c 'if 1:
+    import sys
+    from importlib.util import find_spec
+    print("%d.%d" % sys.version_info[:2], sys.base_prefix, "pip" if find_spec("ensurepip") else "no-pip", sys.version_info >= (3, 11))
+') || fail "no Python runs as '$PYTHON': install 3.11 or later, or name one: make PYTHON=python3.12 ..."
+case $about in
+*False) fail "Python 3.11 or later is needed, '$PYTHON' is ${about%% *}; name another: make PYTHON=python3.12 ..." ;;
+esac
+
 packages=
-"$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
-    fail "Python 3.11 or later is needed; $PYTHON is $("$PYTHON" --version 2>&1 || true). Name another: make PYTHON=python3.12 ..."
 stamp=$VENV/.constraints
-wanted="$(cksum <"$CONSTRAINTS") $("$PYTHON" -c 'import sys; print(sys.version_info[:2], sys.base_prefix)')"
-if [ "$(cat "$stamp" 2>/dev/null || true)" = "$wanted" ]; then venv_ready=yes; else venv_ready=no; fi
-[ "$venv_ready" = yes ] || "$PYTHON" -c 'import ensurepip' 2>/dev/null ||
-    packages="$packages $("$PYTHON" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')"
+wanted="$(cksum <"$CONSTRAINTS") $about"
+venv_ready=no
+if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
+    venv_ready=yes
+elif [ "${about#*no-pip}" != "$about" ]; then
+    packages=" python${about%% *}-venv" # Debian keeps ensurepip there
+fi
 
 servers=
 found rabbitmq-server || servers="$servers rabbitmq-server"
@@ -101,6 +112,6 @@ if [ "$venv_ready" = no ]; then
     say "creating $VENV from $CONSTRAINTS"
     rm -rf "$VENV"
     "$PYTHON" -m venv "$VENV"
-    "$VENV/bin/pip" --disable-pip-version-check --quiet install --require-hashes --no-deps --only-binary :all: -r "$CONSTRAINTS"
+    "$VENV/bin/pip" --disable-pip-version-check --quiet --quiet install --require-hashes --no-deps --only-binary :all: -r "$CONSTRAINTS"
     printf '%s\n' "$wanted" >"$stamp"
 fi
