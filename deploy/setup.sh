@@ -31,6 +31,9 @@ found() {
     return 1
 }
 
+# Whether sudo is here and needs no password, or someone is there to type one.
+may_sudo() { command -v sudo >/dev/null 2>&1 && { sudo -n true 2>/dev/null || [ -t 0 ]; }; }
+
 # Debian starts and enables a service as it installs it. Debian's own way to forbid the start is a policy-rc.d that
 # exits 101 (https://people.debian.org/~hmh/invokerc.d-policyrc.d-specification.txt). A service that came with this
 # installation is then disabled, so that it does not start at the next boot either.
@@ -94,18 +97,18 @@ else
 fi
 
 if [ -n "$packages" ]; then
-    install="apt-get update && apt-get install --no-install-recommends$packages"
     command -v apt-get >/dev/null 2>&1 ||
         fail "missing:$packages" "install them with this system's package manager, or start Docker, and run this again"
-    say "installing Debian packages:$packages (their services are neither started nor enabled)"
-    # shellcheck disable=SC2086  # a list of words
-    if [ "$(id -u)" = 0 ]; then
-        "$0" --install $packages
-    elif command -v sudo >/dev/null 2>&1 && { sudo -n true 2>/dev/null || [ -t 0 ]; }; then
-        sudo sh "$0" --install $packages
-    else
-        fail "this needs root, and there is no sudo to ask. As root, run" "    $install" "or start Docker for the servers; then run this again"
+    as_root=
+    if [ "$(id -u)" != 0 ]; then
+        as_root=sudo
+        may_sudo ||
+            fail "missing:$packages. There is no sudo to ask: as root, run" "    sh $PWD/deploy/setup.sh --install$packages" \
+                "(apt-get install that starts no service), or start Docker for the servers; then run this again"
     fi
+    say "installing Debian packages:$packages (their services are neither started nor enabled)"
+    # shellcheck disable=SC2086  # lists of words
+    $as_root sh deploy/setup.sh --install $packages
 fi
 
 if [ "$venv_ready" = no ]; then
