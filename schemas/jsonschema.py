@@ -1,0 +1,54 @@
+"""The messages as JSON Schema files, for programs in any language: ``python -m schemas.jsonschema`` writes them anew.
+
+They lie in ``json/`` beside this file, in the checkout and in the wheel. A test fails when one is stale.
+"""
+
+import inspect
+from pathlib import Path
+from typing import Any, Final
+
+from msgspec import Struct, json
+
+from .messages import Attempt, DeadLetter, Report, Request, Result
+
+FOLDER: Final = Path(__file__).with_name("json")
+MESSAGES: Final[tuple[type[Struct], ...]] = (Request, Attempt, Result, Report, DeadLetter)
+DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+
+
+def schema(message: type[Struct]) -> dict[str, Any]:
+    """A message's schema, with what the docstrings say of it and of its fields."""
+    definitions: dict[str, dict[str, Any]] = json.schema(message)["$defs"]
+    for definition in definitions.values():
+        _describe(definition)
+    whole = {"$schema": DIALECT, **definitions.pop(message.__name__)}
+    return {**whole, "$defs": definitions} if definitions else whole
+
+
+def path(message: type[Struct]) -> Path:
+    """Where a message's schema is kept."""
+    return FOLDER / f"{message.__name__.lower()}.json"
+
+
+def render(message: type[Struct]) -> bytes:
+    """A message's schema as its file holds it."""
+    return json.format(json.encode(schema(message)), indent=2) + b"\n"
+
+
+def _describe(definition: dict[str, Any]) -> None:
+    """Takes a docstring apart: msgspec puts all of it into the description."""
+    head, _, arguments = inspect.cleandoc(definition.get("description", "")).partition("\n\nArgs:\n")
+    definition["description"] = " ".join(head.split())
+    name = ""
+    for line in arguments.partition("\n\n")[0].splitlines():
+        if line.startswith("     "):  # the argument's second line
+            definition["properties"][name]["description"] += f" {line.strip()}"
+        else:
+            name, _, text = line.strip().partition(": ")
+            definition["properties"][name]["description"] = text
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
+    for kind in MESSAGES:
+        path(kind).write_bytes(render(kind))
