@@ -23,14 +23,26 @@ local function offset_of(key)
 end
 
 -- A pause is `<until>:<reason>`; the longest of several counts.
-local function paused_until(keys)
-  local longest = 0
-  for _, value in ipairs(redis.call('MGET', unpack(keys))) do
-    if value then
-      longest = math.max(longest, tonumber(string.match(value, '^%d+')))
+local function longest(pauses, from)
+  local till = 0
+  for number = from, #pauses do
+    if pauses[number] then
+      till = math.max(till, tonumber(string.match(pauses[number], '^%d+')))
     end
   end
-  return longest
+  return till
+end
+
+-- What Redis remembers has an epoch, `<id>:<since>`. A caller that knows another one than we find has seen grants that
+-- are forgotten now (Redis was emptied): then every bucket counts as full at `since`, the last instant that was handed
+-- out before. `?` says that Redis was restarted and may remember only part.
+local function epoch(found, known, new, now, limit)
+  local id, since = string.match(found or '', '^(%x+):(%d+)$')
+  since = tonumber(since or 0)
+  if known == '?' or known ~= '' and known ~= id and since == 0 then
+    since = now + limit
+  end
+  return id or new, since
 end
 
 -- rolling: a list of pairs: the time of a grant, and all that was spent up to and with it. What stands in the window of
@@ -79,6 +91,9 @@ function rolling.read(b)
     b.first = b.cap == b.amount and index
     b.last = math.max(b.last, at + b.window + b.margin)
   end
+  if b.since > 0 then
+    b.last = math.max(b.last, b.since + b.window + b.margin)
+  end
 end
 
 function rolling.fit(_, t)
@@ -122,6 +137,10 @@ local fixed = {}
 function fixed.read(b)
   local state = redis.call('HMGET', b.key, 'window', 'used', 'last')
   b.index, b.spent, b.last = tonumber(state[1] or -1), tonumber(state[2] or 0), tonumber(state[3] or 0)
+  local forgotten = math.floor((b.since + b.offset) / b.window)
+  if b.since > 0 and forgotten >= b.index then
+    b.index, b.spent = forgotten, b.amount
+  end
 end
 
 function fixed.fit(b, t)
@@ -155,6 +174,9 @@ local decaying = {}
 function decaying.read(b)
   local state = redis.call('HMGET', b.key, 'empty', 'last')
   b.empty, b.last = tonumber(state[1] or 0), tonumber(state[2] or 0)
+  if b.since > 0 then
+    b.empty = math.max(b.empty, b.since + b.window)
+  end
   b.rise = math.ceil(b.cost * b.window / b.amount)
   local room = math.floor(b.cap * b.window / b.amount) - b.margin
   b.last = math.max(b.last, b.empty + math.min(b.rise, room) - room)
@@ -177,7 +199,7 @@ end
 
 local KINDS = { rolling = rolling, fixed = fixed, decaying = decaying, paced = decaying }
 
-local function bucket(number, from, offset)
+local function bucket(number, from, offset, since)
   return {
     key = KEYS[number],
     kind = KINDS[ARGV[from]],
@@ -187,21 +209,25 @@ local function bucket(number, from, offset)
     cost = tonumber(ARGV[from + 4]),
     cap = tonumber(ARGV[from + 5]),
     offset = offset,
+    since = since or 0,
   }
 end
 
 local run = {}
 
--- KEYS: buckets, clock, pauses. ARGV: reserve, number of buckets, longest wait, then six a bucket.
--- Returns {1, delay, instant} or {0, delay, instant, 1 if a pause is why}.
+-- KEYS: buckets, clock, epoch, pauses. ARGV: reserve, number of buckets, longest wait, the epoch the caller knows, one
+-- to begin, how far ahead instants are handed out, then six a bucket.
+-- Returns {1 if granted, delay, instant, 1 if a pause is why not, epoch}.
 function run.reserve()
   local now, count, limit = clock(), tonumber(ARGV[2]), tonumber(ARGV[3])
-  local offset = offset_of(KEYS[count + 1])
-  local pause = paused_until({ unpack(KEYS, count + 2) })
+  local shared = redis.call('MGET', unpack(KEYS, count + 1))
+  local offset, pause = tonumber(shared[1] or 0), longest(shared, 3)
+  local id, since = epoch(shared[2], ARGV[4], ARGV[5], now, tonumber(ARGV[6]))
+  redis.call('SET', KEYS[count + 2], id .. ':' .. whole(since), 'EX', 90000)
   local t = math.max(now, pause)
   local buckets = {}
   for number = 1, count do
-    local b = bucket(number, 4 + (number - 1) * FIELDS, offset)
+    local b = bucket(number, 7 + (number - 1) * FIELDS, offset, since)
     b.kind.read(b)
     t = math.max(t, b.last)
     buckets[number] = b
@@ -216,24 +242,24 @@ function run.reserve()
     fits, rounds = t == before, rounds + 1
   end
   if t - now > limit or not fits then
-    return { 0, t - now, t, pause - now > limit and 1 or 0 }
+    return { 0, t - now, t, pause - now > limit and 1 or 0, id }
   end
   for _, b in ipairs(buckets) do
     b.kind.take(b, t)
   end
-  return { 1, t - now, t }
+  return { 1, t - now, t, 0, id }
 end
 
 -- KEYS: pauses. ARGV: paused. Returns how long they still hold.
 function run.paused()
-  return math.max(0, paused_until(KEYS) - clock())
+  return math.max(0, longest(redis.call('MGET', unpack(KEYS)), 1) - clock())
 end
 
 -- KEYS: pauses to set. ARGV: pause, microseconds, reason. A pause is never made shorter.
 function run.pause()
   local till = clock() + tonumber(ARGV[2])
   for _, key in ipairs(KEYS) do
-    if till > paused_until({ key }) then
+    if till > longest({ redis.call('GET', key) }, 1) then
       redis.call('SET', key, whole(till) .. ':' .. ARGV[3], 'PXAT', whole(math.ceil(till / 1000) + 1))
     end
   end

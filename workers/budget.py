@@ -12,6 +12,7 @@ charged to buckets of its address and of its account. All of them expire.
 import asyncio
 import hashlib
 import math
+import secrets
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -112,6 +113,15 @@ class Budget:
         self._egress = f"fleet:{{{exchange}}}:{_key_part(egress)}"
         self._account = f"fleet:{{{exchange}}}:account:{_key_part(account)}" if account else self._egress
         self._clock = f"fleet:{{{exchange}}}:clock"
+        self._epoch = f"{self._egress}:epoch"
+        # The epoch of what Redis remembers that we have seen, and the one we begin where there is none.
+        self._known, self._new = "", secrets.token_hex(8)
+        self._run_id = ""
+        self._lost = True
+        self._meeting = asyncio.Lock()
+        self._paused: dict[str, float] = {}
+        self._ahead_clock_us: int | None = None
+        self._ahead_us = 0
         self._pauses = [f"{self._egress}:pause"]
         if account:
             self._pauses.append(f"{self._account}:pause")
@@ -135,16 +145,27 @@ class Budget:
             self._see(charge)
         keys = [self._key(charge) for charge in charges]
         pauses = [*self._pauses, *(f"{key}:pause" for key in keys)]
-        args: list[str | int] = ["reserve", len(keys), 0 if bulk else max(0, int(max_wait_s * 1e6))]
+        limit_us = 0 if bulk else max(0, int(max_wait_s * 1e6))
+        self._ahead_us = max(self._ahead_us, limit_us)
+        buckets: list[str | int] = []
         for charge in charges:
-            args += self._args(charge.bucket, charge.cost, self._live_reserve if bulk else 0.0)
+            buckets += self._args(charge.bucket, charge.cost, self._live_reserve if bulk else 0.0)
         try:
-            granted, delay_us, at_us, *why = await self._run([*keys, self._clock, *pauses], args)
+            if self._lost:
+                await self._meet()
+            head: list[str | int] = ["reserve", len(keys), limit_us, self._known, self._new, self._ahead_us]
+            answer = await self._run([*keys, self._clock, self._epoch, *pauses], [*head, *buckets])
         except _LOST:
+            self._lost = True
             return Refusal(int((time.time() + LOST_WAIT_S) * 1000), LOST_WAIT_S, "redis_lost")
+        granted, delay_us, at_us, paused, epoch = answer
+        found = epoch.decode()
+        if self._known not in ("", found):
+            self._lost = True  # It was emptied: what we know besides has to be told again.
+        self._known = found
         if granted:
             return Grant(delay_us, at_us)
-        return Refusal(math.ceil(at_us / 1000), delay_us / 1e6, "paused" if why[0] else "budget")
+        return Refusal(math.ceil(at_us / 1000), delay_us / 1e6, "paused" if paused else "budget")
 
     async def acquire(self, charges: Sequence[Charge], *, max_wait_s: float, bulk: bool = False) -> Grant | Refusal:
         """Reserve, sleep until the reserved instant, and look once more whether the scope was paused meanwhile."""
@@ -152,7 +173,7 @@ class Budget:
         if isinstance(answer, Refusal) or not answer.delay_us:
             return answer
         due = time.monotonic() + answer.delay_us / 1e6
-        while (left := due - time.monotonic()) > 0:  # noqa: ASYNC110 (uvloop's timers may fire a little early)
+        while (left := due - time.monotonic()) > 0:
             await asyncio.sleep(left)
         left = await self.paused(charges)
         if left:
@@ -167,23 +188,32 @@ class Budget:
             reason: why, for those who look.
             charges: pause only these buckets (the exchange limits each endpoint alone); everything when empty.
 
-        Raises:
-            redis.exceptions.RedisError: Redis can't be reached; the others don't know.
+        Where Redis can't be reached this process keeps the pause, and tells the others when Redis is back.
         """
         # An account's calls also leave from this address, so that the address's pause holds them too.
         keys = [f"{self._key(charge)}:pause" for charge in charges] or self._pauses[:1]
-        await self._run(keys, ["pause", int(max(0.0, for_s) * 1e6), reason[:200]])
+        now = time.monotonic()
+        self._paused = {key: till for key, till in self._paused.items() if till > now}
+        for key in keys:
+            self._paused[key] = max(now + for_s, self._paused.get(key, 0.0))
+        try:
+            await self._run(keys, ["pause", max(0, int(for_s * 1e6)), reason[:200]])
+        except _LOST:
+            self._lost = True
 
     async def paused(self, charges: Sequence[Charge] = ()) -> float:
         """Return for how many more seconds calls with these charges must not be sent; 0 when they may.
 
-        When Redis can't be asked it says 0: what was reserved may be sent.
+        When Redis can't be asked only our own pauses count: what was reserved may be sent.
         """
         keys = [*self._pauses, *(f"{self._key(charge)}:pause" for charge in charges)]
+        now = time.monotonic()
+        ours = max(0.0, *(self._paused.get(key, now) - now for key in keys))
         try:
-            return float(await self._run(keys, ["paused"])) / 1e6
+            return max(ours, float(await self._run(keys, ["paused"])) / 1e6)
         except _LOST:
-            return 0.0
+            self._lost = True
+            return ours
 
     async def observe(self, charge: Charge, used: float, *, sent_ago_s: float) -> None:
         """Take over what the exchange says it has counted in the current fixed window; only ever raises our count.
@@ -204,11 +234,12 @@ class Budget:
         try:
             await self._run([self._key(charge), self._clock], args)
         except _LOST:
-            return
+            self._lost = True
 
     async def set_clock(self, ahead_s: float) -> None:
         """Tell all workers how far the exchange's clock is ahead of Redis's; its fixed windows follow it."""
-        await self._run([self._clock], ["clock", int(ahead_s * 1e6), int(CLOCK_TTL_S * 1000)])
+        self._ahead_clock_us = int(ahead_s * 1e6)
+        await self._run([self._clock], ["clock", self._ahead_clock_us, int(CLOCK_TTL_S * 1000)])
 
     async def usage(self) -> dict[str, float]:
         """Return the used part (0 to 1) of every bucket this process has charged; of the fullest where one has many."""
@@ -222,6 +253,22 @@ class Budget:
             part = thousandths / (bucket.amount * _SCALE)
             fullest[bucket.name] = max(fullest.get(bucket.name, 0.0), part)
         return fullest
+
+    async def _meet(self) -> None:
+        """After a loss, find out whether this is still the Redis we knew, and tell it of our pauses."""
+        async with self._meeting:
+            if not self._lost:
+                return
+            run_id = (await self._client.info("server"))["run_id"]
+            if self._run_id not in ("", run_id):
+                self._known = "?"
+            self._run_id = run_id
+            for key, till in self._paused.items():
+                left_us = max(0, int((till - time.monotonic()) * 1e6))
+                await self._run([key], ["pause", left_us, "told again"])
+            if self._ahead_clock_us is not None:
+                await self._run([self._clock], ["clock", self._ahead_clock_us, int(CLOCK_TTL_S * 1000)])
+            self._lost = False
 
     def _key(self, charge: Charge) -> str:
         return f"{self._account if charge.bucket.scope == 'account' else self._egress}:{charge.key}"

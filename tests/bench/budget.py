@@ -38,13 +38,13 @@ async def cost(url: str) -> None:
     client: Any = connect(url, timeout_s=5)
     sha = await client.script_load("return 1")
     budget = Budget(client, "x:bench")
-    depth = load("htx", 100).charges(("spot", "public"), "GET", "market/depth", {}, 1)
+    two = load("coinbase", 34).charges(("v2", "public"), "GET", "time", {}, 1)
     # Full windows: every reservation finds the one that must have left first.
     cases = {
         "rolling, 1000 in the window": [Charge(bucket(1000), 1, "rolling")],
         "fixed": [Charge(bucket(6000, kind="fixed", window_s=60), 2, "fixed")],
         "paced": [Charge(bucket(1, kind="paced", window_s=0.001), 1, "paced")],
-        "two rolling buckets (htx depth)": depth,
+        "two rolling buckets (coinbase v2)": two,
     }
     bare: list[float] = []
     taken: dict[str, list[float]] = {name: [] for name in cases}

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest_asyncio
 
+from deploy.servers import Redis
 from workers.budget import Budget, Grant, Refusal, connect
 from workers.costs import Bucket, Charge, Kind, Scope, load
 
@@ -256,3 +257,65 @@ async def test_what_is_asked_together_is_served_in_order_and_a_cancelled_caller_
     assert len(instants) == 200 - 19
     assert instants == sorted(set(instants))
     assert isinstance(await budget.reserve(calls, max_wait_s=60), Grant)
+
+
+async def test_an_emptied_redis_counts_as_full_for_those_who_knew_it(client: Any) -> None:
+    calls = [
+        charge(bucket(10, 60)),
+        charge(bucket(10, 60, kind="fixed"), key="f"),
+        charge(bucket(1, 60, kind="paced"), key="p"),
+    ]
+    for number, one in enumerate(calls):
+        old, other = Budget(client, f"x:{number}"), Budget(client, f"x:{number}")
+        assert await grants(old, [one], at_most=1) == 1
+        assert isinstance(await other.reserve([one], max_wait_s=0), Grant | Refusal)
+        await client.flushdb()
+        # One that has just started can't know that there was anything; the first that does tells all.
+        new = Budget(client, f"x:{number}")
+        assert await grants(new, [one], at_most=1) == 1
+        for budget in (old, other, new):
+            assert await grants(budget, [one], at_most=1) == 0
+        # It ends: a window later there is room again.
+        answer = await new.reserve([one], max_wait_s=200)
+        assert isinstance(answer, Grant)
+        assert answer.delay_us <= 130_000_000
+
+
+async def test_a_restarted_redis_counts_as_full_even_when_it_remembers(redis_server: Redis, client: Any) -> None:
+    budget = Budget(client, "x:1")
+    calls = [charge(bucket(10, 60))]
+    assert await grants(budget, calls, at_most=1) == 1
+    redis_server.kill()
+    lost = await budget.reserve(calls, max_wait_s=0)
+    assert isinstance(lost, Refusal)
+    assert lost.reason == "redis_lost"
+    await redis_server.start()
+    answer = await budget.reserve(calls, max_wait_s=0)
+    assert isinstance(answer, Refusal)
+    assert answer.reason == "budget"
+    assert 50 < answer.wait_s <= 61
+
+
+async def test_a_lost_connection_alone_costs_nothing(client: Any) -> None:
+    budget = Budget(client, "x:1")
+    calls = [charge(bucket(10, 60))]
+    assert await grants(budget, calls, at_most=4) == 4
+    await client.client_kill_filter(skipme=False)
+    answers = [await budget.reserve(calls, max_wait_s=0) for _ in range(12)]
+    granted = [answer for answer in answers if isinstance(answer, Grant)]
+    assert 4 <= len(granted) <= 6
+
+
+async def test_a_pause_set_while_redis_was_away_is_told_when_it_is_back(redis_server: Redis, client: Any) -> None:
+    budget = Budget(client, "x:1")
+    calls = [charge(bucket(10, 60))]
+    redis_server.kill()
+    await budget.pause(60, "418")
+    assert await budget.paused() > 50
+    await redis_server.start()
+    answer = await budget.reserve(calls, max_wait_s=0)
+    assert isinstance(answer, Refusal)
+    assert answer.reason == "paused"
+    other = await Budget(client, "x:1").reserve(calls, max_wait_s=0)
+    assert isinstance(other, Refusal)
+    assert other.reason == "paused"
