@@ -56,6 +56,8 @@ def openings(frame: Frame, start_s: float | None, end_s: float, limit: int) -> l
     end = int(end_s)
     found: list[int] = []
     if start_s is not None:
+        if start_s > end:
+            return found
         start = max(int(-(-start_s // 1)), LISTED_S)
         at_s = frame.floor(start)
         if at_s < start:

@@ -151,12 +151,13 @@ class Ledger:
         self.counts = ExchangeCount()
 
     def ban_everyone(self, seconds: float) -> None:
-        """Refuse every address for so long; 0 lifts that and every other ban."""
-        now_ns = self._clock.now_ns()
-        self._everyone_banned_until_ns = now_ns + round(seconds * NS)
-        if seconds == 0:
-            for client in self._clients.values():
-                client.strikes = client.bans = client.banned_until_ns = 0
+        """Refuse every address for so long, even where limits are only counted; 0 ends it."""
+        self._everyone_banned_until_ns = self._clock.now_ns() + round(seconds * NS)
+
+    def forgive(self) -> None:
+        """Lift all bans that clients earned, and forget their refusals; their windows stay."""
+        for client in self._clients.values():
+            client.strikes = client.bans = client.banned_until_ns = 0
 
     def charge(self, address: str, endpoint: str, known: bool, query: Query) -> Verdict:
         """Count a request and say whether it may pass; this instant is its arrival."""
@@ -209,7 +210,8 @@ class Ledger:
         counts.violations += 1
         if banned_ns > 0:
             counts.refused_while_banned += 1
-            return Verdict("ban" if self.enforced else None, usages, banned_ns / NS)
+            answered = self.enforced or now_ns < self._everyone_banned_until_ns
+            return Verdict("ban" if answered else None, usages, banned_ns / NS)
         counts.refused_over_limit += 1
         if not self.enforced:
             return Verdict(None, usages)

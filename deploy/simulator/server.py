@@ -85,10 +85,10 @@ class Door:
 
     async def set_faults(self, faults: Faults) -> None:
         """Have exactly these faults from now on; `Faults()` also lifts all bans."""
+        self.ledger.ban_everyone(faults.ban_s)
         if faults == HEALTHY:
-            self.ledger.ban_everyone(0)
-        elif faults.ban_s:
-            self.ledger.ban_everyone(faults.ban_s)
+            faults = HEALTHY  # the very object, which the handler knows by identity
+            self.ledger.forgive()
         self.faults = faults
         if faults.down == "refused":
             await self._refuse_connections()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Literal, NamedTuple
@@ -73,15 +74,18 @@ def moment(query: Query, key: str) -> float | None:
     """A point in time or None where absent, in the unit the exchange uses.
 
     Raises:
-        BadParameter: it is not a number.
+        BadParameter: it is not a finite number.
     """
     text = query.get(key)
     if text is None:
         return None
     try:
-        return float(text)
+        at = float(text)
     except ValueError:
         raise BadParameter(key) from None
+    if not math.isfinite(at):
+        raise BadParameter(key)
+    return at
 
 
 class Venue(ABC):

@@ -37,7 +37,6 @@ async def running() -> AsyncIterator[Simulator]:
 async def simulator(running: Simulator) -> Simulator:
     for name in running.urls:
         await running.clear(name)
-    await running.enforce_limits(False)
     await running.reset()
     return running
 
@@ -225,7 +224,6 @@ async def test_maintenance_is_told_in_the_exchanges_own_way(
 )
 async def test_a_ban_is_for_everyone_and_ends(simulator: Simulator, name: str, error: type[Exception]) -> None:
     async with client(simulator, name) as exchange:
-        await simulator.enforce_limits(True)
         await simulator.fault(name, ban_s=30)
         for _ in range(2):
             with pytest.raises(error) as raised:

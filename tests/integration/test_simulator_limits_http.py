@@ -254,6 +254,33 @@ async def test_what_ccxt_makes_of_a_refusal(
         await client.close()
 
 
+@pytest.mark.parametrize(
+    ("exchange", "path", "status", "part"),
+    [
+        ("binance", "/api/v3/klines?symbol=BTCUSDT&interval=7m", 400, "-1100"),
+        ("binance", "/api/v3/klines?symbol=BTCUSDT&interval=1M&startTime=inf", 400, "-1100"),
+        ("binance", "/api/v3/depth?symbol=BTCUSDT&limit=x", 400, "-1100"),
+        ("binance", "/api/v3/ticker/24hr?symbols=BTCUSDT", 400, "-1100"),
+        ("binance", "/api/v3/depth", 400, "-1100"),
+        ("binance", "/api/v3/depth?symbol=NOPE", 400, "-1121"),
+        ("okx", "/api/v5/market/candles?instId=BTC-USDT&bar=7m", 400, "51000"),
+        ("okx", "/api/v5/market/ticker?instId=NOPE", 200, "51001"),
+        ("htx", "/market/depth?symbol=btcusdt&depth=7", 200, "invalid depth"),
+        ("htx", "/market/depth?symbol=nope", 200, "invalid symbol"),
+        ("coinbase", "/api/v3/brokerage/market/products/BTC-USD/candles?granularity=ONE_HOUR", 400, "start"),
+        ("coinbase", "/api/v3/brokerage/market/products/NOPE", 404, "NOT_FOUND"),
+        ("kraken", "/0/public/OHLC?pair=XBTUSDT&interval=7", 200, "EGeneral:Invalid arguments"),
+        ("kraken", "/0/public/Ticker?pair=NOPE", 200, "EQuery:Unknown asset pair"),
+    ],
+)
+async def test_bad_input_is_refused_in_the_exchanges_own_way(
+    simulator: Simulator, exchange: str, path: str, status: int, part: str
+) -> None:
+    reply = await get(simulator, exchange, path)
+    assert reply.status == status
+    assert part in str(reply.body)
+
+
 async def test_unknown_paths_are_answered_counted_and_logged_once(simulator: Simulator) -> None:
     for exchange in simulator.urls:
         for _ in range(2):

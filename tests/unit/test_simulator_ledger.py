@@ -125,6 +125,9 @@ def test_an_injected_ban_holds_for_all_and_is_lifted() -> None:
     verdict = ask(ledger, "/api/v5/public/time")
     assert (verdict.refusal, verdict.retry_s) == ("ban", 5)
     assert ledger.counts.refused_while_banned == 1
+    # Asked for, so answered even where limits are only counted.
+    ledger.enforced = False
+    assert ask(ledger, "/api/v5/public/time").refusal == "ban"
     ledger.ban_everyone(0)
     assert ask(ledger, "/api/v5/public/time").refusal is None
 

@@ -106,6 +106,8 @@ def test_openings_are_the_newest_or_the_first_from_a_start(end_s: int, limit: in
 def test_there_is_nothing_before_the_listing() -> None:
     assert openings(FRAMES["1d"], 0, LISTED_S + DAY_S, 10) == [LISTED_S, LISTED_S + DAY_S]
     assert openings(FRAMES["1h"], None, LISTED_S + 1, 10) == [LISTED_S]
+    assert openings(FRAMES["1M"], 1e300, LISTED_S + DAY_S, 10) == []
+    assert openings(FRAMES["1M"], None, -1e9, 10) == []
 
 
 @pytest.mark.parametrize("coin", COINS, ids=lambda coin: coin.code)
