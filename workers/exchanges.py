@@ -79,15 +79,18 @@ class Egress:
         if not hasattr(self._session, "_retry_connection"):
             raise RuntimeError("this aiohttp repeats requests by itself; install the version ccxt-fleet names")
         self._session._retry_connection = False  # pyright: ignore[reportPrivateUsage]
-        self.session = _NoRedirects(self._session)
+        self.session = _Session(self._session)
 
     async def close(self) -> None:
         """Closes all connections."""
         await self._session.close()
 
 
-class _NoRedirects:
-    """The part of aiohttp's session that ccxt uses; a followed redirect would be a second, uncharged call."""
+class _Session:
+    """The part of aiohttp's session that ccxt uses, without redirects, and within the attempt's time.
+
+    A followed redirect would be a second, uncharged call.
+    """
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
@@ -96,8 +99,11 @@ class _NoRedirects:
     def __getattr__(self, verb: str) -> Any:
         send = getattr(self._session, verb)
 
-        def send_once(*args: Any, **kwargs: Any) -> Any:
-            return send(*args, allow_redirects=False, **kwargs)
+        def send_once(*args: Any, timeout: aiohttp.ClientTimeout, **kwargs: Any) -> Any:
+            left_s = _CALL.get().left_s
+            if timeout.total is None or left_s < timeout.total:
+                timeout = aiohttp.ClientTimeout(total=max(left_s, 0.001))  # 0 would be none
+            return send(*args, timeout=timeout, allow_redirects=False, **kwargs)
 
         setattr(self, verb, send_once)
         return send_once
@@ -232,6 +238,8 @@ class Fleet(_Ccxt):
     async def _pay(self, charges: list[costs.Charge]) -> None:
         call = _CALL.get()
         asked_s = time.monotonic()
+        if call.left_s <= 0:
+            raise TimeoutError("the attempt's time ended before the call was sent")
         max_wait_s = max(min(call.max_wait_s - call.waited_s, call.left_s), 0.0)
         answer = await self.fleet_budget.acquire(charges, max_wait_s=max_wait_s, bulk=call.bulk)
         call.waited_s += time.monotonic() - asked_s
@@ -361,7 +369,7 @@ class LaneExchange:
         Raises:
             InvalidMessage: the arguments are wrong.
             NoBudget: it was not sent.
-            TimeoutError: the attempt's time ended.
+            TimeoutError: the attempt's time ended before it was sent.
             Exception: whatever ccxt raises: see `verdict.judge`.
         """
         accepted = self._takes.get(method)
@@ -375,8 +383,7 @@ class LaneExchange:
             raise NotSupported(f"{self.exchange} {method}: timeframes are {', '.join(self._ccxt.timeframes)}")
         token = _CALL.set(call)
         try:
-            async with asyncio.timeout(call.left_s):
-                data = await getattr(self._ccxt, method)(**args)
+            data = await getattr(self._ccxt, method)(**args)
         finally:
             _CALL.reset(token)
         arguments.check_answer(method, data, call.http_calls)
