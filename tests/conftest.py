@@ -2,13 +2,17 @@
 
 import itertools
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 import redis.asyncio as redis_client
 
+from deploy.local import Fleet, simulated
 from deploy.servers import RabbitMQ, Redis
+from deploy.simulator.process import Simulator
+from tests.integration.fleet import QUICK, Client, Stand
 
 VHOSTS_AT_ONCE = 20
 LOGS = pytest.StashKey[list[Path]]()
@@ -56,15 +60,19 @@ def vhost_numbers() -> Iterator[int]:
     return itertools.count()
 
 
-@pytest.fixture
-async def vhost(rabbitmq: RabbitMQ, vhost_numbers: Iterator[int]) -> str:
-    """Return the URL of a virtual host that no other test has seen."""
+async def new_vhost(rabbitmq: RabbitMQ, numbers: Iterator[int]) -> str:
     rabbitmq.thaw()
     await rabbitmq.start()
-    number = next(vhost_numbers)
+    number = next(numbers)
     if number % VHOSTS_AT_ONCE == 0:  # rabbitmqctl needs a second, a virtual host a few milliseconds
         await rabbitmq.ctl("eval", ADD_VHOSTS.format(first=number, last=number + VHOSTS_AT_ONCE - 1))
     return f"{rabbitmq.url}test{number}"
+
+
+@pytest.fixture
+async def vhost(rabbitmq: RabbitMQ, vhost_numbers: Iterator[int]) -> str:
+    """Return the URL of a virtual host that no other test has seen."""
+    return await new_vhost(rabbitmq, vhost_numbers)
 
 
 @pytest.fixture
@@ -75,3 +83,35 @@ async def redis_url(redis_server: Redis) -> str:
     async with redis_client.from_url(redis_server.url) as client:
         await client.flushall()
     return redis_server.url
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def shared_fleet(
+    rabbitmq: RabbitMQ, vhost_numbers: Iterator[int], tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> AsyncIterator[tuple[Simulator, Fleet, str]]:
+    """Yield a dispatcher and two workers on a simulator, with a Redis of their own, and their broker's URL."""
+    folder = tmp_path_factory.mktemp("fleet")
+    pytestconfig.stash[LOGS].append(folder)
+    url = await new_vhost(rabbitmq, vhost_numbers)
+    async with AsyncExitStack() as stack:
+        redis = await stack.enter_async_context(Redis(folder / "redis"))
+        simulator = await stack.enter_async_context(Simulator())
+        config = {**simulated(simulator.urls), **QUICK}
+        fleet = await stack.enter_async_context(Fleet(folder, config, broker_url=url, redis_url=redis.url))
+        yield simulator, fleet, url
+
+
+@pytest.fixture
+async def stand(rabbitmq: RabbitMQ, shared_fleet: tuple[Simulator, Fleet, str]) -> AsyncIterator[Stand]:
+    """Yield the session's fleet, healthy, with a client of the test's own; what no test may do to it is checked."""
+    simulator, fleet, url = shared_fleet
+    rabbitmq.thaw()
+    await rabbitmq.start()
+    async with Client.on(url) as client:
+        stand = Stand(simulator, fleet, client)
+        await stand.heal()
+        pids = [service.pid for service in (*fleet.dispatchers, *fleet.workers)]
+        violations = await stand.violations()
+        yield stand
+        assert [service.pid for service in (*fleet.dispatchers, *fleet.workers) if service.running] == pids
+        assert await stand.violations() == violations

@@ -1,0 +1,190 @@
+"""The message's way through the whole fleet: every form of request is answered, whatever the exchanges do meanwhile."""
+
+import asyncio
+import time
+from typing import Any
+
+import aio_pika
+import msgspec
+import pytest
+from aio_pika.abc import AbstractIncomingMessage
+
+from schemas.messages import DeadLetter, ErrorCode, Outcome, Result
+from tests.integration.fleet import Client, Stand, wait_until
+
+TICKER: dict[str, Any] = {"method": "fetch_ticker", "args": {"symbol": "BTC/USDT"}}
+BTC = {"symbol": "BTC/USDT"}
+JSON, MSGPACK = "application/json", "application/msgpack"
+# Each takes a lane down in a way of its own.
+FAULTS: dict[str, dict[str, object]] = {
+    "refused": {"down": "refused"},
+    "reset": {"down": "reset"},
+    "hang": {"hang": True},
+    "errors": {"error_rate": 1.0},
+    "html": {"garbage": "html"},
+    "truncated": {"garbage": "truncated"},
+    "empty": {"garbage": "empty"},
+    "redirect": {"garbage": "redirect"},
+    "maintenance": {"maintenance": True},
+}
+
+
+@pytest.mark.parametrize(
+    ("encode", "content_type", "answered_in"),
+    [
+        (msgspec.json.encode, JSON, JSON),
+        (msgspec.json.encode, "application/json; charset=utf-8", JSON),
+        (msgspec.json.encode, None, JSON),
+        (msgspec.json.encode, "text/plain", JSON),
+        (msgspec.msgpack.encode, MSGPACK, MSGPACK),
+        (msgspec.msgpack.encode, "application/x-msgpack", MSGPACK),
+        (msgspec.msgpack.encode, None, MSGPACK),
+    ],
+)
+async def test_the_answer_speaks_the_request_s_encoding(
+    stand: Stand, encode: Any, content_type: str | None, answered_in: str
+) -> None:
+    sent = await stand.client.send(encode(TICKER), content_type=content_type, message_id="m1")
+    answer = await stand.client.answer(sent)
+    assert answer.result.ok, answer
+    assert answer.content_type == answered_in
+    assert answer.result.data["symbol"] == "BTC/USDT"
+
+
+async def test_the_result_says_who_answered_what_and_when(stand: Stand) -> None:
+    before_ms = time.time() * 1000
+    answer = await stand.client.ask("fetch_ticker", BTC, id="mine", exchanges=["okx"])
+    result = answer.result
+    assert (result.id, result.ok, result.method, result.error) == ("mine", True, "fetch_ticker", None)
+    assert (result.exchange, result.lane) == ("okx", "okx")
+    assert [(item.lane, item.outcome, item.code) for item in result.attempts] == [("okx", Outcome.OK, None)]
+    assert result.attempts[0].exchange_ms > 0
+    assert before_ms - 1 <= result.received_ms <= result.completed_ms <= time.time() * 1000 + 1
+
+
+async def test_the_id_is_the_body_s_else_the_message_s_else_made(stand: Stand) -> None:
+    client = stand.client
+    named = await client.answer(await client.send({**TICKER, "id": "body"}, message_id="message"))
+    assert named.result.id == "body"
+    from_message = await client.answer(await client.send(TICKER, message_id="message"))
+    assert from_message.result.id == "message"
+    made = [(await client.answer(await client.send(TICKER))).result.id for _ in range(2)]
+    assert all(made)
+    assert made[0] != made[1]
+
+
+async def test_without_a_correlation_id_the_result_carries_the_id_in_its_place(stand: Stand) -> None:
+    await stand.client.send({**TICKER, "id": "only this"}, correlation_id=None)
+    answer = await stand.client.answer("only this")
+    assert answer.result.id == "only this"
+
+
+@pytest.mark.parametrize("reply_to", [None, "", "no.such.queue"])
+async def test_without_an_address_it_goes_to_the_results_under_its_key(stand: Stand, reply_to: str | None) -> None:
+    sent = await stand.client.send({**TICKER, "exchanges": ["kraken"]}, reply_to=reply_to)
+    answer = await stand.client.answer(sent)
+    assert answer.result.ok, answer
+    assert answer.key == "kraken.fetch_ticker.ok"
+    refused = await stand.client.answer(await stand.client.send({"method": "create_order"}, reply_to=reply_to))
+    assert refused.key == "none.invalid.error"
+
+
+async def test_results_stay_in_the_queue_for_who_comes_later(stand: Stand) -> None:
+    sent = await stand.client.send(TICKER, reply_to=None)
+    await stand.client.answer(sent)
+    queue = await stand.client.channel.get_queue("fleet.results", ensure=False)
+
+    async def next_is_ours() -> bool:
+        message = await queue.get(no_ack=True, fail=False)
+        return message is not None and message.correlation_id == sent
+
+    await wait_until(next_is_ours, "the result lies in fleet.results")
+
+
+async def test_direct_reply_to_is_answered_once(stand: Stand) -> None:
+    got: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
+    direct = await stand.client.channel.get_queue("amq.rabbitmq.reply-to", ensure=False)
+    await direct.consume(got.put, no_ack=True)
+    await stand.client.send(TICKER, reply_to="amq.rabbitmq.reply-to", correlation_id="direct")
+    message = await asyncio.wait_for(got.get(), 30)
+    assert message.correlation_id == "direct"
+    assert msgspec.json.decode(message.body, type=Result).ok
+    # It must not have been taken for unroutable and published again.
+    await stand.client.ask("fetch_ticker", BTC)
+    assert got.empty()
+    assert "direct" not in stand.client.answers
+
+
+async def test_bulk_requests_are_answered_too(stand: Stand) -> None:
+    answer = await stand.client.ask("fetch_ohlcv", {**BTC, "timeframe": "1m", "limit": 5}, priority="bulk")
+    assert answer.result.ok, answer
+    assert len(answer.result.data) == 5
+
+
+async def test_many_at_once_are_answered_once_each(stand: Stand) -> None:
+    client = stand.client
+    sent = await asyncio.gather(*(client.send({**TICKER, "id": f"n{number}"}) for number in range(60)))
+    answers = [await client.answer(one) for one in sent]
+    assert all(answer.result.ok for answer in answers), [answer for answer in answers if not answer.result.ok][:3]
+    assert {answer.result.id for answer in answers} == {f"n{number}" for number in range(60)}
+    assert all(len(client.answers[one]) == 1 for one in sent)
+    assert len({answer.result.lane for answer in answers}) > 1
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_another_exchange_answers_for_one_that_is_ill(stand: Stand, fault: str) -> None:
+    await stand.simulator.fault("okx", **FAULTS[fault])
+    order: dict[str, Any] = {"exchanges": ["okx", "htx"], "strategy": "failover"}
+    sent = [await stand.client.send({**TICKER, **order}) for _ in range(8)]
+    answers = [await stand.client.answer(one) for one in sent]
+    assert [answer.result.lane for answer in answers if answer.result.ok] == ["htx"] * 8, answers
+    for answer in answers:
+        *before, last = answer.result.attempts
+        assert last.outcome is Outcome.OK
+        assert all(item.lane == "okx" and item.outcome is Outcome.FAILED and item.message for item in before)
+    assert any(len(answer.result.attempts) > 1 for answer in answers)
+
+
+async def test_pinned_requests_wait_for_their_exchange_and_the_lane_goes_and_comes_back(stand: Stand) -> None:
+    await stand.simulator.fault("okx", down="refused")
+    sent = [await stand.client.send({**TICKER, "exchanges": ["okx"]}) for _ in range(10)]
+
+    async def offline() -> bool:
+        return not await stand.healthy("okx")
+
+    await wait_until(offline, "okx is offline")
+    assert not any(stand.client.answers[one] for one in sent)
+    await stand.simulator.clear("okx")
+    answers = [await stand.client.answer(one) for one in sent]
+    assert all(answer.result.ok for answer in answers), [answer for answer in answers if not answer.result.ok][:3]
+    assert any(len(answer.result.attempts) > 1 for answer in answers)
+    await wait_until(lambda: stand.healthy("okx"), "okx is healthy again")
+
+
+async def test_a_symbol_that_one_exchange_lacks_is_asked_of_another(stand: Stand) -> None:
+    order: dict[str, Any] = {"exchanges": ["coinbase", "binance"], "strategy": "failover"}
+    only_there = "BTC/USDT:USDT"
+    answer = await stand.client.ask("fetch_ticker", {"symbol": "NO/SUCH"}, **order)
+    assert answer.code == ErrorCode.BAD_SYMBOL
+    assert [item.lane for item in answer.result.attempts] == ["coinbase", "binance"]
+    assert only_there
+
+
+async def test_when_all_are_down_the_deadline_ends_it(stand: Stand) -> None:
+    for exchange in stand.simulator.urls:
+        await stand.simulator.fault(exchange, down="refused")
+    deadline_ms = int(time.time() * 1000) + 3_000
+    sent = [await stand.client.send({**TICKER, "deadline_ms": deadline_ms}) for _ in range(10)]
+    answers = [await stand.client.answer(one) for one in sent]
+    assert {answer.code for answer in answers} <= {ErrorCode.DEADLINE_EXCEEDED, ErrorCode.ATTEMPTS_EXHAUSTED}
+    assert all(answer.result.error and answer.result.error.message for answer in answers)
+    # The promise: an error by the deadline. The tolerance is for a busy machine, not part of it.
+    assert max(answer.result.completed_ms for answer in answers) < deadline_ms + 2_000
+
+
+async def test_an_attempt_that_hangs_ends_with_its_deadline(stand: Stand) -> None:
+    await stand.simulator.fault("okx", hang=True)
+    deadline_ms = int(time.time() * 1000) + 1_000
+    answer = await stand.client.ask("fetch_ticker", BTC, exchanges=["okx"], deadline_ms=deadline_ms)
+    assert answer.code == ErrorCode.DEADLINE_EXCEEDED
+    assert answer.result.completed_ms < deadline_ms + 2_000
