@@ -34,30 +34,36 @@ found() {
 # Whether sudo is here and needs no password, or someone is there to type one.
 may_sudo() { command -v sudo >/dev/null 2>&1 && { sudo -n true 2>/dev/null || [ -t 0 ]; }; }
 
-# Debian starts and enables a service as it installs it. Debian's own way to forbid the start is a policy-rc.d that
-# exits 101 (https://people.debian.org/~hmh/invokerc.d-policyrc.d-specification.txt). A service that came with this
-# installation is then disabled, so that it does not start at the next boot either.
+packages_here() { dpkg-query -W -f '${db:Status-Status} ${Package}\n' | sed -n 's/^installed //p'; }
+
+# Debian starts and enables a service as it installs it. Its own way to forbid the start is a policy-rc.d that exits
+# 101 (https://people.debian.org/~hmh/invokerc.d-policyrc.d-specification.txt). What came new is then disabled, as
+# systemd and as init script, so that it does not start at the next boot either. What was there before stays as it was.
 install_as_root() {
     policy=/usr/sbin/policy-rc.d
+    log=$(mktemp)
+    trap 'rm -f "$log"' EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
     if [ ! -e "$policy" ]; then
-        trap 'rm -f "$policy"' EXIT
-        trap 'exit 130' INT
-        trap 'exit 143' TERM HUP
+        trap 'rm -f "$log" "$policy"' EXIT
         printf '#!/bin/sh\nexit 101\n' >"$policy"
         chmod 755 "$policy"
     fi
-    new=
-    for package in "$@"; do
-        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || new="$new $package"
-    done
-    dpkg-query -W -f '${Status}' erlang-base 2>/dev/null | grep -q 'ok installed' || new="$new erlang-base"
+    before=$(packages_here)
     export DEBIAN_FRONTEND=noninteractive
-    apt-get -qq update
-    apt-get -qq -y --no-install-recommends install "$@"
-    command -v systemctl >/dev/null 2>&1 || return 0
-    for package in $new; do
-        units=$(dpkg-query -L "$package" 2>/dev/null | sed -n 's#.*/systemd/system/\([a-z-]*\.\(service\|socket\)\)$#\1#p')
-        for unit in $units; do systemctl --quiet disable "$unit" 2>/dev/null || true; done
+    apt-get -qq update || say "apt-get update failed; trying with the lists that are here"
+    apt-get -qq -y --no-install-recommends install "$@" >"$log" 2>&1 </dev/null || {
+        cat "$log" >&2
+        fail "apt-get could not install: $*"
+    }
+    packages_here | grep -vxF "$before" | while read -r package; do
+        if command -v systemctl >/dev/null 2>&1; then
+            dpkg -L "$package" | sed -n 's#.*/systemd/system/\([^/]*\)$#\1#p' |
+                while read -r unit; do systemctl --quiet disable "$unit" 2>/dev/null || true; done
+        fi
+        dpkg -L "$package" | sed -n 's#^/etc/init.d/\([^/]*\)$#\1#p' |
+            while read -r service; do update-rc.d "$service" disable >/dev/null 2>&1 || true; done
     done
 }
 
@@ -79,7 +85,7 @@ esac
 
 packages=
 stamp=$VENV/.constraints
-wanted="$(cksum <"$CONSTRAINTS") $about"
+wanted="$(cksum <"$CONSTRAINTS") ${about% *pip *}"
 venv_ready=no
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
     venv_ready=yes

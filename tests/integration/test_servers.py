@@ -59,6 +59,7 @@ async def test_a_killed_broker_comes_back_with_its_port_and_messages(rabbitmq: R
         await channel.declare_queue("kept", durable=True, arguments={"x-queue-type": "quorum"})
         message = Message(b"hello", delivery_mode=DeliveryMode.PERSISTENT)
         await channel.default_exchange.publish(message, routing_key="kept")
+        await rabbitmq.sync()
         rabbitmq.kill()
     assert not rabbitmq.running
     await rabbitmq.start()
