@@ -122,18 +122,18 @@ def buckets(draw: st.DrawFn) -> Bucket:
     return Bucket(
         name="b",
         kind=draw(st.sampled_from(KINDS)),
-        amount=draw(st.integers(1, 12)),
-        window_s=draw(st.sampled_from([0.2, 1.0, 1.5, 3.0])),
-        margin_ms=draw(st.sampled_from([0, 1, 50])),
+        amount=draw(st.integers(1, 6)),
+        window_s=draw(st.sampled_from([0.2, 1.0, 1.5])),
+        margin_ms=draw(st.sampled_from([0, 50])),
         source="",
     )
 
 
 @st.composite
 def runs(draw: st.DrawFn) -> tuple[list[Bucket], list[Step]]:
-    chosen = draw(st.lists(buckets(), min_size=1, max_size=3))
+    chosen = draw(st.lists(buckets(), min_size=1, max_size=2))
     steps: list[Step] = []
-    for _ in range(draw(st.integers(1, 40))):
+    for _ in range(draw(st.integers(10, 40))):
         numbers = draw(st.sets(st.sampled_from(range(len(chosen))), min_size=1))
         costs: dict[int, float] = {}
         for number in numbers:
@@ -141,9 +141,9 @@ def runs(draw: st.DrawFn) -> tuple[list[Bucket], list[Step]]:
             costs[number] = draw(st.one_of(st.just(1.0), st.floats(0.001, top), st.just(top)))
         steps.append(
             Step(
-                pass_us=draw(st.one_of(st.integers(0, 1000), st.integers(0, 2_000_000))),
+                pass_us=draw(st.one_of(st.just(0), st.integers(0, 100_000), st.integers(0, 1_500_000))),
                 costs=costs,
-                max_wait_us=draw(st.sampled_from([0, 100_000, 2_000_000, 60_000_000])),
+                max_wait_us=draw(st.sampled_from([0, 100_000, 2_000_000, 60_000_000, 60_000_000])),
                 bulk=draw(st.sampled_from([False, False, False, True])),
                 pause_us=draw(st.sampled_from([0] * 8 + [500_000])),
             )
@@ -164,7 +164,7 @@ async def dump(client: Any) -> dict[bytes, bytes | None]:
     return {key: await client.dump(key) async for key in client.scan_iter("fleet:*") if not key.endswith(b":epoch")}
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(run=runs())
 async def test_every_grant_is_the_earliest_that_is_never_above_any_limit(
     redis_url: str, run: tuple[list[Bucket], list[Step]]
@@ -186,9 +186,10 @@ async def test_every_grant_is_the_earliest_that_is_never_above_any_limit(
             charges = [Charge(chosen[number], cost, f"b{number}") for number, cost in step.costs.items()]
             costs = {number: -int(-(cost * SCALE - 1e-6) // 1) for number, cost in step.costs.items()}
             expected = plan(counts, costs, now, pause, step.bulk)
-            before = await dump(client)
+            refused = expected - now > (0 if step.bulk else step.max_wait_us)
+            before = await dump(client) if refused else {}
             answer = await budget.reserve(charges, max_wait_s=step.max_wait_us / 1e6, bulk=step.bulk)
-            if expected - now > (0 if step.bulk else step.max_wait_us):
+            if refused:
                 assert isinstance(answer, Refusal)
                 assert answer.earliest_ms == -(-expected // 1000)
                 assert await dump(client) == before
