@@ -187,4 +187,4 @@ class Watch:
 
 def _bar(part: float) -> Text:
     filled = min(BAR_CELLS, round(part * BAR_CELLS))
-    return Text("━" * filled).append("━" * (BAR_CELLS - filled), style="dim").append(f" {part:4.0%}")
+    return Text("━" * filled).append("─" * (BAR_CELLS - filled), style="dim").append(f" {part:4.0%}")
