@@ -29,7 +29,6 @@ from deploy.simulator.limits import (
     binance_window_ticker,
 )
 
-
 # Hypothesis fails an example that takes over 200 ms, which a busy machine alone can cause.
 untimed = settings(deadline=None)
 
