@@ -215,7 +215,8 @@ class Fleet(_Ccxt):
             raise
         finally:
             call.exchange_s += time.monotonic() - sent_s
-            await self._heed(call, send, sent_s)
+            if send.pause is not None or send.used is not None:
+                await self._heed(call, send, sent_s)
         if not 200 <= send.status < 300:
             # ccxt returns the body of a status it does not know as if it were data.
             kind = ExchangeNotAvailable if send.status >= 500 else BadResponse
@@ -232,7 +233,8 @@ class Fleet(_Ccxt):
         call.status = send.status = code
         call.body = body[:BODY_KEPT]
         send.pause = limit_signal(self.id, code, headers, body, time.time())
-        send.used = used_weight(headers)
+        if time.monotonic() - self.fleet_observed_s > OBSERVE_EVERY_S:
+            send.used = used_weight(headers)
         return super().on_rest_response(code, reason, url, method, headers, body, *request)
 
     async def _pay(self, charges: list[costs.Charge]) -> None:
@@ -254,8 +256,8 @@ class Fleet(_Ccxt):
             if (pause := send.pause) is not None:
                 call.pause = pause
                 await self.fleet_budget.pause(pause.seconds, pause.reason, () if pause.everything else send.charges)
-            elif send.used is not None and sent_s - self.fleet_observed_s > OBSERVE_EVERY_S:
-                self.fleet_observed_s = sent_s
+            elif send.used is not None:
+                self.fleet_observed_s = time.monotonic()
                 for charge in send.charges:
                     if charge.bucket.kind == "fixed":
                         await self.fleet_budget.observe(charge, send.used, sent_ago_s=time.monotonic() - sent_s)

@@ -174,10 +174,12 @@ def _default_pause_s(exchange: str, status: int, body: str) -> float | None:
         # Bybit's 403 is also its answer to addresses in the USA: only the text tells them apart.
         if family == "binance" or (family == "bybit" and "too frequent" in body.lower()):
             return _FORBIDDEN_PAUSE_S[family]
-    if any(word in body for word in _SIGNAL_WORDS):
-        for pattern, seconds in _BODY_SIGNALS:
-            if pattern.search(body):
-                return seconds
+    for word in _SIGNAL_WORDS:
+        if word in body:
+            for pattern, seconds in _BODY_SIGNALS:
+                if pattern.search(body):
+                    return seconds
+            break
     if status == 418:
         return _IP_BAN_S
     return DEFAULT_PAUSE_S if status == 429 else None
