@@ -63,17 +63,13 @@ async def run(rounds: int, messages: int = MESSAGES) -> None:
 
 def _show(dispatcher: list[dict[str, float]], relay: list[dict[str, float]], rounds: int, messages: int) -> None:
     ours, theirs = medians(dispatcher), medians(relay)
-    ratio = statistics.median(
-        mine["rate"] / other["rate"] for mine, other in zip(dispatcher, relay, strict=True)
-    )
+    ratio = statistics.median(mine["rate"] / other["rate"] for mine, other in zip(dispatcher, relay, strict=True))
     rows = [Row("messages/s", ours["rate"], theirs["rate"], f"{ratio:.2f}", f">= {AIM_RATIO}", ratio >= AIM_RATIO)]
     for name in ("process", "rabbitmq"):
-        rows.append(
-            Row(f"CPU us/message, {name}", ours[name], theirs[name], f"{ours[name] / theirs[name]:.2f}")
-        )
+        rows += [Row(f"CPU us/message, {name}", ours[name], theirs[name], f"{ours[name] / theirs[name]:.2f}")]
     show(
-        f"Hop fleet.requests -> fleet.work.<lane> beside a bare aio-pika relay ({messages:,} messages a round, medians of "
-        f"{rounds} rounds by turns)",
+        f"Hop fleet.requests -> fleet.work.<lane> beside a bare aio-pika relay "
+        f"({messages:,} messages a round, medians of {rounds} rounds by turns)",
         rows,
     )
 

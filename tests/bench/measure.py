@@ -70,7 +70,10 @@ def show(title: str, rows: Sequence[Row]) -> None:
     widths = [max(len(line[column]) for line in lines) for column in range(6)]
     print(f"\n{title}")
     for line in lines:
-        cells = [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
+        cells = [
+            line[0].ljust(widths[0]),
+            *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)),
+        ]
         print("  ".join(cells).rstrip(), flush=True)
 
 

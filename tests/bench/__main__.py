@@ -1,0 +1,34 @@
+"""All benchmarks: ``python -m tests.bench [--only hop|fleet|budget] [--rounds N]``.
+
+Each sets the fleet's figures beside a reference measured in the same run, by turns. A missed aim is said in the table
+and is no error: machines differ, and so does what else they do meanwhile.
+"""
+
+import argparse
+import contextlib
+
+import uvloop
+
+from . import budget, fleet, hop
+
+PARTS = ("hop", "fleet", "budget")
+
+
+async def main(parts: list[str], rounds: int) -> None:
+    """Runs the parts one after another."""
+    if "hop" in parts:
+        await hop.run(rounds)
+    if "fleet" in parts:
+        await fleet.run(rounds)
+    if "budget" in parts:
+        print("\nBudgets in Redis")
+        await budget.main(seconds=2)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--only", choices=PARTS, help="only this part")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of hop and fleet (default: 3)")
+    options = parser.parse_args()
+    with contextlib.suppress(KeyboardInterrupt):
+        uvloop.run(main([options.only] if options.only else list(PARTS), options.rounds))
