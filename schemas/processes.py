@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -31,6 +32,9 @@ def main(name: str, make: Callable[[Config], Run]) -> int:
     parser.add_argument("--metrics-port", type=int, help="serve Prometheus metrics on this loopback port")
     options = parser.parse_args()
     logs.setup()
+    # A worker holds a connection for each attempt at an exchange; the usual soft limit of 1,024 files is too few.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
         config = load(options.config)
         if options.metrics_port is not None:

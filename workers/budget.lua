@@ -216,7 +216,7 @@ end
 local run = {}
 
 -- KEYS: buckets, clock, epoch, pauses. ARGV: reserve, number of buckets, longest wait, the epoch the caller knows, one
--- to begin, how far ahead instants are handed out, then six a bucket.
+-- to begin, how far ahead instants are handed out, how soon the caller can be ready to send, then six a bucket.
 -- Returns {1 if granted, delay, instant, 1 if a pause is why not, epoch}.
 function run.reserve()
   local now, count, limit = clock(), tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -224,10 +224,11 @@ function run.reserve()
   local offset, pause = tonumber(shared[1] or 0), longest(shared, 3)
   local id, since = epoch(shared[2], ARGV[4], ARGV[5], now, tonumber(ARGV[6]))
   redis.call('SET', KEYS[count + 2], id .. ':' .. whole(since), 'EX', 90000)
-  local t = math.max(now, pause)
+  local lead = tonumber(ARGV[7])
+  local t = math.max(now + lead, pause)
   local buckets = {}
   for number = 1, count do
-    local b = bucket(number, 7 + (number - 1) * FIELDS, offset, since)
+    local b = bucket(number, 8 + (number - 1) * FIELDS, offset, since)
     b.kind.read(b)
     t = math.max(t, b.last)
     buckets[number] = b
@@ -241,8 +242,8 @@ function run.reserve()
     end
     fits, rounds = t == before, rounds + 1
   end
-  if t - now > limit or not fits then
-    return { 0, t - now, t, pause - now > limit and 1 or 0, id }
+  if t - now > limit + lead or not fits then
+    return { 0, t - now, t, pause - now > limit + lead and 1 or 0, id }
   end
   for _, b in ipairs(buckets) do
     b.kind.take(b, t)

@@ -25,6 +25,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from .costs import Bucket, Charge
+from .punctuality import Punctuality
 
 SCRIPT: Final = Path(__file__).with_name("budget.lua").read_text(encoding="utf-8")
 REDIS_CLOCK: Final = "local function clock() local t = redis.call('TIME') return t[1] * 1000000 + t[2] end\n"
@@ -33,6 +34,11 @@ REDIS_CLOCK: Final = "local function clock() local t = redis.call('TIME') return
 LIVE_RESERVE: Final = 0.2
 # How long a request waits for Redis to come back before it is offered again.
 LOST_WAIT_S: Final = 1.0
+# Of a bucket's margin, what a call may leave late; the rest is for the way from here to the exchange.
+LATE_PART: Final = 0.5
+LATE_TRIES: Final = 3
+# So long before a call is due a pause may still stop it: a round trip to Redis, and some.
+RECHECK_S: Final = 0.02
 # How long a measured difference between the exchange's clock and Redis's is believed.
 CLOCK_TTL_S: Final = 3600.0
 # Costs are whole thousandths in the script.
@@ -132,14 +138,18 @@ class Budget:
         self._waiting: list[tuple[tuple[str | int, ...], asyncio.Future[Any]]] = []
         self._sender: asyncio.Task[None] | None = None
         self._busy = False
+        self._punctuality = Punctuality()
 
-    async def reserve(self, charges: Sequence[Charge], *, max_wait_s: float, bulk: bool = False) -> Grant | Refusal:
+    async def reserve(
+        self, charges: Sequence[Charge], *, max_wait_s: float, bulk: bool = False, lead_us: int = 0
+    ) -> Grant | Refusal:
         """Reserve room for one call in all its buckets; sleeps for nobody.
 
         Args:
             charges: what the call costs (`Costs.charges`).
             max_wait_s: refuse when the room would come later than this.
             bulk: a call that must never delay a live one: it is granted at once or refused, and leaves the reserve.
+            lead_us: how long the caller needs to be ready to send; not counted as a wait.
         """
         for charge in charges:
             self._see(charge)
@@ -153,8 +163,9 @@ class Budget:
         try:
             if self._lost:
                 await self._meet()
-            head: list[str | int] = ["reserve", len(keys), limit_us, self._known, self._new, self._ahead_us]
+            head: list[str | int] = ["reserve", len(keys), limit_us, self._known, self._new, self._ahead_us, lead_us]
             answer = await self._run([*keys, self._clock, self._epoch, *pauses], [*head, *buckets])
+            self._punctuality.answered(time.monotonic(), redis_us=answer[2] - answer[1])
         except _LOST:
             self._lost = True
             return Refusal(int((time.time() + LOST_WAIT_S) * 1000), LOST_WAIT_S, "redis_lost")
@@ -168,17 +179,32 @@ class Budget:
         return Refusal(math.ceil(at_us / 1000), delay_us / 1e6, "paused" if paused else "budget")
 
     async def acquire(self, charges: Sequence[Charge], *, max_wait_s: float, bulk: bool = False) -> Grant | Refusal:
-        """Reserve, sleep until the reserved instant, and look once more whether the scope was paused meanwhile."""
-        answer = await self.reserve(charges, max_wait_s=max_wait_s, bulk=bulk)
-        if isinstance(answer, Refusal) or not answer.delay_us:
-            return answer
-        due = time.monotonic() + answer.delay_us / 1e6
-        while (left := due - time.monotonic()) > 0:
-            await asyncio.sleep(left)
-        left = await self.paused(charges)
-        if left:
-            return Refusal(int((time.time() + left) * 1000), left, "paused")
-        return answer
+        """Reserve, sleep until the reserved instant, and look once more whether the scope was paused meanwhile.
+
+        Who wakes up too late does not send: the exchange would see the call beside those that were granted later. The
+        reservation lapses and a new one is asked for, a few times; a process as late as that is overloaded and had
+        better hand the call back.
+        """
+        until = time.monotonic() + max_wait_s
+        spare_us = min((charge.bucket.margin_ms for charge in charges if charge.bucket.margin_ms), default=0) * 1000
+        for _ in range(LATE_TRIES):
+            asked = time.monotonic()
+            answer = await self.reserve(
+                charges, max_wait_s=max(0.0, until - asked), bulk=bulk, lead_us=self._punctuality.lead_us()
+            )
+            if isinstance(answer, Refusal):
+                return answer
+            due = self._punctuality.due(answer.at_us, not_before=asked + answer.delay_us / 1e6)
+            if due - time.monotonic() > RECHECK_S:
+                await _sleep_until(due - RECHECK_S)
+                if left := await self.paused(charges):
+                    return Refusal(int((time.time() + left) * 1000), left, "paused")
+            await _sleep_until(due)
+            late_us = (time.monotonic() - due) * 1e6
+            self._punctuality.woke(late_us)
+            if late_us <= spare_us * LATE_PART or not spare_us:
+                return answer
+        return Refusal(int((time.time() + LOST_WAIT_S) * 1000), LOST_WAIT_S, "budget")
 
     async def pause(self, for_s: float, reason: str, charges: Sequence[Charge] = ()) -> None:
         """Stop all workers from sending for so long; a longer pause stays as it is.
@@ -347,6 +373,11 @@ _LOST: Final = (
     redis.exceptions.OutOfMemoryError,
     OSError,
 )
+
+
+async def _sleep_until(instant: float) -> None:
+    while (left := instant - time.monotonic()) > 0:  # uvloop's timers may fire a little early
+        await asyncio.sleep(left)
 
 
 def _key_part(name: str) -> str:
