@@ -1,0 +1,80 @@
+"""The programs in the docs run as they stand there, against a fleet at work."""
+
+import asyncio
+import os
+import re
+import sys
+from pathlib import Path
+
+import aio_pika
+
+from deploy.local import Fleet
+from deploy.simulator.process import Simulator
+from tests.integration.fleet import Stand, wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def programs(doc: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / doc).read_text(encoding="utf-8"), re.DOTALL)
+
+
+async def run(program: str, url: str, *, cwd: Path) -> str:
+    """Runs a program as a user would, and returns what it prints; it must end well."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        program,
+        cwd=cwd,
+        env={**os.environ, "FLEET_BROKER_URL": url},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(90):
+            printed, errors = await child.communicate()
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+    assert child.returncode == 0, errors.decode()
+    return printed.decode()
+
+
+async def test_readme(stand: Stand, shared_fleet: tuple[Simulator, Fleet, str], tmp_path: Path) -> None:
+    (program,) = programs("README.md")
+    printed = await run(program, shared_fleet[2], cwd=tmp_path)
+    assert "'ok': True" in printed
+    assert "'last': " in printed
+
+
+async def test_messages(stand: Stand, shared_fleet: tuple[Simulator, Fleet, str], tmp_path: Path) -> None:
+    direct, results = programs("docs/messages.md")
+    lines = sorted((await run(direct, shared_fleet[2], cwd=tmp_path)).splitlines())
+    assert [re.sub(r"\d+(\.\d+)?$", "<price>", re.sub(r" [a-z]+ ", " <exchange> ", line)) for line in lines] == [
+        "ticker-0 <exchange> <price>",
+        "ticker-1 <exchange> <price>",
+    ]
+    assert re.fullmatch(r"kraken\.fetch_time\.ok \d{13}\n", await run(results, shared_fleet[2], cwd=tmp_path))
+
+
+async def test_operations(shared_fleet: tuple[Simulator, Fleet, str]) -> None:
+    url = shared_fleet[2]
+    (program,) = programs("docs/operations.md")
+    async with await aio_pika.connect(url) as connection:
+        channel = await connection.channel()
+        dead = await channel.get_queue("fleet.dead", ensure=False)
+        await dead.purge()
+        await channel.default_exchange.publish(aio_pika.Message(b"by hand"), routing_key="fleet.dead")
+        await (await channel.get_exchange("fleet.requests")).publish(aio_pika.Message(b"hello"), routing_key="")
+
+        async def both_lie_there() -> bool:
+            return (await channel.declare_queue("fleet.dead", passive=True)).declaration_result.message_count == 2
+
+        await wait_until(both_lie_there, "both letters are in fleet.dead", every_s=0.1)
+        printed = await run(program, url, cwd=ROOT)
+        assert "by RabbitMQ: None b'by hand'" in printed
+        assert "by us: unreadable fleet.requests not a request" in printed
+        assert "b'hello'" in printed
+        await wait_until(both_lie_there, "they still lie there", every_s=0.1)
+        await dead.purge()
