@@ -164,13 +164,16 @@ async def run(console: Console, folder: Path, options: argparse.Namespace) -> li
 
 async def _all_open(fleet: Fleet) -> None:
     """Waits until every worker has opened every lane: until then they load markets out of the same budgets."""
-    async with asyncio.timeout(OPEN_TIMEOUT_S):
-        for worker in fleet.workers:
-            while True:
-                seen = await worker.metrics()
-                if all(seen.get(("fleet_lane_open", lane)) for lane in fleet.lanes):
-                    break
-                await asyncio.sleep(0.1)
+    give_up_s = time.monotonic() + OPEN_TIMEOUT_S
+    for worker in fleet.workers:
+        while True:
+            seen = await worker.metrics()
+            closed = [lane for lane in fleet.lanes if not seen.get(("fleet_lane_open", lane))]
+            if not closed:
+                break
+            if time.monotonic() > give_up_s or not worker.running:
+                raise ProcessError(f"{worker.name} did not open {', '.join(closed)}:\n{worker.tail()}")
+            await asyncio.sleep(0.1)
 
 
 async def _play(
@@ -268,8 +271,8 @@ def _summary(
     if missing:
         wrong.append(f"{missing} requests got no result")
     if errors:
-        first = errors[0].error
-        wrong.append(f"{len(errors)} requests ended in an error, the first: {first.code if first else ''}: {first}")
+        story = f"{errors[0].error.code}: {errors[0].error.message}" if errors[0].error else ""
+        wrong.append(f"{len(errors)} requests ended in an error, the first with {story}")
     if violations:
         wrong.append(f"{violations} times an exchange's limit was broken")
     wrong += [f"{name} is not healthy at the end" for name, lane in view.lanes.items() if not lane.healthy]
@@ -306,9 +309,9 @@ def main() -> int:
         wrong = asyncio.run(_until_told(console, folder, options))
         code = 1 if wrong else 0
         console.print(Text("\n".join(wrong), "red") if wrong else Text("Every request has its data.", "green"))
-    except* (ProcessError, SimulatorError, TimeoutError) as group:
+    except* (ProcessError, SimulatorError) as group:
         for error in group.exceptions:
-            console.print(Text(str(error), "red"))
+            console.print(Text(str(error), "red"), soft_wrap=True)
     except* KeyboardInterrupt:
         code = 128 + signal.SIGINT
     except* asyncio.CancelledError:
