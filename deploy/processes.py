@@ -36,11 +36,20 @@ class Process:
     if we are killed. Start it from the main thread, or from one that lives as long as the child shall.
     """
 
-    def __init__(self, argv: Sequence[str], *, log: Path, env: Mapping[str, str], cwd: Path | None = None) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        log: Path,
+        env: Mapping[str, str],
+        cwd: Path | None = None,
+        stdin: int = subprocess.DEVNULL,
+    ) -> None:
         self.log = log
         self._argv = ["setpriv", "--pdeathsig", "KILL", "--", *argv]
         self._env = dict(env)
         self._cwd = cwd
+        self._stdin = stdin
         self._child: subprocess.Popen[bytes] | None = None
 
     @property
@@ -67,7 +76,7 @@ class Process:
         with self.log.open("ab") as log:
             self._child = subprocess.Popen(
                 self._argv,
-                stdin=subprocess.DEVNULL,
+                stdin=self._stdin,
                 stdout=log,
                 stderr=log,
                 env=self._env,
@@ -87,6 +96,8 @@ class Process:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._child.pid, signal.SIGKILL)
         self._child.wait()
+        if self._child.stdin is not None:
+            self._child.stdin.close()
 
     def freeze(self) -> None:
         """Stop the whole group where it stands (SIGSTOP): connections stay open and nothing answers."""

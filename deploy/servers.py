@@ -16,10 +16,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from deploy.containers import Container
 from deploy.processes import Process, ProcessError, free_port
 
-INSTALL = "run `deploy/setup.sh` (every make target does), which installs it, or start Docker"
+# For a machine without the servers and with Docker: the versions that Debian 13 has, which the tests run on too.
+RABBITMQ_IMAGE = "rabbitmq:4.0.5"
+REDIS_IMAGE = "redis:8.0.2"
 BOOT_TIMEOUT_S = 120.0
+PULL_TIMEOUT_S = 900.0
 STOP_GRACE_S = 20.0
 
 
@@ -61,16 +65,18 @@ class Server(ABC):
     async def start(self) -> None:
         """Start the server and return when it serves clients.
 
-        Raises ProcessError with the end of the log when it ends or needs more than 120 s, or is too old for us.
+        Raises ProcessError with the end of the log when it ends or needs more than 120 s (900 s where Docker may
+        have to fetch its image), or is too old for us.
         """
         self._process.start()
-        deadline = asyncio.get_running_loop().time() + BOOT_TIMEOUT_S
+        limit_s = PULL_TIMEOUT_S if isinstance(self._process, Container) else BOOT_TIMEOUT_S
+        deadline = asyncio.get_running_loop().time() + limit_s
         while not (version := await self._version()):
             if not self._process.running:
                 raise ProcessError(self._story(f"ended with exit code {self._process.exit_code} before it served"))
             if asyncio.get_running_loop().time() > deadline:
                 self.kill()
-                raise ProcessError(self._story(f"did not serve within {BOOT_TIMEOUT_S:.0f} s"))
+                raise ProcessError(self._story(f"did not serve within {limit_s:.0f} s"))
             await asyncio.sleep(0.05)
         self.version = version
         if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < self.oldest:
@@ -140,7 +146,9 @@ class RabbitMQ(Server):
 
     def __init__(self, folder: Path, *, name: str = "fleet") -> None:
         self._node = f"{name}@localhost"
-        self._epmd_port = free_port()
+        self._epmd: Process | None = None
+        self._ctl: list[str] = []
+        self._env: dict[str, str] = {}
         super().__init__(folder)
 
     @property
@@ -149,30 +157,34 @@ class RabbitMQ(Server):
         return f"amqp://guest:guest@127.0.0.1:{self.port}/"
 
     def _prepare(self) -> Process:
-        script = find_program("rabbitmq-server", first=Path("/usr/lib/rabbitmq/lib").glob("rabbitmq_server-*/sbin"))
-        self._script = script
         folder = self.folder.resolve()
         (folder / "plugins").write_text("[].\n")
-        (folder / "rabbitmq-env.conf").touch()
-        cookie = folder / ".erlang.cookie"
-        if not cookie.exists():
-            cookie.touch(mode=0o600)
-            cookie.write_text(secrets.token_hex(16))
-            cookie.chmod(0o400)
-        self._env = {
+        settings = {
+            "RABBITMQ_NODENAME": self._node,
+            "RABBITMQ_LOGS": "-",
+            # The start script then becomes the Erlang machine (exec) in place of starting it as a child of its own.
+            "RABBITMQ_ALLOW_INPUT": "1",
+            # Idle schedulers spin a little: RabbitMQ's own default, not at all, doubles the boot's time, which is
+            # mostly going to sleep and waking up (measured on 2 cores: 5 s and 10 s; idle it takes 1 % of a core).
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-noinput +S 2:2 +sbwt very_short +sbwtdcpu none"
+            " +sbwtdio very_short -kernel inet_dist_use_interface {127,0,0,1}",
+        }
+        log = folder / "rabbitmq.log"
+        script = find_program("rabbitmq-server", first=Path("/usr/lib/rabbitmq/lib").glob("rabbitmq_server-*/sbin"))
+        if script is None:
+            return self._contained(log, settings)
+        self._env = settings | {
             "PATH": os.environ["PATH"],
             "LANG": "C.UTF-8",
             "HOME": str(folder),
-            "ERL_EPMD_PORT": str(self._epmd_port),
+            "ERL_EPMD_PORT": str(free_port()),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
-            "RABBITMQ_NODENAME": self._node,
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_DIST_PORT": str(free_port()),
             "RABBITMQ_BASE": str(folder),
             "RABBITMQ_MNESIA_BASE": str(folder / "data"),
             "RABBITMQ_LOG_BASE": str(folder),
-            "RABBITMQ_LOGS": "-",
             "RABBITMQ_SCHEMA_DIR": str(folder / "schema"),
             "RABBITMQ_GENERATED_CONFIG_DIR": str(folder / "config"),
             "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq"),
@@ -181,32 +193,49 @@ class RabbitMQ(Server):
             "RABBITMQ_CONF_ENV_FILE": str(folder / "rabbitmq-env.conf"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
             "RABBITMQ_PID_FILE": str(folder / "pid"),
-            # The start script then becomes the Erlang machine (exec) in place of starting it as a child of its own.
-            "RABBITMQ_ALLOW_INPUT": "1",
-            # Idle schedulers spin a little: RabbitMQ's own default, not at all, doubles the boot's time, which is
-            # mostly going to sleep and waking up (measured on 2 cores: 5 s and 10 s; idle it takes 1 % of a core).
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-noinput +S 2:2 +sbwt very_short +sbwtdcpu none"
-            " +sbwtdio very_short -kernel inet_dist_use_interface {127,0,0,1}",
             "RABBITMQ_CTL_ERL_ARGS": "+S 1:1 -kernel inet_dist_use_interface {127,0,0,1}",
         }
+        (folder / "rabbitmq-env.conf").touch()
+        cookie = folder / ".erlang.cookie"
+        if not cookie.exists():
+            cookie.touch(mode=0o600)
+            cookie.write_text(secrets.token_hex(16))
+            cookie.chmod(0o400)
+        self._ctl = [str(script.with_name("rabbitmqctl"))]
         # In the foreground, so that the node finds it and starts none that would outlive us as a daemon.
-        self._epmd = Process([str(find_program("epmd"))], log=folder / "epmd.log", env=self._env, cwd=folder)
-        return Process([str(script)], log=folder / "rabbitmq.log", env=self._env, cwd=folder)
+        epmd = find_program("epmd")
+        if epmd is None:
+            raise ProcessError("RabbitMQ is here and Erlang's port mapper (epmd) is not on PATH")
+        self._epmd = Process([str(epmd)], log=folder / "epmd.log", env=self._env, cwd=folder)
+        return Process([str(script)], log=log, env=self._env, cwd=folder)
+
+    def _contained(self, log: Path, settings: dict[str, str]) -> Process:
+        home = "/var/lib/rabbitmq"
+        settings |= {"HOME": home, "RABBITMQ_ENABLED_PLUGINS_FILE": f"{home}/plugins"}
+        settings |= {"RABBITMQ_MNESIA_BASE": f"{home}/data"}
+        # No port mapper: the node starts one, which ends with the container.
+        self._env = dict(os.environ)
+        return Container(
+            RABBITMQ_IMAGE, ["rabbitmq-server"], env=settings, ports=(self.port, 5672), mount=home, log=log
+        )
 
     async def start(self) -> None:
         """Start the node and return when it serves AMQP; see Server.start."""
-        self._epmd.start()
+        if self._epmd is not None:
+            self._epmd.start()
         await super().start()
 
     async def stop(self) -> None:
         """End the node in order, by force after 20 s, and its port mapper."""
         await super().stop()
-        self._epmd.kill()
+        if self._epmd is not None:
+            self._epmd.kill()
 
     def kill(self) -> None:
         """End the node at once (SIGKILL), as a crash would. `start` brings it back with its data; see `sync`."""
         super().kill()
-        self._epmd.kill()
+        if self._epmd is not None:
+            self._epmd.kill()
 
     async def sync(self) -> None:
         """Have the node write to disk where its quorum queues keep their logs.
@@ -221,7 +250,10 @@ class RabbitMQ(Server):
 
         Raises ProcessError with its output when it fails.
         """
-        return await _output([str(self._script.with_name("rabbitmqctl")), "-q", "-n", self._node, *args], self._env)
+        ctl = self._ctl
+        if isinstance(self._process, Container):
+            ctl = ["docker", "exec", self._process.name, "rabbitmqctl"]
+        return await _output([*ctl, "-q", "-n", self._node, *args], self._env)
 
     async def _probe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
         # The broker opens its listener last, and answers a protocol header with connection.start, whose server
@@ -246,11 +278,15 @@ class Redis(Server):
 
     def _prepare(self) -> Process:
         folder = self.folder.resolve()
-        argv = [str(find_program("redis-server", "valkey-server")), "--port", str(self.port), "--bind", "127.0.0.1"]
-        argv += ["--save", "", "--appendonly", "no", "--daemonize", "no", "--dir", str(folder)]
-        return Process(
-            argv, log=folder / "redis.log", env={"PATH": os.environ["PATH"], "HOME": str(folder)}, cwd=folder
-        )
+        log = folder / "redis.log"
+        settings = ["--save", "", "--appendonly", "no", "--daemonize", "no"]
+        program = find_program("redis-server", "valkey-server")
+        if program is None:
+            # Reached through the published port alone, and from there not on its own loopback interface.
+            inside = ["redis-server", "--protected-mode", "no", *settings]
+            return Container(REDIS_IMAGE, inside, env={}, ports=(self.port, 6379), mount="/data", log=log)
+        argv = [str(program), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(folder), *settings]
+        return Process(argv, log=log, env={"PATH": os.environ["PATH"], "HOME": str(folder)}, cwd=folder)
 
     async def _probe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
         writer.write(b"INFO server\r\n")
@@ -262,16 +298,13 @@ class Redis(Server):
         return found[1].decode() if found else ""
 
 
-def find_program(*names: str, first: Iterable[Path] = ()) -> Path:
-    """Find the first of these programs that is here: in the folders `first`, on PATH or in sbin, which PATH may lack.
-
-    Raises ProcessError that says how to get it.
-    """
+def find_program(*names: str, first: Iterable[Path] = ()) -> Path | None:
+    """Find the first of these programs: in the folders `first`, on PATH, or in sbin, which PATH may lack."""
     folders = [*sorted(first, reverse=True), *map(Path, os.get_exec_path()), Path("/usr/sbin"), Path("/usr/local/sbin")]
     for name in names:
         if found := shutil.which(name, path=os.pathsep.join(map(str, folders))):
             return Path(found)
-    raise ProcessError(f"{names[0]} is not on this machine: {INSTALL}")
+    return None
 
 
 async def _output(argv: Sequence[str], env: Mapping[str, str]) -> str:

@@ -10,8 +10,9 @@ import pytest
 import redis.asyncio as redis_client
 from aio_pika import DeliveryMode, Message
 
+from deploy.containers import Container
 from deploy.processes import ProcessError
-from deploy.servers import RabbitMQ, Redis, find_program
+from deploy.servers import RabbitMQ, Redis
 
 CHECKOUT = Path(__file__).parents[2]
 PARENT = """
@@ -97,9 +98,12 @@ async def test_a_server_that_cannot_boot_says_why(tmp_path: Path) -> None:
     assert processes_of(tmp_path) == []
 
 
-def test_a_missing_server_is_named_with_the_command_that_gets_it() -> None:
+def test_a_missing_server_is_named_with_the_command_that_gets_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # no Docker either
     with pytest.raises(ProcessError, match=r"no-such-server .*deploy/setup\.sh"):
-        find_program("no-such-server")
+        Container("image", ["no-such-server"], env={}, ports=(1, 1), mount="/data", log=tmp_path / "log")
 
 
 async def test_nothing_is_left_when_the_parent_is_killed(tmp_path: Path) -> None:
