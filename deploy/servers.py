@@ -213,6 +213,8 @@ class RabbitMQ(Server):
         home = "/var/lib/rabbitmq"
         settings |= {"HOME": home, "RABBITMQ_ENABLED_PLUGINS_FILE": f"{home}/plugins"}
         settings |= {"RABBITMQ_MNESIA_BASE": f"{home}/data"}
+        # Seen from inside, clients don't come from the loopback interface, where alone guest may log in by default.
+        settings["RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS"] += " -rabbit loopback_users []"
         # No port mapper: the node starts one, which ends with the container.
         self._env = dict(os.environ)
         return Container(
