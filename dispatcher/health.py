@@ -36,6 +36,7 @@ class LaneHealth:
         self._row = 0
         self._failing = False
         self._trial_gap_s = config.trial_after_s
+        self._trial_sent = False
         self.trial_at_s = 0.0
         self.paused_until_ms = 0
         self.methods: frozenset[str] | None = None
@@ -52,11 +53,12 @@ class LaneHealth:
             # The exchange answered. Failures since then are all the row there is.
             self._row = report.failures_in_a_row
             if report.ok and self._failing and not report.failures_in_a_row:
-                self._failing = False
+                self._failing = self._trial_sent = False
                 self._trial_gap_s = self._config.trial_after_s
         elif failed:
             self._row += failed
-            if self._failing:
+            if self._failing and self._trial_sent:  # others may still fail that were under way before
+                self._trial_sent = False
                 self._trial_gap_s = min(self._trial_gap_s * 2, self._config.trial_after_max_s)
                 self.trial_at_s = now_s + self._trial_gap_s
         if not self._failing and self._row >= self._config.failures_in_a_row:
@@ -90,10 +92,12 @@ class LaneHealth:
         """Whether a request may be sent there now: it is healthy, or a trial is due."""
         return not self.silent(now_s) and (not self._failing or now_s >= self.trial_at_s)
 
-    def sent(self, now_s: float) -> None:
-        """A request was sent there. If it is a trial, the next one waits for its gap."""
+    def sent(self, now_s: float) -> bool:
+        """A request was sent there. Says whether it is a trial; then the next one waits for its gap."""
         if self._failing:
+            self._trial_sent = True
             self.trial_at_s = now_s + self._trial_gap_s
+        return self._failing
 
     def usable_in_s(self, now_s: float) -> float:
         """How long until a request may be sent there, as far as is known."""

@@ -20,9 +20,16 @@ SHORTEST_WAIT_MS: Final = 250
 
 
 class Send(Struct, frozen=True):
-    """Send it to this lane now; with `max_wait_ms` it comes back if there is no budget so soon."""
+    """Send it to this lane now.
+
+    Args:
+        lane: where.
+        trial: it finds out whether a lane that is offline is back; that costs none of the attempts a request has.
+        max_wait_ms: it comes back if there is no budget so soon; None leaves it to the worker.
+    """
 
     lane: str
+    trial: bool = False
     max_wait_ms: float | None = None
 
 
@@ -99,8 +106,8 @@ class Router:
             method = attempt.request.method
             funded = [lane for lane in choice if self.health[lane].has_budget(method, now_ms)]
             lane = self._chooser.choose(attempt.request.strategy or self._config.strategy, funded or choice)
-            self.health[lane].sent(now_s)
-            return Send(lane, self._config.wait_with_others_s * 1000 if len(funded) > 1 else None)
+            trial = self.health[lane].sent(now_s)
+            return Send(lane, trial, self._config.wait_with_others_s * 1000 if len(funded) > 1 else None)
         # What is free here has failed it just now: once more after a rest, unless a better lane comes back before.
         rest_ms = RETRY_MS * 2 ** max(0, attempt.number - 1)
         wait_ms = min(rest_ms if lane in free else self._wait_ms(lane, last.get(lane), now_s, now_ms) for lane in able)

@@ -12,14 +12,14 @@ from schemas.broker import Broker, Delivery
 from schemas.config import Config
 from schemas.errors import InvalidMessage, Refused
 from schemas.messages import (
-    ATTEMPT_DECODER,
     BODY_LIMIT_BYTES,
-    REPORT_DECODER,
     Attempt,
     DeadLetter,
     ErrorCode,
     Outcome,
     Try,
+    decode_attempt,
+    decode_report,
     encode,
 )
 
@@ -63,7 +63,11 @@ class Dispatcher:
 
     async def _on_report(self, delivery: Delivery) -> None:
         try:
-            report = REPORT_DECODER.decode(delivery.body)
+            try:
+            report = decode_report(delivery.body)
+        except DecodeError as error:
+            await self._bury(ErrorCode.UNREADABLE, f"not a report: {error}", delivery)
+            return
         except DecodeError as error:
             # Nothing is lost: the next report of a worker that speaks our version says the same.
             log.warning("report_unreadable", extra={"error": str(error)})
@@ -104,7 +108,7 @@ class Dispatcher:
     async def _on_returned(self, delivery: Delivery) -> None:
         started_s = time.perf_counter()
         try:
-            attempt = ATTEMPT_DECODER.decode(delivery.body)
+            attempt = decode_attempt(delivery.body)
         except DecodeError as error:
             await self._bury(ErrorCode.UNREADABLE, f"not an attempt: {error}", delivery)
         else:
@@ -121,7 +125,7 @@ class Dispatcher:
                 await self._end(attempt, End(ErrorCode.DELIVERY_LIMIT, text))
                 return
             attempt = _unsent(attempt, ErrorCode.EXPIRED, f"no worker took it from {attempt.lane}'s queue in time")
-        if not rested:
+        if not rested and attempt.tries:
             last = attempt.tries[-1]
             metrics.RETURNED.labels(last.lane, last.code).inc()
             if last.code is ErrorCode.NO_BUDGET and last.retry_at_ms and last.lane in self._router.health:
@@ -141,7 +145,10 @@ class Dispatcher:
                     await self._broker.publish(encode(replace(attempt, lane="")), room)
                 case Send():
                     sent = replace(
-                        attempt, lane=decision.lane, number=attempt.number + 1, max_wait_ms=decision.max_wait_ms
+                        attempt,
+                        lane=decision.lane,
+                        number=attempt.number + (not decision.trial),
+                        max_wait_ms=decision.max_wait_ms,
                     )
                     key = topology.work_key(decision.lane, bulk=attempt.request.priority == "bulk")
                     try:

@@ -137,10 +137,14 @@ class Subscription:
             await delivery.requeue()
         except FleetError as error:
             log.warning("message_goes_back", extra={"queue": delivery.queue, "error": repr(error)})
-            await delivery.requeue()
+            await self._give_back(delivery)
         except Exception:
             # A bug of ours. The message goes back, and after its delivery limit to fleet.dead: nothing is lost.
             log.exception("handler_failed", extra={"queue": delivery.queue})
+            await self._give_back(delivery)
+
+    async def _give_back(self, delivery: Delivery) -> None:
+        if self.queue is not None:  # to settle what needs no acknowledgement would cost the connection
             await delivery.requeue()
 
     async def stop_taking(self, timeout_s: float) -> None:

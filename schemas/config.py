@@ -77,7 +77,7 @@ class DispatcherConfig(Struct, frozen=True, forbid_unknown_fields=True):
     silent_after_s: Seconds = 1.5
     failures_in_a_row: Count = 5
     trial_after_s: Seconds = 1.0
-    trial_after_max_s: Seconds = 15.0
+    trial_after_max_s: Seconds = 5.0
     grace_s: Seconds = 10.0
 
 

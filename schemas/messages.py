@@ -7,9 +7,9 @@ dispatcher and workers it is always MessagePack. All times are Unix milliseconds
 from __future__ import annotations
 
 import enum
-from typing import Annotated, Any, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
 
-from msgspec import Meta, Struct, json, msgpack
+from msgspec import DecodeError, Meta, Struct, ValidationError, json, msgpack
 from msgspec.structs import replace
 
 JSON: Final = "application/json"
@@ -18,6 +18,7 @@ BODY_LIMIT_BYTES: Final = 256 * 1024
 # RabbitMQ 4 takes messages of at most 16 MiB unless told otherwise, and closes the connection over a larger one.
 RESULT_LIMIT_BYTES: Final = 15 * 1024 * 1024
 
+T = TypeVar("T")
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=128)]
 Priority: TypeAlias = Literal["live", "bulk"]
 Strategy: TypeAlias = Literal["weighted_round_robin", "round_robin", "failover"]
@@ -126,7 +127,8 @@ class Attempt(Struct, frozen=True, omit_defaults=True):
     Args:
         request: as published, with `id` and `deadline_ms` filled in.
         lane: where this attempt goes; empty while it waits in a delay queue.
-        number: how many times it was sent to a lane, this time included; throttled ones do not count.
+        number: how many times it was sent to a lane, this time included; throttled ones and trials of an
+            offline lane do not count.
         tries: the attempts that ended, oldest first.
         reply_to: where the result goes; empty means `fleet.results`.
         correlation_id: goes into the result's properties.
@@ -263,8 +265,8 @@ class DeadLetter(Struct, frozen=True):
     body: bytes
 
 
-ATTEMPT_DECODER: Final = msgpack.Decoder(Attempt)
-REPORT_DECODER: Final = msgpack.Decoder(Report)
+_ATTEMPT: Final = msgpack.Decoder(Attempt)
+_REPORT: Final = msgpack.Decoder(Report)
 _JSON_REQUEST: Final = json.Decoder(Request)
 _MSGPACK_REQUEST: Final = msgpack.Decoder(Request)
 _MSGPACK_ENCODER: Final = msgpack.Encoder(enc_hook=str)
@@ -288,6 +290,26 @@ def decode_request(content_type: str, body: bytes) -> Request:
         msgspec.ValidationError: it is, but not a request; the text names the field.
     """
     return _JSON_REQUEST.decode(body) if is_json(content_type, body) else _MSGPACK_REQUEST.decode(body)
+
+
+def decode_attempt(body: bytes) -> Attempt:
+    """Reads an attempt; raises msgspec.DecodeError if it is none, or lacks what the dispatcher fills in."""
+    attempt = _shallow(_ATTEMPT, body)
+    if attempt.request.deadline_ms is None:
+        raise ValidationError("Attempt missing required field `deadline_ms` - at `$.request`")
+    return attempt
+
+
+def decode_report(body: bytes) -> Report:
+    """Reads a report; raises msgspec.DecodeError if it is none."""
+    return _shallow(_REPORT, body)
+
+
+def _shallow(decoder: msgpack.Decoder[T], body: bytes) -> T:
+    try:
+        return decoder.decode(body)
+    except RecursionError as error:
+        raise DecodeError("nested too deep") from error
 
 
 def encode(message: Struct, content_type: str = MSGPACK) -> bytes:

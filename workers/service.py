@@ -16,7 +16,6 @@ from schemas.broker import Broker, Delivery
 from schemas.config import Config, LaneConfig
 from schemas.errors import BrokerError
 from schemas.messages import (
-    ATTEMPT_DECODER,
     BODY_LIMIT_BYTES,
     RESULT_LIMIT_BYTES,
     Attempt,
@@ -26,6 +25,7 @@ from schemas.messages import (
     Report,
     Result,
     Try,
+    decode_attempt,
     encode,
 )
 
@@ -125,7 +125,7 @@ class Worker:
 
     async def _on_attempt(self, lane: LaneExchange, delivery: Delivery) -> None:
         try:
-            attempt = ATTEMPT_DECODER.decode(delivery.body)
+            attempt = decode_attempt(delivery.body)
         except DecodeError as error:
             letter = DeadLetter(
                 ErrorCode.UNREADABLE,

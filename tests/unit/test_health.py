@@ -74,8 +74,20 @@ def test_offline_takes_one_trial_at_a_time_with_growing_gaps() -> None:
     assert not health.takes(3.1)
     assert health.takes(3.2)
     for at_s in (3.2, 10.0, 20.0):
+        health.sent(at_s)
         health.hear("w1", bad(1, 7), at_s)
     assert health.usable_in_s(20.0) == CONFIG.trial_after_max_s
+
+
+def test_what_was_under_way_before_does_not_count_as_a_failed_trial() -> None:
+    health = failing()
+    health.hear("w1", bad(7, 12), 0.2)
+    health.hear("w2", bad(3, 3), 0.3)
+    assert health.takes(1.0)
+    assert health.sent(1.0)
+    health.hear("w1", bad(1, 13), 1.1)
+    health.hear("w2", bad(1, 4), 1.2)
+    assert health.usable_in_s(1.1) == 2.0
 
 
 def test_a_good_trial_brings_it_back() -> None:
@@ -90,4 +102,4 @@ def test_methods_stay_known_between_the_reports_that_bring_them() -> None:
     health = LaneHealth(CONFIG)
     health.hear("w1", LaneReport("okx", methods=["fetch_ticker"]), 0.0)
     health.hear("w1", LaneReport("okx"), 0.2)
-    assert health.methods == {"fetch_ticker"}
+    assert health.methods == frozenset({"fetch_ticker"})

@@ -127,5 +127,13 @@ def test_the_deadline_and_the_number_of_attempts_end_it(router: Router) -> None:
     assert "okx: it broke" in spent.message
 
 
+def test_a_trial_of_an_offline_lane_is_marked(router: Router) -> None:
+    down = LaneReport("okx", failed={ErrorCode.EXCHANGE_UNAVAILABLE: 5}, failures_in_a_row=5)
+    router.health["okx"].hear("w1", down, now_s=0.0)
+    assert decide(router, attempt("okx")) == Wait(1_000)
+    assert decide(router, attempt("okx"), now_s=1.0) == Send("okx", trial=True)
+    assert decide(router, attempt("okx"), now_s=1.0) == Wait(1_000)
+
+
 def test_without_a_worker_it_waits(router: Router) -> None:
     assert decide(router, attempt("okx"), now_s=100.0) == Wait(1000)
