@@ -17,7 +17,7 @@ from rich.text import Text
 
 from deploy.local import Service
 from schemas import topology
-from schemas.messages import ILL, REPORT_DECODER, LaneReport
+from schemas.messages import ILL, LaneReport, decode_report
 
 LINE_EVERY_S: Final = 2.0
 EVENTS_SHOWN: Final = 6
@@ -161,7 +161,7 @@ class Watch:
         await queue.consume(self._on_report, no_ack=True)
 
     async def _on_report(self, message: AbstractIncomingMessage) -> None:
-        for report in REPORT_DECODER.decode(message.body).lanes:
+        for report in decode_report(message.body).lanes:
             if lane := self._view.lanes.get(report.lane):
                 lane.hear(report, self._view.now_s)
 

@@ -1,7 +1,7 @@
 """Reads what producers publish: a body becomes an `Attempt` with all defaults filled in, or an error."""
 
 import uuid
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from msgspec.structs import replace
@@ -13,13 +13,20 @@ from schemas.messages import BODY_LIMIT_BYTES, JSON, MSGPACK, Attempt, ErrorCode
 
 # A deadline below this is no Unix time in milliseconds (it would lie in 1973), most likely a duration.
 _EARLIEST_MS: Final = 100_000_000_000
+# One above this (the year 5138) is none either, most likely in microseconds.
+_LATEST_MS: Final = 100_000_000_000_000
+# An id may become the answer's correlation id, and AMQP's short strings end here.
+_ID_LIMIT_BYTES: Final = 255
+# ccxt takes a table `params` and lists in it; what is nested deeper is nobody's argument, and may not fit the stack of
+# who encodes it next.
+_DEPTH_LIMIT: Final = 8
 
 
 def envelope(properties: Basic.Properties, body: bytes, now_ms: int) -> Attempt:
     """What can be said of a request from its properties alone: where its answer goes, and in which encoding."""
     content_type = properties.content_type or ""
     return Attempt(
-        request=Request(method="unread", id=properties.message_id or "", deadline_ms=now_ms),
+        request=Request(method="", id=properties.message_id or "", deadline_ms=now_ms),
         lane="",
         number=0,
         received_ms=now_ms,
@@ -47,6 +54,8 @@ def read(envelope: Attempt, body: bytes, timeout_s: float) -> Attempt:
     request = _decode(envelope.content_type, body)
     now_ms = envelope.received_ms
     deadline_ms = now_ms + int(timeout_s * 1000) if request.deadline_ms is None else request.deadline_ms
+    if len(request.id.encode()) > _ID_LIMIT_BYTES:
+        raise InvalidMessage(ErrorCode.INVALID_REQUEST, f"id may have at most {_ID_LIMIT_BYTES} bytes in UTF-8")
     request = replace(request, id=request.id or envelope.request.id or uuid.uuid4().hex, deadline_ms=deadline_ms)
     return replace(envelope, request=request)
 
@@ -55,7 +64,7 @@ def check(attempt: Attempt) -> None:
     """Refuses what no lane should be asked.
 
     Raises:
-        InvalidMessage: the method is not a read, or the deadline has passed.
+        InvalidMessage: the method is not a read, the deadline has passed, or a value can't be passed on.
     """
     if refusal := methods.refusal(attempt.request.method):
         raise InvalidMessage(ErrorCode.METHOD_NOT_ALLOWED, refusal)
@@ -69,6 +78,26 @@ def check(attempt: Attempt) -> None:
         raise InvalidMessage(
             ErrorCode.DEADLINE_EXCEEDED, f"deadline_ms passed {now_ms - deadline_ms} ms before the request came"
         )
+    if deadline_ms > _LATEST_MS:
+        raise InvalidMessage(
+            ErrorCode.INVALID_REQUEST, f"deadline_ms {deadline_ms} is no Unix time in milliseconds, but finer"
+        )
+    for name, value in attempt.request.args.items():
+        _check_value(name, value, _DEPTH_LIMIT)
+
+
+def _check_value(name: str, value: Any, levels: int) -> None:
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        raise InvalidMessage(ErrorCode.INVALID_ARGUMENTS, f"{name} holds a number beyond 64 bits")
+    if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):  # pyright: ignore[reportUnknownVariableType]
+            raise InvalidMessage(ErrorCode.INVALID_ARGUMENTS, f"{name} has keys that are no text")
+        value = list(value.values())  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    if isinstance(value, list):
+        if not levels:
+            raise InvalidMessage(ErrorCode.INVALID_ARGUMENTS, f"{name} is nested deeper than {_DEPTH_LIMIT} levels")
+        for item in value:  # pyright: ignore[reportUnknownVariableType]
+            _check_value(name, item, levels - 1)
 
 
 def _decode(content_type: str, body: bytes) -> Request:

@@ -63,11 +63,7 @@ class Dispatcher:
 
     async def _on_report(self, delivery: Delivery) -> None:
         try:
-            try:
             report = decode_report(delivery.body)
-        except DecodeError as error:
-            await self._bury(ErrorCode.UNREADABLE, f"not a report: {error}", delivery)
-            return
         except DecodeError as error:
             # Nothing is lost: the next report of a worker that speaks our version says the same.
             log.warning("report_unreadable", extra={"error": str(error)})
