@@ -127,7 +127,8 @@ async def run(console: Console, folder: Path, options: argparse.Namespace) -> li
     """
     async with contextlib.AsyncExitStack() as stack:
         try:
-            rabbitmq, redis, simulator = RabbitMQ(folder / "rabbitmq"), Redis(folder / "redis"), Simulator(options.seed)
+            rabbitmq, redis = RabbitMQ(folder / "rabbitmq"), Redis(folder / "redis")
+            simulator = Simulator(options.seed, log=folder / "simulator.log")
             # Entered one by one below: what was started is stopped in any case, in the opposite order.
             console.print("starting RabbitMQ, Redis and a simulator of five exchanges")
             for part in (simulator, redis, rabbitmq):
@@ -135,7 +136,6 @@ async def run(console: Console, folder: Path, options: argparse.Namespace) -> li
             async with asyncio.TaskGroup() as boot:
                 for part in (simulator, redis, rabbitmq):
                     boot.create_task(part.start())
-            stack.callback(lambda: (folder / "simulator.log").write_text(simulator.log()))
             console.print(f"starting a dispatcher and {options.workers} workers on it")
             fleet = Fleet(
                 folder,

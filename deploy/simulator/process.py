@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import os
+import re
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import aiohttp
 import msgspec
 
+from deploy.processes import Process
+
 _ROOT = Path(__file__).resolve().parents[2]
+_READY = re.compile(r"^\{\"control\".*\}$", re.MULTILINE)
 
 
 class SimulatorError(RuntimeError):
@@ -33,6 +37,7 @@ class Simulator:
         exchanges: which to serve; None for all.
         arguments: further command-line words.
         start_timeout_s: how long the start may take.
+        log: the file its log goes to; None for a temporary one that `stop` removes.
     """
 
     def __init__(
@@ -42,13 +47,15 @@ class Simulator:
         exchanges: Sequence[str] | None = None,
         arguments: Sequence[str] = (),
         start_timeout_s: float = 20,
+        log: Path | None = None,
     ) -> None:
         self._words = ["--seed", str(seed), *arguments]
         if exchanges is not None:
             self._words += ["--exchanges", ",".join(exchanges)]
         self._start_timeout_s = start_timeout_s
-        self._process: asyncio.subprocess.Process | None = None
-        self._log: IO[bytes] | None = None
+        self._log = log
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._process: Process | None = None
         self.control = ""
         """The control port's URL."""
         self.urls: dict[str, str] = {}
@@ -57,7 +64,7 @@ class Simulator:
     @property
     def pid(self) -> int | None:
         """The child's process id while it runs."""
-        return None if self._process is None else self._process.pid
+        return self._process.pid if self._process is not None and self._process.running else None
 
     async def start(self) -> Self:
         """Start it and wait until it serves.
@@ -65,38 +72,38 @@ class Simulator:
         Raises:
             SimulatorError: it did not come up in time; its log is in the message, and nothing is left running.
         """
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - the child writes to it until stop()
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "deploy.simulator", *self._words,
-            cwd=_ROOT, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=self._log,
-        )  # fmt: skip
-        assert self._process.stdout is not None
+        if self._log is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="ccxt-fleet-simulator-")
+        log = self._log or Path(self._temporary.name if self._temporary else "") / "simulator.log"
+        argv = [sys.executable, "-m", "deploy.simulator", *self._words]
+        self._process = Process(argv, log=log, env=os.environ, cwd=_ROOT)
         try:
-            line = await asyncio.wait_for(self._process.stdout.readline(), self._start_timeout_s)
-            where = msgspec.json.decode(line, type=_Where)
+            self._process.start()
+            async with asyncio.timeout(self._start_timeout_s):
+                while (ready := _READY.search(self.log())) is None and self._process.running:
+                    await asyncio.sleep(0.02)
         except BaseException as error:
-            log = self.log()
+            text = self.log()
             await self.stop()
-            if isinstance(error, (TimeoutError, msgspec.DecodeError)):
-                raise SimulatorError(f"the simulator did not start; its log:\n{log}") from error
+            if isinstance(error, TimeoutError):
+                raise SimulatorError(f"the simulator did not start in time; its log:\n{text}") from error
             raise
+        if ready is None:
+            text = self.log()
+            await self.stop()
+            raise SimulatorError(f"the simulator ended before it served; its log:\n{text}")
+        where = msgspec.json.decode(ready[0], type=_Where)
         self.control, self.urls = where.control, where.exchanges
         return self
 
     async def stop(self) -> None:
         """End it, by force where it does not end by itself within five seconds."""
-        process, self._process = self._process, None
-        if process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                process.terminate()
-            try:
-                await asyncio.wait_for(process.wait(), 5)
-            except TimeoutError:
-                process.kill()
-                await process.wait()
-        if self._log is not None:
-            self._log.close()
-            self._log = None
+        if self._process is not None:
+            await self._process.stop(grace_s=5)
+            self._process = None
+        if self._temporary is not None:
+            self._temporary.cleanup()
+            self._temporary = None
 
     async def __aenter__(self) -> Self:
         return await self.start()
@@ -106,10 +113,9 @@ class Simulator:
 
     def log(self) -> str:
         """What it has written to its log so far."""
-        if self._log is None:
+        if self._process is None or not self._process.log.exists():
             return ""
-        self._log.seek(0)
-        return self._log.read().decode(errors="replace")
+        return self._process.log.read_text(encoding="utf-8", errors="replace")
 
     async def ask(self, method: str, path: str, body: dict[str, object] | None = None) -> Any:
         """Send a request to the control port.

@@ -273,4 +273,4 @@ async def test_a_signal_ends_it_with_status_0_even_while_requests_hang() -> None
         await simulator.stop()
         with pytest.raises(aiohttp.ClientConnectionError):
             await asked
-    assert process.returncode == 0
+    assert process.exit_code == 0
