@@ -11,7 +11,7 @@ import itertools
 import os
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -57,7 +57,7 @@ class Client:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def on(cls, url: str) -> AsyncIterator[Self]:
+    async def on(cls, url: str) -> AsyncGenerator[Self]:
         """Connects; leaves at the end."""
         async with await aio_pika.connect(url) as connection:
             lower = await (await connection.channel()).get_underlay_channel()
@@ -172,7 +172,7 @@ async def _round(ask: Ask, pids: Mapping[str, int], seconds: float) -> dict[str,
 
 
 @contextlib.asynccontextmanager
-async def _direct(urls: Mapping[str, str]) -> AsyncIterator[Ask]:
+async def _direct(urls: Mapping[str, str]) -> AsyncGenerator[Ask]:
     """Calls ccxt in this process: its own limiter off, the workers' connection settings."""
     # As `workers.exchanges.Egress` sets up its own.
     connector = aiohttp.TCPConnector(limit=0, limit_per_host=0, ttl_dns_cache=300, keepalive_timeout=60)

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ from deploy.local import ROOT, Fleet
 from deploy.processes import Process, ProcessError
 from deploy.servers import RabbitMQ
 from schemas import topology
+from schemas.broker import declare
 from schemas.messages import JSON, MSGPACK, LaneReport, Report, Request, encode
 
 from .measure import Cpu, Row, medians, show
@@ -75,16 +76,17 @@ def _show(dispatcher: list[dict[str, float]], relay: list[dict[str, float]], rou
 
 
 @contextlib.asynccontextmanager
-async def _ways(rabbitmq: RabbitMQ, folder: Path) -> AsyncIterator[tuple[dict[str, Way], aiormq.Channel]]:
+async def _ways(rabbitmq: RabbitMQ, folder: Path) -> AsyncGenerator[tuple[dict[str, Way], aiormq.Channel]]:
     """A dispatcher with five healthy lanes, a relay with the same queues, and a channel to watch both with."""
     # Long enough that a frozen dispatcher takes its lanes for healthy when it goes on.
-    config = {"lanes": {lane: {} for lane in LANES}, "dispatcher": {"silent_after_s": 60.0}}
+    config: dict[str, Any] = {"lanes": {lane: {} for lane in LANES}, "dispatcher": {"silent_after_s": 60.0}}
     fleet = Fleet(folder, config, broker_url=rabbitmq.url, redis_url="", dispatchers=1, workers=0)
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(fleet)
         connection = await stack.enter_async_context(await aio_pika.connect(rabbitmq.url))
         channel = await (await connection.channel(on_return_raises=True)).get_underlay_channel()
         assert isinstance(channel, aiormq.Channel)
+        await declare(channel, list(LANES), timeout_s=10)  # the dispatcher may not have come to it yet
         heart = asyncio.create_task(_heartbeat(channel))
         stack.callback(heart.cancel)
         await fleet.ready(LANES)
@@ -103,11 +105,11 @@ async def _start_relay(channel: aiormq.Channel, url: str, folder: Path) -> Proce
     source = next(queue for queue in topology.QUEUES if queue.name == topology.REQUESTS)
     await channel.exchange_declare(_RELAY, exchange_type="fanout", durable=True)
     await channel.exchange_declare(f"{_RELAY}.work", exchange_type="direct", durable=True)
-    await channel.queue_declare(_RELAY, durable=True, arguments=dict(source.arguments))
+    await channel.queue_declare(_RELAY, durable=True, arguments={**source.arguments})
     await channel.queue_bind(_RELAY, _RELAY)
     bulk = {queue.name: queue for queue in topology.lane_queues(LANES)}
     for lane in LANES:
-        arguments = dict(bulk[topology.work_name(lane, bulk=True)].arguments)
+        arguments: dict[str, Any] = dict(bulk[topology.work_name(lane, bulk=True)].arguments)
         await channel.queue_declare(f"{_RELAY}.{lane}", durable=True, arguments=arguments)
         await channel.queue_bind(f"{_RELAY}.{lane}", f"{_RELAY}.work", lane)
     argv = [sys.executable, "-m", "tests.bench.relay", url, _RELAY, f"{_RELAY}.work", *LANES]
