@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 
 import aio_pika
+from aio_pika.abc import AbstractChannel
 
 from deploy.local import Fleet
 from deploy.simulator.process import Simulator
-from tests.integration.fleet import Stand, wait_until
+from tests.integration.fleet import Stand
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -58,6 +59,13 @@ async def test_messages(stand: Stand, shared_fleet: tuple[Simulator, Fleet, str]
     assert re.fullmatch(r"kraken\.fetch_time\.ok \d{13}\n", await run(results, shared_fleet[2], cwd=tmp_path))
 
 
+async def both_lie_in(channel: AbstractChannel) -> None:
+    """Waits until two letters are in `fleet.dead`, none of them with a consumer."""
+    async with asyncio.timeout(30):
+        while (await channel.declare_queue("fleet.dead", passive=True)).declaration_result.message_count != 2:
+            await asyncio.sleep(0.1)
+
+
 async def test_operations(shared_fleet: tuple[Simulator, Fleet, str]) -> None:
     url = shared_fleet[2]
     (program,) = programs("docs/operations.md")
@@ -68,13 +76,10 @@ async def test_operations(shared_fleet: tuple[Simulator, Fleet, str]) -> None:
         await channel.default_exchange.publish(aio_pika.Message(b"by hand"), routing_key="fleet.dead")
         await (await channel.get_exchange("fleet.requests")).publish(aio_pika.Message(b"hello"), routing_key="")
 
-        async def both_lie_there() -> bool:
-            return (await channel.declare_queue("fleet.dead", passive=True)).declaration_result.message_count == 2
-
-        await wait_until(both_lie_there, "both letters are in fleet.dead", every_s=0.1)
+        await both_lie_in(channel)
         printed = await run(program, url, cwd=ROOT)
         assert "by RabbitMQ: None b'by hand'" in printed
         assert "by us: unreadable fleet.requests not a request" in printed
         assert "b'hello'" in printed
-        await wait_until(both_lie_there, "they still lie there", every_s=0.1)
+        await both_lie_in(channel)
         await dead.purge()
