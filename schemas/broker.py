@@ -38,12 +38,13 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from . import topology
+from . import properties, topology
 from .config import BrokerConfig
 from .errors import BrokerLost, ConfigError, FleetError, Refused, TopologyError, Unroutable
 from .messages import MSGPACK
 
 log = logging.getLogger(__name__)
+properties.read_leniently()
 
 # Direct reply-to: RabbitMQ delivers such a message and returns it as unroutable as well, so it can't be `mandatory`.
 DIRECT_REPLY_TO: Final = "amq.rabbitmq.reply-to"
@@ -137,14 +138,10 @@ class Subscription:
             await delivery.requeue()
         except FleetError as error:
             log.warning("message_goes_back", extra={"queue": delivery.queue, "error": repr(error)})
-            await self._give_back(delivery)
+            await delivery.requeue()
         except Exception:
             # A bug of ours. The message goes back, and after its delivery limit to fleet.dead: nothing is lost.
             log.exception("handler_failed", extra={"queue": delivery.queue})
-            await self._give_back(delivery)
-
-    async def _give_back(self, delivery: Delivery) -> None:
-        if self.queue is not None:  # to settle what needs no acknowledgement would cost the connection
             await delivery.requeue()
 
     async def stop_taking(self, timeout_s: float) -> None:

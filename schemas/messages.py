@@ -92,7 +92,7 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
 
     method: Name
     args: dict[str, Any] = {}
-    id: Annotated[str, Meta(max_length=128)] = ""
+    id: Annotated[str, Meta(max_length=255)] = ""
     exchanges: Annotated[list[Name], Meta(max_length=128)] = []
     strategy: Strategy | None = None
     deadline_ms: int | None = None
