@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 import redis.asyncio as redis_client
 
-from deploy.local import Fleet, simulated
+from deploy.local import Fleet, Service, simulated
 from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.process import Simulator
 from tests.integration.fleet import QUICK, Client, Stand
@@ -85,9 +85,16 @@ async def redis_url(redis_server: Redis) -> str:
     return redis_server.url
 
 
+def services(fleet: Fleet) -> list[Service]:
+    return [*fleet.dispatchers, *fleet.workers]
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def shared_fleet(
-    rabbitmq: RabbitMQ, vhost_numbers: Iterator[int], tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+    rabbitmq: RabbitMQ,
+    vhost_numbers: Iterator[int],
+    tmp_path_factory: pytest.TempPathFactory,
+    pytestconfig: pytest.Config,
 ) -> AsyncIterator[tuple[Simulator, Fleet, str]]:
     """Yield a dispatcher and two workers on a simulator, with a Redis of their own, and their broker's URL."""
     folder = tmp_path_factory.mktemp("fleet")
@@ -99,6 +106,8 @@ async def shared_fleet(
         config = {**simulated(simulator.urls), **QUICK}
         fleet = await stack.enter_async_context(Fleet(folder, config, broker_url=url, redis_url=redis.url))
         yield simulator, fleet, url
+        await fleet.stop()
+        assert {service.name: service.exit_code for service in services(fleet) if service.exit_code} == {}
 
 
 @pytest.fixture
@@ -110,8 +119,8 @@ async def stand(rabbitmq: RabbitMQ, shared_fleet: tuple[Simulator, Fleet, str]) 
     async with Client.on(url) as client:
         stand = Stand(simulator, fleet, client)
         await stand.heal()
-        pids = [service.pid for service in (*fleet.dispatchers, *fleet.workers)]
+        pids = [service.pid for service in services(fleet)]
         violations = await stand.violations()
         yield stand
-        assert [service.pid for service in (*fleet.dispatchers, *fleet.workers) if service.running] == pids
+        assert [service.pid for service in services(fleet) if service.running] == pids
         assert await stand.violations() == violations

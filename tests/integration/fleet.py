@@ -162,23 +162,24 @@ class Stand(Struct, frozen=True):
         """A metric's sum over services, by name and label values."""
         return sum([(await service.metrics()).get(name, 0.0) for service in services])
 
-    async def healthy(self, lane: str) -> bool:
-        """Whether every dispatcher sees the lane healthy."""
-        running = [dispatcher for dispatcher in self.fleet.dispatchers if dispatcher.running]
-        return await self.metric(running, "fleet_lane_healthy", lane) == len(running)
+    async def healthy(self, *lanes: str) -> bool:
+        """Whether every dispatcher sees the lanes healthy."""
+        seen = [await dispatcher.metrics() for dispatcher in self.fleet.dispatchers if dispatcher.running]
+        return all(each.get(("fleet_lane_healthy", lane)) for each in seen for lane in lanes)
 
     async def heal(self) -> None:
         """Ends all faults and waits until every lane is healthy; an offline one comes back with its next request."""
         for exchange in self.simulator.urls:
             await self.simulator.clear(exchange)
 
-        async def come_back(lane: str) -> bool:
-            if not await self.healthy(lane):
-                await self.client.ask("fetch_time", exchanges=[lane])
-            return await self.healthy(lane)
+        async def come_back() -> bool:
+            for lane in self.fleet.lanes:
+                if not await self.healthy(lane):
+                    await self.client.ask("fetch_time", exchanges=[lane])
+            return await self.healthy(*self.fleet.lanes)
 
-        for lane in self.fleet.lanes:
-            await wait_until(lambda lane=lane: come_back(lane), f"{lane} is healthy", every_s=0.1)  # type: ignore[misc]
+        if not await self.healthy(*self.fleet.lanes):
+            await wait_until(come_back, "all lanes are healthy", every_s=0.1)
 
     async def violations(self) -> int:
         """How often a limit was broken."""

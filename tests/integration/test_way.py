@@ -4,13 +4,12 @@ import asyncio
 import time
 from typing import Any
 
-import aio_pika
 import msgspec
 import pytest
 from aio_pika.abc import AbstractIncomingMessage
 
-from schemas.messages import DeadLetter, ErrorCode, Outcome, Result
-from tests.integration.fleet import Client, Stand, wait_until
+from schemas.messages import ErrorCode, Outcome, Result
+from tests.integration.fleet import Stand, wait_until
 
 TICKER: dict[str, Any] = {"method": "fetch_ticker", "args": {"symbol": "BTC/USDT"}}
 BTC = {"symbol": "BTC/USDT"}
