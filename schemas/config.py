@@ -149,7 +149,7 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Config:
     try:
         config = msgspec.convert(raw, Config)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{path}: {_explain(error)}") from error
+        raise ConfigError(f"{path}: {_name_lane(raw) or _explain(error)}") from error
     lanes = {name: _complete(path, name, lane) for name, lane in config.lanes.items()}
     broker, redis = config.broker, config.redis
     if url := environment.get("FLEET_BROKER_URL"):
@@ -165,6 +165,18 @@ def _complete(path: Path, name: str, lane: LaneConfig) -> LaneConfig:
     if lane.local_addr is not None and lane.proxy is not None:
         raise ConfigError(f"{path}: lanes.{name}: expected local_addr or proxy, not both")
     return msgspec.structs.replace(lane, exchange=lane.exchange or name.partition(".")[0])
+
+
+def _name_lane(raw: dict[str, Any]) -> str | None:
+    """The first wrong lane by its name: msgspec's path says no more than ``lanes[...]``."""
+    lanes: Any = raw.get("lanes")
+    for name, lane in lanes.items() if isinstance(lanes, dict) else ():
+        try:
+            msgspec.convert(lane, LaneConfig)
+        except msgspec.ValidationError as error:
+            where, separator, what = _explain(error).rpartition(": ")
+            return f"lanes.{name}.{where}{separator}{what}" if separator else f"lanes.{name}: {what}"
+    return None
 
 
 def _explain(error: msgspec.ValidationError) -> str:

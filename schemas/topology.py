@@ -25,6 +25,8 @@ DELAYS_MS: Final = (250, 1_000, 4_000, 15_000, 60_000)
 # A message that comes back more often than this (a consumer died each time) is put aside in `fleet.dead`. It counts
 # broker restarts and lost connections too, so it must be well above what a bad night brings.
 DELIVERY_LIMIT: Final = 10
+# Where only people and other programs consume: RabbitMQ 4 drops what was given back 20 times unless told otherwise.
+NO_DELIVERY_LIMIT: Final = 1_000_000_000
 
 REQUESTS_LIMIT: Final = 100_000
 WORK_LIMIT: Final = 50_000
@@ -84,11 +86,13 @@ QUEUES: Final = (
     Queue(RETURNED, _quorum(delivery_limit=DELIVERY_LIMIT, **_to(DEAD))),
     Queue(
         RESULTS,
-        _quorum(max_length=RESULTS_LIMIT, message_ttl=RESULTS_TTL_MS, overflow="drop-head"),
+        _quorum(
+            delivery_limit=NO_DELIVERY_LIMIT, max_length=RESULTS_LIMIT, message_ttl=RESULTS_TTL_MS, overflow="drop-head"
+        ),
         exchange=RESULTS,
         routing_key="#",
     ),
-    Queue(DEAD, _quorum(max_length=DEAD_LIMIT, overflow="drop-head")),
+    Queue(DEAD, _quorum(delivery_limit=NO_DELIVERY_LIMIT, max_length=DEAD_LIMIT, overflow="drop-head")),
 )
 
 

@@ -53,8 +53,9 @@ class Worker:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serves until `stop` is set, then finishes or hands back what it holds, and leaves."""
-        lanes = self._make_lanes()
+        lanes: list[LaneExchange] = []
         try:
+            self._make_lanes(lanes)
             await self._broker.start()
             await self._work(lanes, stop)
         finally:
@@ -78,15 +79,13 @@ class Worker:
         await self._broker.drain(self._config.grace_s)
         await self._publish_report(leaving=True)
 
-    def _make_lanes(self) -> list[LaneExchange]:
+    def _make_lanes(self, lanes: list[LaneExchange]) -> None:
         ssl_context = tls()
-        lanes: list[LaneExchange] = []
         for name, lane in self._lanes_config.items():
             if lane.egress not in self._egresses:
                 self._egresses[lane.egress] = Egress(ssl_context, lane.local_addr, lane.proxy)
             self._budgets[name] = budget.Budget(self._redis, f"{lane.exchange}:{lane.egress}")
             lanes.append(self._make_lane(name, lane))
-        return lanes
 
     def _make_lane(self, name: str, lane: LaneConfig) -> LaneExchange:
         return LaneExchange(
@@ -176,19 +175,26 @@ class Worker:
     async def _publish_report(self, *, leaving: bool) -> None:
         used: dict[str, dict[str, float]] = {}
         paused_until_ms: dict[str, int] = {}
-        for name in list(self._lanes):  # a lane may open meanwhile
-            try:
-                used[name] = await self._budgets[name].usage()
-                paused_s = await self._budgets[name].paused()
-            except (redis.exceptions.RedisError, OSError) as error:
-                log.warning("budget_unknown", extra={"lane": name, "error": repr(error)})
+        names = list(self._lanes)  # a lane may open meanwhile
+        for name, seen in zip(names, await asyncio.gather(*map(self._look, names)), strict=True):
+            if seen is None:
                 continue
+            used[name], paused_s = seen
             for bucket, part in used[name].items():
                 metrics.USED.labels(name, bucket).set(part)
             if paused_s > 0:
                 paused_until_ms[name] = answers.now_ms() + int(paused_s * 1000)
         report = Report(self.name, answers.now_ms(), self._reports.make(used, paused_until_ms), leaving=leaving)
         await self._broker.publish(encode(report), "", exchange=topology.REPORTS, persistent=False, mandatory=False)
+
+    async def _look(self, name: str) -> tuple[dict[str, float], float] | None:
+        """A lane's used budget and the rest of its pause; None where Redis is too slow: the heartbeat must go out."""
+        try:
+            async with asyncio.timeout(self._config.report_every_s):
+                return await self._budgets[name].usage(), await self._budgets[name].paused()
+        except (redis.exceptions.RedisError, OSError) as error:
+            log.warning("budget_unknown", extra={"lane": name, "error": repr(error)})
+            return None
 
 
 def _answer(attempt: Attempt, lane: LaneExchange, ended: executor.Ended) -> tuple[Try, Result | None, bytes | None]:
