@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 import redis.asyncio as redis_client
 
-from deploy.local import Fleet, Service, simulated
+from deploy.local import Fleet, simulated
 from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.process import Simulator
 from tests.integration.fleet import QUICK, Client, Stand
@@ -85,18 +85,14 @@ async def redis_url(redis_server: Redis) -> str:
     return redis_server.url
 
 
-def services(fleet: Fleet) -> list[Service]:
-    return [*fleet.dispatchers, *fleet.workers]
-
-
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def shared_fleet(
     rabbitmq: RabbitMQ,
     vhost_numbers: Iterator[int],
     tmp_path_factory: pytest.TempPathFactory,
     pytestconfig: pytest.Config,
-) -> AsyncIterator[tuple[Simulator, Fleet, str]]:
-    """Yield a dispatcher and two workers on a simulator, with a Redis of their own, and their broker's URL."""
+) -> AsyncIterator[tuple[str, Redis, Simulator, Fleet]]:
+    """Yield a dispatcher and two workers on a simulator, with a Redis of their own, and their broker's URL first."""
     folder = tmp_path_factory.mktemp("fleet")
     pytestconfig.stash[LOGS].append(folder)
     url = await new_vhost(rabbitmq, vhost_numbers)
@@ -105,22 +101,20 @@ async def shared_fleet(
         simulator = await stack.enter_async_context(Simulator())
         config = {**simulated(simulator.urls), **QUICK}
         fleet = await stack.enter_async_context(Fleet(folder, config, broker_url=url, redis_url=redis.url))
-        yield simulator, fleet, url
+        yield url, redis, simulator, fleet
         await fleet.stop()
-        assert {service.name: service.exit_code for service in services(fleet) if service.exit_code} == {}
+        assert [service.exit_code for service in (*fleet.dispatchers, *fleet.workers)] == [0, 0, 0]
 
 
 @pytest.fixture
-async def stand(rabbitmq: RabbitMQ, shared_fleet: tuple[Simulator, Fleet, str]) -> AsyncIterator[Stand]:
-    """Yield the session's fleet, healthy, with a client of the test's own; what no test may do to it is checked."""
-    simulator, fleet, url = shared_fleet
+async def stand(rabbitmq: RabbitMQ, shared_fleet: tuple[str, Redis, Simulator, Fleet]) -> AsyncIterator[Stand]:
+    """Yield the session's fleet, healthy, with a client of the test's own. Whatever a test does, no limit is broken."""
+    url, redis, simulator, fleet = shared_fleet
     rabbitmq.thaw()
     await rabbitmq.start()
     async with Client.on(url) as client:
-        stand = Stand(simulator, fleet, client)
+        stand = Stand(rabbitmq, url, redis, simulator, fleet, client)
         await stand.heal()
-        pids = [service.pid for service in services(fleet)]
         violations = await stand.violations()
         yield stand
-        assert [service.pid for service in services(fleet) if service.running] == pids
         assert await stand.violations() == violations

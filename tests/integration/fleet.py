@@ -1,24 +1,23 @@
 """What tests of the whole fleet share: a fleet on a simulator, and a client that sees all that comes out of it."""
 
 import asyncio
+import inspect
 import itertools
 import time
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
-from typing import Any, Self, TypeVar
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Self
 
 import aio_pika
 import msgspec
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
 from msgspec import Struct
 
-from deploy.local import Fleet, Service, simulated
+from deploy.local import Fleet, Service
+from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.process import Simulator
 from schemas.messages import DeadLetter, Result
-
-T = TypeVar("T")
 
 # Short enough that a test can wait for a lane to go offline and come back.
 QUICK: Mapping[str, Mapping[str, object]] = {
@@ -29,19 +28,20 @@ QUICK: Mapping[str, Mapping[str, object]] = {
 
 
 async def wait_until(
-    condition: Callable[[], T | Awaitable[T]], what: str, *, timeout_s: float = 30, every_s: float = 0.02
-) -> T:
-    """Returns what the condition gives once that is true.
+    condition: Callable[[], object], what: str, *, timeout_s: float = 30, every_s: float = 0.02
+) -> None:
+    """Returns when the condition, plain or a coroutine, gives something true.
 
     Raises:
-        AssertionError: it was not true within the time; names `what` and the last value.
+        AssertionError: it did not within the time; names `what` and the last value.
     """
     give_up_s = time.monotonic() + timeout_s
     while True:
-        found = condition()
-        value: Any = await found if isinstance(found, Awaitable) else found  # pyright: ignore[reportUnknownVariableType]
+        value = condition()
+        if inspect.isawaitable(value):
+            value = await value
         if value:
-            return value
+            return
         if time.monotonic() > give_up_s:
             raise AssertionError(f"after {timeout_s:.0f} s still not: {what} (last: {value!r})")
         await asyncio.sleep(every_s)
@@ -108,7 +108,7 @@ class Client:
         await (exchange or self.channel.default_exchange).publish(message, queue)
 
     async def send(self, request: Mapping[str, object] | bytes, **properties: Any) -> str:
-        """Publishes a request, answered to this client unless `properties` say otherwise; returns its correlation id."""
+        """Publishes a request, answered to this client unless `properties` say otherwise; gives its correlation id."""
         correlation_id = properties.setdefault("correlation_id", self.new_id())
         properties.setdefault("content_type", "application/json")
         properties.setdefault("reply_to", self.reply_to)
@@ -117,11 +117,10 @@ class Client:
 
     async def answer(self, correlation_id: str, *, timeout_s: float = 30) -> Answer:
         """The first answer with this correlation id."""
-        found = await wait_until(
+        await wait_until(
             lambda: self.answers.get(correlation_id), f"an answer to {correlation_id}", timeout_s=timeout_s
         )
-        assert found
-        return found[0]
+        return self.answers[correlation_id][0]
 
     async def ask(self, method: str, args: Mapping[str, object] | None = None, **fields: object) -> Answer:
         """Sends a request and waits for its answer; `fields` are the request's other fields."""
@@ -130,12 +129,11 @@ class Client:
     async def buried(self, body: bytes) -> DeadLetter:
         """The dead letter that holds this body."""
 
-        def find() -> DeadLetter | None:
-            return next((dead for dead in self.dead if isinstance(dead, DeadLetter) and dead.body == body), None)
+        def found() -> list[DeadLetter]:
+            return [dead for dead in self.dead if isinstance(dead, DeadLetter) and dead.body == body]
 
-        found = await wait_until(find, f"a dead letter with {body[:80]!r}")
-        assert found is not None
-        return found
+        await wait_until(found, f"a dead letter with {body[:80]!r}")
+        return found()[0]
 
     async def _take(self, message: AbstractIncomingMessage) -> None:
         kind = message.content_type or ""
@@ -152,11 +150,19 @@ class Client:
 
 
 class Stand(Struct, frozen=True):
-    """A fleet at work on a simulator, and a client of it."""
+    """A fleet at work on a simulator, with its servers, and a client of it."""
 
+    rabbitmq: RabbitMQ
+    url: str
+    redis: Redis
     simulator: Simulator
     fleet: Fleet
     client: Client
+
+    @property
+    def services(self) -> list[Service]:
+        """Dispatchers and workers."""
+        return [*self.fleet.dispatchers, *self.fleet.workers]
 
     async def metric(self, services: Sequence[Service], *name: str) -> float:
         """A metric's sum over services, by name and label values."""
@@ -164,50 +170,32 @@ class Stand(Struct, frozen=True):
 
     async def healthy(self, *lanes: str) -> bool:
         """Whether every dispatcher sees the lanes healthy."""
-        seen = [await dispatcher.metrics() for dispatcher in self.fleet.dispatchers if dispatcher.running]
+        seen = [await dispatcher.metrics() for dispatcher in self.fleet.dispatchers]
         return all(each.get(("fleet_lane_healthy", lane)) for each in seen for lane in lanes)
 
+    async def open(self) -> bool:
+        """Whether every worker has opened all lanes."""
+        seen = [await worker.metrics() for worker in self.fleet.workers]
+        return all(each.get(("fleet_lane_open", lane)) for each in seen for lane in self.fleet.lanes)
+
     async def heal(self) -> None:
-        """Ends all faults and waits until every lane is healthy; an offline one comes back with its next request."""
+        """Ends all faults, starts what was killed, and waits until every lane is healthy."""
         for exchange in self.simulator.urls:
             await self.simulator.clear(exchange)
+        self.redis.thaw()
+        await self.redis.start()
+        for service in self.services:
+            service.start()
+        await wait_until(self.open, "all workers have opened all lanes", timeout_s=60, every_s=0.1)
 
         async def come_back() -> bool:
-            for lane in self.fleet.lanes:
+            for lane in self.fleet.lanes:  # a lane that failed comes back with its next request
                 if not await self.healthy(lane):
                     await self.client.ask("fetch_time", exchanges=[lane])
             return await self.healthy(*self.fleet.lanes)
 
-        if not await self.healthy(*self.fleet.lanes):
-            await wait_until(come_back, "all lanes are healthy", every_s=0.1)
+        await wait_until(come_back, "all lanes are healthy", timeout_s=60, every_s=0.1)
 
     async def violations(self) -> int:
         """How often a limit was broken."""
         return int((await self.simulator.counters())["violations"])
-
-
-@asynccontextmanager
-async def stand(
-    folder: Path,
-    broker_url: str,
-    redis_url: str,
-    *,
-    exchanges: Sequence[str] | None = None,
-    dispatchers: int = 1,
-    workers: int = 2,
-    config: Mapping[str, Mapping[str, object]] = QUICK,
-) -> AsyncGenerator[Stand, None]:
-    """Starts a simulator, a fleet on it and a client; `config` are the sections beside the lanes."""
-    async with AsyncExitStack() as stack:
-        simulator = await stack.enter_async_context(Simulator(exchanges=exchanges))
-        fleet = Fleet(
-            folder,
-            {**simulated(simulator.urls), **config},
-            broker_url=broker_url,
-            redis_url=redis_url,
-            dispatchers=dispatchers,
-            workers=workers,
-        )
-        await stack.enter_async_context(fleet)
-        client = await stack.enter_async_context(Client.on(broker_url))
-        yield Stand(simulator, fleet, client)

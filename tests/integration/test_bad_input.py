@@ -33,7 +33,7 @@ def with_args(method: str = "fetch_ticker", **args: object) -> bytes:
 class Raw(str):
     """A property with bytes that are no UTF-8, as clients in other languages may send."""
 
-    def encode(self, *_: str) -> bytes:  # type: ignore[override]
+    def encode(self, *_: str) -> bytes:
         return b"caf\xe9"
 
 
@@ -47,12 +47,13 @@ class Instant(datetime):
 @pytest.fixture(autouse=True)
 async def nobody_stumbles(stand: Stand) -> AsyncIterator[None]:
     """After every test: a good request is answered, no handler failed, and no connection was lost."""
-    services = (*stand.fleet.dispatchers, *stand.fleet.workers)
-    read = {service.name: len(service.log.read_bytes()) for service in services}
+    read = {service.name: len(service.log.read_bytes()) for service in stand.services}
+    pids = [service.pid for service in stand.services]
     yield
     answer = await stand.client.ask("fetch_ticker", {"symbol": "BTC/USDT"})
     assert answer.result.ok, answer
-    for service in services:
+    assert [service.pid for service in stand.services if service.running] == pids
+    for service in stand.services:
         said = service.log.read_bytes()[read[service.name] :].decode()
         assert "handler_failed" not in said
         assert "message_goes_back" not in said
@@ -123,7 +124,11 @@ REFUSED: dict[str, tuple[bytes, ErrorCode, str]] = {
     "unknown priority": (request(priority="urgent"), ErrorCode.INVALID_REQUEST, "$.priority"),
     "deadline is a text": (request(deadline_ms="soon"), ErrorCode.INVALID_REQUEST, "$.deadline_ms"),
     "deadline is a fraction": (request(deadline_ms=NOW_MS + 0.5), ErrorCode.INVALID_REQUEST, "$.deadline_ms"),
-    "deadline is huge": (request()[:-1] + b',"deadline_ms":1' + b"0" * 40 + b"}", ErrorCode.INVALID_REQUEST, "deadline_ms"),
+    "deadline is huge": (
+        request()[:-1] + b',"deadline_ms":1' + b"0" * 40 + b"}",
+        ErrorCode.INVALID_REQUEST,
+        "deadline_ms",
+    ),
     "deadline in nanoseconds": (request(deadline_ms=NOW_MS * 10**6), ErrorCode.INVALID_REQUEST, "deadline_ms"),
     "deadline past": (request(deadline_ms=NOW_MS - 1), ErrorCode.DEADLINE_EXCEEDED, "passed"),
     "deadline is a duration": (request(deadline_ms=5_000), ErrorCode.DEADLINE_EXCEEDED, "duration"),
@@ -140,26 +145,58 @@ REFUSED: dict[str, tuple[bytes, ErrorCode, str]] = {
     "ccxt's insides": (request(method="__class__"), ErrorCode.METHOD_NOT_ALLOWED, "__class__"),
     "a read nobody has": (request(method="fetch_everything"), ErrorCode.METHOD_NOT_ALLOWED, "fetch_everything"),
     "a method with a null byte": (request(method="fetch_ticker\0"), ErrorCode.METHOD_NOT_ALLOWED, "fetch_ticker"),
-    "an exchange lacks the method": (request(method="fetch_funding_rate", exchanges=["coinbase"]), ErrorCode.NOT_SUPPORTED, "coinbase"),
+    "an exchange lacks the method": (
+        request(method="fetch_funding_rate", exchanges=["coinbase"]),
+        ErrorCode.NOT_SUPPORTED,
+        "coinbase",
+    ),
     "unknown argument": (with_args(symbl="BTC/USDT"), ErrorCode.INVALID_ARGUMENTS, "symbl"),
     "missing argument": (with_args(), ErrorCode.INVALID_ARGUMENTS, "symbol"),
     "symbol is a number": (with_args(symbol=5), ErrorCode.INVALID_ARGUMENTS, "symbol"),
     "symbol is a list": (with_args(symbol=["BTC/USDT"]), ErrorCode.INVALID_ARGUMENTS, "symbol"),
     "symbol leads elsewhere": (with_args(symbol="../time"), ErrorCode.INVALID_ARGUMENTS, "symbol"),
     "symbols is a text": (with_args("fetch_tickers", symbols="BTC/USDT"), ErrorCode.INVALID_ARGUMENTS, "symbols"),
-    "since is a date": (with_args("fetch_ohlcv", symbol="BTC/USDT", since="2026-01-01"), ErrorCode.INVALID_ARGUMENTS, "since"),
-    "since is below zero": (with_args("fetch_ohlcv", symbol="BTC/USDT", since=-1), ErrorCode.INVALID_ARGUMENTS, "since"),
+    "since is a date": (
+        with_args("fetch_ohlcv", symbol="BTC/USDT", since="2026-01-01"),
+        ErrorCode.INVALID_ARGUMENTS,
+        "since",
+    ),
+    "since is below zero": (
+        with_args("fetch_ohlcv", symbol="BTC/USDT", since=-1),
+        ErrorCode.INVALID_ARGUMENTS,
+        "since",
+    ),
     "limit is zero": (with_args("fetch_ohlcv", symbol="BTC/USDT", limit=0), ErrorCode.INVALID_ARGUMENTS, "limit"),
     "limit is a text": (with_args("fetch_ohlcv", symbol="BTC/USDT", limit="5"), ErrorCode.INVALID_ARGUMENTS, "limit"),
-    "limit is huge": (b'{"method":"fetch_ohlcv","args":{"symbol":"BTC/USDT","limit":1' + b"0" * 40 + b"}}", ErrorCode.INVALID_ARGUMENTS, "limit"),
+    "limit is huge": (
+        b'{"method":"fetch_ohlcv","args":{"symbol":"BTC/USDT","limit":1' + b"0" * 40 + b"}}",
+        ErrorCode.INVALID_ARGUMENTS,
+        "limit",
+    ),
     "params is a text": (with_args(symbol="BTC/USDT", params="x"), ErrorCode.INVALID_ARGUMENTS, "params"),
-    "params that paginate": (with_args("fetch_ohlcv", symbol="BTC/USDT", params={"paginate": True}), ErrorCode.INVALID_ARGUMENTS, "paginate"),
-    "params with a table": (with_args(symbol="BTC/USDT", params={"a": {"b": 1}}), ErrorCode.INVALID_ARGUMENTS, "params.a"),
-    "a number beyond 64 bits": (b'{"method":"fetch_ticker","args":{"symbol":"BTC/USDT","params":{"a":[1' + b"0" * 40 + b"]}}}", ErrorCode.INVALID_ARGUMENTS, "64 bits"),
+    "params that paginate": (
+        with_args("fetch_ohlcv", symbol="BTC/USDT", params={"paginate": True}),
+        ErrorCode.INVALID_ARGUMENTS,
+        "paginate",
+    ),
+    "params with a table": (
+        with_args(symbol="BTC/USDT", params={"a": {"b": 1}}),
+        ErrorCode.INVALID_ARGUMENTS,
+        "params.a",
+    ),
+    "a number beyond 64 bits": (
+        b'{"method":"fetch_ticker","args":{"symbol":"BTC/USDT","params":{"a":[1' + b"0" * 40 + b"]}}}",
+        ErrorCode.INVALID_ARGUMENTS,
+        "64 bits",
+    ),
     "unknown symbol": (with_args(symbol="NO/SUCH"), ErrorCode.BAD_SYMBOL, "NO/SUCH"),
-    "unknown timeframe": (with_args("fetch_ohlcv", symbol="BTC/USDT", timeframe="7m"), ErrorCode.NOT_SUPPORTED, "timeframe"),
+    "unknown timeframe": (
+        with_args("fetch_ohlcv", symbol="BTC/USDT", timeframe="7m"),
+        ErrorCode.NOT_SUPPORTED,
+        "timeframe",
+    ),
     "too large": (request(id="x", args={"symbol": "x" * BODY_LIMIT_BYTES}), ErrorCode.TOO_LARGE, str(BODY_LIMIT_BYTES)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -324,9 +361,9 @@ async def test_a_flood_of_bad_requests_does_not_hold_up_good_ones(stand: Stand) 
         assert (await stand.client.answer(one)).code in (ErrorCode.UNREADABLE, ErrorCode.INVALID_REQUEST)
 
 
-async def test_a_client_that_leaves_before_its_answer_loses_nothing(stand: Stand, shared_fleet: Any) -> None:
+async def test_a_client_that_leaves_before_its_answer_loses_nothing(stand: Stand) -> None:
     await stand.simulator.fault("okx", latency_ms=500)
-    async with Client.on(shared_fleet[2]) as other:
+    async with Client.on(stand.url) as other:
         sent = await other.send(request(exchanges=["okx"]))
     answer = await stand.client.answer(sent)
     assert answer.result.ok, answer
