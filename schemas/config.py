@@ -169,8 +169,10 @@ def _complete(path: Path, name: str, lane: LaneConfig) -> LaneConfig:
 
 def _name_lane(raw: dict[str, Any]) -> str | None:
     """The first wrong lane by its name: msgspec's path says no more than ``lanes[...]``."""
-    lanes: Any = raw.get("lanes")
-    for name, lane in lanes.items() if isinstance(lanes, dict) else ():
+    if not isinstance(raw.get("lanes"), dict):
+        return None
+    lanes: dict[str, Any] = raw["lanes"]
+    for name, lane in lanes.items():
         try:
             msgspec.convert(lane, LaneConfig)
         except msgspec.ValidationError as error:

@@ -36,7 +36,7 @@ def _unmarshal(self: Any, data: bytes) -> None:
         rest = data[12 + offset :]
         for name in self.properties.__slots__:
             if flags & self.properties.flags[name] and rest:
-                kind = getattr(type(self.properties), "_" + name)
+                kind: str = getattr(self.properties, "_" + name)
                 try:
                     value = decode.by_type(rest, kind)[1]
                 except (ValueError, OverflowError, OSError, RecursionError):

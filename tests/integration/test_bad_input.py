@@ -33,7 +33,7 @@ def with_args(method: str = "fetch_ticker", **args: object) -> bytes:
 class Raw(str):
     """A property with bytes that are no UTF-8, as clients in other languages may send."""
 
-    def encode(self, *_: str) -> bytes:
+    def encode(self, encoding: str = "", errors: str = "") -> bytes:
         return b"caf\xe9"
 
 
