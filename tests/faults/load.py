@@ -1,0 +1,89 @@
+"""A producer that keeps a steady rate through every fault, and remembers each result it is given."""
+
+import asyncio
+import itertools
+import time
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, Self
+
+import msgspec
+
+from schemas import topology
+from schemas.broker import Broker, Delivery
+from schemas.config import BrokerConfig
+from schemas.messages import JSON, Result
+from tests.integration.fleet import wait_until
+
+PER_S: Final = 30
+DEADLINE_MS: Final = 120_000
+
+
+class Load:
+    """Publishes requests, and takes the results from the results' own queue: both outlive the broker's restart."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._numbers = itertools.count()
+        self.sent: list[str] = []
+        self.results: defaultdict[str, list[Result]] = defaultdict(list)
+
+    @classmethod
+    @asynccontextmanager
+    async def on(cls, url: str, lanes: Sequence[str]) -> AsyncGenerator[Self, None]:
+        """A producer at this broker."""
+        config = BrokerConfig(urls=(url,), heartbeat_s=5, timeout_s=3.0, patience_s=90.0)
+        load = cls(Broker(config, "load", list(lanes)))
+        try:
+            await load._broker.start()
+            await load._broker.subscribe(topology.RESULTS, load._take, prefetch=100)
+            yield load
+        finally:
+            await load._broker.close()
+
+    async def run(self, requests: int, **fields: Any) -> None:
+        """Publishes so many requests at a steady rate, each until the broker has it, and waits for all results."""
+        started_s = time.monotonic()
+        async with asyncio.TaskGroup() as group:
+            for number in range(requests):
+                await asyncio.sleep(max(0.0, started_s + number / PER_S - time.monotonic()))
+                group.create_task(self._publish(fields))
+        await wait_until(lambda: not self.unanswered, "every request is answered", timeout_s=120, every_s=0.1)
+
+    async def answered(self, count: int) -> None:
+        """Returns when so many requests have their result."""
+        await wait_until(lambda: len(self.results) >= count, f"{count} results", timeout_s=60)
+
+    @property
+    def unanswered(self) -> list[str]:
+        """What has no result yet."""
+        return [one for one in self.sent if one not in self.results]
+
+    @property
+    def errors(self) -> list[Result]:
+        """The results without data."""
+        return [result for results in self.results.values() for result in results if not result.ok]
+
+    @property
+    def duplicates(self) -> int:
+        """Results beyond the first of each request."""
+        return sum(len(results) - 1 for results in self.results.values())
+
+    async def _publish(self, fields: dict[str, Any]) -> None:
+        name = f"load-{next(self._numbers)}"
+        request = {
+            "id": name,
+            "method": "fetch_ticker",
+            "args": {"symbol": "BTC/USDT"},
+            "deadline_ms": int(time.time() * 1000) + DEADLINE_MS,
+            **fields,
+        }
+        await self._broker.publish(msgspec.json.encode(request), "", exchange=topology.REQUESTS, content_type=JSON)
+        self.sent.append(name)
+
+    async def _take(self, delivery: Delivery) -> None:
+        result = msgspec.json.decode(delivery.body, type=Result)
+        if result.id.startswith("load-"):
+            self.results[result.id].append(result)
+        await delivery.ack()

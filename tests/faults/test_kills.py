@@ -1,0 +1,129 @@
+"""What is killed, stopped or restarted under a steady load costs no request and breaks no limit."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.faults.load import Load
+from tests.integration.fleet import Stand, wait_until
+
+REQUESTS = 150
+# When the fault comes, with more still to be sent.
+BEFORE = 40
+
+
+@pytest.fixture
+async def load(stand: Stand) -> AsyncIterator[Load]:
+    """A producer of the test's own: results nobody took before are gone."""
+    results = await stand.client.channel.get_queue("fleet.results", ensure=False)
+    await results.purge()
+    # Attempts take a while, so that there are some in flight whenever something is killed.
+    for exchange in ("binance", "okx", "htx"):
+        await stand.simulator.fault(exchange, latency_ms=200)
+    async with Load.on(stand.url, stand.fleet.lanes) as load:
+        yield load
+
+
+async def test_a_killed_worker_loses_nothing(stand: Stand, load: Load) -> None:
+    running = asyncio.create_task(load.run(REQUESTS))
+    await load.answered(BEFORE)
+    worker = stand.fleet.workers[0]
+
+    async def holds_some() -> bool:
+        seen = await worker.metrics()
+        return sum(value for key, value in seen.items() if key[0] == "fleet_attempts_in_flight") > 2
+
+    await wait_until(holds_some, "attempts in flight")
+    worker.kill()
+    await running
+    assert not load.errors, load.errors[:3]
+
+
+async def test_a_killed_dispatcher_loses_nothing_until_it_is_started_again(stand: Stand, load: Load) -> None:
+    running = asyncio.create_task(load.run(REQUESTS))
+    await load.answered(BEFORE)
+    dispatcher = stand.fleet.dispatchers[0]
+    dispatcher.kill()
+    held = len(load.sent)
+    await wait_until(lambda: len(load.sent) > held + 20, "requests wait for a dispatcher")
+    dispatcher.start()
+    await running
+    assert not load.errors, load.errors[:3]
+
+
+async def test_another_dispatcher_goes_on_for_one_that_is_killed(stand: Stand, load: Load) -> None:
+    other = stand.fleet.add_dispatcher()
+    try:
+        await stand.fleet.ready(stand.fleet.lanes)
+        running = asyncio.create_task(load.run(REQUESTS))
+        await load.answered(BEFORE)
+        stand.fleet.dispatchers[0].kill()
+        await running
+        assert not load.errors, load.errors[:3]
+        stand.fleet.dispatchers[0].start()
+        await stand.fleet.ready(stand.fleet.lanes)
+    finally:
+        stand.fleet.dispatchers.remove(other)
+        await other.stop(grace_s=20)
+    assert other.exit_code == 0, other.tail()
+
+
+@pytest.mark.parametrize("kind", ["worker", "dispatcher"])
+async def test_who_is_told_to_stop_finishes_first(stand: Stand, load: Load, kind: str) -> None:
+    service = stand.fleet.workers[0] if kind == "worker" else stand.fleet.dispatchers[0]
+    running = asyncio.create_task(load.run(REQUESTS))
+    await load.answered(BEFORE)
+    service.send(signal.SIGTERM)
+    assert await service.wait(timeout_s=30) == 0, service.tail()
+    service.start()
+    await running
+    assert not load.errors, load.errors[:3]
+    assert load.duplicates == 0
+
+
+async def test_a_worker_that_is_stopped_in_a_hang_hands_its_attempts_to_another(stand: Stand, load: Load) -> None:
+    for exchange in stand.fleet.lanes:
+        await stand.simulator.fault(exchange, latency_ms=1_000)
+    running = asyncio.create_task(load.run(REQUESTS))
+    await load.answered(BEFORE)
+    stand.fleet.workers[0].send(signal.SIGINT)
+    assert await stand.fleet.workers[0].wait(timeout_s=30) == 0, stand.fleet.workers[0].tail()
+    await running
+    assert not load.errors, load.errors[:3]
+    assert load.duplicates == 0
+
+
+async def test_a_killed_redis_stops_nothing_for_good(stand: Stand, load: Load) -> None:
+    running = asyncio.create_task(load.run(REQUESTS))
+    await load.answered(BEFORE)
+    stand.redis.kill()
+    held = len(load.sent)
+    await wait_until(lambda: len(load.sent) > held + 30, "requests while Redis is away")
+    await stand.redis.start()
+    await running
+    assert not load.errors, load.errors[:3]
+    assert load.duplicates == 0
+
+
+async def test_a_frozen_redis_stops_nothing_for_good(stand: Stand, load: Load) -> None:
+    running = asyncio.create_task(load.run(REQUESTS))
+    await load.answered(BEFORE)
+    stand.redis.freeze()
+    held = len(load.sent)
+    await wait_until(lambda: len(load.sent) > held + 40, "requests while Redis is frozen")
+    stand.redis.thaw()
+    await running
+    assert not load.errors, load.errors[:3]
+    assert load.duplicates == 0
+
+
+async def test_a_killed_broker_loses_nothing(stand: Stand, load: Load) -> None:
+    running = asyncio.create_task(load.run(REQUESTS))
+    await load.answered(BEFORE)
+    stand.rabbitmq.kill()
+    await stand.rabbitmq.start()
+    await running
+    assert not load.errors, load.errors[:3]
+    assert all(service.running for service in stand.services)
