@@ -25,6 +25,18 @@ JITTER_MS: Final = 50.0
 # A call that ccxt counts as free is still a call.
 LEAST_CCXT_COST: Final = 0.1
 
+# ccxt's other names for the same hosts, or for hosts with the same limits.
+SAME_LIMITS: Final[Mapping[str, str]] = {
+    "binanceusdm": "binance",
+    "binancecoinm": "binance",
+    "bybiteu": "bybit",
+    "bybitid": "bybit",
+    "gateeu": "gate",
+    "kucoinfutures": "kucoin",
+    "myokx": "okx",
+    "okxus": "okx",
+}
+
 Kind: TypeAlias = Literal["rolling", "fixed", "decaying", "paced"]
 Scope: TypeAlias = Literal["egress", "account"]
 Positive: TypeAlias = Annotated[float, Meta(gt=0)]
@@ -170,12 +182,16 @@ class Costs:
         return [share if isinstance(share, Charge) else share.charge(params, ccxt_cost) for share in shares]
 
     def knows(self, api: tuple[str, ...], method: str, path: str) -> bool:
-        """Whether the table itself says what this call costs."""
-        return f"{'.'.join(api)} {method} {path}" in self._endpoints
+        """Whether the table says itself what this call costs: for its path, or for all paths of its api alike."""
+        rules = self._rules(api, method, path)
+        return rules is not self._default and all(rule.per_ccxt_cost is None for rule in rules)
+
+    def _rules(self, api: tuple[str, ...], method: str, path: str) -> list[Rule]:
+        family = f"{'.'.join(api)} {method}"
+        return self._endpoints.get(f"{family} {path}") or self._endpoints.get(f"{family} *") or self._default
 
     def _shares(self, api: tuple[str, ...], method: str, path: str) -> Any:
-        family = f"{'.'.join(api)} {method}"
-        rules = self._endpoints.get(f"{family} {path}") or self._endpoints.get(f"{family} *") or self._default
+        rules = self._rules(api, method, path)
         shares = [_Share(rule, self.buckets[rule.bucket], f"{'.'.join(api)}.{path}") for rule in rules]
         return [share.charge({}, 1.0) if share.static else share for share in shares]
 
@@ -184,13 +200,14 @@ def load(exchange: str, rate_limit_ms: float, folder: Path = LIMITS) -> Costs:
     """Read an exchange's table, or derive one bucket from ccxt's `rateLimit` where there is none.
 
     Args:
-        exchange: its ccxt id.
+        exchange: its ccxt id; some ids share a table (`SAME_LIMITS`).
         rate_limit_ms: ccxt's `rateLimit`: milliseconds per unit of ccxt's cost.
         folder: where the tables are.
 
     Raises:
         ConfigError: the table is wrong; says the file, the key's path and what was expected.
     """
+    exchange = SAME_LIMITS.get(exchange, exchange)
     file = folder / f"{exchange}.toml"
     if not file.exists():
         bucket = Bucket(
@@ -231,6 +248,9 @@ def _rules(file: Path, where: str, raw: list[dict[str, Any]], buckets: Mapping[s
     rules = [_convert(file, f"{where}[{number}]", rule, Rule) for number, rule in enumerate(raw)]
     if len({rule.bucket for rule in rules}) < len(rules):
         raise ConfigError(f"{file}: {where}: expected each bucket once")
+    if sum(rule.bucket in buckets and buckets[rule.bucket].kind == "fixed" for rule in rules) > 1:
+        # What the exchange says it has counted (`Budget.observe`) is taken over for all fixed buckets of a call.
+        raise ConfigError(f"{file}: {where}: expected at most one bucket of kind fixed")
     for number, rule in enumerate(rules):
         bucket = buckets.get(rule.bucket)
         if bucket is None:
