@@ -5,6 +5,7 @@ One TOML file (`deploy/fleet.toml` shows every key with its default) and two env
 path and what was expected.
 """
 
+import ipaddress
 import os
 import re
 import tomllib
@@ -18,11 +19,15 @@ from msgspec import Meta, Struct
 from .errors import ConfigError
 from .messages import Strategy
 
-Seconds: TypeAlias = Annotated[float, Meta(gt=0)]
+Seconds: TypeAlias = Annotated[float, Meta(gt=0, le=1e6)]  # TOML knows `inf` and `nan`
 Count: TypeAlias = Annotated[int, Meta(ge=1)]
+BrokerUrl: TypeAlias = Annotated[str, Meta(pattern=r"^amqps?://")]
+RedisUrl: TypeAlias = Annotated[str, Meta(pattern=r"^(rediss?|unix)://")]
 
 # A lane's name is part of queue names and routing keys; `.bulk` is the suffix of the bulk queues.
 _LANE_NAME: Final = re.compile(r"[a-z0-9]+(\.(?!bulk$)[a-z0-9_-]+)?")
+
+_LANE_NAME_LIMIT: Final = 128  # so many characters a request may use to name it
 
 
 class BrokerConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,7 +40,7 @@ class BrokerConfig(Struct, frozen=True, forbid_unknown_fields=True):
         patience_s: how long a publish is tried again before it counts as failed.
     """
 
-    urls: Annotated[tuple[str, ...], Meta(min_length=1)] = ("amqp://guest:guest@127.0.0.1:5672/",)
+    urls: Annotated[tuple[BrokerUrl, ...], Meta(min_length=1)] = ("amqp://guest:guest@127.0.0.1:5672/",)
     heartbeat_s: Annotated[int, Meta(ge=1)] = 10
     timeout_s: Seconds = 5.0
     patience_s: Seconds = 30.0
@@ -49,7 +54,7 @@ class RedisConfig(Struct, frozen=True, forbid_unknown_fields=True):
         timeout_s: how long one call may take before Redis counts as away.
     """
 
-    url: str = "redis://127.0.0.1:6379/0"
+    url: RedisUrl = "redis://127.0.0.1:6379/0"
     timeout_s: Seconds = 0.5
 
 
@@ -113,9 +118,9 @@ class LaneConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     exchange: str = ""
-    weight: Annotated[float, Meta(gt=0)] = 1.0
+    weight: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
     local_addr: str | None = None
-    proxy: str | None = None
+    proxy: Annotated[str, Meta(pattern=r"^https?://")] | None = None
     ccxt: dict[str, Any] = {}
 
     @property
@@ -153,17 +158,30 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Config:
     lanes = {name: _complete(path, name, lane) for name, lane in config.lanes.items()}
     broker, redis = config.broker, config.redis
     if url := environment.get("FLEET_BROKER_URL"):
-        broker = msgspec.structs.replace(broker, urls=tuple(url.split(",")))
+        urls = _from_environment("FLEET_BROKER_URL", url.split(","), tuple[BrokerUrl, ...])
+        broker = msgspec.structs.replace(broker, urls=urls)
     if url := environment.get("FLEET_REDIS_URL"):
-        redis = msgspec.structs.replace(redis, url=url)
+        redis = msgspec.structs.replace(redis, url=_from_environment("FLEET_REDIS_URL", url, RedisUrl))
     return msgspec.structs.replace(config, lanes=lanes, broker=broker, redis=redis)
 
 
+def _from_environment(name: str, value: object, kind: Any) -> Any:
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{name} in the environment: {_explain(error)}") from error
+
+
 def _complete(path: Path, name: str, lane: LaneConfig) -> LaneConfig:
-    if not _LANE_NAME.fullmatch(name):
+    if not _LANE_NAME.fullmatch(name) or len(name) > _LANE_NAME_LIMIT:
         raise ConfigError(f"{path}: lanes.{name}: expected <exchange> or <exchange>.<name>, in lower case")
     if lane.local_addr is not None and lane.proxy is not None:
         raise ConfigError(f"{path}: lanes.{name}: expected local_addr or proxy, not both")
+    if lane.local_addr is not None:
+        try:
+            ipaddress.ip_address(lane.local_addr)
+        except ValueError as error:
+            raise ConfigError(f"{path}: lanes.{name}.local_addr: expected an IP address") from error
     return msgspec.structs.replace(lane, exchange=lane.exchange or name.partition(".")[0])
 
 

@@ -25,7 +25,8 @@ class KeyValueFormatter(logging.Formatter):
 
 def _quoted(value: object) -> str:
     text = str(value)
-    return repr(text) if not text or " " in text or "\n" in text else text
+    # Ids and symbols come from outside: none may end the line or speak to the terminal.
+    return repr(text) if not text or " " in text or not text.isprintable() else text
 
 
 def setup(level: int = logging.INFO) -> None:

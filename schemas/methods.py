@@ -13,7 +13,7 @@ FORBIDDEN_READS: Final = frozenset({"fetch_convert_quote"})
 PUBLIC_READS: Final = frozenset(
     """
     fetch_adl_rank fetch_bids_asks fetch_borrow_rate fetch_borrow_rate_histories fetch_borrow_rate_history
-    fetch_borrow_rates fetch_borrow_rates_per_symbol fetch_cross_borrow_rate fetch_currencies
+    fetch_cross_borrow_rate fetch_currencies
     fetch_deposit_withdraw_fee fetch_deposit_withdraw_fees fetch_funding_interval fetch_funding_intervals
     fetch_funding_rate fetch_funding_rate_history fetch_funding_rates fetch_greeks fetch_index_ohlcv
     fetch_isolated_borrow_rate fetch_isolated_borrow_rates fetch_l2_order_book fetch_l3_order_book fetch_last_prices
