@@ -1,0 +1,55 @@
+"""A service that can't run ends at once, with one line that says why."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import pytest
+
+from deploy.processes import free_port
+
+ROOT = Path(__file__).parents[2]
+UNREACHABLE = "[broker]\npatience_s = 0.2\nurls = ['amqp://u:s3cr3t@127.0.0.1:{port}/']\n[lanes.okx]\n"
+
+
+async def ended(package: str, folder: Path, text: str) -> tuple[int, str]:
+    path = folder / "fleet.toml"
+    path.write_text(text)
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", package, "--config", str(path), cwd=ROOT, env={}, stderr=asyncio.subprocess.PIPE
+    )
+    _, said = await child.communicate()
+    return child.returncode or 0, said.decode()
+
+
+@pytest.mark.parametrize(
+    ("package", "text", "says"),
+    [
+        ("dispatcher", "[lanes.okx]\nweight = 'heavy'\n", "fleet.toml: lanes.okx.weight: "),
+        ("dispatcher", UNREACHABLE, "127.0.0.1:{port}"),
+        ("workers", UNREACHABLE, "127.0.0.1:{port}"),
+    ],
+)
+async def test_a_service_says_why_in_one_line(tmp_path: Path, package: str, text: str, says: str) -> None:
+    port = str(free_port())
+    code, said = await ended(package, tmp_path, text.replace("{port}", port))
+    assert code == 1, said
+    assert "Traceback" not in said
+    last = said.splitlines()[-1]
+    assert last.startswith(f"{package}: ")
+    assert says.replace("{port}", port) in last
+    assert "s3cr3t" not in said
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[lanes.mtgox]\n", "workers: lanes.mtgox.exchange: expected an exchange id of ccxt, not 'mtgox'"),
+        ("[lanes.okx]\nccxt = { markets = 7 }\n", "workers: lanes.okx.ccxt: "),
+    ],
+)
+async def test_a_worker_says_which_lane_is_wrong(tmp_path: Path, text: str, says: str) -> None:
+    broker = f"[broker]\npatience_s = 0.2\nurls = ['amqp://127.0.0.1:{free_port()}/']\n"
+    code, said = await ended("workers", tmp_path, broker + text)
+    assert code == 1, said
+    assert any(line.startswith(says) for line in said.splitlines()), said

@@ -1,0 +1,114 @@
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from schemas.config import Config, load
+from schemas.errors import ConfigError
+
+LANE = "[lanes.okx]\n"
+
+
+def read(folder: Path, text: str | bytes, **environment: str) -> Config:
+    path = folder / "fleet.toml"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return load(path, environment)
+
+
+def test_all_but_the_lanes_has_a_default(tmp_path: Path) -> None:
+    config = read(tmp_path, LANE)
+    assert list(config.lanes) == ["okx"]
+    assert config == Config(lanes={"okx": msgspec.structs.replace(config.lanes["okx"], exchange="okx")})
+
+
+def test_a_lane_s_exchange_is_its_name_up_to_the_dot_unless_it_says_so(tmp_path: Path) -> None:
+    config = read(tmp_path, '[lanes."kraken.eu-1"]\n[lanes.other]\nexchange = "binance"\n')
+    assert {name: lane.exchange for name, lane in config.lanes.items()} == {"kraken.eu-1": "kraken", "other": "binance"}
+
+
+def test_lanes_with_one_egress_share_it(tmp_path: Path) -> None:
+    text = '[lanes.a]\n[lanes.b]\nlocal_addr = "10.0.0.1"\n[lanes.c]\nproxy = "http://proxy:1"\n'
+    config = read(tmp_path, text)
+    assert [lane.egress for lane in config.lanes.values()] == ["default", "10.0.0.1", "http://proxy:1"]
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
+    text = '[broker]\nurls = ["amqp://file/"]\n[redis]\nurl = "redis://file"\n' + LANE
+    config = read(tmp_path, text, FLEET_BROKER_URL="amqp://a/,amqp://b/", FLEET_REDIS_URL="redis://environment")
+    assert config.broker.urls == ("amqp://a/", "amqp://b/")
+    assert config.redis.url == "redis://environment"
+    assert read(tmp_path, text, FLEET_BROKER_URL="").broker.urls == ("amqp://file/",)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[lanes.okx", "not TOML"),
+        (b"\xff\xfe", "not TOML"),
+        ("", "lanes"),
+        ("[lanes]\n", "lanes: "),
+        ('lanes = "okx"\n', "lanes: "),
+        ("[broker]\nurl = 'amqp://x'\n" + LANE, "`url`"),
+        ("[brokers]\n" + LANE, "`brokers`"),
+        ("[broker]\nurls = []\n" + LANE, "broker.urls"),
+        ("[broker]\nurls = 'amqp://x'\n" + LANE, "broker.urls"),
+        ("[broker]\nurls = [5]\n" + LANE, "broker.urls[0]"),
+        ("[broker]\nheartbeat_s = 0\n" + LANE, "broker.heartbeat_s"),
+        ("[broker]\nheartbeat_s = 'often'\n" + LANE, "broker.heartbeat_s"),
+        ("[broker]\ntimeout_s = 0\n" + LANE, "broker.timeout_s"),
+        ("[redis]\ntimeout_s = -1\n" + LANE, "redis.timeout_s"),
+        ("[dispatcher]\nstrategy = 'best'\n" + LANE, "dispatcher.strategy"),
+        ("[dispatcher]\nmax_attempts = 0\n" + LANE, "dispatcher.max_attempts"),
+        ("[dispatcher]\ntimeout_s = inf\n" + LANE, "dispatcher.timeout_s"),
+        ("[dispatcher]\ntimeout_s = nan\n" + LANE, "dispatcher.timeout_s"),
+        ("[worker]\nin_flight = 1.5\n" + LANE, "worker.in_flight"),
+        ("[worker]\nin_flight = 0\n" + LANE, "worker.in_flight"),
+        ("[worker]\nhttp_timeout_s = true\n" + LANE, "worker.http_timeout_s"),
+        ("[lanes.okx]\nwieght = 2\n", "wieght"),
+        ("[lanes.okx]\nweight = 0\n", "lanes.okx.weight"),
+        ("[lanes.okx]\nweight = 'heavy'\n", "lanes.okx.weight"),
+        ("[lanes.okx]\nweight = inf\n", "lanes.okx.weight"),
+        ("[broker]\nurls = ['localhost']\n" + LANE, "broker.urls[0]"),
+        ("[redis]\nurl = 'localhost'\n" + LANE, "redis.url"),
+        ("[lanes.okx]\nlocal_addr = 'here'\n", "lanes.okx.local_addr"),
+        ("[lanes.okx]\nproxy = 'there'\n", "lanes.okx.proxy"),
+        ("[lanes.okx]\nccxt = 5\n", "lanes.okx.ccxt"),
+        ("[lanes.okx]\n[lanes.kraken]\nweight = 0\n", "lanes.kraken.weight"),
+        ("[lanes.kraken.eu]\n", "lanes.kraken"),
+        ("[lanes.OKX]\n", "lanes.OKX"),
+        ('[lanes."okx.bulk"]\n', "lanes.okx.bulk"),
+        ('[lanes."okx."]\n', "lanes.okx."),
+        ('[lanes.""]\n', "lanes."),
+        ('[lanes."o k x"]\n', "lanes.o k x"),
+        ('[lanes."okx.' + "x" * 300 + '"]\n', "lanes.okx.xxx"),
+        ('[lanes.okx]\nproxy = "http://p"\nlocal_addr = "10.0.0.1"\n', "lanes.okx: expected local_addr or proxy"),
+    ],
+)
+def test_an_error_names_the_file_the_key_and_what_was_expected(tmp_path: Path, text: str | bytes, says: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        read(tmp_path, text)
+    message = str(raised.value)
+    assert message.startswith(f"{tmp_path / 'fleet.toml'}: ")
+    assert says in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("FLEET_BROKER_URL", "localhost"),
+        ("FLEET_BROKER_URL", "amqp://a/,http://u:s3cr3t@b/"),
+        ("FLEET_REDIS_URL", "u:s3cr3t@redis"),
+    ],
+)
+def test_an_error_in_the_environment_names_the_variable_and_no_secret(tmp_path: Path, name: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=name) as raised:
+        read(tmp_path, LANE, **{name: value})
+    assert "s3cr3t" not in str(raised.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"fleet\.toml: can't be read: No such file"):
+        load(tmp_path / "fleet.toml", {})
+    with pytest.raises(ConfigError, match="can't be read: Is a directory"):
+        load(tmp_path, {})

@@ -1,0 +1,99 @@
+from typing import Any
+
+import msgspec
+import pytest
+from pamqp.commands import Basic
+
+from dispatcher import intake
+from schemas.errors import InvalidMessage
+from schemas.messages import BODY_LIMIT_BYTES, JSON, MSGPACK, Attempt, ErrorCode
+
+NOW_MS = 1_800_000_000_000
+REQUEST = {"method": "fetch_ticker", "args": {"symbol": "BTC/USDT"}}
+
+
+def take(body: bytes, **properties: Any) -> Attempt:
+    envelope = intake.envelope(Basic.Properties(**properties), body, NOW_MS)
+    attempt = intake.read(envelope, body, timeout_s=30)
+    intake.check(attempt)
+    return attempt
+
+
+def refused(body: bytes, **properties: Any) -> InvalidMessage:
+    with pytest.raises(InvalidMessage) as raised:
+        take(body, **properties)
+    return raised.value
+
+
+def test_what_the_request_leaves_out_is_filled_in() -> None:
+    attempt = take(msgspec.json.encode(REQUEST))
+    assert attempt.deadline_ms == NOW_MS + 30_000
+    assert (attempt.number, attempt.lane, attempt.tries, attempt.received_ms) == (0, "", [], NOW_MS)
+    assert len(attempt.request.id) == 32
+    assert attempt.request.id != take(msgspec.json.encode(REQUEST)).request.id
+
+
+def test_the_properties_say_where_the_answer_goes() -> None:
+    attempt = take(msgspec.json.encode(REQUEST), message_id="m", reply_to="r", correlation_id="c")
+    assert (attempt.request.id, attempt.reply_to, attempt.correlation_id) == ("m", "r", "c")
+    assert take(msgspec.json.encode({**REQUEST, "id": "b"}), message_id="m").request.id == "b"
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "answered_in"),
+    [
+        (msgspec.json.encode(REQUEST), JSON, JSON),
+        (msgspec.json.encode(REQUEST), "application/json; charset=utf-8", JSON),
+        (b"\n " + msgspec.json.encode(REQUEST), "", JSON),
+        (msgspec.msgpack.encode(REQUEST), MSGPACK, MSGPACK),
+        (msgspec.msgpack.encode(REQUEST), "application/vnd.msgpack", MSGPACK),
+        (msgspec.msgpack.encode(REQUEST), "", MSGPACK),
+        (msgspec.msgpack.encode(REQUEST), "application/octet-stream", MSGPACK),
+    ],
+)
+def test_the_encoding_is_the_content_type_s_else_the_body_s(body: bytes, content_type: str, answered_in: str) -> None:
+    assert take(body, content_type=content_type).content_type == answered_in
+
+
+@pytest.mark.parametrize("depth", range(1, 9))
+def test_values_as_deep_as_ccxt_takes_them_pass(depth: int) -> None:
+    value: object = 1
+    for _ in range(depth):
+        value = [value]
+    assert take(msgspec.json.encode({"method": "fetch_ticker", "args": {"params": value}}))
+
+
+def test_values_that_could_not_be_passed_on_are_refused() -> None:
+    deep = b'{"method":"fetch_ticker","args":{"params":' + b"[" * 9 + b"]" * 9 + b"}}"
+    huge = b'{"method":"fetch_ticker","args":{"params":{"a":[%d]}}}' % 2**64
+    keys = msgspec.msgpack.encode({"method": "fetch_ticker", "args": {"params": {1: 2}}})
+    for body in (deep, huge, keys):
+        assert refused(body).code == ErrorCode.INVALID_ARGUMENTS
+    assert take(b'{"method":"fetch_ticker","args":{"params":[%d,%d]}}' % (2**64 - 1, -(2**63)))
+
+
+@pytest.mark.parametrize(
+    ("deadline_ms", "code"),
+    [
+        (NOW_MS, ErrorCode.DEADLINE_EXCEEDED),
+        (NOW_MS // 1000, ErrorCode.DEADLINE_EXCEEDED),
+        (30_000, ErrorCode.DEADLINE_EXCEEDED),
+        (0, ErrorCode.DEADLINE_EXCEEDED),
+        (-1, ErrorCode.DEADLINE_EXCEEDED),
+        (NOW_MS * 1000, ErrorCode.INVALID_REQUEST),
+    ],
+)
+def test_a_deadline_that_is_none_is_refused(deadline_ms: int, code: ErrorCode) -> None:
+    assert refused(msgspec.json.encode({**REQUEST, "deadline_ms": deadline_ms})).code == code
+
+
+def test_size_and_id_have_their_limits() -> None:
+    assert refused(b" " * (BODY_LIMIT_BYTES + 1)).code == ErrorCode.TOO_LARGE
+    assert refused(b" " * BODY_LIMIT_BYTES).code == ErrorCode.UNREADABLE
+    assert refused(msgspec.json.encode({**REQUEST, "id": "é" * 128})).code == ErrorCode.INVALID_REQUEST
+    assert take(msgspec.json.encode({**REQUEST, "id": "é" * 127})).request.id == "é" * 127
+
+
+def test_what_is_no_request_keeps_what_its_properties_say() -> None:
+    envelope = intake.envelope(Basic.Properties(message_id="m", content_type=JSON), b"{", NOW_MS)
+    assert (envelope.request.id, envelope.request.method, envelope.content_type) == ("m", "", JSON)

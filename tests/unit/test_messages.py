@@ -1,0 +1,132 @@
+import msgspec
+import pytest
+
+from schemas.answers import failure, results_key
+from schemas.messages import (
+    JSON,
+    MSGPACK,
+    Attempt,
+    DeadLetter,
+    ErrorCode,
+    LaneReport,
+    Outcome,
+    Report,
+    Request,
+    Result,
+    Try,
+    decode_attempt,
+    decode_report,
+    decode_request,
+    encode,
+    is_json,
+)
+
+REQUEST = Request(
+    "fetch_ohlcv",
+    {"symbol": "BTC/USDT", "since": 2**53, "limit": 5, "params": {"price": "mark", "x": [None, True, 0.1]}},
+    id="é💥",
+    exchanges=["okx", "kraken.eu"],
+    strategy="failover",
+    deadline_ms=1_800_000_000_000,
+    priority="bulk",
+)
+FAILED = Try("okx", Outcome.FAILED, ErrorCode.EXCHANGE_TIMEOUT, "late", 1.5, 10_000.0)
+THROTTLED = Try("okx", Outcome.THROTTLED, ErrorCode.NO_BUDGET, "full", retry_at_ms=5)
+ATTEMPT = Attempt(REQUEST, "okx", 1, 7, "reply", "c", MSGPACK, [FAILED], 2, 100.0)
+
+
+@pytest.mark.parametrize("content_type", [JSON, MSGPACK])
+@pytest.mark.parametrize("request_", [REQUEST, Request("fetch_time")])
+def test_a_request_comes_back_as_it_was(request_: Request, content_type: str) -> None:
+    assert decode_request(content_type, encode(request_, content_type)) == request_
+
+
+def test_attempts_and_reports_come_back_as_they_were() -> None:
+    assert decode_attempt(encode(ATTEMPT)) == ATTEMPT
+    report = Report(
+        "w", 5, [LaneReport("okx", failed={ErrorCode.INTERNAL: 2}, used={"x": 0.5}, methods=["fetch_time"])], True
+    )
+    assert decode_report(encode(report)) == report
+
+
+@pytest.mark.parametrize("content_type", [JSON, MSGPACK])
+def test_a_result_says_the_same_in_both_encodings(content_type: str) -> None:
+    result = Result("1", True, "fetch_ticker", "okx", "okx", {"last": 0.1, "info": [None, 2**63]}, None, [FAILED], 1, 2)
+    decode = msgspec.json.decode if content_type == JSON else msgspec.msgpack.decode
+    assert decode(encode(result, content_type), type=Result) == result
+
+
+def test_dead_letters_keep_any_body() -> None:
+    letter = DeadLetter(ErrorCode.UNREADABLE, "why", "fleet.requests", 1, bytes(range(256)))
+    assert msgspec.msgpack.decode(encode(letter), type=DeadLetter) == letter
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\xc1",
+        encode(REQUEST),
+        encode(msgspec.structs.replace(ATTEMPT, request=Request("fetch_time"))),
+        b"\x91" * 100_000,
+        encode(ATTEMPT)[:-1],
+    ],
+)
+def test_what_is_no_attempt_is_one_kind_of_error(body: bytes) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        decode_attempt(body)
+    with pytest.raises(msgspec.DecodeError):
+        decode_report(body)
+
+
+def test_only_what_was_sent_costs_an_attempt() -> None:
+    failed = ATTEMPT.handed_back(FAILED)
+    assert (failed.number, failed.throttled, failed.tries) == (1, 2, [FAILED, FAILED])
+    throttled = ATTEMPT.handed_back(THROTTLED)
+    assert (throttled.number, throttled.throttled, throttled.tries) == (0, 3, [FAILED, THROTTLED])
+    again = throttled.handed_back(msgspec.structs.replace(THROTTLED, retry_at_ms=9))
+    assert [item.retry_at_ms for item in again.tries] == [None, 9]
+    elsewhere = again.handed_back(msgspec.structs.replace(THROTTLED, lane="htx"))
+    assert [item.lane for item in elsewhere.tries] == ["okx", "okx", "htx"]
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "expected"),
+    [
+        (JSON, b"\x81", True),
+        ("text/json", b"", True),
+        (MSGPACK, b"{}", False),
+        ("", b"  {", True),
+        ("", b"[", True),
+        ("", b'"', True),
+        ("", b"\x81", False),
+        ("", b"", False),
+        ("text/plain", b"{", True),
+    ],
+)
+def test_what_counts_as_json(content_type: str, body: bytes, expected: bool) -> None:
+    assert is_json(content_type, body) is expected
+
+
+def test_a_failure_carries_all_attempts() -> None:
+    result = failure(ATTEMPT, ErrorCode.ATTEMPTS_EXHAUSTED, "enough", THROTTLED)
+    assert (result.ok, result.id, result.method, result.received_ms) == (False, "é💥", "fetch_ohlcv", 7)
+    assert result.attempts == [FAILED, THROTTLED]
+    assert result.error is not None
+    assert result.error.code == ErrorCode.ATTEMPTS_EXHAUSTED
+    assert result.completed_ms > 1_700_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("method", "exchange", "ok", "key"),
+    [
+        ("fetch_ticker", "okx", True, "okx.fetch_ticker.ok"),
+        ("fetch_ticker", None, False, "none.fetch_ticker.error"),
+        ("create_order", None, False, "none.invalid.error"),
+        ("", None, False, "none.invalid.error"),
+        ("x" * 128, None, False, "none.invalid.error"),
+        ("fetch_#.*", None, False, "none.invalid.error"),
+    ],
+)
+def test_a_result_s_key_names_exchange_method_and_end(method: str, exchange: str | None, ok: bool, key: str) -> None:
+    assert results_key(Result("1", ok, method, exchange)) == key
