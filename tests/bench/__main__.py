@@ -6,6 +6,8 @@ and is no error: machines differ, and so does what else they do meanwhile.
 
 import argparse
 import contextlib
+import os
+import platform
 
 import uvloop
 
@@ -16,13 +18,21 @@ PARTS = ("hop", "fleet", "budget")
 
 async def main(parts: list[str], rounds: int) -> None:
     """Runs the parts one after another."""
+    print(f"Python {platform.python_version()}, {os.cpu_count()} CPUs, {_load()}")
     if "hop" in parts:
         await hop.run(rounds)
     if "fleet" in parts:
         await fleet.run(rounds)
     if "budget" in parts:
         print("\nBudgets in Redis")
-        await budget.main(seconds=2)
+        await budget.main(seconds=1)
+    print(f"\n{_load()}")
+
+
+def _load() -> str:
+    return (
+        f"load of the machine in the last minute {os.getloadavg()[0]:.1f} (above the CPUs, latencies show others' work)"
+    )
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import msgspec
 from aiormq.abc import DeliveredMessage
 
 from deploy.local import Fleet, simulated
+from deploy.processes import ProcessError
 from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.ccxt_config import ccxt_config
 from deploy.simulator.process import Simulator
@@ -32,10 +33,13 @@ from workers.exchanges import ccxt
 from .measure import Cpu, Row, medians, percentile, show
 
 RATE_PER_S: Final = 50
-ROUND_S: Final = 5.0
+ROUND_S: Final = 4.0
 EXCHANGE_LATENCY_MS: Final = (0, 20)
 WORKERS: Final = (1, 2)
 AIM_MS: Final = 10.0
+# Twice the deadline a request has by itself: every request ends in a result by then.
+ANSWER_TIMEOUT_S: Final = 60.0
+OPEN_TIMEOUT_S: Final = 120.0
 CALLS: Final[Mapping[str, tuple[str, dict[str, Any]]]] = {
     "binance": ("fetch_ticker", {"symbol": "BTC/USDT"}),
     "okx": ("fetch_trades", {"symbol": "BTC/USDT", "limit": 20}),
@@ -84,7 +88,11 @@ class Client:
             ),
             wait=False,
         )
-        result = await answer
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                result = await answer
+        except TimeoutError:
+            raise RuntimeError(f"{exchange} {method}: no result of {name} in {ANSWER_TIMEOUT_S:.0f} s") from None
         if not result.ok:
             raise RuntimeError(f"{exchange} {method}: {result.error}")
         return result.attempts[-1].waited_ms
@@ -200,9 +208,11 @@ async def _direct(urls: Mapping[str, str]) -> AsyncGenerator[Ask]:
 async def _add_worker(fleet: Fleet) -> None:
     """Starts one more and returns when it has opened all lanes."""
     worker = fleet.add_worker()
-    while True:
+    deadline_s = time.monotonic() + OPEN_TIMEOUT_S
+    while time.monotonic() < deadline_s:
         await fleet.ready(fleet.lanes)  # raises if a service ended
         seen = await worker.metrics()
         if all(seen.get(("fleet_lane_open", lane)) for lane in fleet.lanes):
             return
         await asyncio.sleep(0.1)
+    raise ProcessError(f"not up after {OPEN_TIMEOUT_S:.0f} s; the end of {worker.log}:\n{worker.tail()}")

@@ -31,7 +31,7 @@ from schemas.messages import JSON, MSGPACK, LaneReport, Report, Request, encode
 from .measure import Cpu, Row, medians, show
 
 LANES: Final = ("binance", "okx", "htx", "coinbase", "kraken")
-MESSAGES: Final = 8_000
+MESSAGES: Final = 5_000
 AIM_RATIO: Final = 0.8
 POLL_S: Final = 0.02
 # A consumer that has not moved them all by then has lost some.
