@@ -8,8 +8,9 @@ from msgspec import DecodeError
 from msgspec.structs import replace
 
 from schemas import answers, topology
-from schemas.broker import Broker, Delivery
+from schemas.broker import Broker
 from schemas.config import Config
+from schemas.deliveries import Delivery
 from schemas.errors import InvalidMessage, Refused
 from schemas.messages import (
     BODY_LIMIT_BYTES,

@@ -20,15 +20,13 @@ import asyncio
 import itertools
 import logging
 import os
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final, TypeAlias
+from typing import Final
 from urllib.parse import urlsplit
 
 import aio_pika
 import aiormq
 from aio_pika.abc import AbstractChannel as PikaChannel
-from aio_pika.exceptions import CONNECTION_EXCEPTIONS, ChannelPreconditionFailed, ProbableAuthenticationError
-from aiormq.abc import DeliveredMessage
+from aio_pika.exceptions import ChannelPreconditionFailed, ProbableAuthenticationError
 from pamqp.commands import Basic
 from tenacity import (
     AsyncRetrying,
@@ -38,128 +36,16 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from . import properties, topology
+from . import topology
 from .config import BrokerConfig
+from .deliveries import LOST, Handler, Subscription, cancelled
 from .errors import BrokerLost, ConfigError, FleetError, Refused, TopologyError, Unroutable
 from .messages import MSGPACK
 
 log = logging.getLogger(__name__)
-properties.read_leniently()
 
 # Direct reply-to: RabbitMQ delivers such a message and returns it as unroutable as well, so it can't be `mandatory`.
 DIRECT_REPLY_TO: Final = "amq.rabbitmq.reply-to"
-
-Handler: TypeAlias = Callable[["Delivery"], Coroutine[Any, Any, None]]
-_LOST: Final = (*CONNECTION_EXCEPTIONS, TimeoutError)
-
-
-class Delivery:
-    """One message from a queue; whoever handles it settles it, once, on every path."""
-
-    __slots__ = ("_channel", "_tag", "body", "properties", "queue", "redelivered")
-
-    def __init__(self, message: DeliveredMessage, queue: str, *, no_ack: bool) -> None:
-        self.body: bytes = message.body
-        self.properties: Basic.Properties = message.header.properties
-        self.queue = queue
-        self.redelivered = bool(message.redelivered)
-        self._channel = message.channel
-        self._tag = None if no_ack else message.delivery_tag
-
-    @property
-    def death_reason(self) -> str | None:
-        """Why the broker dead-lettered it (``expired``, ``delivery_limit``, …), None if it did not."""
-        headers = self.properties.headers or {}
-        reason = headers.get("x-last-death-reason") or headers.get("x-first-death-reason")
-        return str(reason) if reason else None
-
-    async def ack(self) -> None:
-        """Takes the message out of its queue. Void if the connection is gone: then it comes again."""
-        if self._tag is not None:
-            await self._settle(self._channel.basic_ack(self._tag, wait=False))
-
-    async def requeue(self) -> None:
-        """Gives the message back to its queue; it counts towards the queue's delivery limit."""
-        if self._tag is not None:
-            await self._settle(self._channel.basic_nack(self._tag, requeue=True, wait=False))
-
-    @staticmethod
-    async def _settle(frame: Awaitable[None]) -> None:
-        try:
-            await frame
-        except _LOST as error:
-            log.debug("settling_is_void", extra={"error": repr(error)})
-
-
-class Subscription:
-    """A consumer that is set up again on every new connection.
-
-    Args:
-        queue: what to consume; None means an exclusive queue of our own, bound to `exchange`, without acknowledgements.
-        handler: called in a task of its own for each delivery.
-        prefetch: how many unsettled deliveries it may hold.
-        exchange: see `queue`.
-    """
-
-    def __init__(self, queue: str | None, handler: Handler, prefetch: int, exchange: str = "") -> None:
-        self.queue = queue
-        self.handler = handler
-        self.prefetch = prefetch
-        self.exchange = exchange
-        self.tasks: set[asyncio.Task[None]] = set()
-        self._channel: aiormq.Channel | None = None
-        self._tag: str | None = None
-
-    async def attach(self, channel: aiormq.Channel, timeout_s: float) -> None:
-        """Starts to consume on a fresh channel."""
-        queue = self.queue
-        if queue is None:
-            declared = await channel.queue_declare("", exclusive=True, auto_delete=True, timeout=timeout_s)
-            queue = declared.queue or ""
-            await channel.queue_bind(queue, self.exchange, timeout=timeout_s)
-        await channel.basic_qos(prefetch_count=self.prefetch, timeout=timeout_s)
-
-        async def on_message(message: DeliveredMessage) -> None:
-            task = asyncio.create_task(self._run(Delivery(message, queue, no_ack=self.queue is None)))
-            self.tasks.add(task)
-            task.add_done_callback(self.tasks.discard)
-
-        consumed = await channel.basic_consume(queue, on_message, no_ack=self.queue is None, timeout=timeout_s)
-        self._channel, self._tag = channel, consumed.consumer_tag
-
-    async def _run(self, delivery: Delivery) -> None:
-        try:
-            await self.handler(delivery)
-        except asyncio.CancelledError:
-            if _cancelled():
-                raise  # `drain`: the connection closes next, and the message comes to another
-            # Something below us lets its own cancellation out; unsettled, the message would hang until we end.
-            log.exception("handler_cancelled_from_below", extra={"queue": delivery.queue})
-            await delivery.requeue()
-        except FleetError as error:
-            log.warning("message_goes_back", extra={"queue": delivery.queue, "error": repr(error)})
-            await delivery.requeue()
-        except Exception:
-            # A bug of ours. The message goes back, and after its delivery limit to fleet.dead: nothing is lost.
-            log.exception("handler_failed", extra={"queue": delivery.queue})
-            await delivery.requeue()
-
-    async def stop_taking(self, timeout_s: float) -> None:
-        """Takes no more deliveries; what it holds goes on."""
-        if self._channel is None or self._tag is None:
-            return
-        try:
-            await self._channel.basic_cancel(self._tag, timeout=timeout_s)
-        except _LOST as error:
-            log.debug("consumer_is_gone_already", extra={"error": repr(error)})
-
-    async def drain(self, grace_s: float) -> None:
-        """Waits for the handlers that run; those that outlast the grace are cancelled and their messages come again."""
-        if self.tasks:
-            _, late = await asyncio.wait(self.tasks, timeout=grace_s)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
 
 
 class Link:
@@ -224,8 +110,8 @@ class Link:
             channel = await self._new_channel()
             await subscription.attach(channel, self._config.timeout_s)
             self._watch(channel)
-        except (*_LOST, asyncio.CancelledError) as error:
-            if _cancelled():
+        except (*LOST, asyncio.CancelledError) as error:
+            if cancelled():
                 raise
             # The connection broke meanwhile: the next one has the subscription too.
             log.debug("subscription_waits", extra={"queue": subscription.queue, "error": repr(error)})
@@ -280,12 +166,12 @@ class Link:
             raise TopologyError(
                 f"RabbitMQ at {_place(url)} holds a queue of ours with other arguments: {error}"
             ) from error
-        except _LOST as error:
+        except LOST as error:
             await self._drop()
             raise BrokerLost(f"no connection to RabbitMQ at {_place(url)}: {error!r}") from error
         except asyncio.CancelledError as error:
             await self._drop()
-            if _cancelled():
+            if cancelled():
                 raise
             raise BrokerLost(f"connection to RabbitMQ at {_place(url)} died") from error
         self.connects += 1
@@ -333,8 +219,8 @@ class Link:
             try:
                 async with asyncio.timeout(self._config.timeout_s):
                     await connection.close()
-            except (*_LOST, asyncio.CancelledError) as error:
-                if _cancelled():
+            except (*LOST, asyncio.CancelledError) as error:
+                if cancelled():
                     raise
                 log.debug("close_of_a_dead_connection", extra={"error": repr(error)})
 
@@ -413,10 +299,10 @@ class Broker:
                 raise Unroutable(f"no queue takes {exchange!r}/{routing_key!r}") from error
             except aiormq.exceptions.DeliveryError as error:
                 raise Refused(f"the queue behind {exchange!r}/{routing_key!r} is full") from error
-            except _LOST as error:
+            except LOST as error:
                 raise BrokerLost(f"publish to {exchange!r}/{routing_key!r}: {error!r}") from error
             except asyncio.CancelledError as error:
-                if _cancelled():
+                if cancelled():
                     raise
                 raise BrokerLost("the connection died before the confirm") from error
 
@@ -458,12 +344,6 @@ async def declare(channel: aiormq.Channel, lanes: list[str], timeout_s: float) -
         await channel.queue_declare(queue.name, durable=True, arguments=dict(queue.arguments), timeout=timeout_s)
         if queue.exchange:
             await channel.queue_bind(queue.name, queue.exchange, queue.routing_key, timeout=timeout_s)
-
-
-def _cancelled() -> bool:
-    """Whether somebody cancelled this very task: a dying connection raises `CancelledError` in all that wait on it."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _place(url: str) -> str:

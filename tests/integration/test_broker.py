@@ -11,8 +11,9 @@ import pytest
 
 from deploy.processes import free_port
 from schemas import topology
-from schemas.broker import Broker, Delivery
+from schemas.broker import Broker
 from schemas.config import BrokerConfig
+from schemas.deliveries import Delivery
 from schemas.errors import BrokerLost, ConfigError, Refused, TopologyError, Unroutable
 from tests.integration.fleet import wait_until
 from tests.integration.tcp_proxy import Proxy

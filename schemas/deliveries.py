@@ -1,0 +1,139 @@
+"""What comes out of a queue: deliveries, and the subscriptions that hand them to their handlers.
+
+A handler runs in a task of its own, which a lost connection does not cancel. See `broker` for the connections.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, TypeAlias
+
+import aiormq
+from aio_pika.exceptions import CONNECTION_EXCEPTIONS
+from aiormq.abc import DeliveredMessage
+from pamqp.commands import Basic
+
+from . import properties
+from .errors import FleetError
+
+log = logging.getLogger(__name__)
+properties.read_leniently()
+
+Handler: TypeAlias = Callable[["Delivery"], Coroutine[Any, Any, None]]
+# All that a lost connection raises in whoever uses it.
+LOST: Final = (*CONNECTION_EXCEPTIONS, TimeoutError)
+
+
+def cancelled() -> bool:
+    """Whether somebody cancelled this very task: a dying connection raises `CancelledError` in all that wait on it."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+class Delivery:
+    """One message from a queue; whoever handles it settles it, once, on every path."""
+
+    __slots__ = ("_channel", "_tag", "body", "properties", "queue", "redelivered")
+
+    def __init__(self, message: DeliveredMessage, queue: str, *, no_ack: bool) -> None:
+        self.body: bytes = message.body
+        self.properties: Basic.Properties = message.header.properties
+        self.queue = queue
+        self.redelivered = bool(message.redelivered)
+        self._channel = message.channel
+        self._tag = None if no_ack else message.delivery_tag
+
+    @property
+    def death_reason(self) -> str | None:
+        """Why the broker dead-lettered it (``expired``, ``delivery_limit``, …), None if it did not."""
+        headers = self.properties.headers or {}
+        reason = headers.get("x-last-death-reason") or headers.get("x-first-death-reason")
+        return str(reason) if reason else None
+
+    async def ack(self) -> None:
+        """Takes the message out of its queue. Void if the connection is gone: then it comes again."""
+        if self._tag is not None:
+            await self._settle(self._channel.basic_ack(self._tag, wait=False))
+
+    async def requeue(self) -> None:
+        """Gives the message back to its queue; it counts towards the queue's delivery limit."""
+        if self._tag is not None:
+            await self._settle(self._channel.basic_nack(self._tag, requeue=True, wait=False))
+
+    @staticmethod
+    async def _settle(frame: Awaitable[None]) -> None:
+        try:
+            await frame
+        except LOST as error:
+            log.debug("settling_is_void", extra={"error": repr(error)})
+
+
+class Subscription:
+    """A consumer that is set up again on every new connection.
+
+    Args:
+        queue: what to consume; None means an exclusive queue of our own, bound to `exchange`, without acknowledgements.
+        handler: called in a task of its own for each delivery.
+        prefetch: how many unsettled deliveries it may hold.
+        exchange: see `queue`.
+    """
+
+    def __init__(self, queue: str | None, handler: Handler, prefetch: int, exchange: str = "") -> None:
+        self.queue = queue
+        self.handler = handler
+        self.prefetch = prefetch
+        self.exchange = exchange
+        self.tasks: set[asyncio.Task[None]] = set()
+        self._channel: aiormq.Channel | None = None
+        self._tag: str | None = None
+
+    async def attach(self, channel: aiormq.Channel, timeout_s: float) -> None:
+        """Starts to consume on a fresh channel."""
+        queue = self.queue
+        if queue is None:
+            declared = await channel.queue_declare("", exclusive=True, auto_delete=True, timeout=timeout_s)
+            queue = declared.queue or ""
+            await channel.queue_bind(queue, self.exchange, timeout=timeout_s)
+        await channel.basic_qos(prefetch_count=self.prefetch, timeout=timeout_s)
+
+        async def on_message(message: DeliveredMessage) -> None:
+            task = asyncio.create_task(self._run(Delivery(message, queue, no_ack=self.queue is None)))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+
+        consumed = await channel.basic_consume(queue, on_message, no_ack=self.queue is None, timeout=timeout_s)
+        self._channel, self._tag = channel, consumed.consumer_tag
+
+    async def _run(self, delivery: Delivery) -> None:
+        try:
+            await self.handler(delivery)
+        except asyncio.CancelledError:
+            if cancelled():
+                raise  # `drain`: the connection closes next, and the message comes to another
+            # Something below us lets its own cancellation out; unsettled, the message would hang until we end.
+            log.exception("handler_cancelled_from_below", extra={"queue": delivery.queue})
+            await delivery.requeue()
+        except FleetError as error:
+            log.warning("message_goes_back", extra={"queue": delivery.queue, "error": repr(error)})
+            await delivery.requeue()
+        except Exception:
+            # A bug of ours. The message goes back, and after its delivery limit to fleet.dead: nothing is lost.
+            log.exception("handler_failed", extra={"queue": delivery.queue})
+            await delivery.requeue()
+
+    async def stop_taking(self, timeout_s: float) -> None:
+        """Takes no more deliveries; what it holds goes on."""
+        if self._channel is None or self._tag is None:
+            return
+        try:
+            await self._channel.basic_cancel(self._tag, timeout=timeout_s)
+        except LOST as error:
+            log.debug("consumer_is_gone_already", extra={"error": repr(error)})
+
+    async def drain(self, grace_s: float) -> None:
+        """Waits for the handlers that run; those that outlast the grace are cancelled and their messages come again."""
+        if self.tasks:
+            _, late = await asyncio.wait(self.tasks, timeout=grace_s)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
