@@ -12,8 +12,9 @@ from msgspec.structs import replace
 from tenacity import AsyncRetrying, RetryCallState, wait_random_exponential
 
 from schemas import answers, topology
-from schemas.broker import Broker, Delivery
+from schemas.broker import Broker
 from schemas.config import Config, LaneConfig
+from schemas.deliveries import Delivery
 from schemas.errors import BrokerError
 from schemas.messages import (
     BODY_LIMIT_BYTES,
