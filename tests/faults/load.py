@@ -11,8 +11,9 @@ from typing import Any, Final, Self
 import msgspec
 
 from schemas import topology
-from schemas.broker import Broker, Delivery
+from schemas.broker import Broker
 from schemas.config import BrokerConfig
+from schemas.deliveries import Delivery
 from schemas.messages import JSON, Result
 from tests.integration.fleet import wait_until
 

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.faults.load import Load
-from tests.integration.fleet import Stand, wait_until
+from tests.integration.fleet import Stand, opened, wait_until
 
-REQUESTS = 150
+REQUESTS = 100
 # When the fault comes, with more still to be sent.
-BEFORE = 40
+BEFORE = 25
 
 
 @pytest.fixture
@@ -79,6 +79,7 @@ async def test_who_is_told_to_stop_finishes_first(stand: Stand, load: Load, kind
     assert await service.wait(timeout_s=30) == 0, service.tail()
     service.start()
     await running
+    await opened(stand.fleet)
     assert not load.errors, load.errors[:3]
     assert load.duplicates == 0
 

@@ -47,6 +47,16 @@ async def wait_until(
         await asyncio.sleep(every_s)
 
 
+async def opened(fleet: Fleet) -> None:
+    """Returns when every worker has opened all lanes."""
+
+    async def all_open() -> bool:
+        seen = [await worker.metrics() for worker in fleet.workers]
+        return all(each.get(("fleet_lane_open", lane)) for each in seen for lane in fleet.lanes)
+
+    await wait_until(all_open, "all workers have opened all lanes", timeout_s=60, every_s=0.1)
+
+
 class Answer(Struct, frozen=True):
     """A result as the client received it, with its properties; `key` is the routing key in `fleet.results`."""
 
@@ -173,20 +183,17 @@ class Stand(Struct, frozen=True):
         seen = [await dispatcher.metrics() for dispatcher in self.fleet.dispatchers]
         return all(each.get(("fleet_lane_healthy", lane)) for each in seen for lane in lanes)
 
-    async def open(self) -> bool:
-        """Whether every worker has opened all lanes."""
-        seen = [await worker.metrics() for worker in self.fleet.workers]
-        return all(each.get(("fleet_lane_open", lane)) for each in seen for lane in self.fleet.lanes)
-
     async def heal(self) -> None:
         """Ends all faults, starts what was killed, and waits until every lane is healthy."""
-        for exchange in self.simulator.urls:
-            await self.simulator.clear(exchange)
+        for exchange, faults in (await self.simulator.ask("GET", "/faults")).items():
+            if any(faults.values()):
+                await self.simulator.clear(exchange)
         self.redis.thaw()
         await self.redis.start()
-        for service in self.services:
-            service.start()
-        await wait_until(self.open, "all workers have opened all lanes", timeout_s=60, every_s=0.1)
+        if not all(service.running for service in self.services):
+            for service in self.services:
+                service.start()
+            await opened(self.fleet)
 
         async def come_back() -> bool:
             for lane in self.fleet.lanes:  # a lane that failed comes back with its next request

@@ -106,7 +106,7 @@ async def test_one_worker_holds_a_thousand_attempts(vhost: str, redis_url: str, 
                     return (await worker.metrics()).get(("fleet_attempts_in_flight", "binance")) == len(sent)
 
                 while len(sent) < 1000:  # step by step: to take them all at once would be a test of the machine
-                    sent += await asyncio.gather(*(client.send(request) for _ in range(100)))
+                    sent += await asyncio.gather(*(client.send(request) for _ in range(200)))
                     await wait_until(all_in_flight, f"{len(sent)} attempts in flight", timeout_s=60, every_s=0.1)
             finally:
                 os.kill(simulator.pid, signal.SIGCONT)

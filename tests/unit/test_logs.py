@@ -36,6 +36,7 @@ def test_what_came_from_outside_cannot_forge_a_line(value: str) -> None:
 
 
 def test_a_traceback_stands_below() -> None:
+    text = ""
     try:
         int("broken")
     except ValueError:

@@ -1,7 +1,11 @@
-import ccxt.async_support as ccxt
+import importlib
+from typing import Any
+
 import pytest
 
 from schemas.methods import FORBIDDEN_READS, PUBLIC_READS, refusal
+
+ccxt: Any = importlib.import_module("ccxt.async_support")
 
 
 @pytest.mark.parametrize("method", sorted(PUBLIC_READS))
