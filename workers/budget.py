@@ -5,37 +5,54 @@ instant at which every bucket has room is reserved and the caller sleeps until t
 whoever asked first is served first. The only clock is Redis's. What is reserved and then not used lapses: it may cost
 throughput, never a limit.
 
+Three things make a bucket hold less than its table says, and the script heeds them all in the same step. *Jitter*: what
+an exchange counts are arrivals, so that windows are longer by a margin, which is measured (`Spread`) and shared.
+*Strangers*: where the exchange tells what it has counted (`Budget.observe`), what is not ours of it is left to them.
+*Limits*: where it says "too many" though we kept to the table (`Budget.limited`), the bucket holds a tenth less, and a
+hundredth more again each minute; after every pause it starts at half and is whole again after some windows.
+
 Keys are ``fleet:{<exchange>}:<egress or account>:<bucket>``: one hash slot per exchange, because one call may be
 charged to buckets of its address and of its account. All of them expire.
 """
 
 import asyncio
+import contextlib
 import hashlib
+import logging
 import math
 import secrets
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, cast
 
 import redis.asyncio
 import redis.exceptions
 from msgspec import Struct
+from msgspec.structs import replace
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from . import membership, shares
 from .costs import Bucket, Charge
 from .punctuality import Punctuality
+from .spread import Spread
 
-SCRIPT: Final = Path(__file__).with_name("budget.lua").read_text(encoding="utf-8")
+_log = logging.getLogger(__name__)
+
+SCRIPT: Final = membership.CONSTANTS + "".join(
+    Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("budget.lua", "shares.lua")
+)
 REDIS_CLOCK: Final = "local function clock() local t = redis.call('TIME') return t[1] * 1000000 + t[2] end\n"
 
 # What bulk calls leave of every bucket for live ones.
 LIVE_RESERVE: Final = 0.2
 # How long a request waits for Redis to come back before it is offered again.
 LOST_WAIT_S: Final = 1.0
-# Of a bucket's margin, what a call may leave late; the rest is for the way from here to the exchange.
-LATE_PART: Final = 0.5
+# Of a margin, the least that a call may leave late; the rest is for the way from here to the exchange.
+LATE_PART: Final = 0.25
+# The same while the way was not measured.
+LATE_PART_UNKNOWN: Final = 0.5
 LATE_TRIES: Final = 3
 # So long before a call is due a pause may still stop it: a round trip to Redis, and some.
 RECHECK_S: Final = 0.02
@@ -46,7 +63,7 @@ _SCALE: Final = 1000
 # So many reservations go out together at most: Redis answers other clients in between.
 _BATCH: Final = 64
 
-Reason: TypeAlias = Literal["budget", "paused", "redis_lost"]
+Reason: TypeAlias = Literal["budget", "paused", "redis_lost", "share_too_small"]
 
 
 class Grant(Struct, frozen=True):
@@ -55,10 +72,17 @@ class Grant(Struct, frozen=True):
     Args:
         delay_us: sleep so long, then send.
         at_us: the reserved instant on Redis's clock, microseconds since 1970.
+        ranks: what each of its buckets had spent with it, thousandths; tells our calls from others in what the exchange
+            counts.
+        due_s: the instant on the monotonic clock.
+        spare_us: how late the call may leave; beyond that it must not.
     """
 
     delay_us: int
     at_us: int
+    ranks: tuple[int, ...] = ()
+    due_s: float = 0.0
+    spare_us: float = math.inf
 
 
 class Refusal(Struct, frozen=True):
@@ -67,12 +91,33 @@ class Refusal(Struct, frozen=True):
     Args:
         earliest_ms: when there would be room, on Redis's clock, milliseconds since 1970.
         wait_s: the same as seconds from now.
-        reason: no room in time; the exchange told us to pause; or Redis can't be asked.
+        reason: no room in time; the exchange told us to pause; Redis can't be asked; or it can't be asked, and this
+            worker's share of a bucket never holds the call.
     """
 
     earliest_ms: int
     wait_s: float
     reason: Reason
+
+
+class Use(Struct, frozen=True):
+    """One bucket now.
+
+    Args:
+        used: the used part of what it may hold, 0 to 1, strangers' calls included.
+        effective: the part of its table's amount that it may hold: less than 1 where the exchange said "too many".
+    """
+
+    used: float
+    effective: float
+
+
+class Learned(Struct, frozen=True):
+    """A bucket holds less from now on: its count's key, its amount by the table, and the one it has now."""
+
+    bucket: str
+    amount: float
+    effective: float
 
 
 def connect(url: str, *, timeout_s: float) -> redis.asyncio.Redis:
@@ -103,6 +148,8 @@ class Budget:
         account: names the account; buckets counted per account are shared by all who use it, from any address.
         live_reserve: the part of every bucket that bulk calls leave alone.
         clock: the script's line that tells the time; tests bring their own.
+        member: with it this worker goes on with its share while Redis is away, as long as `follow` runs. Not with an
+            account.
     """
 
     def __init__(
@@ -113,13 +160,20 @@ class Budget:
         account: str = "",
         live_reserve: float = LIVE_RESERVE,
         clock: str = REDIS_CLOCK,
+        member: membership.Membership | None = None,
     ) -> None:
         self._client: Any = client
         exchange, _, egress = scope.partition(":")
         self._egress = f"fleet:{{{exchange}}}:{_key_part(egress)}"
-        self._account = f"fleet:{{{exchange}}}:account:{_key_part(account)}" if account else self._egress
+        self._account = f"fleet:{{{exchange}}}:account:{_hashed(account)}" if account else self._egress
         self._clock = f"fleet:{{{exchange}}}:clock"
         self._epoch = f"{self._egress}:epoch"
+        self._spread_key = f"{self._egress}:spread"
+        self._sharing = [f"{self._egress}:away", f"{self._egress}:members"]
+        self._member = member
+        self._away = False
+        self._went = asyncio.Event()
+        self._effective: dict[str, float] = {}
         # The epoch of what Redis remembers that we have seen, and the one we begin where there is none.
         self._known, self._new = "", secrets.token_hex(8)
         self._run_id = ""
@@ -139,6 +193,7 @@ class Budget:
         self._sender: asyncio.Task[None] | None = None
         self._busy = False
         self._punctuality = Punctuality()
+        self.spread = Spread()
 
     async def reserve(
         self, charges: Sequence[Charge], *, max_wait_s: float, bulk: bool = False, lead_us: int = 0
@@ -155,8 +210,14 @@ class Budget:
             self._see(charge)
         keys = [self._key(charge) for charge in charges]
         pauses = [*self._pauses, *(f"{key}:pause" for key in keys)]
+        learned = [f"{key}:learned" for key in keys]
         limit_us = 0 if bulk else max(0, int(max_wait_s * 1e6))
-        self._ahead_us = max(self._ahead_us, limit_us)
+        if self._member:
+            # Also for the moment after Redis was emptied, when it does not know that it is shared.
+            limit_us = min(limit_us, membership.HORIZON_US - lead_us)
+        if self._away:
+            return self._from_share(charges, limit_us, lead_us, bulk=bulk)
+        self._ahead_us = max(self._ahead_us, membership.HORIZON_US if self._member else limit_us)
         buckets: list[str | int] = []
         for charge in charges:
             buckets += self._args(charge.bucket, charge.cost, self._live_reserve if bulk else 0.0)
@@ -164,18 +225,25 @@ class Budget:
             if self._lost:
                 await self._meet()
             head: list[str | int] = ["reserve", len(keys), limit_us, self._known, self._new, self._ahead_us, lead_us]
-            answer = await self._run([*keys, self._clock, self._epoch, *pauses], [*head, *buckets])
+            shared = [self._clock, self._epoch, self._spread_key, *self._sharing]
+            margin_us = self.spread.margin_us()
+            answer = await self._run([*keys, *shared, *pauses, *learned], [*head, margin_us, *buckets])
             self._punctuality.answered(time.monotonic(), redis_us=answer[2] - answer[1])
         except _LOST:
             self._lost = True
-            return Refusal(int((time.time() + LOST_WAIT_S) * 1000), LOST_WAIT_S, "redis_lost")
-        granted, delay_us, at_us, paused, epoch = answer
+            return self._from_share(charges, limit_us, lead_us, bulk=bulk)
+        granted, delay_us, at_us, paused, epoch, least_us, *ranks = answer
         found = epoch.decode()
         if self._known not in ("", found):
             self._lost = True  # It was emptied: what we know besides has to be told again.
         self._known = found
         if granted:
-            return Grant(delay_us, at_us)
+            spare_us = math.inf
+            if least_us and margin_us < 0:
+                spare_us = least_us * LATE_PART_UNKNOWN
+            elif least_us:
+                spare_us = max(least_us - self.spread.way_us, least_us * LATE_PART)
+            return Grant(delay_us, at_us, tuple(ranks), spare_us=spare_us)
         return Refusal(math.ceil(at_us / 1000), delay_us / 1e6, "paused" if paused else "budget")
 
     async def acquire(self, charges: Sequence[Charge], *, max_wait_s: float, bulk: bool = False) -> Grant | Refusal:
@@ -183,10 +251,9 @@ class Budget:
 
         Who wakes up too late does not send: the exchange would see the call beside those that were granted later. The
         reservation lapses and a new one is asked for, a few times; a process as late as that is overloaded and had
-        better hand the call back.
+        better hand the call back. Whoever sends looks once more, as the last thing before it does (`Grant.spare_us`).
         """
         until = time.monotonic() + max_wait_s
-        spare_us = min((charge.bucket.margin_ms for charge in charges if charge.bucket.margin_ms), default=0) * 1000
         for _ in range(LATE_TRIES):
             asked = time.monotonic()
             answer = await self.reserve(
@@ -202,30 +269,71 @@ class Budget:
             await _sleep_until(due)
             late_us = (time.monotonic() - due) * 1e6
             self._punctuality.woke(late_us)
-            if late_us <= spare_us * LATE_PART or not spare_us:
-                return answer
+            if late_us <= answer.spare_us:
+                return replace(answer, due_s=due)
+            self.spread.left(late_us)
         return Refusal(int((time.time() + LOST_WAIT_S) * 1000), LOST_WAIT_S, "budget")
 
-    async def pause(self, for_s: float, reason: str, charges: Sequence[Charge] = ()) -> None:
+    def is_late(self, grant: Grant, now_s: float) -> bool:
+        """Whether a call is too late to leave now; says so to those who learn from it, either way."""
+        late_us = (now_s - grant.due_s) * 1e6
+        self.spread.left(late_us)
+        return late_us > grant.spare_us
+
+    def answered(self, grant: Grant, endpoint: str, *, left_s: float, answered_s: float) -> float:
+        """Learn from a round trip how far calls spread; returns how late this one was, departure and way, microseconds.
+
+        Args:
+            grant: the call's.
+            endpoint: names what was called.
+            left_s: when the call left, on the monotonic clock.
+            answered_s: when the answer began, on the same.
+        """
+        longer_us = self.spread.answered(answered_s, endpoint, answered_s - left_s)
+        return max(0.0, (left_s - grant.due_s) * 1e6) + longer_us
+
+    async def pause(
+        self,
+        for_s: float,
+        reason: str,
+        charges: Sequence[Charge] = (),
+        *,
+        told: bool = True,
+        grant: Grant | None = None,
+    ) -> float:
         """Stop all workers from sending for so long; a longer pause stays as it is.
 
         Args:
             for_s: how long, from now.
             reason: why, for those who look.
             charges: pause only these buckets (the exchange limits each endpoint alone); everything when empty.
+            told: the exchange itself said how long. Otherwise the pause is doubled each time the limit is met again by
+                a call that was granted after the last pause.
+            grant: that of the call that met the limit.
+
+        Returns:
+            How long the pause holds now, in seconds.
 
         Where Redis can't be reached this process keeps the pause, and tells the others when Redis is back.
         """
         # An account's calls also leave from this address, so that the address's pause holds them too.
         keys = [f"{self._key(charge)}:pause" for charge in charges] or self._pauses[:1]
+        self._keep_pause(keys, for_s)
+        try:
+            at_us = grant.at_us if grant else 0
+            args: list[str | int] = ["pause", max(0, int(for_s * 1e6)), reason[:200], int(told), at_us]
+            holds_s = float(await self._run(keys, args)) / 1e6
+        except _LOST:
+            self._lost = True
+            return for_s
+        self._keep_pause(keys, holds_s)
+        return holds_s
+
+    def _keep_pause(self, keys: Sequence[str], for_s: float) -> None:
         now = time.monotonic()
         self._paused = {key: till for key, till in self._paused.items() if till > now}
         for key in keys:
             self._paused[key] = max(now + for_s, self._paused.get(key, 0.0))
-        try:
-            await self._run(keys, ["pause", max(0, int(for_s * 1e6)), reason[:200]])
-        except _LOST:
-            self._lost = True
 
     async def paused(self, charges: Sequence[Charge] = ()) -> float:
         """Return for how many more seconds calls with these charges must not be sent; 0 when they may.
@@ -241,44 +349,84 @@ class Budget:
             self._lost = True
             return ours
 
-    async def observe(self, charge: Charge, used: float, *, sent_ago_s: float) -> None:
-        """Take over what the exchange says it has counted in the current fixed window; only ever raises our count.
+    async def observe(
+        self, charge: Charge, rank: int, grant: Grant, used: float, *, late_us: float, span_s: float
+    ) -> None:
+        """Take over what the exchange says it has counted: what is not ours of it was spent by strangers.
+
+        Which of our calls it had counted by then? Not those of ours that were still under way, and counting them as
+        ours would hide strangers; but all those granted before this one, and, as this one took `late_us` longer than
+        it could have, at most those granted until so much later. What remains is the strangers' at least, and comes on
+        top of everything we grant, in flight or not. It is taken as the most seen in this window and never added up, so
+        it can't drift. In a fixed window our count is the bucket's when this call was granted (`rank`), where calls
+        that overtook it count as strangers', a few at most; what strangers have taken per time in it is left to them
+        until its end.
 
         Args:
-            charge: a charge to the bucket that the exchange reports on; ignored if its windows aren't fixed.
+            charge: a charge to the bucket that the exchange reports on.
+            rank: the grant's for this charge.
+            grant: that of the call whose answer it is.
             used: the exchange's count, in its own units.
-            sent_ago_s: how long ago the call was sent whose answer says so.
+            late_us: how late that call was (`answered`).
+            span_s: the time the count stands for, the bucket's window at most.
         """
-        if charge.bucket.kind != "fixed":
-            return
-        args = [
-            "observe",
-            math.ceil(used * _SCALE),
-            int(sent_ago_s * 1e6),
-            *self._args(charge.bucket, charge.cost, 0.0),
-        ]
+        span_us = int(span_s * 1e6)
+        counted = math.ceil(used * _SCALE)
+        key = self._key(charge)
+        args = ["observe", counted, grant.at_us + int(late_us), rank, span_us, *self._args(charge.bucket, 0.0, 0.0)]
         try:
-            await self._run([self._key(charge), self._clock], args)
+            await self._run([key, self._clock, f"{key}:learned"], args)
         except _LOST:
             self._lost = True
+
+    async def limited(self, charges: Sequence[Charge], grant: Grant) -> Learned | None:
+        """Learn from "too many": the fullest of the buckets holds a tenth less, for all workers.
+
+        Once for all calls that were out already; and not where strangers explain it, as their spend is not our limit.
+
+        Args:
+            charges: the call's.
+            grant: the call's.
+
+        Returns:
+            What was learned, if anything.
+        """
+        keys = [self._key(charge) for charge in charges]
+        args: list[str | int] = ["limited", len(keys), grant.at_us]
+        for charge in charges:
+            args += self._args(charge.bucket, 0.0, 0.0)
+        try:
+            answer = await self._run([*keys, self._clock, *(f"{key}:learned" for key in keys)], args)
+        except _LOST:
+            self._lost = True
+            return None
+        if not answer:
+            return None
+        number, thousandths = answer
+        charge = charges[int(number) - 1]
+        return Learned(charge.key, charge.bucket.amount, charge.bucket.amount * float(thousandths) / _SCALE)
 
     async def set_clock(self, ahead_s: float) -> None:
         """Tell all workers how far the exchange's clock is ahead of Redis's; its fixed windows follow it."""
         self._ahead_clock_us = int(ahead_s * 1e6)
         await self._run([self._clock], ["clock", self._ahead_clock_us, int(CLOCK_TTL_S * 1000)])
 
-    async def usage(self) -> dict[str, float]:
-        """Return the used part (0 to 1) of every bucket this process has charged; of the fullest where one has many."""
+    async def usage(self) -> dict[str, Use]:
+        """Return every bucket this process has charged; the fullest and the smallest count where one has many."""
+        if self._away:
+            return {}
         seen = list(self._seen.items())
         args: list[str | int] = ["usage", len(seen), 0]
         for _, bucket in seen:
             args += self._args(bucket, 0.0, 0.0)
-        used = await self._run([*(key for key, _ in seen), self._clock], args)
-        fullest: dict[str, float] = {}
-        for (_, bucket), thousandths in zip(seen, used, strict=True):
-            part = thousandths / (bucket.amount * _SCALE)
-            fullest[bucket.name] = max(fullest.get(bucket.name, 0.0), part)
-        return fullest
+        keys = [key for key, _ in seen]
+        answer = await self._run([*keys, self._clock, *(f"{key}:learned" for key in keys)], args)
+        buckets: dict[str, Use] = {}
+        for (_, bucket), used, effective in zip(seen, answer[::2], answer[1::2], strict=True):
+            other = buckets.get(bucket.name, Use(0.0, 1.0))
+            buckets[bucket.name] = Use(max(used / _SCALE, other.used), min(effective / _SCALE, other.effective))
+        self._effective = {name: use.effective for name, use in buckets.items()}
+        return buckets
 
     async def _meet(self) -> None:
         """After a loss, find out whether this is still the Redis we knew, and tell it of our pauses."""
@@ -286,15 +434,114 @@ class Budget:
             if not self._lost:
                 return
             run_id = (await self._client.info("server"))["run_id"]
-            if self._run_id not in ("", run_id):
-                self._known = "?"
+            if self._run_id not in ("", run_id) and self._member is None:
+                self._known = "?"  # A member's beat sees it by itself.
             self._run_id = run_id
             for key, till in self._paused.items():
                 left_us = max(0, int((till - time.monotonic()) * 1e6))
-                await self._run([key], ["pause", left_us, "told again"])
+                await self._ask([key], ["pause", left_us, "told again", 1, 0])
             if self._ahead_clock_us is not None:
-                await self._run([self._clock], ["clock", self._ahead_clock_us, int(CLOCK_TTL_S * 1000)])
+                await self._ask([self._clock], ["clock", self._ahead_clock_us, int(CLOCK_TTL_S * 1000)])
             self._lost = False
+
+    @property
+    def own_part(self) -> float | None:
+        """The part of every limit that this worker may use by itself, 0 for nothing; None while all share the whole."""
+        return None if not self._away else self._member.on_share if self._member else 0.0
+
+    async def follow(self, every_s: float) -> None:
+        """Be one of those who share the scope, until cancelled.
+
+        Args:
+            every_s: how often to say so; much less than `membership.PRESENT_S`.
+        """
+        while True:
+            await self.beat()
+            # A loss is looked into at once; then a Redis that hangs is asked again after each time-out.
+            if not self._away:
+                self._went.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._went.wait(), every_s)
+            else:
+                await asyncio.sleep(every_s)
+
+    async def beat(self) -> None:
+        """One beat; finds out that Redis is away, or back."""
+        member = self._member
+        assert member is not None
+        try:
+            if self._lost or self._away:
+                self._lost = True
+                await self._meet()
+            await self._beat(member)
+            if self._away and member.may_return():
+                for told in member.settle():
+                    window_us = math.ceil(told.bucket.window_s * 1e6)
+                    await self._ask([told.key, self._clock], ["give", told.bucket.kind, window_us, *told.grants])
+                member.settled()
+                await self._beat(member)  # Heard, and told so:
+                await self._beat(member)  # the part is no longer set aside.
+                self._away = False
+                _log.info("budget_shared_again", extra={"scope": self._egress, "workers": member.count})
+        except _LOST:
+            self._lost = True
+            self._lose()
+
+    async def leave(self) -> None:
+        """Give up this worker's part, if Redis can be asked and it has used none; otherwise it lapses by itself."""
+        if self._member and not self._away:
+            with contextlib.suppress(*_LOST):
+                await self._ask(self._sharing[::-1], ["leave", self._member.id])
+
+    async def _beat(self, member: membership.Membership) -> None:
+        sent_s = member.clock()
+        keys = [*self._sharing[::-1], self._epoch, self._clock, self._spread_key, self._pauses[0]]
+        answer = await self._ask(keys, member.beat(list(self._seen.values()), self._known, self._new))
+        self._known, paused_s = member.answered(answer, sent_s)
+        if paused_s:
+            self._keep_pause(self._pauses[:1], paused_s)
+        if dead := member.dead(answer):
+            await self._ask(self._sharing[::-1], ["bury", *dead])
+
+    def _lose(self) -> None:
+        """Redis can't be asked: nobody waits for it, `follow` alone asks again."""
+        if self._member is None:
+            return
+        self._member.lost(self._live_reserve, self._effective)
+        self._went.set()
+        if not self._away:
+            self._away = True
+            _log.warning(
+                "budget_on_its_own",
+                extra={"scope": self._egress, "share": round(self._member.on_share, 4), "workers": self._member.count},
+            )
+
+    def _from_share(self, charges: Sequence[Charge], limit_us: int, lead_us: int, *, bulk: bool) -> Grant | Refusal:
+        """As `reserve`, of this worker's share alone."""
+        now = time.monotonic()
+        keyed = [(self._key(charge), charge) for charge in charges]
+        held = [self._paused.get(key, now) for key in (*self._pauses, *(f"{key}:pause" for key, _ in keyed))]
+        wait_s, reason = LOST_WAIT_S, cast("Reason", "redis_lost")
+        if (paused_s := max(held) - now) * 1e6 > limit_us + lead_us:
+            wait_s, reason = paused_s, "paused"
+        elif (member := self._member) and (share := member.share) and member.keeps(charge.bucket for charge in charges):
+            now_us, error_us = member.now_us()
+            earliest = now_us + max(lead_us, math.ceil(paused_s * 1e6))
+            try:
+                at = share.plan(keyed, earliest, error_us=error_us, bulk=bulk)
+                if at <= now_us + limit_us + lead_us and member.may_use(at, error_us):
+                    share.take(keyed, at)
+                    return Grant(at - now_us, at, spare_us=share.spare_us(charges))
+            except shares.TooSmall:
+                reason = "share_too_small"
+        return Refusal(int((time.time() + wait_s) * 1000), wait_s, reason)
+
+    async def _ask(self, keys: Sequence[str], args: Sequence[str | int]) -> Any:
+        """Run the script at once, whatever else waits or is held to be lost."""
+        try:
+            return await self._client.evalsha(self._sha, len(keys), *keys, *args)
+        except redis.exceptions.NoScriptError:
+            return await self._client.eval(self._script, len(keys), *keys, *args)
 
     def _key(self, charge: Charge) -> str:
         return f"{self._account if charge.bucket.scope == 'account' else self._egress}:{charge.key}"
@@ -321,6 +568,8 @@ class Budget:
 
         One reservation at a time costs the client about 300 us of CPU, ten sent together 90 us each.
         """
+        if self._away:
+            raise redis.exceptions.ConnectionError("Redis is away")
         command = (self._sha, len(keys), *keys, *args)
         try:
             if self._busy:
@@ -336,6 +585,9 @@ class Budget:
         except redis.exceptions.NoScriptError:
             # It ran nothing, so that asking again charges once.
             return await self._client.eval(self._script, len(keys), *keys, *args)
+        except _LOST:
+            self._lose()
+            raise
 
     async def _send(self) -> None:
         batch: list[tuple[tuple[str | int, ...], asyncio.Future[Any]]] = []
@@ -348,6 +600,7 @@ class Budget:
                 try:
                     results: list[Any] = await pipeline.execute(raise_on_error=False)
                 except Exception as error:
+                    batch, self._waiting = batch + self._waiting, []  # One time-out is enough for all.
                     results = [error] * len(batch)
                 for (_, answer), result in zip(batch, results, strict=True):
                     if answer.done():  # Its caller was cancelled; what it reserved lapses.
@@ -382,6 +635,8 @@ async def _sleep_until(instant: float) -> None:
 
 def _key_part(name: str) -> str:
     """A proxy's URL may hold a password, and braces would move the hash slot: neither goes into a key."""
-    if "@" in name or "{" in name:
-        return hashlib.sha256(name.encode()).hexdigest()[:16]
-    return name
+    return _hashed(name) if set(name) & set("@{}/") else name
+
+
+def _hashed(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:16]

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import importlib
 import json
+import logging
 import ssl
 import time
 from collections.abc import Mapping
@@ -26,14 +27,17 @@ from ccxt.base.errors import (  # pyright: ignore[reportMissingTypeStubs]
     NotSupported,
     RateLimitExceeded,
 )
+from msgspec.structs import replace
 
 from schemas.config import LaneConfig
 from schemas.errors import ConfigError
 from schemas.methods import PUBLIC_READS
 
 from . import arguments, costs
-from .budget import Budget, Refusal
-from .verdict import DEFAULT_PAUSE_S, NoBudget, Pause, Seen, limit_signal, used_weight
+from .budget import LATE_TRIES, LOST_WAIT_S, Budget, Grant, Refusal
+from .verdict import DEFAULT_PAUSE_S, Count, NoBudget, Pause, Seen, counted, limit_signal
+
+log = logging.getLogger(__name__)
 
 ccxt: Any = importlib.import_module("ccxt.async_support")
 
@@ -64,7 +68,7 @@ class Egress:
         self.proxy = proxy
         # No limit of connections: a call that waits for one after its budget was granted is sent later than granted,
         # and too many of them at once.
-        connector = aiohttp.TCPConnector(
+        connector = _Connector(
             local_addr=(local_addr, 0) if local_addr else None,
             ssl=ssl_context,
             limit=0,
@@ -72,8 +76,12 @@ class Egress:
             ttl_dns_cache=300,
             keepalive_timeout=60,
         )
+        trace = aiohttp.TraceConfig()
+        trace.on_request_end.append(_answered)
         # Cookies would carry one lane's standing with a firewall to the next.
-        self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+        self._session = aiohttp.ClientSession(
+            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trace_configs=[trace]
+        )
         # aiohttp repeats a GET when a reused connection turns out dead: a second call that nobody charged. There is no
         # public switch (aiohttp 3.14).
         if not hasattr(self._session, "_retry_connection"):
@@ -84,6 +92,35 @@ class Egress:
     async def close(self) -> None:
         """Closes all connections."""
         await self._session.close()
+
+
+class _Late(Exception):
+    """The call was not sent: it would have left too late for what it was granted."""
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Lets a call go only in time.
+
+    A new connection may take longer than the call may be late. Then the connection is kept for the next one, and the
+    call asks for budget again.
+    """
+
+    async def connect(
+        self, req: aiohttp.ClientRequest, traces: list[Any], timeout: aiohttp.ClientTimeout
+    ) -> aiohttp.connector.Connection:
+        """Gets a connection; what it is for is written to it next."""
+        connection = await super().connect(req, traces, timeout)
+        send = _SEND.get()
+        send.left_s = time.monotonic()
+        if send.budget.is_late(send.grant, send.left_s):
+            connection.release()
+            raise _Late
+        return connection
+
+
+async def _answered(*_: object) -> None:
+    """The head of an answer is here."""
+    _SEND.get().answered_s = time.monotonic()
 
 
 class _Session:
@@ -142,14 +179,20 @@ class Call(Seen):
 class _Send:
     """One pass through `fetch2`. Pages fetched side by side belong to one `Call`, but each has its own of these."""
 
-    __slots__ = ("charges", "http_calls", "pause", "status", "used")
-
-    def __init__(self, charges: list[costs.Charge]) -> None:
+    def __init__(self, budget: Budget, endpoint: str, charges: list[costs.Charge], grant: Grant) -> None:
+        self.budget = budget
+        self.endpoint = endpoint
         self.charges = charges
+        self.grant = grant
         self.http_calls = 0
+        self.begin()
+
+    def begin(self) -> None:
+        """An HTTP call begins."""
+        self.left_s = self.answered_s = 0.0
         self.pause: Pause | None = None
         self.status = 0
-        self.used: float | None = None
+        self.count: Count | None = None
 
 
 _CALL: Final[ContextVar[Call]] = ContextVar("call")
@@ -174,6 +217,7 @@ else:
 class Fleet(_Ccxt):
     """Mixed into a ccxt class: charges every HTTP call, and shows the attempt what came back."""
 
+    fleet_lane: str
     fleet_budget: Budget
     fleet_costs: costs.Costs
     fleet_observed_s: float = 0.0
@@ -191,32 +235,43 @@ class Fleet(_Ccxt):
         apis = (api,) if isinstance(api, str) else tuple(api)
         # A few endpoints take a list as their body.
         charges = self.fleet_costs.charges(apis, method, path, {} if isinstance(params, list) else params, ccxt_cost)
-        await self._pay(charges)
-        token = _SEND.set(_Send(charges))
-        try:
-            return await super().fetch2(path, api, method, params, config)
-        finally:
-            _SEND.reset(token)
+        for _ in range(LATE_TRIES):
+            grant = await self._pay(charges)
+            token = _SEND.set(_Send(self.fleet_budget, f"{apis} {path}", charges, grant))
+            try:
+                return await super().fetch2(path, api, method, params, config)
+            except _Late:
+                continue  # and is signed again
+            finally:
+                _SEND.reset(token)
+        raise NoBudget("budget", LOST_WAIT_S)
 
     async def fetch(self, url: str, method: str = "GET", headers: Any = None, body: Any = None) -> Any:
         """Sends one HTTP call, and refuses what is no answer."""
         call, send = _CALL.get(), _SEND.get()
         if send.http_calls:
-            await self._pay(send.charges)  # ccxt repeats a call by itself
+            send.grant = await self._pay(send.charges)  # ccxt repeats a call by itself
         send.http_calls += 1
         call.http_calls += 1
-        send.pause, send.status, send.used = None, 0, None
+        send.begin()
         call.pause, call.status, call.body = None, None, ""
         sent_s = time.monotonic()
         try:
             data = await super().fetch(url, method, headers, body)
+        except _Late:
+            call.http_calls -= 1
+            raise
         except (DDoSProtection, RateLimitExceeded):
-            send.pause = send.pause or Pause(DEFAULT_PAUSE_S, f"status {send.status}")
+            send.pause = send.pause or Pause(DEFAULT_PAUSE_S, f"status {send.status}", told=False)
             raise
         finally:
             call.exchange_s += time.monotonic() - sent_s
-            if send.pause is not None or send.used is not None:
-                await self._heed(call, send, sent_s)
+            if send.answered_s:
+                late_us = send.budget.answered(
+                    send.grant, send.endpoint, left_s=send.left_s, answered_s=send.answered_s
+                )
+                if send.pause is not None or send.count is not None:
+                    await self._heed(call, send, late_us)
         if not 200 <= send.status < 300:
             # ccxt returns the body of a status it does not know as if it were data.
             kind = ExchangeNotAvailable if send.status >= 500 else BadResponse
@@ -233,11 +288,11 @@ class Fleet(_Ccxt):
         call.status = send.status = code
         call.body = body[:BODY_KEPT]
         send.pause = limit_signal(self.id, code, headers, body, time.time())
-        if time.monotonic() - self.fleet_observed_s > OBSERVE_EVERY_S:
-            send.used = used_weight(headers)
+        if send.pause is not None or time.monotonic() - self.fleet_observed_s > OBSERVE_EVERY_S:
+            send.count = counted(self.id, headers, time.time())
         return super().on_rest_response(code, reason, url, method, headers, body, *request)
 
-    async def _pay(self, charges: list[costs.Charge]) -> None:
+    async def _pay(self, charges: list[costs.Charge]) -> Grant:
         call = _CALL.get()
         asked_s = time.monotonic()
         if call.left_s <= 0:
@@ -248,19 +303,35 @@ class Fleet(_Ccxt):
         if isinstance(answer, Refusal):
             raise NoBudget(answer.reason, answer.wait_s)
         call.granted_us = answer.at_us
+        return answer
 
-    async def _heed(self, call: Call, send: _Send, sent_s: float) -> None:
+    async def _heed(self, call: Call, send: _Send, late_us: float) -> None:
         """Tells all workers what the answer said of limits, before anything else of this attempt can go out."""
+        budget, pause, grant = self.fleet_budget, send.pause, send.grant
+        if pause is not None:
+            paused = () if pause.everything else send.charges
+            seconds = await budget.pause(pause.seconds, pause.reason, paused, told=pause.told, grant=grant)
+            call.pause = replace(pause, seconds=seconds)
         # Redis away: nobody gets budget then, and this attempt's own verdict still carries the pause.
         with contextlib.suppress(redis.exceptions.RedisError, OSError):
-            if (pause := send.pause) is not None:
-                call.pause = pause
-                await self.fleet_budget.pause(pause.seconds, pause.reason, () if pause.everything else send.charges)
-            elif send.used is not None:
+            if send.count is not None and grant.ranks:
                 self.fleet_observed_s = time.monotonic()
-                for charge in send.charges:
-                    if charge.bucket.kind == "fixed":
-                        await self.fleet_budget.observe(charge, send.used, sent_ago_s=time.monotonic() - sent_s)
+                number = send.count.speaks_of([charge.bucket for charge in send.charges])
+                if number is not None:
+                    charge, rank = send.charges[number], grant.ranks[number]
+                    used, span_s = send.count.used(charge.bucket), send.count.span_s(charge.bucket)
+                    await budget.observe(charge, rank, grant, used, late_us=late_us, span_s=span_s)
+            if pause is not None and (learned := await budget.limited(send.charges, grant)) is not None:
+                log.warning(
+                    "limit_learned",
+                    extra={
+                        "lane": self.fleet_lane,
+                        "bucket": learned.bucket,
+                        "amount": learned.amount,
+                        "effective": round(learned.effective, 3),
+                        "why": pause.reason,
+                    },
+                )
 
 
 class Markets:
@@ -330,14 +401,17 @@ class LaneExchange:
         self._ccxt.options["maxRetries"] = 0
         self._ccxt.timeout_on_exit = 0
         self.costs = self._ccxt.fleet_costs = costs.load(config.exchange, float(self._ccxt.rateLimit))
+        self._ccxt.fleet_lane = name
         self._ccxt.fleet_budget = budget
         self._budget = budget
         self._takes: dict[str, arguments.Takes] = {}
-        supported = {self._ccxt.un_camel_case(name) for name, has in self._ccxt.has.items() if has}
+        # Compared without underscores: ccxt's own translation makes fetch_adlrank of fetchADLRank.
+        supported = {name.lower() for name, has in self._ccxt.has.items() if has}
         self.methods = sorted(
             method
             for method in PUBLIC_READS
-            if (method in supported or method == "load_markets") and callable(getattr(self._ccxt, method, None))
+            if (method.replace("_", "") in supported or method == "load_markets")
+            and callable(getattr(self._ccxt, method, None))
         )
 
     async def open(self, *, max_age_s: float = float("inf"), timeout_s: float = OPEN_TIMEOUT_S) -> None:

@@ -12,4 +12,7 @@ HTTP_CALLS = Counter("fleet_http_calls_total", "HTTP calls sent to the exchange.
 WAITED = Histogram("fleet_budget_wait_seconds", "Time an attempt waited for budget.", ["lane"], buckets=_SECONDS)
 EXCHANGE = Histogram("fleet_exchange_seconds", "Time an attempt spent at the exchange.", ["lane"], buckets=_SECONDS)
 USED = Gauge("fleet_budget_used_ratio", "Used part of each bucket.", ["lane", "bucket"])
+EFFECTIVE = Gauge(
+    "fleet_budget_effective_ratio", "Part of its table's amount that each bucket may hold.", ["lane", "bucket"]
+)
 LANE_OPEN = Gauge("fleet_lane_open", "1 while the lane's markets are loaded and it takes attempts.", ["lane"])

@@ -31,6 +31,7 @@ from schemas.messages import (
 )
 
 from . import budget, executor, metrics
+from .costs import SAME_LIMITS
 from .exchanges import Egress, LaneExchange, Markets, tls
 from .reports import Reports
 
@@ -85,7 +86,8 @@ class Worker:
         for name, lane in self._lanes_config.items():
             if lane.egress not in self._egresses:
                 self._egresses[lane.egress] = Egress(ssl_context, lane.local_addr, lane.proxy)
-            self._budgets[name] = budget.Budget(self._redis, f"{lane.exchange}:{lane.egress}")
+            limits = SAME_LIMITS.get(lane.exchange, lane.exchange)
+            self._budgets[name] = budget.Budget(self._redis, f"{limits}:{lane.egress}")
             lanes.append(self._make_lane(name, lane))
 
     def _make_lane(self, name: str, lane: LaneConfig) -> LaneExchange:
@@ -180,15 +182,17 @@ class Worker:
         for name, seen in zip(names, await asyncio.gather(*map(self._look, names)), strict=True):
             if seen is None:
                 continue
-            used[name], paused_s = seen
-            for bucket, part in used[name].items():
-                metrics.USED.labels(name, bucket).set(part)
+            uses, paused_s = seen
+            used[name] = {bucket: use.used for bucket, use in uses.items()}
+            for bucket, use in uses.items():
+                metrics.USED.labels(name, bucket).set(use.used)
+                metrics.EFFECTIVE.labels(name, bucket).set(use.effective)
             if paused_s > 0:
                 paused_until_ms[name] = answers.now_ms() + int(paused_s * 1000)
         report = Report(self.name, answers.now_ms(), self._reports.make(used, paused_until_ms), leaving=leaving)
         await self._broker.publish(encode(report), "", exchange=topology.REPORTS, persistent=False, mandatory=False)
 
-    async def _look(self, name: str) -> tuple[dict[str, float], float] | None:
+    async def _look(self, name: str) -> tuple[dict[str, budget.Use], float] | None:
         """A lane's used budget and the rest of its pause; None where Redis is too slow: the heartbeat must go out."""
         try:
             async with asyncio.timeout(self._config.report_every_s):

@@ -9,7 +9,7 @@ import asyncio
 import datetime
 import email.utils
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +20,8 @@ from msgspec import Struct
 
 from schemas.errors import InvalidMessage
 from schemas.messages import ErrorCode, Outcome
+
+from .costs import Bucket, Scope
 
 MESSAGE_LIMIT: Final = 300
 # A limit's answer is short; what is longer at status 200 is data, and not searched.
@@ -33,11 +35,57 @@ class Pause(Struct, frozen=True):
     """Nothing may be sent for `seconds`, because of `reason` (a few words, no secrets).
 
     `everything` is False where the exchange limits each endpoint alone: then only the buckets of the call are meant.
+    `told` is False where the exchange named no time, and the seconds are a guess of ours.
     """
 
     seconds: float
     reason: str
     everything: bool = True
+    told: bool = True
+
+
+class Count(Struct, frozen=True):
+    """What an exchange says it has counted of us, and of others on our address or account.
+
+    Args:
+        spent: how much.
+        left: how much more it would take; where `spent` is not known.
+        window_s: the window of the limit it speaks of, None where it doesn't say.
+        ends_s: in how many seconds that window ends, None where it doesn't say.
+        scope: what the limit is counted by.
+    """
+
+    spent: float | None = None
+    left: float | None = None
+    window_s: float | None = None
+    ends_s: float | None = None
+    scope: Scope = "egress"
+
+    def speaks_of(self, buckets: Sequence[Bucket]) -> int | None:
+        """Which of a call's buckets is meant: the one with that window, or else the shortest it can be."""
+        meant: int | None = None
+        for number, bucket in enumerate(buckets):
+            if bucket.scope != self.scope or bucket.kind not in ("fixed", "rolling"):
+                continue
+            if self.window_s is not None and abs(self.window_s - bucket.window_s) > 0.5:
+                continue
+            if self.ends_s is not None and self.ends_s > bucket.window_s + 0.5:
+                continue
+            if meant is None or bucket.window_s < buckets[meant].window_s:
+                meant = number
+        return meant
+
+    def used(self, bucket: Bucket) -> float:
+        """What was spent of this bucket.
+
+        From what is left only follows how much more we may spend, whatever the limit is: we spend no more than that if
+        our bucket's rest is taken as spent.
+        """
+        return max(bucket.amount - (self.left or 0.0), 0.0) if self.spent is None else self.spent
+
+    def span_s(self, bucket: Bucket) -> float:
+        """The time the count stands for: what has gone by of a window that ends."""
+        return bucket.window_s if self.ends_s is None else max(bucket.window_s - self.ends_s, 0.0)
 
 
 class Seen(Struct):
@@ -158,14 +206,81 @@ def limit_signal(exchange: str, status: int, headers: Mapping[str, str], body: s
     told_s = _told_s({name.lower(): value for name, value in headers.items()}, body[:BODY_SEARCHED], now_s)
     seconds = default_s if told_s is None else told_s
     reason = f"status {status}: {_clean(body)[:80]}".rstrip(": ")
-    return Pause(min(max(seconds, 0.1), LONGEST_PAUSE_S), reason, everything=not exchange.startswith(_PER_ENDPOINT))
+    return Pause(
+        min(max(seconds, 0.1), LONGEST_PAUSE_S),
+        reason,
+        everything=not exchange.startswith(_PER_ENDPOINT),
+        told=told_s is not None,
+    )
 
 
-def used_weight(headers: Mapping[str, str]) -> float | None:
-    """What Binance says it has counted in its current minute; None where the answer does not say."""
-    text = headers.get("X-MBX-USED-WEIGHT-1M") or headers.get("x-mbx-used-weight-1m")
-    used = _number(text) if text else None
-    return used or None
+def counted(exchange: str, headers: Mapping[str, str], now_s: float) -> Count | None:
+    """Reads what the exchange says it has counted; None where the answer does not say.
+
+    Sources: Binance rest-api.md (`X-MBX-USED-WEIGHT-1M`) and its page on /sapi (`X-SAPI-USED-IP-WEIGHT-1M`); HTX spot
+    API pages (`X-HB-RateLimit-Requests-Remain`, `-Expire`: the window's end, Unix milliseconds) and futures ones
+    (`ratelimit-limit`, `-remaining`, and in milliseconds `-interval` and `-reset`); KuCoin's page on rate limits
+    (`gw-ratelimit-*`, reset in milliseconds from now, windows of 30 s); Bybit v5 (`X-Bapi-Limit-*`: an account's limit
+    at one endpoint, never the address's).
+
+    Args:
+        exchange: the ccxt id.
+        headers: as received, in any case.
+        now_s: the wall clock, Unix seconds.
+    """
+    reader = next((reader for name, reader in _COUNTS.items() if exchange.startswith(name)), None)
+    if reader is None:
+        return None
+    lowered = {name.lower(): value for name, value in headers.items()}
+    return reader(lambda name: _number(lowered.get(name, "")), now_s)
+
+
+_Header = Callable[[str], float | None]
+
+
+def _binance_count(header: _Header, _: float) -> Count | None:
+    spent = header("x-mbx-used-weight-1m")
+    if spent is None:
+        spent = header("x-sapi-used-ip-weight-1m")
+    return Count(spent=spent, window_s=60.0) if spent else None
+
+
+def _htx_count(header: _Header, now_s: float) -> Count | None:
+    if (left := header("x-hb-ratelimit-requests-remain")) is not None:
+        ends_s = _until_s(header("x-hb-ratelimit-requests-expire") or 0.0, now_s)
+        return None if ends_s is None else Count(left=left, ends_s=ends_s)
+    limit, left = header("ratelimit-limit"), header("ratelimit-remaining")
+    if limit is None or left is None:
+        return None
+    interval_ms = header("ratelimit-interval")
+    return Count(
+        spent=max(limit - left, 0.0),
+        window_s=interval_ms / 1000 if interval_ms else None,
+        ends_s=_until_s(header("ratelimit-reset") or 0.0, now_s),
+    )
+
+
+def _kucoin_count(header: _Header, _: float) -> Count | None:
+    limit, left, resets_ms = (header(f"gw-ratelimit-{name}") for name in ("limit", "remaining", "reset"))
+    if limit is None or left is None or resets_ms is None:
+        return None
+    return Count(spent=max(limit - left, 0.0), window_s=30.0, ends_s=resets_ms / 1000)
+
+
+def _bybit_count(header: _Header, _: float) -> Count | None:
+    limit, left = header("x-bapi-limit"), header("x-bapi-limit-status")
+    if limit is None or left is None:
+        return None
+    return Count(spent=max(limit - left, 0.0), scope="account")
+
+
+_COUNTS: Final = {
+    "binance": _binance_count,
+    "htx": _htx_count,
+    "huobi": _htx_count,
+    "kucoin": _kucoin_count,
+    "bybit": _bybit_count,
+}
 
 
 def _default_pause_s(exchange: str, status: int, body: str) -> float | None:

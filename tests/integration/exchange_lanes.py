@@ -30,17 +30,26 @@ BTC_USDT: dict[str, Any] = {
 
 
 class CountedBudget(Budget):
-    """The real budget, and a list of what it granted."""
+    """The real budget, and a list of what it granted, less what lapsed because the call would have left late."""
 
     def __init__(self, client: redis.asyncio.Redis, scope: str) -> None:
         super().__init__(client, scope)
         self.granted: list[Sequence[Charge]] = []
+        self._at_us: list[int] = []
 
     async def acquire(self, charges: Sequence[Charge], *, max_wait_s: float, bulk: bool = False) -> Grant | Refusal:
         answer = await super().acquire(charges, max_wait_s=max_wait_s, bulk=bulk)
         if isinstance(answer, Grant):
             self.granted.append(charges)
+            self._at_us.append(answer.at_us)
         return answer
+
+    def is_late(self, grant: Grant, now_s: float) -> bool:
+        late = super().is_late(grant, now_s)
+        if late:
+            number = self._at_us.index(grant.at_us)
+            del self.granted[number], self._at_us[number]
+        return late
 
 
 class Lanes:

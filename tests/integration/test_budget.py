@@ -8,15 +8,18 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import pytest_asyncio
+from redis.crc import key_slot
 
 from deploy.servers import Redis
 from workers.budget import Budget, Grant, Refusal, connect
 from workers.costs import Bucket, Charge, Kind, Scope, load
+from workers.spread import ENOUGH
 
 NOW_KEY = "test:now"
 TEST_CLOCK = f"local function clock() return tonumber(redis.call('GET', '{NOW_KEY}')) end\n"
 MINUTE_US = 60_000_000
 # A minute's start, far enough ahead that Redis, by its own clock, drops nothing.
+WINDOWS: tuple[Kind, ...] = ("fixed", "rolling")
 START_US = 4_000_000_000_000_000 // MINUTE_US * MINUTE_US
 
 
@@ -130,26 +133,211 @@ async def test_a_pause_that_came_while_one_waited_holds(client: Any) -> None:
     assert answer.reason == "paused"
 
 
-async def test_what_the_exchange_counted_only_raises_ours(client: Any) -> None:
-    budget = Budget(client, "x:1", clock=TEST_CLOCK)
-    calls = [charge(bucket(100, 60, kind="fixed", margin_ms=100))]
+class Told:
+    """A bucket on a clock of the test's own, and an exchange that tells what it has counted of it."""
 
-    async def left_after(used: float, *, sent_ago_s: float, pass_us: int = 0) -> int:
-        await client.set(NOW_KEY, int(await client.get(NOW_KEY)) + pass_us)
-        await budget.observe(calls[0], used, sent_ago_s=sent_ago_s)
-        left = 0
-        while isinstance(await budget.reserve(calls, max_wait_s=0), Grant):
-            left += 1
-        return left
+    def __init__(self, client: Any, limit: Bucket) -> None:
+        self.client = client
+        self.budget = Budget(client, "x:1", clock=TEST_CLOCK)
+        self.calls = [charge(limit)]
 
-    await client.set(NOW_KEY, START_US + MINUTE_US // 2)
-    # No key of ours yet: another program on this address has used 30.
-    assert await left_after(30, sent_ago_s=0.1) == 70
-    assert await left_after(10, sent_ago_s=0.1) == 0
-    # Half a minute later a new minute has begun; an answer to a call sent in the last one says nothing about it.
-    assert await left_after(100, sent_ago_s=2, pass_us=MINUTE_US // 2 + 1_000_000) == 100
-    assert await left_after(95, sent_ago_s=0.5, pass_us=MINUTE_US) == 5
-    assert (await budget.usage())["b"] == 1.0
+    async def at(self, now_us: int) -> None:
+        await self.client.set(NOW_KEY, now_us)
+
+    async def call(self) -> Grant:
+        answer = await self.budget.reserve(self.calls, max_wait_s=0)
+        assert isinstance(answer, Grant)
+        return answer
+
+    async def counted(self, grant: Grant, used: float, *, late_us: float = 0) -> None:
+        window_s = self.calls[0].bucket.window_s
+        await self.budget.observe(self.calls[0], grant.ranks[0], grant, used, late_us=late_us, span_s=window_s)
+
+    async def left(self) -> int:
+        return await grants(self.budget, self.calls)
+
+
+async def test_what_a_stranger_took_in_the_exchanges_minute_is_not_ours_to_spend(client: Any) -> None:
+    told = Told(client, bucket(1000, 60, kind="fixed", margin_ms=100))
+    middle = START_US + MINUTE_US // 2
+    await told.at(middle)
+    first = await told.call()
+    await told.counted(first, 301)
+    await told.counted(first, 5)  # never lower
+    # 300 in half a minute: as much is left to them for the other half, and a tenth on top.
+    assert await told.left() == 1000 - 1 - 300 - 330
+    # In the next minute all of it is left to them from the start.
+    await told.at(START_US + MINUTE_US + 200_000)
+    assert await told.left() == 1000 - 500  # but never more than half
+    # An answer to a call of the last minute says nothing about this one.
+    await told.counted(first, 999)
+    assert (await told.budget.usage())["b"].used == 0.5
+    # They were seen no more for two minutes: all of it is ours.
+    await told.at(START_US + 4 * MINUTE_US + 200_000)
+    assert await told.left() == 1000
+
+
+async def test_our_own_calls_are_no_strangers_in_flight_or_not(client: Any) -> None:
+    for kind in WINDOWS:
+        await client.flushdb()
+        told = Told(client, bucket(100, 60, kind=kind))
+        await told.at(START_US + MINUTE_US // 2)
+        out = [await told.call() for _ in range(60)]
+        for number, grant in enumerate(out):
+            await told.counted(grant, number + 1)  # what arrived by then: it, and those before it
+        assert await told.left() == 40, kind
+
+
+async def test_a_stranger_is_left_room_in_a_rolling_window_as_long_as_it_is_seen(client: Any) -> None:
+    told = Told(client, bucket(100, 60))
+    await told.at(START_US)
+    grant = await told.call()
+    # A call that overtook it, as it was slow, is ours.
+    await told.at(START_US + 50_000)
+    await told.call()
+    await told.counted(grant, 32, late_us=50_000)
+    await told.counted(grant, 1)
+    assert await told.left() == 100 - 2 - 30
+    await told.at(START_US + 3 * MINUTE_US)
+    assert await told.left() == 100
+
+
+async def test_too_many_lowers_the_bucket_once_for_all_and_it_comes_back(client: Any) -> None:
+    kinds: tuple[Kind, ...] = (*WINDOWS, "decaying")
+    for kind in kinds:
+        await client.flushdb()
+        told = Told(client, bucket(100, 60, kind=kind))
+        other = Budget(client, "x:1", clock=TEST_CLOCK)
+        now = START_US + MINUTE_US // 2
+        await told.at(now)
+        out = [await told.call() for _ in range(3)]
+        learned = await told.budget.limited(told.calls, out[0])
+        assert learned is not None
+        assert (learned.bucket, learned.amount, learned.effective) == ("b", 100, 90)
+        assert await other.limited(told.calls, out[1]) is None  # it was out already
+        assert await grants(other, told.calls) == 90 - 3, kind
+        for _ in range(20):
+            now += 2 * MINUTE_US
+            await told.at(now)
+            await told.budget.limited(told.calls, await told.call())
+        assert (await told.budget.usage())["b"].effective == 0.3
+        await told.at(now + 10 * MINUTE_US)
+        assert await told.left() == 40, kind
+        await told.at(now + 70 * MINUTE_US)
+        assert await told.left() == 100, kind
+        assert (await told.budget.usage())["b"].effective == 1
+
+
+async def test_a_bucket_of_one_that_was_lowered_has_a_longer_window(client: Any) -> None:
+    told = Told(client, bucket(1, 1))
+    await told.at(START_US)
+    await told.budget.limited(told.calls, await told.call())
+    answer = await told.budget.reserve(told.calls, max_wait_s=5)
+    assert isinstance(answer, Grant)
+    assert answer.delay_us == 1_111_112
+
+
+async def test_the_fullest_of_a_calls_buckets_is_lowered(client: Any) -> None:
+    budget = Budget(client, "x:1")
+    calls = [charge(bucket(100, 60), key="wide"), charge(bucket(2, 60), key="narrow")]
+    answer = await budget.reserve(calls, max_wait_s=0)
+    assert isinstance(answer, Grant)
+    learned = await budget.limited(calls, answer)
+    assert learned is not None
+    assert learned.bucket == "narrow"
+
+
+async def test_a_stranger_is_not_our_limit(client: Any) -> None:
+    for kind in WINDOWS:
+        await client.flushdb()
+        told = Told(client, bucket(100, 60, kind=kind))
+        await told.at(START_US + MINUTE_US // 2)
+        grant = await told.call()
+        await told.counted(grant, 101)
+        assert await told.budget.limited(told.calls, grant) is None, kind
+        assert (await told.budget.usage())["b"].effective == 1
+
+
+async def test_after_a_pause_it_starts_at_half(client: Any) -> None:
+    for kind in WINDOWS:
+        await client.flushdb()
+        told = Told(client, bucket(100, 1, kind=kind))
+        await told.at(START_US)
+        await told.budget.pause(5, "429")
+        assert await told.left() == 0
+        await told.at(START_US + 5_000_000)
+        assert await told.left() == 50, kind
+        await told.at(START_US + 7_000_000)
+        assert await told.left() == 75, kind
+        await told.at(START_US + 9_000_000)
+        assert await told.left() == 100, kind
+
+
+async def test_a_pause_of_unknown_length_is_doubled_when_the_next_call_meets_the_limit_again(client: Any) -> None:
+    told = Told(client, bucket(100, 1))
+    now = START_US
+    await told.at(now)
+    grant = await told.call()
+    for expected_s in (2, 4, 8, 16, 32, 64, 128, 128):
+        assert await told.budget.pause(2, "?", told=False, grant=grant) == expected_s
+        # One that was out when the pause began makes it no longer.
+        assert await told.budget.pause(2, "?", told=False, grant=grant) == expected_s
+        now += expected_s * 1_000_000
+        await told.at(now)
+        grant = await told.call()
+    assert await told.budget.pause(3, "Retry-After: 3", grant=grant) == 3
+
+
+async def test_all_keys_of_an_exchange_lie_in_one_slot_of_a_cluster(client: Any) -> None:
+    limits = [charge(bucket(10, 60), key="Trades:{XBT}USD"), charge(bucket(10, 60, scope="account"), key="a:b")]
+    limits.append(charge(bucket(10, 60, kind="fixed"), key="f"))
+    for egress in ("10.0.0.1", "http://user:secret@[::1]:8080", "http://proxy/{x}?token=secret"):
+        budget = Budget(client, f"x:{egress}", account="api-key{1}")
+        answer = await budget.reserve(limits, max_wait_s=60)
+        assert isinstance(answer, Grant)
+        await budget.set_clock(1.0)
+        await budget.observe(limits[0], answer.ranks[0], answer, 9, late_us=0, span_s=60)
+        await budget.limited(limits, answer)
+        await budget.pause(1, "all")
+        await budget.pause(1, "some", limits)
+    keys: list[bytes] = [key async for key in client.scan_iter("*")]
+    assert {key.split(b":")[-1] for key in keys} >= {b"clock", b"epoch", b"spread", b"pause", b"learned"}
+    assert len({key_slot(key) for key in keys}) == 1
+    assert not [key for key in keys if b"secret" in key or b"api-key" in key]
+
+
+async def test_margins_are_the_tables_until_measured_and_then_the_largest_that_any_worker_measures(client: Any) -> None:
+    limit = bucket(1, 1, margin_ms=150)
+    await client.set(NOW_KEY, START_US)
+    one, two = (Budget(client, "x:1", clock=TEST_CLOCK) for _ in range(2))
+
+    async def window_us(budget: Budget) -> int:
+        """From one grant to the next; much later the next time."""
+        await client.set(NOW_KEY, int(await client.get(NOW_KEY)) + 100_000_000)
+        first = await budget.reserve([charge(limit)], max_wait_s=10)
+        second = await budget.reserve([charge(limit)], max_wait_s=10)
+        assert isinstance(first, Grant)
+        assert isinstance(second, Grant)
+        return second.at_us - first.at_us
+
+    assert await window_us(one) == 1_150_000
+    for budget, spread_s in ((one, 0.0), (two, 0.05)):
+        for trip_s in (0.01, *[0.01 + spread_s] * ENOUGH):
+            budget.spread.answered(0.0, "endpoint", trip_s)
+    assert await window_us(one) == 1_010_000
+    measured_us = await window_us(two)
+    assert 1_050_000 < measured_us < 1_070_000
+    # The jittery worker's calls land among the other's.
+    first = await one.reserve([charge(limit)], max_wait_s=10)
+    second = await one.reserve([charge(limit)], max_wait_s=10)
+    assert isinstance(first, Grant)
+    assert isinstance(second, Grant)
+    assert second.at_us - first.at_us == measured_us
+    # And so do those of one that has just started.
+    assert isinstance(await Budget(client, "x:1", clock=TEST_CLOCK).reserve([charge(limit)], max_wait_s=10), Grant)
+    third = await one.reserve([charge(limit)], max_wait_s=10)
+    assert isinstance(third, Grant)
+    assert third.at_us - second.at_us == 2 * 1_150_000
 
 
 async def test_fixed_windows_follow_the_exchange_clock(client: Any) -> None:

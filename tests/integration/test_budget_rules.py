@@ -4,6 +4,7 @@ The model keeps every grant ever made and tries every instant at which anything 
 same instant. That it was never above the amount in any window is then counted once more, apart from the model.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from workers.budget import Budget, Grant, Refusal, connect
 from workers.costs import Bucket, Charge, Kind
+from workers.spread import ENOUGH
 
 NOW_KEY = "test:now"
 TEST_CLOCK = f"local function clock() return tonumber(redis.call('GET', '{NOW_KEY}')) end\n"
@@ -19,68 +21,153 @@ TEST_CLOCK = f"local function clock() return tonumber(redis.call('GET', '{NOW_KE
 START_US = 4_000_000_000_000_000
 SCALE = 1000
 RESERVE = 0.2
+# Keys that live by Redis's own time, and are written whatever the answer is.
+REDIS_TIMED = (b":epoch", b":spread")
 
 
 @dataclass(frozen=True)
 class Step:
-    """What happens: time passes, then a call is asked for."""
+    """What happens: time passes, then a call is asked for, and then the exchange says something of it or not."""
 
     pass_us: int
     costs: dict[int, float]
     max_wait_us: int
     bulk: bool
     pause_us: int
+    counted: int | None
+    limited: bool
+    spread_us: int
 
 
 @dataclass
 class Count:
-    """One bucket of the model: everything ever granted from it."""
+    """One bucket of the model: everything ever granted from it, and what was learned of it."""
 
     bucket: Bucket
     grants: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
+    ratio: int = 1000
+    lowered: int = 0
+    strangers: dict[int, int] = field(default_factory=dict[int, int])
+    rate: int = 0
+    heard: int = 0
 
     def __post_init__(self) -> None:
-        self.amount = int(self.bucket.amount * SCALE)
-        self.window = int(self.bucket.window_s * 1e6)
-        self.margin = int(self.bucket.margin_ms * 1000)
+        self.full = self.amount = self.cap = int(self.bucket.amount * SCALE)
+        self.length = self.window = int(self.bucket.window_s * 1e6)
+        self.margin = self.table_margin = int(self.bucket.margin_ms * 1000)
+        self.spent = 0
 
     @property
     def last(self) -> int:
         return self.grants[-1][0] if self.grants else 0
 
-    def cap(self, cost: int, bulk: bool) -> int:
-        return max(int(self.amount * (1 - RESERVE)), min(cost, self.amount)) if bulk else self.amount
+    def learned(self, now: int) -> int:
+        return max(300, min(1000, self.ratio + (now - self.lowered) * 10 // 60_000_000))
+
+    def most(self, now: int) -> int:
+        return max(self.strangers.get(now // self.length - back, 0) for back in (0, 1))
+
+    def now_holds(self, at: int, paused: int, cost: int, bulk: bool) -> None:
+        """Sets amount, window and cap to what holds for a call that can be granted from `at` on."""
+        ratio = min(1000, self.ratio + (at - self.lowered) * 10 // 60_000_000)
+        if paused:
+            ramp = max(1_000_000, min(4 * self.length, 60_000_000))
+            ratio = ratio * min(1000, 500 + 500 * max(0, at - paused) // ramp) // 1000
+        self.amount, self.window = self.full * max(300, ratio) // 1000, self.length
+        least = min(cost, self.full)
+        if self.bucket.kind == "rolling":
+            self.amount = max(self.amount - self.most(at), -(-self.full // 4))
+            if self.amount < least:
+                self.window, self.amount = -(-self.length * least // self.amount), least
+        elif self.bucket.kind == "fixed":
+            self.amount = max(self.amount, least)
+            if self.heard < at - 2 * self.length:
+                self.rate = 0
+        self.cap = max(int(self.full * (1 - RESERVE)), min(cost, self.full)) if bulk else self.full
+        if self.amount < self.full:
+            self.cap = max(self.cap * self.amount // self.full, min(cost, self.amount))
+
+    def expected(self, start: int) -> int:
+        left = max(0, start + self.length - max(self.heard, start))
+        return min(self.full // 2, math.ceil(self.rate * 1.1 * left / self.length))
 
     def rise(self, cost: int) -> int:
         return -(-cost * self.window // self.amount)
 
-    def empty_at(self) -> int:
-        empty = 0
-        for at, cost in self.grants:
-            empty = max(empty, at) + self.rise(cost)
-        return empty
-
-    def instants(self, since: int, cost: int, cap: int) -> set[int]:
+    def instants(self, since: int, cost: int) -> set[int]:
         """When room may appear."""
         if self.bucket.kind == "rolling":
             return {at + self.window + self.margin for at, _ in self.grants}
         if self.bucket.kind == "fixed":
             first = since // self.window
             return {(first + n) * self.window + self.margin for n in range(40)}
-        room = cap * self.window // self.amount - self.margin
-        return {self.empty_at() + min(self.rise(cost), room) - room}
+        room = self.cap * self.window // self.amount - self.margin
+        return {self.empty + min(self.rise(cost), room) - room}
 
-    def takes(self, at: int, cost: int, cap: int) -> bool:
+    empty: int = 0
+
+    def takes(self, at: int, cost: int) -> bool:
         if at < self.last:
             return False
         if self.bucket.kind == "rolling":
-            return cost + sum(c for t, c in self.grants if t > at - self.window - self.margin) <= cap
+            return cost + sum(c for t, c in self.grants if t > at - self.window - self.margin) <= self.cap
         if self.bucket.kind == "fixed":
             start = at // self.window * self.window
             inside = self.margin <= at - start <= self.window - self.margin
-            return inside and cost + sum(c for t, c in self.grants if t >= start) <= cap
-        room = cap * self.window // self.amount - self.margin
-        return max(0, self.empty_at() - at) + min(self.rise(cost), room) <= room
+            counted = sum(c for t, c in self.grants if t >= start)
+            if counted:  # What strangers have taken is remembered from the first of ours on.
+                counted += self.strangers.get(start // self.length, 0)
+            return inside and (counted == 0 or counted + self.expected(start) + cost <= self.cap)
+        room = self.cap * self.window // self.amount - self.margin
+        return max(0, self.empty - at) + min(self.rise(cost), room) <= room
+
+    def take(self, at: int, cost: int) -> int:
+        """The grant's rank."""
+        self.grants.append((at, cost))
+        self.empty = max(self.empty, at) + self.rise(cost)
+        if self.bucket.kind == "rolling":
+            return sum(c for _, c in self.grants)
+        if self.bucket.kind == "fixed":
+            return sum(c for t, c in self.grants if t // self.window == at // self.window)
+        return 0
+
+    def observe(self, counted: int, at: int, rank: int, now: int) -> None:
+        """The exchange has counted so much."""
+        if self.bucket.kind == "rolling" and now - at <= self.length:
+            ours = sum(c for t, c in self.grants if at - self.length < t <= at)
+            # Where this call itself was granted for later it counts all the same.
+            ours = max(ours, rank - sum(c for t, c in self.grants if t <= at - self.length))
+            span = now // self.length
+            others = min(max(0, counted - ours), self.full // 2)
+            self.strangers[span] = max(others, self.strangers.get(span, 0))
+        if self.bucket.kind == "fixed" and at // self.length == now // self.length:
+            index = now // self.length
+            others = max(0, counted - rank)
+            if self.last // self.length == index:
+                others = self.strangers[index] = max(others, self.strangers.get(index, 0))
+            gone = now % self.length
+            rate = math.ceil(others * self.length / max(gone, self.length / 20)) if others > self.full * 0.01 else 0
+            if self.heard < now - 2 * self.length:
+                self.rate = 0
+            if rate >= self.rate:
+                self.rate, self.heard = rate, now
+            elif gone >= self.length / 10:
+                self.rate -= int((self.rate - rate) * min(1, (now - self.heard) / self.length))
+                self.heard = now
+
+    def explained(self, now: int) -> bool:
+        if self.bucket.kind == "rolling":
+            return self.most(now) > self.full * 0.01
+        if self.bucket.kind == "fixed":
+            rate = 0 if self.heard < now - 2 * self.length else self.rate
+            return max(self.strangers.get(self.last // self.length, 0), rate) > self.full * 0.01
+        return False
+
+    def limit(self, at: int, now: int) -> None:
+        """The exchange says that it was too many."""
+        if at > self.lowered and not self.explained(now):
+            ratio = min(1000, self.ratio + (now - self.lowered) * 10 // 60_000_000)
+            self.ratio, self.lowered = max(300, ratio * 900 // 1000), now
 
     def check(self) -> None:
         """No window, wherever it lies, holds more than the amount; and grants are in order."""
@@ -88,29 +175,50 @@ class Count:
         assert times == sorted(times)
         if self.bucket.kind == "rolling":
             for start in times:
-                assert sum(c for t, c in self.grants if start <= t < start + self.window + self.margin) <= self.amount
+                assert sum(c for t, c in self.grants if start <= t < start + self.length) <= self.full
         elif self.bucket.kind == "fixed":
-            for number in {at // self.window for at in times}:
-                assert sum(c for t, c in self.grants if t // self.window == number) <= self.amount
+            for number in {at // self.length for at in times}:
+                assert sum(c for t, c in self.grants if t // self.length == number) <= self.full
         elif self.bucket.kind == "decaying":
             for start in range(len(times)):
                 for end in range(start, len(times)):
                     # Whatever the level was before, what came in less what left in between can't be more than fits.
-                    spent = sum(self.rise(cost) for _, cost in self.grants[start : end + 1])
-                    assert spent - (times[end] - times[start]) <= self.window
+                    spent = sum(-(-cost * self.length // self.full) for _, cost in self.grants[start : end + 1])
+                    assert spent - (times[end] - times[start]) <= self.length
 
 
-def plan(counts: list[Count], costs: dict[int, int], now: int, pause: int, bulk: bool) -> int:
+@dataclass
+class Spreads:
+    """How far calls spread, as the workers together know it."""
+
+    largest: dict[int, int] = field(default_factory=dict[int, int])
+    unknown: int = 0
+
+    def told(self, mine: int, now: int) -> None:
+        span = now // 30_000_000
+        self.largest[span] = max(self.largest.get(span, 0), mine)
+        if mine < 0 and self.unknown < now + 15_000_000:
+            self.unknown = now + 30_000_000
+
+    def margin(self, count: Count, now: int) -> int:
+        span = now // 30_000_000
+        largest = max(self.largest.get(span, 0), self.largest.get(span - 1, 0))
+        measured = min(largest, count.length // 5)
+        if count.table_margin == 0:
+            return 0
+        if self.unknown > now or largest == 0 or count.bucket.kind == "fixed":
+            return max(count.table_margin, measured)
+        return measured
+
+
+def plan(counts: list[Count], costs: dict[int, int], now: int, pause: int) -> int:
     """The earliest instant that suits every bucket, by trying them all."""
     floor = max(now, pause, *(counts[number].last for number in costs))
     instants = {floor}
     for number, cost in costs.items():
-        instants |= counts[number].instants(floor, cost, counts[number].cap(cost, bulk))
+        instants |= counts[number].instants(floor, cost)
     return min(
-        at
-        for at in instants
-        if at >= floor
-        and all(counts[number].takes(at, cost, counts[number].cap(cost, bulk)) for number, cost in costs.items())
+        at for at in instants if at >= floor and all(counts[number].takes(at, cost) for number, cost in costs.items())
     )
 
 
@@ -146,6 +254,9 @@ def runs(draw: st.DrawFn) -> tuple[list[Bucket], list[Step]]:
                 max_wait_us=draw(st.sampled_from([0, 100_000, 2_000_000, 60_000_000, 60_000_000])),
                 bulk=draw(st.sampled_from([False, False, False, True])),
                 pause_us=draw(st.sampled_from([0] * 8 + [500_000])),
+                counted=draw(st.one_of(st.none(), st.none(), st.integers(0, 9 * SCALE))),
+                limited=draw(st.sampled_from([False] * 8 + [True])),
+                spread_us=draw(st.sampled_from([0] * 12 + [15_000, 80_000])),
             )
         )
     return chosen, steps
@@ -156,12 +267,12 @@ async def expire(client: Any, now: int) -> None:
     async for key in client.scan_iter("fleet:*"):
         at_ms = await client.pexpiretime(key)
         assert at_ms > 0, f"{key!r} stays for ever"
-        if at_ms * 1000 <= now and not key.endswith(b":epoch"):  # That one's time is Redis's own.
+        if at_ms * 1000 <= now and not key.endswith(REDIS_TIMED):
             await client.delete(key)
 
 
 async def dump(client: Any) -> dict[bytes, bytes | None]:
-    return {key: await client.dump(key) async for key in client.scan_iter("fleet:*") if not key.endswith(b":epoch")}
+    return {key: await client.dump(key) async for key in client.scan_iter("fleet:*") if not key.endswith(REDIS_TIMED)}
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -175,6 +286,7 @@ async def test_every_grant_is_the_earliest_that_is_never_above_any_limit(
         await client.flushdb()
         budget = Budget(client, "x:1.2.3.4", clock=TEST_CLOCK, live_reserve=RESERVE)
         counts = [Count(bucket) for bucket in chosen]
+        spreads = Spreads()
         now, pause = START_US, 0
         for step in steps:
             now += step.pass_us
@@ -183,9 +295,16 @@ async def test_every_grant_is_the_earliest_that_is_never_above_any_limit(
             if step.pause_us:
                 await budget.pause(step.pause_us / 1e6, "test")
                 pause = max(pause, now + step.pause_us)
+            if step.spread_us:
+                for trip_us in (0, *[step.spread_us] * ENOUGH):
+                    budget.spread.answered(0.0, "endpoint", trip_us / 1e6)
             charges = [Charge(chosen[number], cost, f"b{number}") for number, cost in step.costs.items()]
             costs = {number: -int(-(cost * SCALE - 1e-6) // 1) for number, cost in step.costs.items()}
-            expected = plan(counts, costs, now, pause, step.bulk)
+            spreads.told(budget.spread.margin_us(), now)
+            for number, cost in costs.items():
+                counts[number].now_holds(max(now, pause), pause, cost, step.bulk)
+                counts[number].margin = spreads.margin(counts[number], now)
+            expected = plan(counts, costs, now, pause)
             refused = expected - now > (0 if step.bulk else step.max_wait_us)
             before = await dump(client) if refused else {}
             answer = await budget.reserve(charges, max_wait_s=step.max_wait_us / 1e6, bulk=step.bulk)
@@ -193,13 +312,22 @@ async def test_every_grant_is_the_earliest_that_is_never_above_any_limit(
                 assert isinstance(answer, Refusal)
                 assert answer.earliest_ms == -(-expected // 1000)
                 assert await dump(client) == before
-            else:
-                assert answer == Grant(expected - now, expected)
-                for number, cost in costs.items():
-                    counts[number].grants.append((expected, cost))
+                continue
+            assert isinstance(answer, Grant)
+            assert (answer.delay_us, answer.at_us) == (expected - now, expected)
+            assert list(answer.ranks) == [counts[number].take(expected, cost) for number, cost in costs.items()]
+            if step.counted is not None and expected == now:
+                for charge, rank, number in zip(charges, answer.ranks, costs, strict=True):
+                    span_s = charge.bucket.window_s
+                    await budget.observe(charge, rank, answer, step.counted / SCALE, late_us=0, span_s=span_s)
+                    counts[number].observe(step.counted, expected, rank, now)
+            if step.limited and len(costs) == 1:
+                await budget.limited(charges, answer)
+                for number in costs:
+                    counts[number].limit(expected, now)
         for count in counts:
             count.check()
         used = await budget.usage()
-        assert all(0 <= part <= 1 for part in used.values())
+        assert all(0 <= use.used <= 1 and 0.3 <= use.effective <= 1 for use in used.values())
     finally:
         await client.aclose()

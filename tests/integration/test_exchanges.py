@@ -214,7 +214,7 @@ async def test_the_exchanges_own_count_is_taken_over(server: Answers, lanes: Lan
     used = 0.0
     while used < 0.5:  # the second time, if a minute ended between the call and the question
         await lane.call("fetch_ticker", BTC, call("binance"))
-        used = (await budget.usage())["spot"]
+        used = (await budget.usage())["spot"].used
 
 
 async def test_the_exchanges_clock_is_taken_over_within_one_window(server: Answers, lanes: Lanes) -> None:

@@ -9,7 +9,8 @@ from ccxt.base import errors  # pyright: ignore[reportMissingTypeStubs]
 
 from schemas.errors import InvalidMessage
 from schemas.messages import ErrorCode, Outcome
-from workers.verdict import MESSAGE_LIMIT, NoBudget, Pause, Seen, judge, limit_signal, used_weight
+from workers.costs import Bucket, Scope
+from workers.verdict import MESSAGE_LIMIT, NoBudget, Pause, Seen, counted, judge, limit_signal
 
 NOW_S = 1_800_000_000.0
 CCXT: dict[str, Any] = dict(vars(errors))
@@ -236,7 +237,55 @@ def test_what_is_no_limit_signal(exchange: str, status: int, headers: dict[str, 
     assert limit_signal(exchange, status, headers, body, NOW_S) is None
 
 
-def test_used_weight() -> None:
-    assert used_weight({"X-MBX-USED-WEIGHT-1M": "250"}) == 250
-    assert used_weight({"X-MBX-USED-WEIGHT-1M": "-1"}) is None
-    assert used_weight({}) is None
+def bucket(amount: float, window_s: float, scope: Scope = "egress") -> Bucket:
+    return Bucket(name="b", amount=amount, window_s=window_s, kind="rolling", scope=scope, source="")
+
+
+def htx(left: int, for_s: float) -> dict[str, str]:
+    ends_ms = str((NOW_S + for_s) * 1000)
+    return {"X-HB-RateLimit-Requests-Remain": str(left), "X-HB-RateLimit-Requests-Expire": ends_ms}
+
+
+# An address's buckets of a second, a minute and five, and an account's of a second.
+BUCKETS = [bucket(10, 1), bucket(6000, 60), bucket(4500, 300), bucket(20, 1, "account")]
+
+
+@pytest.mark.parametrize(
+    ("exchange", "headers", "meant", "used", "span_s"),
+    [
+        ("binance", {"X-MBX-USED-WEIGHT-1M": "250"}, 1, 250, 60),
+        ("binanceusdm", {"x-mbx-used-weight-1m": "250"}, 1, 250, 60),
+        ("binance", {"X-SAPI-USED-IP-WEIGHT-1M": "12"}, 1, 12, 60),
+        ("binance", {"X-MBX-USED-WEIGHT-1M": "-1"}, None, 0, 0),
+        ("binance", {}, None, 0, 0),
+        # 3 more until 400 ms from now: of a second's 10 that is 7 spent within 600 ms.
+        ("htx", htx(3, 0.4), 0, 7, 0.6),
+        ("htx", htx(99, 0.4), 0, 0, 0.6),
+        ("htx", htx(3, 90), 2, 4497, 210),
+        ("htx", {"X-HB-RateLimit-Requests-Remain": "3"}, None, 0, 0),
+        ("htx", {"ratelimit-limit": "800", "ratelimit-remaining": "790", "ratelimit-interval": "1000"}, 0, 10, 1),
+        ("htx", {"ratelimit-limit": "800", "ratelimit-remaining": "790", "ratelimit-interval": "3000"}, None, 0, 0),
+        ("kucoin", {"gw-ratelimit-limit": "9", "gw-ratelimit-remaining": "7", "gw-ratelimit-reset": "9"}, None, 0, 0),
+        # An account's limit says nothing of the address's.
+        ("bybit", {"X-Bapi-Limit": "50", "X-Bapi-Limit-Status": "49"}, 3, 1, 1),
+        ("okx", {"X-MBX-USED-WEIGHT-1M": "250"}, None, 0, 0),
+    ],
+)  # fmt: skip
+def test_what_the_exchange_counted(
+    exchange: str, headers: dict[str, str], meant: int | None, used: float, span_s: float
+) -> None:
+    count = counted(exchange, headers, NOW_S)
+    found = None if count is None else count.speaks_of(BUCKETS)
+    assert found == meant
+    if count is not None and found is not None:
+        assert count.used(BUCKETS[found]) == used
+        assert count.span_s(BUCKETS[found]) == pytest.approx(span_s, abs=0.01)
+
+
+def test_kucoins_pool_of_thirty_seconds() -> None:
+    headers = {"gw-ratelimit-limit": "2000", "gw-ratelimit-remaining": "1997", "gw-ratelimit-reset": "22273"}
+    count = counted("kucoin", headers, NOW_S)
+    assert count is not None
+    pool = bucket(2000, 30)
+    assert (count.speaks_of([pool]), count.used(pool)) == (0, 3)
+    assert count.span_s(pool) == pytest.approx(7.727)

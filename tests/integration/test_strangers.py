@@ -1,0 +1,62 @@
+"""Others on our address, at the simulator that forgives nothing: they and we together stay within the limit."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+
+from deploy.simulator.ccxt_config import ccxt_config
+from deploy.simulator.process import Simulator
+from tests.integration.exchange_lanes import Lanes, call, lanes_on
+from workers.verdict import NoBudget
+
+AMOUNT, WINDOW_S, PRICE = 6000, 60, 2
+PART = 0.3
+# Weight of one of ours: few calls fill the minute.
+OURS = 80
+
+
+@pytest.fixture
+async def lanes(redis_url: str) -> AsyncIterator[Lanes]:
+    async with lanes_on(redis_url) as lanes:
+        yield lanes
+
+
+async def test_a_stranger_takes_its_part_and_nobody_is_refused(lanes: Lanes) -> None:
+    """It takes 30 % of a minute, evenly; we ask for all there is, and stop in time for what it is still to take.
+
+    The simulator's clock is moved to where a quarter of its minute is left, so that nobody waits for a minute.
+    """
+    async with Simulator(exchanges=["binance"]) as simulator, aiohttp.ClientSession() as session:
+        url = simulator.urls["binance"]
+        gone_s = time.time() % WINDOW_S
+        # Now three quarters of a minute are over: what is left of it can be waited for.
+        await simulator.set_clock(advance_s=(0.75 * WINDOW_S - gone_s) % WINDOW_S)
+        lane, budget = lanes.lane("binance", ccxt_config("binance", url))
+        statuses: set[int] = set()
+
+        async def take(weight: float) -> None:
+            for _ in range(int(weight / PRICE)):
+                async with session.get(f"{url}/api/v3/klines?symbol=BTCUSDT&interval=1m") as answer:
+                    statuses.add(answer.status)
+
+        await take(AMOUNT * PART * 0.75)  # what it took of this minute so far
+        await lane.open()
+        stranger = asyncio.create_task(take(AMOUNT * PART * 0.25))
+        calls = 0
+        try:
+            while True:
+                await lane.call("fetch_tickers", {}, call("binance", max_wait_s=0))
+                calls += 1
+        except NoBudget:
+            pass
+        await stranger
+        counters = await simulator.counters()
+        assert counters["violations"] == 0
+        assert statuses == {200}
+        # All but what is left to the stranger, with some to spare, is used.
+        assert counters["exchanges"]["binance"]["buckets"]["weight"]["weight"] > AMOUNT * 0.9
+        assert calls * OURS > AMOUNT * 0.5
+        assert (await budget.usage())["spot"].effective == 1

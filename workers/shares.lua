@@ -1,0 +1,260 @@
+-- Who shares one scope's budget, and what is set aside for those that may have lost Redis. See membership.py for the
+-- protocol. Stands after budget.lua and uses its functions; the loader also defines PARTS (a whole limit), PRESENT,
+-- HORIZON and LASTS (microseconds).
+--
+-- The members are one hash: `<id>` is `<beats> <lease> <part> <keep> <drop>`, and `gen` tells the hash from one that was
+-- forgotten: `<id> <run id of Redis> <since when it is known that one was forgotten, or 0>`. The member `?` stands for
+-- those of a forgotten hash that have not come back.
+
+local function read_members(key, now)
+  local flat, members, gen = redis.call('HGETALL', key), {}, nil
+  for number = 1, #flat, 2 do
+    local id, value = flat[number], flat[number + 1]
+    if id == 'gen' then
+      gen = value
+    else
+      local beats, lease, part, keep, drop = string.match(value, '^(%d+) (%d+) (%d+) (%d+) (%d+)$')
+      if tonumber(drop) <= now then
+        redis.call('HDEL', key, id)
+      else
+        members[id] = {
+          beats = tonumber(beats),
+          lease = tonumber(lease),
+          part = tonumber(part),
+          keep = tonumber(keep),
+          drop = tonumber(drop),
+        }
+      end
+    end
+  end
+  return members, gen
+end
+
+local function write_member(key, id, m)
+  redis.call('HSET', key, id, table.concat({ whole(m.beats), whole(m.lease), whole(m.part), whole(m.keep), whole(m.drop) }, ' '))
+end
+
+-- Keeps the parts that are away as `<until when that holds>:<part>,<part>`, so that a reservation reads one string.
+local function write_away(key, away_key, members, now)
+  local parts, till, last = {}, math.huge, 0
+  for _, m in pairs(members) do
+    last = math.max(last, m.drop)
+    till = math.min(till, m.drop)
+    if m.lease + PRESENT <= now then
+      if m.part > 0 then
+        parts[#parts + 1] = whole(m.part)
+      end
+    else
+      till = math.min(till, m.lease + PRESENT)
+    end
+  end
+  if last == 0 then
+    redis.call('DEL', key, away_key)
+    return nil
+  end
+  redis.call('SET', away_key, whole(till) .. ':' .. table.concat(parts, ','))
+  expire(away_key, last)
+  expire(key, last)
+  return parts
+end
+
+-- The parts of those that are away; nil where nobody shares.
+function parts_away(found, away_key, key, now)
+  if not found then
+    return nil
+  end
+  local till, list = string.match(found, '^(%d+):(.*)$')
+  if tonumber(till) <= now then
+    return write_away(key, away_key, read_members(key, now), now)
+  end
+  local parts = {}
+  for part in string.gmatch(list, '%d+') do
+    parts[#parts + 1] = part
+  end
+  return parts
+end
+
+-- What is left of an amount. A part that is too small for a call of cost one is nobody's to use: see shares.py.
+function left_of(amount, parts)
+  local left = amount
+  for _, part in ipairs(parts or {}) do
+    local mine = math.floor(amount * tonumber(part) / PARTS)
+    if mine >= THOUSAND then
+      left = left - mine
+    end
+  end
+  return math.max(left, 0)
+end
+
+-- KEYS: members, away, epoch, clock, spread, pause. ARGV: beat, id, number of the beat, lease, part, keep, the hash's id
+-- as the caller knows it, one to begin, the epoch it knows, one to begin.
+-- Returns {now, part, members, the hash's id, epoch, since, offset, spread or -1, end of the pause, ids that are away}.
+function run.beat()
+  local key, now, id = KEYS[1], clock(), ARGV[2]
+  local beats, lease, part, keep = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+  local members, gen = read_members(key, now)
+  local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+  local hash, run_of, told = string.match(gen or '', '^(%S+) (%S+) (%d+)$')
+  told = tonumber(told or 0)
+  if hash and run_of ~= run_id then
+    -- Kept on disk over a restart: it may lack the last moments, and so is as good as forgotten.
+    for other in pairs(members) do
+      redis.call('HDEL', key, other)
+    end
+    hash, members, told = nil, {}, now
+  end
+  hash = hash or ARGV[8]
+  local mine = members[id]
+  if mine and mine.beats >= beats then
+    return {} -- It was on its way for so long that a later one has overtaken it: nobody waits for this answer.
+  end
+  local returns = ARGV[7] ~= '' and ARGV[7] ~= hash and not mine
+  if returns and told == 0 or told == now then
+    told = now
+    members['?'] = { beats = 0, lease = 0, part = PARTS, keep = 0, drop = now + LASTS + keep }
+  end
+  local rest = members['?']
+  if rest then
+    rest.drop = math.max(rest.drop, told + LASTS + keep)
+    if returns then
+      rest.part = math.max(0, rest.part - part)
+    end
+    if rest.part == 0 then
+      members['?'] = nil
+      redis.call('HDEL', key, '?')
+    else
+      write_member(key, '?', rest)
+    end
+  end
+  if returns then
+    lease = 0
+  end
+  local drop = (mine and lease or now) + LASTS + keep
+  mine = mine or { drop = 0 }
+  members[id] = mine
+  local count, others = 0, 0
+  for other, m in pairs(members) do
+    count = count + (other == '?' and 0 or 1)
+    others = others + (other == id and 0 or m.part)
+  end
+  local offered = math.max(0, math.min(math.floor(PARTS / count), PARTS - others))
+  mine.beats, mine.lease, mine.part, mine.keep = beats, lease, math.max(part, offered), keep
+  mine.drop = math.max(mine.drop, drop)
+  write_member(key, id, mine)
+  redis.call('HSET', key, 'gen', table.concat({ hash, run_id, whole(told) }, ' '))
+  write_away(key, KEYS[2], members, now)
+
+  local shared = redis.call('MGET', unpack(KEYS, 3))
+  local name, since = epoch(shared[1], ARGV[9], ARGV[10], now, HORIZON)
+  if told > 0 then
+    since = math.max(since, told + HORIZON)
+  end
+  redis.call('SET', KEYS[3], name .. ':' .. whole(since), 'EX', 90000)
+  local far, unknown = spread(KEYS[5], shared[3], 0, now)
+  local answer = {
+    now, offered, count, hash, name, since, tonumber(shared[2] or 0), unknown and -1 or far, longest(shared, 4, 4),
+  }
+  for other, m in pairs(members) do
+    if other ~= '?' and m.lease + PRESENT <= now then
+      answer[#answer + 1] = other
+    end
+  end
+  return answer
+end
+
+-- KEYS: members, away. ARGV: leave, id. It was present and uses no share any more.
+function run.leave()
+  redis.call('HDEL', KEYS[1], ARGV[2])
+  local now = clock()
+  write_away(KEYS[1], KEYS[2], read_members(KEYS[1], now), now)
+end
+
+-- KEYS: members, away. ARGV: bury, ids. They are known to be dead. Before `lease + PRESENT + HORIZON` none has sent by
+-- itself; later its calls count until they have left every window.
+function run.bury()
+  local now = clock()
+  local members = read_members(KEYS[1], now)
+  for number = 2, #ARGV do
+    local m = members[ARGV[number]]
+    if m and m.lease + PRESENT <= now then
+      if now < m.lease + PRESENT + HORIZON then
+        members[ARGV[number]] = nil
+        redis.call('HDEL', KEYS[1], ARGV[number])
+      else
+        m.drop = math.min(m.drop, now + m.keep)
+        write_member(KEYS[1], ARGV[number], m)
+      end
+    end
+  end
+  write_away(KEYS[1], KEYS[2], members, now)
+end
+
+local give = {}
+
+-- What others were granted comes between our own, in the order of time; never before the first that is still known.
+function give.rolling(key, grants, window)
+  local flat, merged, sum, added = redis.call('LRANGE', key, 0, -1), {}, 0, 0
+  local from = 1
+  local function add_until(at)
+    while grants[from] and grants[from] <= at do
+      added = added + grants[from + 1]
+      merged[#merged + 1] = whole(math.max(grants[from], tonumber(flat[1] or 0)))
+      merged[#merged + 1] = whole(sum + added)
+      from = from + 2
+    end
+  end
+  for number = 1, #flat, 2 do
+    local at = tonumber(flat[number])
+    if number > 1 then
+      add_until(at - 1)
+    end
+    sum = tonumber(flat[number + 1])
+    merged[#merged + 1] = flat[number]
+    merged[#merged + 1] = whole(sum + added)
+  end
+  add_until(math.huge)
+  redis.call('DEL', key)
+  for number = 1, #merged, 1000 do
+    redis.call('RPUSH', key, unpack(merged, number, math.min(number + 999, #merged)))
+  end
+  expire(key, tonumber(merged[#merged - 1]) + 5 * window)
+end
+
+function give.fixed(key, grants, window, offset)
+  for number = 1, #grants, 2 do
+    local index = math.floor((grants[number] + offset) / window)
+    local state = redis.call('HMGET', key, 'window', 'used', 'last')
+    local known = tonumber(state[1] or -1)
+    if index >= known then
+      local used = (index == known and tonumber(state[2]) or 0) + grants[number + 1]
+      local last = math.max(tonumber(state[3] or 0), grants[number])
+      redis.call('HSET', key, 'window', whole(index), 'used', whole(used), 'last', whole(last))
+      if index > known then
+        redis.call('HSET', key, 'others', 0)
+      end
+      expire(key, math.max((index + 1) * window - offset, last) + 2 * window)
+    end
+  end
+end
+
+-- One pair: the last grant, and how much later the bucket is empty for what was granted.
+function give.decaying(key, grants)
+  local state = redis.call('HMGET', key, 'empty', 'last')
+  local empty = math.max(tonumber(state[1] or 0), clock()) + grants[2]
+  local last = math.max(tonumber(state[2] or 0), grants[1])
+  redis.call('HSET', key, 'empty', whole(empty), 'last', whole(last))
+  expire(key, math.max(empty, last))
+end
+
+give.paced = give.decaying
+
+-- KEYS: a bucket, clock. ARGV: give, kind, window, then pairs of an instant and what was spent then.
+function run.give()
+  local grants = {}
+  for number = 4, #ARGV do
+    grants[number - 3] = tonumber(ARGV[number])
+  end
+  give[ARGV[2]](KEYS[1], grants, tonumber(ARGV[3]), offset_of(KEYS[2]))
+end
+
+return run[ARGV[1]]()
