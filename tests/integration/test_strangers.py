@@ -56,7 +56,7 @@ async def test_a_stranger_takes_its_part_and_nobody_is_refused(lanes: Lanes) -> 
         counters = await simulator.counters()
         assert counters["violations"] == 0
         assert statuses == {200}
-        # All but what is left to the stranger, with some to spare, is used.
-        assert counters["exchanges"]["binance"]["buckets"]["weight"]["weight"] > AMOUNT * 0.9
+        # The rest of its part it took all at once, so that more is left to it than it takes; all else is used.
+        assert counters["exchanges"]["binance"]["buckets"]["weight"]["weight"] > AMOUNT * 0.8
         assert calls * OURS > AMOUNT * 0.5
         assert (await budget.usage())["spot"].effective == 1
