@@ -16,15 +16,13 @@ charged to buckets of its address and of its account. All of them expire.
 """
 
 import asyncio
-import contextlib
 import hashlib
-import logging
 import math
 import secrets
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias, cast
+from typing import Any, Final, Literal, TypeAlias
 
 import redis.asyncio
 import redis.exceptions
@@ -33,12 +31,10 @@ from msgspec.structs import replace
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from . import membership, shares
+from . import membership
 from .costs import Bucket, Charge
 from .punctuality import Punctuality
 from .spread import Spread
-
-_log = logging.getLogger(__name__)
 
 SCRIPT: Final = membership.CONSTANTS + "".join(
     Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("budget.lua", "shares.lua")
@@ -148,8 +144,6 @@ class Budget:
         account: names the account; buckets counted per account are shared by all who use it, from any address.
         live_reserve: the part of every bucket that bulk calls leave alone.
         clock: the script's line that tells the time; tests bring their own.
-        member: with it this worker goes on with its share while Redis is away, as long as `follow` runs. Not with an
-            account.
     """
 
     def __init__(
@@ -160,7 +154,6 @@ class Budget:
         account: str = "",
         live_reserve: float = LIVE_RESERVE,
         clock: str = REDIS_CLOCK,
-        member: membership.Membership | None = None,
     ) -> None:
         self._client: Any = client
         exchange, _, egress = scope.partition(":")
@@ -170,10 +163,6 @@ class Budget:
         self._epoch = f"{self._egress}:epoch"
         self._spread_key = f"{self._egress}:spread"
         self._sharing = [f"{self._egress}:away", f"{self._egress}:members"]
-        self._member = member
-        self._away = False
-        self._went = asyncio.Event()
-        self._effective: dict[str, float] = {}
         # The epoch of what Redis remembers that we have seen, and the one we begin where there is none.
         self._known, self._new = "", secrets.token_hex(8)
         self._run_id = ""
@@ -212,12 +201,7 @@ class Budget:
         pauses = [*self._pauses, *(f"{key}:pause" for key in keys)]
         learned = [f"{key}:learned" for key in keys]
         limit_us = 0 if bulk else max(0, int(max_wait_s * 1e6))
-        if self._member:
-            # Also for the moment after Redis was emptied, when it does not know that it is shared.
-            limit_us = min(limit_us, membership.HORIZON_US - lead_us)
-        if self._away:
-            return self._from_share(charges, limit_us, lead_us, bulk=bulk)
-        self._ahead_us = max(self._ahead_us, membership.HORIZON_US if self._member else limit_us)
+        self._ahead_us = max(self._ahead_us, limit_us)
         buckets: list[str | int] = []
         for charge in charges:
             buckets += self._args(charge.bucket, charge.cost, self._live_reserve if bulk else 0.0)
@@ -231,7 +215,7 @@ class Budget:
             self._punctuality.answered(time.monotonic(), redis_us=answer[2] - answer[1])
         except _LOST:
             self._lost = True
-            return self._from_share(charges, limit_us, lead_us, bulk=bulk)
+            return Refusal(int((time.time() + LOST_WAIT_S) * 1000), LOST_WAIT_S, "redis_lost")
         granted, delay_us, at_us, paused, epoch, least_us, *ranks = answer
         found = epoch.decode()
         if self._known not in ("", found):
@@ -413,8 +397,6 @@ class Budget:
 
     async def usage(self) -> dict[str, Use]:
         """Return every bucket this process has charged; the fullest and the smallest count where one has many."""
-        if self._away:
-            return {}
         seen = list(self._seen.items())
         args: list[str | int] = ["usage", len(seen), 0]
         for _, bucket in seen:
@@ -425,7 +407,6 @@ class Budget:
         for (_, bucket), used, effective in zip(seen, answer[::2], answer[1::2], strict=True):
             other = buckets.get(bucket.name, Use(0.0, 1.0))
             buckets[bucket.name] = Use(max(used / _SCALE, other.used), min(effective / _SCALE, other.effective))
-        self._effective = {name: use.effective for name, use in buckets.items()}
         return buckets
 
     async def _meet(self) -> None:
@@ -434,114 +415,15 @@ class Budget:
             if not self._lost:
                 return
             run_id = (await self._client.info("server"))["run_id"]
-            if self._run_id not in ("", run_id) and self._member is None:
-                self._known = "?"  # A member's beat sees it by itself.
+            if self._run_id not in ("", run_id):
+                self._known = "?"
             self._run_id = run_id
             for key, till in self._paused.items():
                 left_us = max(0, int((till - time.monotonic()) * 1e6))
-                await self._ask([key], ["pause", left_us, "told again", 1, 0])
+                await self._run([key], ["pause", left_us, "told again", 1, 0])
             if self._ahead_clock_us is not None:
-                await self._ask([self._clock], ["clock", self._ahead_clock_us, int(CLOCK_TTL_S * 1000)])
+                await self._run([self._clock], ["clock", self._ahead_clock_us, int(CLOCK_TTL_S * 1000)])
             self._lost = False
-
-    @property
-    def own_part(self) -> float | None:
-        """The part of every limit that this worker may use by itself, 0 for nothing; None while all share the whole."""
-        return None if not self._away else self._member.on_share if self._member else 0.0
-
-    async def follow(self, every_s: float) -> None:
-        """Be one of those who share the scope, until cancelled.
-
-        Args:
-            every_s: how often to say so; much less than `membership.PRESENT_S`.
-        """
-        while True:
-            await self.beat()
-            # A loss is looked into at once; then a Redis that hangs is asked again after each time-out.
-            if not self._away:
-                self._went.clear()
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._went.wait(), every_s)
-            else:
-                await asyncio.sleep(every_s)
-
-    async def beat(self) -> None:
-        """One beat; finds out that Redis is away, or back."""
-        member = self._member
-        assert member is not None
-        try:
-            if self._lost or self._away:
-                self._lost = True
-                await self._meet()
-            await self._beat(member)
-            if self._away and member.may_return():
-                for told in member.settle():
-                    window_us = math.ceil(told.bucket.window_s * 1e6)
-                    await self._ask([told.key, self._clock], ["give", told.bucket.kind, window_us, *told.grants])
-                member.settled()
-                await self._beat(member)  # Heard, and told so:
-                await self._beat(member)  # the part is no longer set aside.
-                self._away = False
-                _log.info("budget_shared_again", extra={"scope": self._egress, "workers": member.count})
-        except _LOST:
-            self._lost = True
-            self._lose()
-
-    async def leave(self) -> None:
-        """Give up this worker's part, if Redis can be asked and it has used none; otherwise it lapses by itself."""
-        if self._member and not self._away:
-            with contextlib.suppress(*_LOST):
-                await self._ask(self._sharing[::-1], ["leave", self._member.id])
-
-    async def _beat(self, member: membership.Membership) -> None:
-        sent_s = member.clock()
-        keys = [*self._sharing[::-1], self._epoch, self._clock, self._spread_key, self._pauses[0]]
-        answer = await self._ask(keys, member.beat(list(self._seen.values()), self._known, self._new))
-        self._known, paused_s = member.answered(answer, sent_s)
-        if paused_s:
-            self._keep_pause(self._pauses[:1], paused_s)
-        if dead := member.dead(answer):
-            await self._ask(self._sharing[::-1], ["bury", *dead])
-
-    def _lose(self) -> None:
-        """Redis can't be asked: nobody waits for it, `follow` alone asks again."""
-        if self._member is None:
-            return
-        self._member.lost(self._live_reserve, self._effective)
-        self._went.set()
-        if not self._away:
-            self._away = True
-            _log.warning(
-                "budget_on_its_own",
-                extra={"scope": self._egress, "share": round(self._member.on_share, 4), "workers": self._member.count},
-            )
-
-    def _from_share(self, charges: Sequence[Charge], limit_us: int, lead_us: int, *, bulk: bool) -> Grant | Refusal:
-        """As `reserve`, of this worker's share alone."""
-        now = time.monotonic()
-        keyed = [(self._key(charge), charge) for charge in charges]
-        held = [self._paused.get(key, now) for key in (*self._pauses, *(f"{key}:pause" for key, _ in keyed))]
-        wait_s, reason = LOST_WAIT_S, cast("Reason", "redis_lost")
-        if (paused_s := max(held) - now) * 1e6 > limit_us + lead_us:
-            wait_s, reason = paused_s, "paused"
-        elif (member := self._member) and (share := member.share) and member.keeps(charge.bucket for charge in charges):
-            now_us, error_us = member.now_us()
-            earliest = now_us + max(lead_us, math.ceil(paused_s * 1e6))
-            try:
-                at = share.plan(keyed, earliest, error_us=error_us, bulk=bulk)
-                if at <= now_us + limit_us + lead_us and member.may_use(at, error_us):
-                    share.take(keyed, at)
-                    return Grant(at - now_us, at, spare_us=share.spare_us(charges))
-            except shares.TooSmall:
-                reason = "share_too_small"
-        return Refusal(int((time.time() + wait_s) * 1000), wait_s, reason)
-
-    async def _ask(self, keys: Sequence[str], args: Sequence[str | int]) -> Any:
-        """Run the script at once, whatever else waits or is held to be lost."""
-        try:
-            return await self._client.evalsha(self._sha, len(keys), *keys, *args)
-        except redis.exceptions.NoScriptError:
-            return await self._client.eval(self._script, len(keys), *keys, *args)
 
     def _key(self, charge: Charge) -> str:
         return f"{self._account if charge.bucket.scope == 'account' else self._egress}:{charge.key}"
@@ -568,8 +450,6 @@ class Budget:
 
         One reservation at a time costs the client about 300 us of CPU, ten sent together 90 us each.
         """
-        if self._away:
-            raise redis.exceptions.ConnectionError("Redis is away")
         command = (self._sha, len(keys), *keys, *args)
         try:
             if self._busy:
@@ -585,9 +465,6 @@ class Budget:
         except redis.exceptions.NoScriptError:
             # It ran nothing, so that asking again charges once.
             return await self._client.eval(self._script, len(keys), *keys, *args)
-        except _LOST:
-            self._lose()
-            raise
 
     async def _send(self) -> None:
         batch: list[tuple[tuple[str | int, ...], asyncio.Future[Any]]] = []

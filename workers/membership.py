@@ -48,8 +48,7 @@ DRIFT: Final = 1e-3
 
 # What the scripts know by these names.
 CONSTANTS: Final = (
-    f"local PARTS, PRESENT = {PARTS}, {PRESENT_S * 1e6:.0f}\n"
-    f"local HORIZON, LASTS = {HORIZON_US}, {LASTS_S * 1e6:.0f}\n"
+    f"local PARTS, PRESENT = {PARTS}, {PRESENT_S * 1e6:.0f}\nlocal HORIZON, LASTS = {HORIZON_US}, {LASTS_S * 1e6:.0f}\n"
 )
 
 
@@ -90,7 +89,7 @@ class Membership:
                 self.part = 0  # This process stood still for so long that Redis has given its part to others.
         self._keep_us = max(self._keep_us, _keep_us(buckets))
         part = max(self.part, self.share.parts if self.share else 0)
-        mine = [self.id, self._beats, self._leased_us, part, self._keep_us]
+        mine: list[str | int] = [self.id, self._beats, self._leased_us, part, self._keep_us]
         return ["beat", *mine, self._hash, self._new, epoch, new_epoch]
 
     def answered(self, answer: Sequence[Any], sent_s: float) -> tuple[str, float]:
@@ -166,10 +165,11 @@ class Membership:
             for one in told
         ]
 
-    def settled(self) -> None:
-        """Redis knows it all: the share is over, and the next beat renews the lease."""
+    def settled(self) -> int:
+        """Redis knows it all: the share is over, and the beats renew the lease. Returns its last instant."""
         self.share = None
         self._settling = False
+        return self._floor_us
 
     @property
     def on_share(self) -> float:

@@ -33,7 +33,7 @@ class TooSmall(Exception):
 
 
 class Told(Struct, frozen=True):
-    """What Redis is to add to one bucket: pairs of an instant and thousandths spent (decaying: how much later empty)."""
+    """What Redis is to add to one bucket: pairs of an instant and thousandths (decaying: microseconds to wait)."""
 
     key: str
     bucket: Bucket
@@ -94,11 +94,12 @@ class _Rolling(_Count):
         self.last = at
 
     def told(self, now: int, error: int) -> list[int]:
-        slices: dict[int, list[int]] = {}
+        slices: dict[int, tuple[int, int]] = {}
         for at, cost in self._grants:
             if at + self.window + self.margin + error > now:
-                slot = slices.setdefault(at * SLICES // self.window, [at, 0])
-                slot[0], slot[1] = at, slot[1] + cost
+                slot = at * SLICES // self.window
+                before = slices[slot][1] if slot in slices else 0
+                slices[slot] = (at, before + cost)
         return [number for at, cost in slices.values() for number in (at + error, cost)]
 
 
@@ -107,7 +108,7 @@ class _Fixed(_Count):
         super().__init__(amount, window, margin, since)
         self._offset = offset
         self.error = error
-        self._index = (since + offset) // window
+        self._index: int = (since + offset) // window
         self._spent = amount
 
     def fit(self, at: int, cost: int, cap: int) -> int:

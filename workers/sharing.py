@@ -1,0 +1,205 @@
+"""A budget that goes on while Redis is away: with this worker's share of every limit. Why that is safe: `membership`.
+
+The first call that Redis does not answer in time is the last one that waits for it: from then on calls are granted from
+the share at once, or refused, and `follow` alone asks Redis again.
+"""
+
+import asyncio
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import redis.asyncio
+import redis.exceptions
+
+from .budget import (
+    _LOST,  # pyright: ignore[reportPrivateUsage]
+    LIVE_RESERVE,
+    LOST_WAIT_S,
+    REDIS_CLOCK,
+    Budget,
+    Grant,
+    Reason,
+    Refusal,
+    Use,
+)
+from .costs import Charge
+from .membership import HORIZON_US, Membership
+from .shares import TooSmall
+
+log = logging.getLogger(__name__)
+
+
+class SharedBudget(Budget):
+    """The budget of one exchange as seen from one address, also while Redis is away, as long as `follow` runs.
+
+    Args:
+        client: made by `connect`.
+        scope: ``<exchange>:<egress>``.
+        live_reserve: the part of every bucket that bulk calls leave alone.
+        clock: the script's line that tells the time; tests bring their own.
+        member: this worker among those that share the scope; tests bring their own.
+    """
+
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        scope: str,
+        *,
+        live_reserve: float = LIVE_RESERVE,
+        clock: str = REDIS_CLOCK,
+        member: Membership | None = None,
+    ) -> None:
+        super().__init__(client, scope, live_reserve=live_reserve, clock=clock)
+        self._member = member or Membership()
+        self._away = False
+        self._went = asyncio.Event()
+        self._prober: asyncio.Task[Any] | None = None
+        self._effective: dict[str, float] = {}
+        self._own_us = 0
+        self._ahead_us = HORIZON_US
+
+    @property
+    def own_part(self) -> float | None:
+        """The part of every limit that this worker may use by itself, 0 for nothing; None while all share the whole."""
+        return self._member.on_share if self._away else None
+
+    async def follow(self, every_s: float) -> None:
+        """Be one of those who share the scope, until cancelled.
+
+        Args:
+            every_s: how often to say so; much less than `membership.PRESENT_S`.
+        """
+        while True:
+            await self.beat()
+            if self._away:
+                await asyncio.sleep(every_s)
+                continue
+            self._went.clear()
+            with contextlib.suppress(TimeoutError):  # A loss is looked into at once.
+                await asyncio.wait_for(self._went.wait(), every_s)
+
+    async def beat(self) -> None:
+        """One beat; finds out that Redis is away, or back."""
+        member = self._member
+        self._prober = asyncio.current_task()
+        try:
+            if self._lost or self._away:
+                self._lost = True
+                await self._meet()
+            await self._beat()
+            if self._away and member.may_return():
+                for told in member.settle():
+                    window_us = math.ceil(told.bucket.window_s * 1e6)
+                    await self._run([told.key, self._clock], ["give", told.bucket.kind, window_us, *told.grants])
+                self._own_us = member.settled()
+                await self._beat()  # Hears Redis again,
+                await self._beat()  # and says so: our part is no longer set aside.
+                self._away = False
+                log.info("budget_shared_again", extra={"scope": self._egress, "workers": member.count})
+        except _LOST:
+            self._lose()
+        finally:
+            self._prober = None
+
+    async def leave(self) -> None:
+        """Give up this worker's part. Where Redis can't be asked it lapses by itself, `membership.LASTS_S` later."""
+        if not self._away:
+            with contextlib.suppress(*_LOST):
+                await self._run(self._sharing[::-1], ["leave", self._member.id])
+
+    async def reserve(
+        self, charges: Sequence[Charge], *, max_wait_s: float, bulk: bool = False, lead_us: int = 0
+    ) -> Grant | Refusal:
+        """As `Budget.reserve`, and while Redis is away from this worker's share; never further ahead than the horizon.
+
+        Args:
+            charges: what the call costs (`Costs.charges`).
+            max_wait_s: refuse when the room would come later than this.
+            bulk: a call that must never delay a live one.
+            lead_us: how long the caller needs to be ready to send; not counted as a wait.
+        """
+        # Redis heeds the horizon too, but for the moment after it was emptied, when it does not know who shares.
+        max_wait_s = min(max_wait_s, (HORIZON_US - lead_us) / 1e6)
+        if not self._away:
+            answer = await super().reserve(charges, max_wait_s=max_wait_s, bulk=bulk, lead_us=lead_us)
+            if isinstance(answer, Grant) or answer.reason != "redis_lost":
+                return answer
+        return self._from_share(charges, 0 if bulk else max(0, int(max_wait_s * 1e6)), lead_us, bulk=bulk)
+
+    async def observe(
+        self, charge: Charge, rank: int, grant: Grant, used: float, *, late_us: float, span_s: float
+    ) -> None:
+        """As `Budget.observe`; but what we granted ourselves has no rank by which to tell strangers."""
+        if not self._away and grant.at_us > self._own_us:
+            await super().observe(charge, rank, grant, used, late_us=late_us, span_s=span_s)
+
+    async def usage(self) -> dict[str, Use]:
+        """As `Budget.usage`; nothing while Redis is away."""
+        if self._away:
+            return {}
+        buckets = await super().usage()
+        self._effective = {name: use.effective for name, use in buckets.items()}
+        return buckets
+
+    def _from_share(self, charges: Sequence[Charge], limit_us: int, lead_us: int, *, bulk: bool) -> Grant | Refusal:
+        now, member = time.monotonic(), self._member
+        keyed = [(self._key(charge), charge) for charge in charges]
+        pauses = (*self._pauses, *(f"{key}:pause" for key, _ in keyed))
+        paused_s = max(self._paused.get(key, now) for key in pauses) - now
+        reason: Reason = "redis_lost"
+        if paused_s * 1e6 > limit_us + lead_us:
+            return Refusal(int((time.time() + paused_s) * 1000), paused_s, "paused")
+        if member.share and member.keeps(charge.bucket for charge in charges):
+            now_us, error_us = member.now_us()
+            earliest = now_us + max(lead_us, math.ceil(paused_s * 1e6))
+            try:
+                at = member.share.plan(keyed, earliest, error_us=error_us, bulk=bulk)
+            except TooSmall:
+                reason = "share_too_small"
+            else:
+                if at <= now_us + limit_us + lead_us and member.may_use(at, error_us):
+                    member.share.take(keyed, at)
+                    # No ranks, but one a bucket is expected.
+                    ranks = (0,) * len(charges)
+                    return Grant(at - now_us, at, ranks, spare_us=member.share.spare_us(charges))
+        return Refusal(int((time.time() + LOST_WAIT_S) * 1000), LOST_WAIT_S, reason)
+
+    async def _beat(self) -> None:
+        sent_s = self._member.clock()
+        keys = [*self._sharing[::-1], self._epoch, self._clock, self._spread_key, self._pauses[0]]
+        buckets = list(self._seen.values())
+        answer = await self._run(keys, self._member.beat(buckets, self._known, self._new))
+        self._known, paused_s = self._member.answered(answer, sent_s)
+        if paused_s:
+            self._keep_pause(self._pauses[:1], paused_s)
+        if dead := self._member.dead(answer):
+            await self._run(self._sharing[::-1], ["bury", *dead])
+
+    async def _meet(self) -> None:
+        known = self._known
+        await super()._meet()
+        self._known = known  # That Redis was restarted is seen by the script itself.
+
+    async def _run(self, keys: Sequence[str], args: Sequence[str | int]) -> Any:
+        if self._away and asyncio.current_task() is not self._prober:
+            raise redis.exceptions.ConnectionError("Redis is away")
+        try:
+            return await super()._run(keys, args)
+        except _LOST:
+            self._lose()
+            raise
+
+    def _lose(self) -> None:
+        self._member.lost(self._live_reserve, self._effective)
+        self._lost = True
+        if not self._away:
+            self._away = True
+            self._went.set()
+            share = round(self._member.on_share, 4)
+            log.warning(
+                "budget_on_its_own", extra={"scope": self._egress, "share": share, "workers": self._member.count}
+            )
