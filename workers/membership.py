@@ -83,6 +83,8 @@ class Membership:
     def beat(self, buckets: Iterable[Bucket], epoch: str, new_epoch: str) -> list[str | int]:
         """What the script `beat` is asked with; every answer must be told to `answered`."""
         self._beats += 1
+        if self._new == self._hash:
+            self._new = secrets.token_hex(8)  # One that is forgotten and begun anew must not look like the old one.
         if self.share is None:
             self._leased_us = max(self._leased_us, self._heard_us)
             if self.part and self.now_us()[0] > self._known_us + LASTS_S * 1e6:
@@ -117,6 +119,7 @@ class Membership:
         if self.share is None and self.part:
             self.share = Share(
                 self.part,
+                lasts_us=int(LASTS_S * 1e6),
                 since_us=max(self._leased_us + int((PRESENT_S + HORIZON_S) * 1e6), self._floor_us),
                 offset_us=self._offset_us,
                 far_us=self._far_us,
@@ -144,7 +147,7 @@ class Membership:
 
         Where it has forgotten what it granted all its buckets are full for a window.
         """
-        if self.share is None or not self.may_use(*self.now_us()):
+        if self.share is None:
             return True
         return self._now_us > self._since_us + self.share.longest_us * (1 + MARGIN_PART)
 

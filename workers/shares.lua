@@ -240,7 +240,7 @@ end
 -- One pair: the last grant, and how much later the bucket is empty for what was granted.
 function give.decaying(key, grants)
   local state = redis.call('HMGET', key, 'empty', 'last')
-  local empty = math.max(tonumber(state[1] or 0), clock()) + grants[2]
+  local empty = math.max(tonumber(state[1] or 0), clock(), grants[1]) + grants[2]
   local last = math.max(tonumber(state[2] or 0), grants[1])
   redis.call('HSET', key, 'empty', whole(empty), 'last', whole(last))
   expire(key, math.max(empty, last))

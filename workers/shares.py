@@ -146,7 +146,8 @@ class _Decaying(_Count):
         self.last = at
 
     def told(self, now: int, error: int) -> list[int]:
-        left = self._empty + error - now
+        # What was granted ahead can't leave before it came: told as what is left after the last one.
+        left = self._empty + error - max(now, self.last + error)
         return [self.last + error, math.ceil(left * self._part)] if left > 0 else []
 
 
@@ -155,6 +156,7 @@ class Share:
 
     Args:
         parts: of `PARTS`.
+        lasts_us: for how long it may be used.
         since_us: until then others may have used all of every limit.
         offset_us: how far the exchange's clock is ahead of Redis's.
         far_us: how far calls may spread (`Spread`); below zero where it is not known.
@@ -163,9 +165,18 @@ class Share:
     """
 
     def __init__(
-        self, parts: int, *, since_us: int, offset_us: int, far_us: int, reserve: float, effective: Mapping[str, float]
+        self,
+        parts: int,
+        *,
+        lasts_us: int,
+        since_us: int,
+        offset_us: int,
+        far_us: int,
+        reserve: float,
+        effective: Mapping[str, float],
     ) -> None:
         self.parts = parts
+        self._lasts = lasts_us
         self.since_us = since_us
         self._offset = offset_us
         self._far = far_us
@@ -235,8 +246,8 @@ class Share:
 
     @property
     def longest_us(self) -> int:
-        """The longest window of a bucket that was asked for."""
-        return max((count.window for _, count in self._counts.values()), default=0)
+        """The longest window of a bucket that was asked for and may be granted in this share's time."""
+        return max((count.window for _, count in self._counts.values() if count.window < self._lasts), default=0)
 
     def _count(self, key: str, bucket: Bucket) -> _Count:
         if key not in self._counts:
