@@ -182,6 +182,7 @@ class Budget:
         self._sender: asyncio.Task[None] | None = None
         self._busy = False
         self._punctuality = Punctuality()
+        self._spare_us = 0.0  # how late the last granted call might have left
         self.spread = Spread()
 
     async def reserve(
@@ -238,13 +239,15 @@ class Budget:
         better hand the call back. Whoever sends looks once more, as the last thing before it does (`Grant.spare_us`).
         """
         until = time.monotonic() + max_wait_s
+        # At first only as far ahead as lateness would not be forgiven anyway: the lead is time that every call takes.
+        forgiven_us = self._spare_us
         for _ in range(LATE_TRIES):
             asked = time.monotonic()
-            answer = await self.reserve(
-                charges, max_wait_s=max(0.0, until - asked), bulk=bulk, lead_us=self._punctuality.lead_us()
-            )
+            lead_us = int(max(0.0, self._punctuality.lead_us() - forgiven_us))
+            answer = await self.reserve(charges, max_wait_s=max(0.0, until - asked), bulk=bulk, lead_us=lead_us)
             if isinstance(answer, Refusal):
                 return answer
+            forgiven_us, self._spare_us = 0.0, answer.spare_us
             due = self._punctuality.due(answer.at_us, not_before=asked + answer.delay_us / 1e6)
             if due - time.monotonic() > RECHECK_S:
                 await _sleep_until(due - RECHECK_S)

@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import json
 import logging
+import math
 import ssl
 import time
 from collections.abc import Mapping
@@ -43,6 +44,8 @@ ccxt: Any = importlib.import_module("ccxt.async_support")
 
 BODY_KEPT: Final = 1024
 OPEN_TIMEOUT_S: Final = 60.0
+# After Redis was lost nothing is sent for as long as anyone may have reserved ahead, so nobody reserves far ahead.
+OPEN_RESERVE_S: Final = 2.0
 # How often an exchange's own count is taken over: each time is one more round trip to Redis.
 OBSERVE_EVERY_S: Final = 0.25
 
@@ -153,6 +156,7 @@ class Call(Seen):
         max_wait_s: the longest it may wait for budget, all its HTTP calls together.
         timeout_s: the longest it may take, from now.
         bulk: it may use only what live requests leave.
+        reserve_s: the furthest ahead it may reserve; what comes later it asks for again.
         waited_s: the time it waited for budget.
         exchange_s: the time between sending and the end of the answer, all HTTP calls together.
         started_s: when it began, by the monotonic clock.
@@ -162,6 +166,7 @@ class Call(Seen):
     max_wait_s: float = 0.0
     timeout_s: float = 0.0
     bulk: bool = False
+    reserve_s: float = math.inf
     waited_s: float = 0.0
     exchange_s: float = 0.0
     started_s: float = 0.0
@@ -294,16 +299,22 @@ class Fleet(_Ccxt):
 
     async def _pay(self, charges: list[costs.Charge]) -> Grant:
         call = _CALL.get()
-        asked_s = time.monotonic()
-        if call.left_s <= 0:
-            raise TimeoutError("the attempt's time ended before the call was sent")
-        max_wait_s = max(min(call.max_wait_s - call.waited_s, call.left_s), 0.0)
-        answer = await self.fleet_budget.acquire(charges, max_wait_s=max_wait_s, bulk=call.bulk)
-        call.waited_s += time.monotonic() - asked_s
-        if isinstance(answer, Refusal):
-            raise NoBudget(answer.reason, answer.wait_s)
-        call.granted_us = answer.at_us
-        return answer
+        while True:
+            asked_s = time.monotonic()
+            if call.left_s <= 0:
+                raise TimeoutError("the attempt's time ended before the call was sent")
+            max_wait_s = max(min(call.max_wait_s - call.waited_s, call.left_s), 0.0)
+            reserve_s = min(max_wait_s, call.reserve_s)
+            answer = await self.fleet_budget.acquire(charges, max_wait_s=reserve_s, bulk=call.bulk)
+            if isinstance(answer, Refusal) and reserve_s < answer.wait_s <= max_wait_s:
+                await asyncio.sleep(answer.wait_s - reserve_s)
+                call.waited_s += time.monotonic() - asked_s
+                continue
+            call.waited_s += time.monotonic() - asked_s
+            if isinstance(answer, Refusal):
+                raise NoBudget(answer.reason, answer.wait_s)
+            call.granted_us = answer.at_us
+            return answer
 
     async def _heed(self, call: Call, send: _Send, late_us: float) -> None:
         """Tells all workers what the answer said of limits, before anything else of this attempt can go out."""
@@ -419,7 +430,7 @@ class LaneExchange:
 
         Raises what ccxt raises, `NoBudget` or TimeoutError: try again later; markets loaded before stay in use.
         """
-        call = Call(self.exchange, max_wait_s=timeout_s, timeout_s=timeout_s)
+        call = Call(self.exchange, max_wait_s=timeout_s, timeout_s=timeout_s, reserve_s=OPEN_RESERVE_S)
         token = _CALL.set(call)
         try:
             async with asyncio.timeout(timeout_s):
