@@ -215,6 +215,7 @@ class LaneReport(Struct, frozen=True, omit_defaults=True):
         exchange_ms: mean time at the exchange of the attempts that were answered.
         used: the fraction of each bucket in use now.
         paused_until_ms: the exchange asked the whole scope to be silent until then.
+        own_part: Redis is away, and the worker sends within this part of every limit; None while all share the whole.
         methods: what the lane can do; sent now and then, None in between.
     """
 
@@ -228,6 +229,7 @@ class LaneReport(Struct, frozen=True, omit_defaults=True):
     exchange_ms: float = 0.0
     used: dict[str, float] = {}
     paused_until_ms: int = 0
+    own_part: float | None = None
     methods: list[str] | None = None
 
 

@@ -74,8 +74,13 @@ class Reports:
         self._lanes[lane].in_flight -= 1
         metrics.IN_FLIGHT.labels(lane).dec()
 
-    def make(self, used: Mapping[str, Mapping[str, float]], paused_until_ms: Mapping[str, int]) -> list[LaneReport]:
-        """The lanes' reports since the last call; `used` and `paused_until_ms` come from the budgets."""
+    def make(
+        self,
+        used: Mapping[str, Mapping[str, float]],
+        paused_until_ms: Mapping[str, int],
+        own_parts: Mapping[str, float],
+    ) -> list[LaneReport]:
+        """The lanes' reports since the last call; all that is passed comes from the budgets."""
         with_methods = self._made % METHODS_EVERY == 0
         self._made += 1
         reports: list[LaneReport] = []
@@ -92,6 +97,7 @@ class Reports:
                     exchange_ms=round(count.answered_ms / count.ok, 3) if count.ok else 0.0,
                     used=dict(used.get(lane, {})),
                     paused_until_ms=paused_until_ms.get(lane, 0),
+                    own_part=own_parts.get(lane),
                     methods=list(self._methods[lane]) if with_methods else None,
                 )
             )

@@ -33,7 +33,9 @@ from schemas.messages import (
 from . import budget, executor, metrics
 from .costs import SAME_LIMITS
 from .exchanges import Egress, LaneExchange, Markets, tls
+from .membership import BEAT_EVERY_S
 from .reports import Reports
+from .sharing import SharedBudget
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +49,7 @@ class Worker:
         self.name = f"{socket.gethostname()}-{os.getpid()}"
         self._broker = Broker(config.broker, f"worker {self.name}", list(config.lanes))
         self._redis = budget.connect(config.redis.url, timeout_s=config.redis.timeout_s)
-        self._budgets: dict[str, budget.Budget] = {}
+        self._budgets: dict[str, SharedBudget] = {}
         self._egresses: dict[str, Egress] = {}
         self._lanes: dict[str, LaneExchange] = {}
         self._markets = Markets()
@@ -74,11 +76,16 @@ class Worker:
         async with asyncio.TaskGroup() as side_tasks:
             tasks = [side_tasks.create_task(self._serve(lane), name=f"lane {lane.name}") for lane in lanes]
             tasks.append(side_tasks.create_task(self._report(), name="reports"))
+            followers = [side_tasks.create_task(budget.follow(BEAT_EVERY_S)) for budget in self._budgets.values()]
             await stop.wait()
             for task in tasks:
                 task.cancel()
-        await self._broker.stop_taking()
-        await self._broker.drain(self._config.grace_s)
+            await asyncio.wait(tasks)
+            await self._broker.stop_taking()
+            await self._broker.drain(self._config.grace_s)
+            for task in followers:
+                task.cancel()
+        await asyncio.gather(*(budget.leave() for budget in self._budgets.values()))
         await self._publish_report(leaving=True)
 
     def _make_lanes(self, lanes: list[LaneExchange]) -> None:
@@ -87,7 +94,7 @@ class Worker:
             if lane.egress not in self._egresses:
                 self._egresses[lane.egress] = Egress(ssl_context, lane.local_addr, lane.proxy)
             limits = SAME_LIMITS.get(lane.exchange, lane.exchange)
-            self._budgets[name] = budget.Budget(self._redis, f"{limits}:{lane.egress}")
+            self._budgets[name] = SharedBudget(self._redis, f"{limits}:{lane.egress}")
             lanes.append(self._make_lane(name, lane))
 
     def _make_lane(self, name: str, lane: LaneConfig) -> LaneExchange:
@@ -179,6 +186,9 @@ class Worker:
         used: dict[str, dict[str, float]] = {}
         paused_until_ms: dict[str, int] = {}
         names = list(self._lanes)  # a lane may open meanwhile
+        own_parts = {name: part for name in names if (part := self._budgets[name].own_part) is not None}
+        for name in names:
+            metrics.SHARED.labels(name).set(name not in own_parts)
         for name, seen in zip(names, await asyncio.gather(*map(self._look, names)), strict=True):
             if seen is None:
                 continue
@@ -189,7 +199,7 @@ class Worker:
                 metrics.EFFECTIVE.labels(name, bucket).set(use.effective)
             if paused_s > 0:
                 paused_until_ms[name] = answers.now_ms() + int(paused_s * 1000)
-        report = Report(self.name, answers.now_ms(), self._reports.make(used, paused_until_ms), leaving=leaving)
+        report = Report(self.name, answers.now_ms(), self._reports.make(used, paused_until_ms, own_parts), leaving=leaving)
         await self._broker.publish(encode(report), "", exchange=topology.REPORTS, persistent=False, mandatory=False)
 
     async def _look(self, name: str) -> tuple[dict[str, budget.Use], float] | None:
