@@ -9,8 +9,6 @@ from pathlib import Path
 import aio_pika
 from aio_pika.abc import AbstractChannel
 
-from deploy.local import Fleet
-from deploy.simulator.process import Simulator
 from tests.integration.fleet import Stand
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,21 +40,21 @@ async def run(program: str, url: str, *, cwd: Path) -> str:
     return printed.decode()
 
 
-async def test_readme(stand: Stand, shared_fleet: tuple[Simulator, Fleet, str], tmp_path: Path) -> None:
+async def test_readme(stand: Stand, tmp_path: Path) -> None:
     (program,) = programs("README.md")
-    printed = await run(program, shared_fleet[2], cwd=tmp_path)
+    printed = await run(program, stand.url, cwd=tmp_path)
     assert "'ok': True" in printed
     assert "'last': " in printed
 
 
-async def test_messages(stand: Stand, shared_fleet: tuple[Simulator, Fleet, str], tmp_path: Path) -> None:
+async def test_messages(stand: Stand, tmp_path: Path) -> None:
     direct, results = programs("docs/messages.md")
-    lines = sorted((await run(direct, shared_fleet[2], cwd=tmp_path)).splitlines())
+    lines = sorted((await run(direct, stand.url, cwd=tmp_path)).splitlines())
     assert [re.sub(r"\d+(\.\d+)?$", "<price>", re.sub(r" [a-z]+ ", " <exchange> ", line)) for line in lines] == [
         "ticker-0 <exchange> <price>",
         "ticker-1 <exchange> <price>",
     ]
-    assert re.fullmatch(r"kraken\.fetch_time\.ok \d{13}\n", await run(results, shared_fleet[2], cwd=tmp_path))
+    assert re.fullmatch(r"kraken\.fetch_time\.ok \d{13}\n", await run(results, stand.url, cwd=tmp_path))
 
 
 async def both_lie_in(channel: AbstractChannel) -> None:
@@ -66,10 +64,9 @@ async def both_lie_in(channel: AbstractChannel) -> None:
             await asyncio.sleep(0.1)
 
 
-async def test_operations(shared_fleet: tuple[Simulator, Fleet, str]) -> None:
-    url = shared_fleet[2]
+async def test_operations(stand: Stand) -> None:
     (program,) = programs("docs/operations.md")
-    async with await aio_pika.connect(url) as connection:
+    async with await aio_pika.connect(stand.url) as connection:
         channel = await connection.channel()
         dead = await channel.get_queue("fleet.dead", ensure=False)
         await dead.purge()
@@ -77,7 +74,7 @@ async def test_operations(shared_fleet: tuple[Simulator, Fleet, str]) -> None:
         await (await channel.get_exchange("fleet.requests")).publish(aio_pika.Message(b"hello"), routing_key="")
 
         await both_lie_in(channel)
-        printed = await run(program, url, cwd=ROOT)
+        printed = await run(program, stand.url, cwd=ROOT)
         assert "by RabbitMQ: None b'by hand'" in printed
         assert "by us: unreadable fleet.requests not a request" in printed
         assert "b'hello'" in printed
