@@ -80,16 +80,19 @@ end
 
 -- `<ratio>:<since>:<span>:<strangers in it>:<strangers in the last one>`: what was learned of a bucket beside its table.
 local function learned(found, window, now)
-  local ratio, at, span, most, last = string.match(found or '', '^(%d+):(%d+):(%d+):(%d+):(%d+)$')
+  if not found then
+    return { ratio = THOUSAND, at = 0, span = math.floor(now / window), most = 0, last = 0, now = THOUSAND }
+  end
+  local ratio, at, span, most, last = string.match(found, '^(%d+):(%d+):(%d+):(%d+):(%d+)$')
   local a = {
-    ratio = tonumber(ratio or THOUSAND),
-    at = tonumber(at or 0),
+    ratio = tonumber(ratio),
+    at = tonumber(at),
     span = math.floor(now / window),
-    most = tonumber(most or 0),
-    last = tonumber(last or 0),
+    most = tonumber(most),
+    last = tonumber(last),
   }
-  if tonumber(span or 0) ~= a.span then
-    a.last = tonumber(span or 0) == a.span - 1 and a.most or 0
+  if tonumber(span) ~= a.span then
+    a.last = tonumber(span) == a.span - 1 and a.most or 0
     a.most = 0
   end
   a.now = math.min(THOUSAND, a.ratio + math.floor((now - a.at) * MORE_A_MINUTE / 60000000))
@@ -231,7 +234,7 @@ function rolling.observe(b, key, counted, at, rank, span, now)
   if length == 0 then
     return
   end
-  local ours = math.max(upto(b.key, at, length), rank) - upto(b.key, at - math.min(span, b.length), length)
+  local ours = math.max(upto(b.key, at, length), rank) - upto(b.key, at - span, length)
   local a = b.learned
   local strangers = math.min(math.max(0, counted - ours), math.floor(b.full * STRANGERS_PART))
   if strangers > a.most then

@@ -357,7 +357,8 @@ class Budget:
             late_us: how late that call was (`answered`).
             span_s: the time the count stands for, the bucket's window at most.
         """
-        span_us = int(span_s * 1e6)
+        # Calls of ours that left before that time may have arrived in it: all that can have count as ours.
+        span_us = int(span_s * 1e6) + max(int(charge.bucket.margin_ms * 1000), self.spread.margin_us())
         counted = math.ceil(used * _SCALE)
         key = self._key(charge)
         args = ["observe", counted, grant.at_us + int(late_us), rank, span_us, *self._args(charge.bucket, 0.0, 0.0)]

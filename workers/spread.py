@@ -17,6 +17,8 @@ ENOUGH: Final = 200
 # What is remembered: this generation and the last; a new one begins after both.
 GENERATION_CALLS: Final = 200
 GENERATION_S: Final = 30.0
+# How many calls apart the usual lateness is worked out anew.
+LOOK_EVERY: Final = 20
 # What a margin costs is its part of the window; what a late call costs is itself. Weighed for the shortest windows.
 SHORTEST_WINDOW_US: Final = 1_000_000
 LEAST_US: Final = 10_000
@@ -83,6 +85,7 @@ class Spread:
         self._way = [_Sizes(), _Sizes()]
         self._began_s: float | None = None
         self._known = False
+        self._late_us = 0.0
         self.way_us = 0.0
 
     def left(self, late_us: float) -> None:
@@ -102,6 +105,8 @@ class Spread:
         longer_us = (trip_s - self._trips.setdefault(endpoint, _Least()).add(now_s, trip_s)) * 1e6
         self._way[0].add(min(longer_us, LONGEST_US))
         self.way_us = max(sizes.largest() for sizes in self._way)
+        if self._way[0].number % LOOK_EVERY == 0:
+            self._late_us = max(sizes.cheapest() for sizes in self._late)
         if self._began_s is None:
             self._began_s = now_s
         if self._way[0].number >= ENOUGH:
@@ -116,5 +121,4 @@ class Spread:
         """How far apart from their windows' ends calls must stay; below zero while too little is known."""
         if not self._known:
             return -1
-        late_us = max(sizes.cheapest() for sizes in self._late)
-        return int(max(LEAST_US, late_us + self.way_us + SPARE_US))
+        return int(max(LEAST_US, self._late_us + self.way_us + SPARE_US))

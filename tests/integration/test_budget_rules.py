@@ -131,12 +131,11 @@ class Count:
             return sum(c for t, c in self.grants if t // self.window == at // self.window)
         return 0
 
-    def observe(self, counted: int, at: int, rank: int, now: int) -> None:
+    def observe(self, counted: int, at: int, rank: int, now: int, spread_us: int) -> None:
         """The exchange has counted so much."""
         if self.bucket.kind == "rolling" and now - at <= self.length:
-            ours = sum(c for t, c in self.grants if at - self.length < t <= at)
-            # Where this call itself was granted for later it counts all the same.
-            ours = max(ours, rank - sum(c for t, c in self.grants if t <= at - self.length))
+            since = at - self.length - max(self.table_margin, spread_us)
+            ours = sum(c for t, c in self.grants if since < t <= at)
             span = now // self.length
             others = min(max(0, counted - ours), self.full // 2)
             self.strangers[span] = max(others, self.strangers.get(span, 0))
@@ -320,7 +319,7 @@ async def test_every_grant_is_the_earliest_that_is_never_above_any_limit(
                 for charge, rank, number in zip(charges, answer.ranks, costs, strict=True):
                     span_s = charge.bucket.window_s
                     await budget.observe(charge, rank, answer, step.counted / SCALE, late_us=0, span_s=span_s)
-                    counts[number].observe(step.counted, expected, rank, now)
+                    counts[number].observe(step.counted, expected, rank, now, budget.spread.margin_us())
             if step.limited and len(costs) == 1:
                 await budget.limited(charges, answer)
                 for number in costs:
