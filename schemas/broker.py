@@ -38,7 +38,7 @@ from tenacity import (
 
 from . import topology
 from .config import BrokerConfig
-from .deliveries import LOST, Handler, Subscription, cancelled
+from .deliveries import LOST, Handler, Subscription, cancelled, end_tasks
 from .errors import BrokerLost, ConfigError, FleetError, Refused, TopologyError, Unroutable
 from .messages import MSGPACK
 
@@ -82,8 +82,7 @@ class Link:
     async def close(self) -> None:
         """Leaves the broker; nothing may be in flight any more."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end_tasks([self._task])
         await self._drop()
 
     async def channel(self, timeout_s: float) -> aiormq.Channel:

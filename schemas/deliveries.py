@@ -5,7 +5,7 @@ A handler runs in a task of its own, which a lost connection does not cancel. Se
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Final, TypeAlias
 
 import aiormq
@@ -28,6 +28,19 @@ def cancelled() -> bool:
     """Whether somebody cancelled this very task: a dying connection raises `CancelledError` in all that wait on it."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+async def end_tasks(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancels tasks until they are over.
+
+    Once is not enough: `asyncio.wait_for` of Python 3.11, which redis-py and aiormq use, swallows a cancellation that
+    comes in the moment in which what it waits for is done.
+    """
+    running = set(tasks)
+    while running:
+        for task in running:
+            task.cancel()
+        _, running = await asyncio.wait(running, timeout=0.2)
 
 
 class Delivery:
@@ -134,6 +147,4 @@ class Subscription:
         """Waits for the handlers that run; those that outlast the grace are cancelled and their messages come again."""
         if self.tasks:
             _, late = await asyncio.wait(self.tasks, timeout=grace_s)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+            await end_tasks(late)

@@ -16,6 +16,8 @@ EFFECTIVE = Gauge(
     "fleet_budget_effective_ratio", "Part of its table's amount that each bucket may hold.", ["lane", "bucket"]
 )
 SHARED = Gauge(
-    "fleet_budget_shared", "1 while all workers share the lane's budget; 0 while this one has its share alone.", ["lane"]
+    "fleet_budget_shared",
+    "1 while all workers share the lane's budget; 0 while this one has its share alone.",
+    ["lane"],
 )
 LANE_OPEN = Gauge("fleet_lane_open", "1 while the lane's markets are loaded and it takes attempts.", ["lane"])

@@ -14,7 +14,7 @@ from tenacity import AsyncRetrying, RetryCallState, wait_random_exponential
 from schemas import answers, topology
 from schemas.broker import Broker
 from schemas.config import Config, LaneConfig
-from schemas.deliveries import Delivery
+from schemas.deliveries import Delivery, end_tasks
 from schemas.errors import BrokerError
 from schemas.messages import (
     BODY_LIMIT_BYTES,
@@ -78,13 +78,10 @@ class Worker:
             tasks.append(side_tasks.create_task(self._report(), name="reports"))
             followers = [side_tasks.create_task(budget.follow(BEAT_EVERY_S)) for budget in self._budgets.values()]
             await stop.wait()
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
+            await end_tasks(tasks)
             await self._broker.stop_taking()
             await self._broker.drain(self._config.grace_s)
-            for task in followers:
-                task.cancel()
+            await end_tasks(followers)
         await asyncio.gather(*(budget.leave() for budget in self._budgets.values()))
         await self._publish_report(leaving=True)
 
@@ -199,7 +196,9 @@ class Worker:
                 metrics.EFFECTIVE.labels(name, bucket).set(use.effective)
             if paused_s > 0:
                 paused_until_ms[name] = answers.now_ms() + int(paused_s * 1000)
-        report = Report(self.name, answers.now_ms(), self._reports.make(used, paused_until_ms, own_parts), leaving=leaving)
+        report = Report(
+            self.name, answers.now_ms(), self._reports.make(used, paused_until_ms, own_parts), leaving=leaving
+        )
         await self._broker.publish(encode(report), "", exchange=topology.REPORTS, persistent=False, mandatory=False)
 
     async def _look(self, name: str) -> tuple[dict[str, budget.Use], float] | None:

@@ -80,7 +80,8 @@ class SharedBudget(Budget):
                 continue
             self._went.clear()
             with contextlib.suppress(TimeoutError):  # A loss is looked into at once.
-                await asyncio.wait_for(self._went.wait(), every_s)
+                async with asyncio.timeout(every_s):
+                    await self._went.wait()
 
     async def beat(self) -> None:
         """One beat; finds out that Redis is away, or back."""
