@@ -5,18 +5,30 @@ that the test moves: lines cut one by one, commands that arrive late or whose an
 workers that come, leave and die. Then real losses of a real Redis.
 """
 
+import asyncio
+import contextlib
+import logging
+import multiprocessing
 import random
+import time
 from collections import defaultdict
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.exceptions import ConnectionError as Lost
 
-from workers.budget import SCRIPT, Grant, connect
+from deploy.servers import Redis
+from tests.integration.fleet import Stand, wait_until
+from tests.integration.tcp_proxy import Proxy
+from workers.budget import SCRIPT, Grant, Refusal, connect
 from workers.costs import Bucket, Charge, Kind
-from workers.membership import Membership
+from workers.membership import BEAT_EVERY_S, Membership
+from workers.shares import PARTS
 from workers.sharing import SharedBudget
 
 NOW_KEY = "test:now"
@@ -201,3 +213,206 @@ async def play(client: Any, chosen: list[Bucket], workers: int, chance: random.R
                         granted[charge.key].append((at, charge.cost))
     for bucket in chosen:
         assert most(bucket, granted[bucket.name]) <= 1 + 1e-9
+
+
+WINDOW_S = 0.5
+LIMIT = Bucket(name="b", kind="rolling", amount=60, window_s=WINDOW_S, margin_ms=MARGIN_MS, source="")
+CALL = [Charge(LIMIT, 1.0, "b")]
+
+
+@dataclass
+class Spender:
+    """A worker that sends all it may; `sent` are its instants on the machine's clock, and whether from its share."""
+
+    member: Membership
+    budget: SharedBudget
+    sent: list[tuple[float, bool]] = field(default_factory=list[tuple[float, bool]])
+
+    @classmethod
+    @asynccontextmanager
+    async def on(cls, url: str) -> AsyncGenerator["Spender", None]:
+        """At work on this Redis until it leaves."""
+        client = connect(url, timeout_s=0.5)
+        member = Membership()
+        spender = cls(member, SharedBudget(client, "x:1", member=member))
+        tasks = [asyncio.create_task(spender.budget.follow(BEAT_EVERY_S))]
+        tasks += [asyncio.create_task(spender.spend()) for _ in range(6)]
+        try:
+            yield spender
+        finally:
+            for task in tasks[1:]:
+                task.cancel()
+            await asyncio.gather(*tasks[1:], return_exceptions=True)
+            await spender.budget.leave()
+            tasks[0].cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await client.aclose()
+
+    async def spend(self) -> None:
+        """Asks again and again."""
+        while True:
+            answer = await self.budget.acquire(CALL, max_wait_s=0.3)
+            if isinstance(answer, Refusal):
+                await asyncio.sleep(0.02)
+            elif answer.ranks != (0,):  # Redis granted it
+                self.sent.append((answer.at_us / 1e6, False))
+            else:
+                self.sent.append((answer.due_s + time.time() - time.monotonic(), True))
+
+    @property
+    def own(self) -> list[float]:
+        """What it sent from its share."""
+        return [at for at, own in self.sent if own]
+
+
+@asynccontextmanager
+async def spenders(*urls: str) -> AsyncGenerator[list[Spender], None]:
+    """Workers that know of each other and share the whole limit; none of them passes it, together, whatever happens."""
+    async with AsyncExitStack() as stack:
+        workers = [await stack.enter_async_context(Spender.on(url)) for url in urls]
+        await whole(workers)
+        yield workers
+        sent = sorted(at for worker in workers for at, _ in worker.sent)
+        last = 0
+        for first, at in enumerate(sent):
+            while last < len(sent) and sent[last] < at + WINDOW_S:
+                last += 1
+            assert last - first <= LIMIT.amount, f"{last - first} calls in the window from {at}"
+
+
+async def whole(workers: list[Spender]) -> None:
+    """Returns when all share the whole limit again and use most of it."""
+    await wait_until(
+        lambda: all(
+            worker.budget.own_part is None and worker.member.part == PARTS // len(workers) for worker in workers
+        ),
+        "all share the whole limit",
+    )
+    begun = time.time()
+
+    def used() -> bool:
+        last = max((at for worker in workers for at, _ in worker.sent), default=0.0) - 3 * WINDOW_S
+        if last < begun:
+            return False
+        return sum(last <= at for worker in workers for at, _ in worker.sent) >= 3 * LIMIT.amount * 0.7
+
+    await wait_until(used, "most of the limit is in use")
+
+
+async def on_their_own(workers: list[Spender], since: float) -> float:
+    """Returns the part of the limit that these workers use by themselves, when they have done so for a while."""
+    await wait_until(lambda: all(worker.own for worker in workers), "they send from their shares")
+    assert all(min(worker.own) > since + WINDOW_S for worker in workers)
+    begun = max(min(worker.own) for worker in workers) + WINDOW_S
+    ends = begun + 6 * WINDOW_S
+    await wait_until(lambda: all(max(worker.own) >= ends for worker in workers), "they go on sending from their shares")
+    return sum(begun <= at < ends for worker in workers for at in worker.own) / (6 * LIMIT.amount)
+
+
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+async def test_workers_go_on_with_their_shares_and_share_again(
+    redis_server: Redis, redis_url: str, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with spenders(*[redis_url] * 3) as workers:
+        lost = time.time()
+        redis_server.kill() if how == "killed" else redis_server.freeze()
+        used = await on_their_own(workers, lost)
+        assert [worker.budget.own_part for worker in workers] == [pytest.approx(1 / 3)] * 3  # pyright: ignore[reportUnknownMemberType]
+        first = min(at for worker in workers for at in worker.own)
+        assert used >= 0.5
+        back = time.time()
+        if how == "killed":
+            await redis_server.start()
+        else:
+            redis_server.thaw()
+        await whole(workers)
+        logging.info(
+            "%s: first call of its own after %.1f s, %.0f %% used meanwhile, all shared %.1f s after its return",
+            *(how, first - lost, used * 100, time.time() - back),
+        )
+    said = [
+        (record.message, getattr(record, "share", None))
+        for record in caplog.records
+        if record.name == "workers.sharing"
+    ]
+    assert said.count(("budget_on_its_own", 0.3333)) == 3
+    assert said.count(("budget_shared_again", None)) == 3
+
+
+async def test_one_that_is_cut_off_has_its_share_and_the_others_the_rest(redis_server: Redis, redis_url: str) -> None:
+    async with (
+        Proxy.before(redis_server.port) as proxy,
+        spenders(redis_url, redis_url, f"redis://127.0.0.1:{proxy.port}/0") as workers,
+    ):
+        lost = time.time()
+        proxy.freeze()
+        assert await on_their_own(workers[2:], lost) >= 0.5 / 3
+        assert workers[0].budget.own_part is None
+        assert not workers[0].own
+        # What was held back arrives at last, and changes nothing.
+        proxy.thaw()
+        await whole(workers)
+
+
+async def test_who_never_met_redis_sends_nothing(redis_server: Redis, redis_url: str) -> None:
+    async with spenders(redis_url) as workers:
+        redis_server.kill()
+        async with Spender.on(redis_url) as newcomer:
+            await on_their_own(workers, time.time())
+            assert not newcomer.sent
+            assert newcomer.budget.own_part == 0
+
+
+def _follow(url: str) -> None:
+    async def follow() -> None:
+        client = connect(url, timeout_s=0.5)
+        await SharedBudget(client, "x:1").follow(BEAT_EVERY_S)
+
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(follow())
+
+
+async def test_the_part_of_one_that_died_or_left_goes_to_the_others(redis_url: str) -> None:
+    async with Spender.on(redis_url) as worker:
+        other = multiprocessing.get_context("spawn").Process(target=_follow, args=(redis_url,))
+        other.start()
+        try:
+            await wait_until(lambda: worker.member.part == PARTS // 2, "the other one has its part")
+        finally:
+            other.kill()
+            await asyncio.to_thread(other.join)
+        await wait_until(lambda: worker.member.part == PARTS, "its part is given back")
+        async with Spender.on(redis_url):
+            await wait_until(lambda: worker.member.part == PARTS // 2, "another one has come")
+        await wait_until(lambda: worker.member.part == PARTS, "it has left")
+
+
+async def test_a_fleet_answers_while_redis_is_away_and_says_so(stand: Stand) -> None:
+    async def shared() -> float:
+        return await stand.metric(stand.fleet.workers, "fleet_budget_shared", "okx")
+
+    def said(event: str) -> bool:
+        return all(event in worker.log.read_text(encoding="utf-8") for worker in stand.fleet.workers)
+
+    async def ask() -> bool:
+        answer = await stand.client.ask(
+            "fetch_order_book", {"symbol": "BTC/USDT"}, exchanges=["okx"], deadline_ms=int(time.time() * 1000) + 3000
+        )
+        return answer.result.ok
+
+    await wait_until(lambda: said("lane_open"), "lanes are open")
+    assert await ask()
+    assert await shared() == len(stand.fleet.workers)
+    stand.redis.freeze()
+    await wait_until(lambda: said("budget_on_its_own"), "the logs say it")
+    await wait_until(ask, "an answer from a worker's share", timeout_s=60)
+    assert await shared() == 0
+    stand.redis.thaw()
+
+    async def again() -> bool:
+        return await shared() == len(stand.fleet.workers)
+
+    await wait_until(again, "all share the budget again")
+    assert said("budget_shared_again")
+    assert await ask()
