@@ -9,6 +9,9 @@ from pathlib import Path
 import aio_pika
 from aio_pika.abc import AbstractChannel
 
+from deploy.local import Fleet
+from deploy.servers import Redis
+from deploy.simulator.process import Simulator
 from tests.integration.fleet import Stand
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,9 +67,10 @@ async def both_lie_in(channel: AbstractChannel) -> None:
             await asyncio.sleep(0.1)
 
 
-async def test_operations(stand: Stand) -> None:
+async def test_operations(shared_fleet: tuple[str, Redis, Simulator, Fleet]) -> None:
+    url = shared_fleet[0]  # without a client of the test's own: it would take the dead letters
     (program,) = programs("docs/operations.md")
-    async with await aio_pika.connect(stand.url) as connection:
+    async with await aio_pika.connect(url) as connection:
         channel = await connection.channel()
         dead = await channel.get_queue("fleet.dead", ensure=False)
         await dead.purge()
@@ -74,7 +78,7 @@ async def test_operations(stand: Stand) -> None:
         await (await channel.get_exchange("fleet.requests")).publish(aio_pika.Message(b"hello"), routing_key="")
 
         await both_lie_in(channel)
-        printed = await run(program, stand.url, cwd=ROOT)
+        printed = await run(program, url, cwd=ROOT)
         assert "by RabbitMQ: None b'by hand'" in printed
         assert "by us: unreadable fleet.requests not a request" in printed
         assert "b'hello'" in printed
