@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from redis.exceptions import ConnectionError as Lost
 
 from deploy.servers import Redis
+from schemas.deliveries import end_tasks
 from tests.integration.fleet import Stand, wait_until
 from tests.integration.tcp_proxy import Proxy
 from workers.budget import SCRIPT, Grant, Refusal, connect
@@ -240,12 +241,8 @@ class Spender:
         try:
             yield spender
         finally:
-            for task in tasks[1:]:
-                task.cancel()
-            await asyncio.gather(*tasks[1:], return_exceptions=True)
+            await end_tasks(tasks)
             await spender.budget.leave()
-            tasks[0].cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             await client.aclose()
 
     async def spend(self) -> None:
