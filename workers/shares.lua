@@ -237,10 +237,11 @@ function give.fixed(key, grants, window, offset)
   end
 end
 
--- One pair: the last grant, and how much later the bucket is empty for what was granted.
-function give.decaying(key, grants)
+-- One pair: the last grant, and the level then. It falls as fast as what we grant from now on: see `left_of`.
+function give.decaying(key, grants, window, _, left)
   local state = redis.call('HMGET', key, 'empty', 'last')
-  local empty = math.max(tonumber(state[1] or 0), clock(), grants[1]) + grants[2]
+  local rise = math.ceil(grants[2] * window / math.max(left, 1))
+  local empty = math.max(tonumber(state[1] or 0), clock(), grants[1]) + rise
   local last = math.max(tonumber(state[2] or 0), grants[1])
   redis.call('HSET', key, 'empty', whole(empty), 'last', whole(last))
   expire(key, math.max(empty, last))
@@ -248,13 +249,20 @@ end
 
 give.paced = give.decaying
 
--- KEYS: a bucket, clock. ARGV: give, kind, window, then pairs of an instant and what was spent then.
+-- KEYS: a bucket, clock, members. ARGV: give, id of the one that comes back, kind, amount, window, then pairs of an
+-- instant and what was spent then.
 function run.give()
-  local grants = {}
-  for number = 4, #ARGV do
-    grants[number - 3] = tonumber(ARGV[number])
+  local grants, others, now = {}, {}, clock()
+  for number = 6, #ARGV do
+    grants[number - 5] = tonumber(ARGV[number])
   end
-  give[ARGV[2]](KEYS[1], grants, tonumber(ARGV[3]), offset_of(KEYS[2]))
+  for id, m in pairs(read_members(KEYS[3], now)) do
+    if id ~= ARGV[2] and m.lease + PRESENT <= now then
+      others[#others + 1] = m.part
+    end
+  end
+  local left = left_of(tonumber(ARGV[4]), others)
+  give[ARGV[3]](KEYS[1], grants, tonumber(ARGV[5]), offset_of(KEYS[2]), left)
 end
 
 return run[ARGV[1]]()

@@ -33,7 +33,7 @@ class TooSmall(Exception):
 
 
 class Told(Struct, frozen=True):
-    """What Redis is to add to one bucket: pairs of an instant and thousandths (decaying: microseconds to wait)."""
+    """What Redis is to add to one bucket: pairs of an instant and thousandths (decaying: the level then)."""
 
     key: str
     bucket: Bucket
@@ -129,10 +129,10 @@ class _Fixed(_Count):
 
 
 class _Decaying(_Count):
-    def __init__(self, amount: int, window: int, margin: int, since: int, part: float) -> None:
+    def __init__(self, amount: int, window: int, margin: int, since: int, whole: int) -> None:
         super().__init__(amount, window, margin, since)
         self._empty = since + window
-        self._part = part
+        self._whole = whole
 
     def _rise(self, cost: int) -> int:
         return -(-cost * self.window // self.amount)
@@ -148,7 +148,7 @@ class _Decaying(_Count):
     def told(self, now: int, error: int) -> list[int]:
         # What was granted ahead can't leave before it came: told as what is left after the last one.
         left = self._empty + error - max(now, self.last + error)
-        return [self.last + error, math.ceil(left * self._part)] if left > 0 else []
+        return [self.last + error, math.ceil(left * self._whole / self.window)] if left > 0 else []
 
 
 class Share:
@@ -257,7 +257,6 @@ class Share:
         return self._counts[key][1]
 
     def _begin(self, bucket: Bucket) -> _Count:
-        part = self.parts / PARTS
         # As the script rounds it, so that what is set aside there is never less.
         whole = math.floor(bucket.amount * SCALE + 1e-6) * self.parts // PARTS
         amount = math.floor(whole * self._effective.get(bucket.name, 1.0))
@@ -266,7 +265,7 @@ class Share:
             return _Rolling(amount, window, margin, self.since_us)
         if bucket.kind == "fixed":
             return _Fixed(amount, window, margin, self.since_us, self._offset, 0)
-        return _Decaying(max(amount, 1), window, margin, self.since_us, part)
+        return _Decaying(max(amount, 1), window, margin, self.since_us, whole)
 
 
 def margin_us(bucket: Bucket, far_us: int) -> int:

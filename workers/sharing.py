@@ -94,8 +94,9 @@ class SharedBudget(Budget):
             await self._beat()
             if self._away and member.may_return():
                 for told in member.settle():
-                    window_us = math.ceil(told.bucket.window_s * 1e6)
-                    await self._run([told.key, self._clock], ["give", told.bucket.kind, window_us, *told.grants])
+                    kind, amount, window_us = self._args(told.bucket, 0.0, 0.0)[:3]
+                    keys = [told.key, self._clock, self._sharing[1]]
+                    await self._run(keys, ["give", member.id, kind, amount, window_us, *told.grants])
                 self._own_us = member.settled()
                 await self._beat()  # Hears Redis again,
                 await self._beat()  # and says so: our part is no longer set aside.
