@@ -196,6 +196,8 @@ class Stand(Struct, frozen=True):
             await opened(self.fleet)
 
         async def come_back() -> bool:
+            if await self.healthy(*self.fleet.lanes):
+                return True
             for lane in self.fleet.lanes:  # a lane that failed comes back with its next request
                 if not await self.healthy(lane):
                     await self.client.ask("fetch_time", exchanges=[lane])
