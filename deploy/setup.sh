@@ -37,7 +37,7 @@ may_sudo() { command -v sudo >/dev/null 2>&1 && { sudo -n true 2>/dev/null || [ 
 packages_here() { dpkg-query -W -f '${db:Status-Status} ${Package}\n' | sed -n 's/^installed //p'; }
 
 # Debian starts and enables a service as it installs it. Its own way to forbid the start is a policy-rc.d that exits
-# 101 (https://people.debian.org/~hmh/invokerc.d-policyrc.d-specification.txt). What came new is then disabled, as
+# 101 (the invoke-rc.d and policy-rc.d specification). What came new is then disabled, as
 # systemd and as init script, so that it does not start at the next boot either. What was there before stays as it was.
 install_as_root() {
     policy=/usr/sbin/policy-rc.d
