@@ -13,7 +13,7 @@ from tests.integration.exchange_lanes import Lanes, call, lanes_on
 from workers.verdict import NoBudget
 
 AMOUNT, WINDOW_S, PRICE = 6000, 60, 2
-PART = 0.3
+PART, GONE = 0.3, 0.75
 # Weight of one of ours: few calls fill the minute.
 OURS = 80
 
@@ -25,7 +25,7 @@ async def lanes(redis_url: str) -> AsyncIterator[Lanes]:
 
 
 async def test_a_stranger_takes_its_part_and_nobody_is_refused(lanes: Lanes) -> None:
-    """It takes 30 % of a minute, evenly; we ask for all there is, and stop in time for what it is still to take.
+    """It takes 30 % of a minute, evenly; we ask for all there is, and leave it what it is still to take.
 
     The simulator's clock is moved to where a quarter of its minute is left, so that nobody waits for a minute.
     """
@@ -33,7 +33,8 @@ async def test_a_stranger_takes_its_part_and_nobody_is_refused(lanes: Lanes) -> 
         url = simulator.urls["binance"]
         gone_s = time.time() % WINDOW_S
         # Now three quarters of a minute are over: what is left of it can be waited for.
-        await simulator.set_clock(advance_s=(0.75 * WINDOW_S - gone_s) % WINDOW_S)
+        await simulator.set_clock(advance_s=(GONE * WINDOW_S - gone_s) % WINDOW_S)
+        ends_s = time.monotonic() + (1 - GONE) * WINDOW_S
         lane, budget = lanes.lane("binance", ccxt_config("binance", url))
         statuses: set[int] = set()
 
@@ -42,21 +43,26 @@ async def test_a_stranger_takes_its_part_and_nobody_is_refused(lanes: Lanes) -> 
                 async with session.get(f"{url}/api/v3/klines?symbol=BTCUSDT&interval=1m") as answer:
                     statuses.add(answer.status)
 
-        await take(AMOUNT * PART * 0.75)  # what it took of this minute so far
+        async def take_evenly() -> None:
+            while time.monotonic() < ends_s - 1:
+                await take(PRICE)
+                await asyncio.sleep(PRICE / (AMOUNT * PART / WINDOW_S))
+
+        await take(AMOUNT * PART * GONE)  # what it took of this minute so far
         await lane.open()
-        stranger = asyncio.create_task(take(AMOUNT * PART * 0.25))
+        stranger = asyncio.create_task(take_evenly())
         calls = 0
-        try:
-            while True:
+        while not stranger.done():
+            try:
                 await lane.call("fetch_tickers", {}, call("binance", max_wait_s=0))
                 calls += 1
-        except NoBudget:
-            pass
+            except NoBudget:
+                await asyncio.sleep(0.05)
         await stranger
         counters = await simulator.counters()
         assert counters["violations"] == 0
         assert statuses == {200}
-        # The rest of its part it took all at once, so that more is left to it than it takes; all else is used.
+        # What is left to it shrinks with the minute; all else is used.
         assert counters["exchanges"]["binance"]["buckets"]["weight"]["weight"] > AMOUNT * 0.8
         assert calls * OURS > AMOUNT * 0.5
         assert (await budget.usage())["spot"].effective == 1
