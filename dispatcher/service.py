@@ -144,7 +144,8 @@ class Dispatcher:
                     sent = replace(
                         attempt,
                         lane=decision.lane,
-                        number=attempt.number + (not decision.trial),
+                        number=attempt.number + 1,
+                        trial=decision.trial,
                         max_wait_ms=decision.max_wait_ms,
                     )
                     key = topology.work_key(decision.lane, bulk=attempt.request.priority == "bulk")

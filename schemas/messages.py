@@ -135,6 +135,7 @@ class Attempt(Struct, frozen=True, omit_defaults=True):
         content_type: the encoding of the result.
         received_ms: when the dispatcher first saw the request.
         throttled: how often it was handed back unsent.
+        trial: whether this attempt finds out if a lane that is offline is back.
         max_wait_ms: the longest it may wait for budget at the worker, None for as long as the worker allows.
     """
 
@@ -148,6 +149,7 @@ class Attempt(Struct, frozen=True, omit_defaults=True):
     tries: list[Try] = []
     throttled: int = 0
     max_wait_ms: float | None = None
+    trial: bool = False
 
     @property
     def deadline_ms(self) -> int:
@@ -158,12 +160,15 @@ class Attempt(Struct, frozen=True, omit_defaults=True):
     def handed_back(self, item: Try) -> Attempt:
         """This attempt with how it ended, on its way back to the dispatcher.
 
-        One that was not sent costs none of the request's attempts, and only the last such of a lane is kept.
+        One that was not sent, or was a trial, costs none of the request's attempts. Of those not sent only the last of
+        a lane is kept.
         """
-        if item.outcome is not Outcome.THROTTLED:
-            return replace(self, tries=[*self.tries, item])
+        throttled = item.outcome is Outcome.THROTTLED
+        number = self.number - (throttled or self.trial)
+        if not throttled:
+            return replace(self, tries=[*self.tries, item], number=number)
         kept = [old for old in self.tries if old.lane != item.lane or old.outcome is not Outcome.THROTTLED]
-        return replace(self, tries=[*kept, item], number=self.number - 1, throttled=self.throttled + 1)
+        return replace(self, tries=[*kept, item], number=number, throttled=self.throttled + 1)
 
 
 class Failure(Struct, frozen=True):

@@ -137,3 +137,11 @@ def test_a_trial_of_an_offline_lane_is_marked(router: Router) -> None:
 
 def test_without_a_worker_it_waits(router: Router) -> None:
     assert decide(router, attempt("okx"), now_s=100.0) == Wait(1000)
+
+
+@pytest.mark.parametrize("trial", [False, True])
+@pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.THROTTLED])
+def test_only_an_attempt_that_was_sent_and_no_trial_counts(trial: bool, outcome: Outcome) -> None:
+    sent = replace(attempt("okx", number=3), lane="okx", trial=trial)
+    returned = sent.handed_back(Try("okx", outcome, ErrorCode.NO_BUDGET))
+    assert returned.number == (3 if outcome is Outcome.FAILED and not trial else 2)
