@@ -220,6 +220,11 @@ class LaneReport(Struct, frozen=True, omit_defaults=True):
         exchange_ms: mean time at the exchange of the attempts that were answered.
         used: the fraction of each bucket in use now.
         paused_until_ms: the exchange asked the whole scope to be silent until then.
+        budget_ms: in which time the budget comes back that one attempt takes, on average lately; of a call's buckets
+            in the one where that is longest. 0 while nothing is known.
+        unanswered: HTTP calls that are out now.
+        silent_ms: for how long calls have been out with no answer to any; 0 when none is out.
+        slowness: how many times slower than usual the attempts that brought data were, each beside its own method.
         own_part: Redis is away, and the worker sends within this part of every limit; None while all share the whole.
         methods: what the lane can do; sent now and then, None in between.
     """
@@ -234,6 +239,10 @@ class LaneReport(Struct, frozen=True, omit_defaults=True):
     exchange_ms: float = 0.0
     used: dict[str, float] = {}
     paused_until_ms: int = 0
+    budget_ms: float = 0.0
+    unanswered: int = 0
+    silent_ms: float = 0.0
+    slowness: float = 1.0
     own_part: float | None = None
     methods: list[str] | None = None
 

@@ -35,6 +35,7 @@ from schemas.errors import ConfigError
 from schemas.methods import PUBLIC_READS
 
 from . import arguments, costs
+from .answering import Answering
 from .budget import LATE_TRIES, LOST_WAIT_S, Budget, Grant, Refusal
 from .verdict import DEFAULT_PAUSE_S, Count, NoBudget, Pause, Seen, counted, limit_signal
 
@@ -123,7 +124,9 @@ class _Connector(aiohttp.TCPConnector):
 
 async def _answered(*_: object) -> None:
     """The head of an answer is here."""
-    _SEND.get().answered_s = time.monotonic()
+    send = _SEND.get()
+    send.answered_s = time.monotonic()
+    send.answering.heard(send.answered_s)
 
 
 class _Session:
@@ -159,6 +162,7 @@ class Call(Seen):
         reserve_s: the furthest ahead it may reserve; what comes later it asks for again.
         waited_s: the time it waited for budget.
         exchange_s: the time between sending and the end of the answer, all HTTP calls together.
+        budget_s: in which time the budget comes back that it took, each call in the bucket where that is longest.
         started_s: when it began, by the monotonic clock.
         granted_us: the instant its last HTTP call was granted, on Redis's clock, microseconds since 1970.
     """
@@ -169,6 +173,7 @@ class Call(Seen):
     reserve_s: float = math.inf
     waited_s: float = 0.0
     exchange_s: float = 0.0
+    budget_s: float = 0.0
     started_s: float = 0.0
     granted_us: int = 0
 
@@ -184,8 +189,11 @@ class Call(Seen):
 class _Send:
     """One pass through `fetch2`. Pages fetched side by side belong to one `Call`, but each has its own of these."""
 
-    def __init__(self, budget: Budget, endpoint: str, charges: list[costs.Charge], grant: Grant) -> None:
+    def __init__(
+        self, budget: Budget, answering: Answering, endpoint: str, charges: list[costs.Charge], grant: Grant
+    ) -> None:
         self.budget = budget
+        self.answering = answering
         self.endpoint = endpoint
         self.charges = charges
         self.grant = grant
@@ -224,6 +232,7 @@ class Fleet(_Ccxt):
 
     fleet_lane: str
     fleet_budget: Budget
+    fleet_answering: Answering
     fleet_costs: costs.Costs
     fleet_observed_s: float = 0.0
 
@@ -242,7 +251,7 @@ class Fleet(_Ccxt):
         charges = self.fleet_costs.charges(apis, method, path, {} if isinstance(params, list) else params, ccxt_cost)
         for _ in range(LATE_TRIES):
             grant = await self._pay(charges)
-            token = _SEND.set(_Send(self.fleet_budget, f"{apis} {path}", charges, grant))
+            token = _SEND.set(_Send(self.fleet_budget, self.fleet_answering, f"{apis} {path}", charges, grant))
             try:
                 return await super().fetch2(path, api, method, params, config)
             except _Late:
@@ -261,6 +270,7 @@ class Fleet(_Ccxt):
         send.begin()
         call.pause, call.status, call.body = None, None, ""
         sent_s = time.monotonic()
+        self.fleet_answering.sent(sent_s)
         try:
             data = await super().fetch(url, method, headers, body)
         except _Late:
@@ -270,6 +280,7 @@ class Fleet(_Ccxt):
             send.pause = send.pause or Pause(DEFAULT_PAUSE_S, f"status {send.status}", told=False)
             raise
         finally:
+            self.fleet_answering.ended()
             call.exchange_s += time.monotonic() - sent_s
             if send.answered_s:
                 late_us = send.budget.answered(
@@ -314,6 +325,7 @@ class Fleet(_Ccxt):
             if isinstance(answer, Refusal):
                 raise NoBudget(answer.reason, answer.wait_s)
             call.granted_us = answer.at_us
+            call.budget_s += max(charge.cost / charge.bucket.amount * charge.bucket.window_s for charge in charges)
             return answer
 
     async def _heed(self, call: Call, send: _Send, late_us: float) -> None:
@@ -414,6 +426,7 @@ class LaneExchange:
         self.costs = self._ccxt.fleet_costs = costs.load(config.exchange, float(self._ccxt.rateLimit))
         self._ccxt.fleet_lane = name
         self._ccxt.fleet_budget = budget
+        self.answering = self._ccxt.fleet_answering = Answering()
         self._budget = budget
         self._takes: dict[str, arguments.Takes] = {}
         # Compared without underscores: ccxt's own translation makes fetch_adlrank of fetchADLRank.

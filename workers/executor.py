@@ -19,11 +19,13 @@ class Ended(Struct, frozen=True):
         item: as the result will tell it.
         data: what the ccxt method returned, None unless the outcome is ok.
         http_calls: how many HTTP calls it sent.
+        budget_ms: in which time the budget that they took comes back (`Call.budget_s`).
     """
 
     item: Try
     data: Any
     http_calls: int
+    budget_ms: float
 
 
 async def run(lane: LaneExchange, attempt: Attempt, config: WorkerConfig) -> Ended:
@@ -53,8 +55,8 @@ async def run(lane: LaneExchange, attempt: Attempt, config: WorkerConfig) -> End
         verdict = judge(error, call)
         retry_at_ms = answers.now_ms() + int(verdict.pause_s * 1000) if verdict.pause_s else None
         item = Try(lane.name, verdict.outcome, verdict.code, verdict.message, retry_at_ms=retry_at_ms, **_times(call))
-        return Ended(item, None, call.http_calls)
-    return Ended(Try(lane.name, Outcome.OK, **_times(call)), data, call.http_calls)
+        return Ended(item, None, call.http_calls, call.budget_s * 1000)
+    return Ended(Try(lane.name, Outcome.OK, **_times(call)), data, call.http_calls, call.budget_s * 1000)
 
 
 def _times(call: Call) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What a worker tells all dispatchers of its lanes, every 200 ms: its heartbeat, and what it saw since the last one."""
 
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -9,9 +10,12 @@ from msgspec import Struct, field
 from schemas.messages import ILL, ErrorCode, LaneReport, Outcome, Try
 
 from . import metrics
+from .answering import Answering
 
 # A dispatcher that starts learns what the lanes can do within so many reports.
 METHODS_EVERY: Final = 25
+# How much one attempt counts in the mean of what attempts take.
+_BUDGET_WEIGHT: Final = 1 / 20
 
 
 class LaneCount(Struct):
@@ -26,18 +30,36 @@ class LaneCount(Struct):
     in_flight: int = 0
 
 
+class LaneKnown(Struct):
+    """What a worker knows of one lane over its whole life.
+
+    Args:
+        methods: what the lane can do.
+        answering: how its exchange answers.
+        budget_ms: the mean of what an attempt took lately, 0 before the first.
+    """
+
+    methods: Sequence[str]
+    answering: Answering
+    budget_ms: float = 0.0
+
+    def took(self, budget_ms: float) -> None:
+        """An attempt took so much budget."""
+        self.budget_ms += (budget_ms - self.budget_ms) * (_BUDGET_WEIGHT if self.budget_ms else 1.0)
+
+
 class Reports:
     """Counts attempts by lane and makes the reports."""
 
     def __init__(self) -> None:
         self._lanes: dict[str, LaneCount] = {}
-        self._methods: dict[str, Sequence[str]] = {}
+        self._known: dict[str, LaneKnown] = {}
         self._made = 0
 
-    def add_lane(self, lane: str, methods: Sequence[str]) -> None:
+    def add_lane(self, lane: str, methods: Sequence[str], answering: Answering) -> None:
         """Reports this lane from now on."""
         self._lanes[lane] = LaneCount()
-        self._methods[lane] = methods
+        self._known[lane] = LaneKnown(methods, answering)
         self._made = 0
 
     def begin(self, lane: str) -> None:
@@ -45,17 +67,27 @@ class Reports:
         self._lanes[lane].in_flight += 1
         metrics.IN_FLIGHT.labels(lane).inc()
 
-    def end(self, item: Try, http_calls: int) -> None:
-        """An attempt ended."""
-        lane, count = item.lane, self._lanes[item.lane]
+    def end(self, item: Try, method: str, http_calls: int, budget_ms: float) -> None:
+        """An attempt ended.
+
+        Args:
+            item: how.
+            method: its ccxt method.
+            http_calls: how many HTTP calls it sent.
+            budget_ms: in which time the budget that it took comes back.
+        """
+        lane, count, known = item.lane, self._lanes[item.lane], self._known[item.lane]
         metrics.ATTEMPTS.labels(lane, item.outcome, item.code or "none").inc()
         metrics.HTTP_CALLS.labels(lane).inc(http_calls)
         metrics.WAITED.labels(lane).observe(item.waited_ms / 1000)
         if http_calls:
             metrics.EXCHANGE.labels(lane).observe(item.exchange_ms / 1000)
+            known.took(budget_ms)
         match item.outcome:
             case Outcome.OK:
                 count.ok += 1
+                if http_calls:
+                    known.answering.took(method, item.exchange_ms / http_calls / 1000)
                 count.answered_ms += item.exchange_ms
                 count.row = 0
             case Outcome.FAILED:
@@ -83,8 +115,10 @@ class Reports:
         """The lanes' reports since the last call; all that is passed comes from the budgets."""
         with_methods = self._made % METHODS_EVERY == 0
         self._made += 1
+        now_s = time.monotonic()
         reports: list[LaneReport] = []
         for lane, count in self._lanes.items():
+            known = self._known[lane]
             reports.append(
                 LaneReport(
                     lane,
@@ -98,7 +132,11 @@ class Reports:
                     used=dict(used.get(lane, {})),
                     paused_until_ms=paused_until_ms.get(lane, 0),
                     own_part=own_parts.get(lane),
-                    methods=list(self._methods[lane]) if with_methods else None,
+                    budget_ms=round(known.budget_ms, 3),
+                    unanswered=known.answering.unanswered,
+                    silent_ms=round(known.answering.silent_s(now_s) * 1000, 3),
+                    slowness=round(known.answering.slowness(), 3),
+                    methods=list(known.methods) if with_methods else None,
                 )
             )
             self._lanes[lane] = LaneCount(row=count.row, in_flight=count.in_flight)

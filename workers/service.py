@@ -115,7 +115,7 @@ class Worker:
             with attempt:
                 await lane.open()
         self._lanes[lane.name] = lane
-        self._reports.add_lane(lane.name, lane.methods)
+        self._reports.add_lane(lane.name, lane.methods, lane.answering)
         metrics.LANE_OPEN.labels(lane.name).set(1)
         live = max(1, self._config.in_flight // len(self._lanes_config))
         for bulk, prefetch in ((False, live), (True, max(1, live // 4))):
@@ -147,7 +147,7 @@ class Worker:
         try:
             ended = await executor.run(lane, attempt, self._config)
             item, result, body = _answer(attempt, lane, ended)
-            self._reports.end(item, ended.http_calls)
+            self._reports.end(item, attempt.request.method, ended.http_calls, ended.budget_ms)
             if result is not None:
                 await answers.publish(self._broker, attempt, result, body)
             else:
