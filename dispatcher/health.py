@@ -2,68 +2,251 @@
 
 ::
 
-    silent ──a worker reports──▶ healthy ──failures in a row──▶ offline ──a trial succeeds──▶ healthy
-       ▲                            │                             │
-       └───no report in time────────┴─────────────────────────────┘
+                   no report in time
+    offline ◀───────────────────────────── healthy ◀──slow start── a trial succeeds
+    (silent) ────a worker reports it─────▶    │                           ▲
+                                              │ it fails, is slow,        │
+                                              ▼ or does not answer        │
+                                   aside: degraded, offline, maintenance ─┘
 
-`silent` is `offline` for want of a worker: it needs no trial, only a report. A lane that is offline because it failed
-gets one request at a time to try it with, with growing gaps. A pause the exchange asked for is not ill health.
+A lane that stands aside gets a trial now and then, with growing gaps: one real request that finds out. A `degraded`
+one (some errors, slow, no answers) also takes what has no other lane; one that is `offline` (nothing but failures) or
+in `maintenance` does not. Below that its share falls with its errors and its latency, judged against its own past.
+`offline` for want of a worker needs no trial, only a report. A pause the exchange asked for is not ill health, and
+neither are requests that it rejects.
 """
 
 import enum
+import math
 from typing import Final
 
 from schemas.config import DispatcherConfig
-from schemas.messages import ILL, LaneReport
+from schemas.messages import ILL, ErrorCode, LaneReport
+
+from .strategies import Choice
 
 # Nobody knows when a worker comes: requests for a silent lane look again after this time.
 SILENT_RECHECK_S: Final = 1.0
+# Errors are counted over this time, at most; half of it at least.
+WINDOW_S: Final = 3.0
+# Fewer calls, or fewer failures among them, say nothing about a rate.
+RATE_CALLS: Final = 10
+RATE_FAILURES: Final = 3
+# So many answers "in maintenance" in a row are believed.
+MAINTENANCE_ROW: Final = 2
+# So many calls must be without an answer, for this many times the lane's latency, before it counts as stalled.
+STALLED_CALLS: Final = 3
+STALLED_LATENCIES: Final = 6
+# Slowness is forgotten with this time constant; faster answers than these are never slow.
+SLOWNESS_S: Final = 1.0
+SLOW_FROM_MS: Final = 50.0
+LEAST_SLOWNESS: Final = 0.01
+# A lane that is slower than ever by less than this keeps its whole share.
+SLOW_FREE: Final = 2.0
+LATENCY_FALL_S: Final = 10.0
+# A lane that is not aside keeps at least this part of its share: it must be seen to be judged.
+LEAST_PART: Final = 0.1
+# Own attempts that no report can show yet are counted so long.
+UNREPORTED_S: Final = 0.2
 
 
 class State(enum.StrEnum):
     """A lane's state as logs, metrics and the status show it."""
 
     HEALTHY = "healthy"
+    DEGRADED = "degraded"
     OFFLINE = "offline"
+    MAINTENANCE = "maintenance"
 
 
-class LaneHealth:
-    """What the dispatcher knows of one lane. All times are seconds of one monotonic clock but `paused_until_ms`."""
+class Window:
+    """Good and bad calls of the last seconds: the half that fills, and the one before it."""
 
-    def __init__(self, config: DispatcherConfig) -> None:
+    def __init__(self) -> None:
+        self._halves = [(0, 0), (0, 0)]
+        self._until_s = 0.0
+
+    def add(self, good: int, bad: int, now_s: float) -> None:
+        """Counts calls."""
+        if now_s >= self._until_s:
+            late = now_s >= self._until_s + WINDOW_S / 2
+            self._halves = [(0, 0), (0, 0) if late else self._halves[0]]
+            self._until_s = now_s + WINDOW_S / 2
+        goods, bads = self._halves[0]
+        self._halves[0] = goods + good, bads + bad
+
+    def total(self) -> tuple[int, int]:
+        """All calls, and the bad ones among them."""
+        (good, bad), (older_good, older_bad) = self._halves
+        return good + bad + older_good + older_bad, bad + older_bad
+
+
+class LaneHealth(Choice):
+    """What the dispatcher knows of one lane. All times are seconds of one monotonic clock but `paused_until_ms`.
+
+    Args:
+        name: the lane's name.
+        weight: its configured weight.
+        config: the thresholds.
+
+    Attributes:
+        serving: it takes its share; otherwise it stands aside or no worker has reported it yet.
+        silent_at_s: without another report no worker serves it from then on.
+        trial_at_s: when it stands aside: the next trial is due then.
+        methods: what it can do; None until a worker said.
+    """
+
+    def __init__(self, name: str, weight: float, config: DispatcherConfig) -> None:
+        super().__init__(name, weight)
         self._config = config
-        self._heard: dict[str, float] = {}  # worker -> when it last reported this lane
+        self._heard: dict[str, tuple[float, LaneReport]] = {}
+        self._last_heard_s = 0.0
+        self._in_flight = 0
         self._row = 0
-        self._failing = False
+        self._row_maintenance = 0
+        self._window = Window()
+        self._slowness_log = 0.0
+        self._well = True
+        self._aside: State | None = None
+        self._why = ""
+        self._was = State.DEGRADED
+        self._back_s = -math.inf
         self._trial_gap_s = config.trial_after_s
         self._trial_sent = False
+        self._unreported = 0
+        self._unreported_until_s = 0.0
+        self.serving = True
+        self.silent_at_s = -math.inf
         self.trial_at_s = 0.0
         self.paused_until_ms = 0
         self.methods: frozenset[str] | None = None
         self._no_budget_until_ms: dict[str, int] = {}
 
+    def configure(self, weight: float, config: DispatcherConfig) -> None:
+        """Takes other settings; what is known of the lane stays."""
+        self._config = config
+        self.weight = weight
+        self._weigh(self._last_heard_s)
+
     def hear(self, worker: str, report: LaneReport, now_s: float) -> None:
         """Takes in a worker's report of this lane."""
-        self._heard[worker] = now_s
+        self._heard[worker] = now_s, report
+        passed_s = max(0.0, now_s - self._last_heard_s)
+        self._last_heard_s = now_s
+        self.silent_at_s = now_s + self._config.silent_after_s
         if report.methods is not None:
             self.methods = frozenset(report.methods)
         self.paused_until_ms = max(self.paused_until_ms, report.paused_until_ms)
-        failed = sum(count for code, count in report.failed.items() if code in ILL)
+        self._count_load(now_s, report)
+        ill = sum(count for code, count in report.failed.items() if code in ILL) - report.excused
+        self._count_row(report, ill)
+        self._window.add(report.ok, ill, now_s)
+        self._follow_latency(report, passed_s)
+        if self._aside:
+            self._judge_trial(report, ill, now_s)
+        elif verdict := self._verdict(now_s):
+            self._stand_aside(*verdict, now_s)
+        elif now_s >= self._back_s + self._config.slow_start_s:
+            self._trial_gap_s = self._config.trial_after_s
+        self._weigh(now_s)
+
+    def _count_load(self, now_s: float, report: LaneReport) -> None:
+        deadline_s = now_s - self._config.silent_after_s
+        for worker in [worker for worker, (heard_s, _) in self._heard.items() if heard_s < deadline_s]:
+            del self._heard[worker]
+        self._in_flight = sum(known.in_flight for _, known in self._heard.values())
+        if now_s >= self._unreported_until_s:
+            self._unreported, self._unreported_until_s = 0, now_s + UNREPORTED_S
+        self.outstanding = self._in_flight + self._unreported
+        if report.budget_ms:
+            self.budget_ms = report.budget_ms
+
+    def _count_row(self, report: LaneReport, ill: int) -> None:
+        maintenance = report.failed.get(ErrorCode.MAINTENANCE, 0)
         if report.ok or report.rejected or len(report.failed) > len(report.failed.keys() & ILL):
             # The exchange answered. Failures since then are all the row there is.
             self._row = report.failures_in_a_row
-            if report.ok and self._failing and not report.failures_in_a_row:
-                self._failing = self._trial_sent = False
-                self._trial_gap_s = self._config.trial_after_s
-        elif failed:
-            self._row += failed
-            if self._failing and self._trial_sent:  # others may still fail that were under way before
-                self._trial_sent = False
-                self._trial_gap_s = min(self._trial_gap_s * 2, self._config.trial_after_max_s)
-                self.trial_at_s = now_s + self._trial_gap_s
-        if not self._failing and self._row >= self._config.failures_in_a_row:
-            self._failing = True
-            self.trial_at_s = now_s + self._trial_gap_s
+            self._row_maintenance = min(self._row, maintenance)
+        else:
+            self._row += ill
+            self._row_maintenance += maintenance
+
+    def _follow_latency(self, report: LaneReport, passed_s: float) -> None:
+        fall = math.exp(-passed_s / LATENCY_FALL_S)
+        self.latency_ms = max(report.exchange_ms, report.exchange_ms + (self.latency_ms - report.exchange_ms) * fall)
+        if report.ok:
+            followed = 1 - math.exp(-passed_s / SLOWNESS_S)
+            self._slowness_log += followed * (math.log(max(report.slowness, LEAST_SLOWNESS)) - self._slowness_log)
+
+    @property
+    def slowness(self) -> float:
+        """How many times slower it answers than it used to; 1 where that is no matter."""
+        return math.exp(self._slowness_log) if self.latency_ms >= SLOW_FROM_MS else 1.0
+
+    def _verdict(self, now_s: float) -> tuple[State, str] | None:
+        """Why it should stand aside."""
+        config, row = self._config, self._row
+        if row >= MAINTENANCE_ROW and self._row_maintenance == row:
+            return State.MAINTENANCE, "the exchange says that it is in maintenance"
+        if row >= config.failures_in_a_row:
+            return State.OFFLINE, f"{row} failures in a row"
+        calls, failures = self._window.total()
+        if failures and failures >= config.error_rate * calls:
+            if now_s < self._back_s + config.slow_start_s:
+                return self._was, f"{failures} of {calls} calls failed after it came back"
+            if calls >= RATE_CALLS and failures >= RATE_FAILURES:
+                return State.DEGRADED, f"{failures} of {calls} calls failed"
+        if self.slowness >= config.slow_times:
+            return State.DEGRADED, f"{self.slowness:.1f} times slower than it was"
+        waiting = [report for _, report in self._heard.values() if report.unanswered]
+        unanswered = sum(report.unanswered for report in waiting)
+        if unanswered >= STALLED_CALLS:
+            silent_ms = min(report.silent_ms for report in waiting)
+            if silent_ms >= max(config.stalled_after_s * 1000, STALLED_LATENCIES * self.latency_ms):
+                return State.DEGRADED, f"{unanswered} calls have no answer, none came for {silent_ms / 1000:.1f} s"
+        return None
+
+    def _stand_aside(self, state: State, why: str, now_s: float) -> None:
+        self._aside = self._was = state
+        self._why = why
+        self._trial_sent = False
+        self.trial_at_s = now_s + self._trial_gap_s
+        if now_s < self._back_s + self._config.slow_start_s:
+            self._lengthen_gap(now_s)
+
+    def _lengthen_gap(self, now_s: float) -> None:
+        self._trial_gap_s = min(self._trial_gap_s * 2, self._config.trial_after_max_s)
+        self.trial_at_s = now_s + self._trial_gap_s
+
+    def _judge_trial(self, report: LaneReport, ill: int, now_s: float) -> None:
+        if self._aside is State.DEGRADED:
+            if self._row >= self._config.failures_in_a_row:  # it got worse
+                self._aside = self._was = State.OFFLINE
+                self._why = f"{self._row} failures in a row"
+            elif not self._trial_sent:
+                return  # what was under way before says nothing new
+        slow = report.slowness >= self._config.slow_times and report.exchange_ms >= SLOW_FROM_MS
+        if report.ok and not report.failures_in_a_row and not ill and not slow:
+            self._aside = None
+            self._trial_sent = False
+            self._back_s = now_s
+            self._window = Window()
+            self._slowness_log = 0.0
+            self.latency_ms = report.exchange_ms
+        elif (ill or (report.ok and slow)) and self._trial_sent:  # others may still fail that were under way before
+            self._trial_sent = False
+            self._lengthen_gap(now_s)
+
+    def _weigh(self, now_s: float) -> None:
+        self.serving = self._aside is None
+        calls, failures = self._window.total()
+        part = 1.0
+        if calls >= RATE_CALLS and failures > 1:
+            part = max(LEAST_PART, 1 - failures / calls / self._config.error_rate)
+        part *= min(1.0, (SLOW_FREE / self.slowness) ** 2)
+        ramp = (now_s - self._back_s) / self._config.slow_start_s
+        self._well = part >= 0.5
+        self.share = self.weight * max(LEAST_PART, part) * min(1.0, max(LEAST_PART, ramp))
 
     def refused(self, method: str, until_ms: int) -> None:
         """A worker handed back an attempt unsent: no budget before this time."""
@@ -76,37 +259,54 @@ class LaneHealth:
     def forget(self, worker: str) -> None:
         """A worker said that it leaves."""
         self._heard.pop(worker, None)
+        last_s = max((heard_s for heard_s, _ in self._heard.values()), default=-math.inf)
+        self.silent_at_s = last_s + self._config.silent_after_s
 
     def silent(self, now_s: float) -> bool:
         """Whether no worker serves the lane."""
-        deadline_s = now_s - self._config.silent_after_s
-        for worker in [worker for worker, heard_s in self._heard.items() if heard_s < deadline_s]:
-            del self._heard[worker]
-        return not self._heard
+        return now_s > self.silent_at_s
+
+    def workers(self, now_s: float) -> int:
+        """How many workers serve the lane."""
+        return sum(heard_s >= now_s - self._config.silent_after_s for heard_s, _ in self._heard.values())
 
     def state(self, now_s: float) -> State:
         """The lane's state now."""
-        return State.OFFLINE if self._failing or self.silent(now_s) else State.HEALTHY
+        if self.silent(now_s):
+            return State.OFFLINE
+        return self._aside or (State.HEALTHY if self._well else State.DEGRADED)
 
-    def takes(self, now_s: float) -> bool:
-        """Whether a request may be sent there now: it is healthy, or a trial is due."""
-        return not self.silent(now_s) and (not self._failing or now_s >= self.trial_at_s)
+    def due(self, now_s: float) -> bool:
+        """Whether it stands aside and a trial is due."""
+        return self._aside is not None and now_s >= self.trial_at_s and not self.silent(now_s)
+
+    def last_resort(self, now_s: float) -> bool:
+        """Whether it stands aside but takes what has no other lane."""
+        return self._aside is State.DEGRADED and not self.silent(now_s)
 
     def sent(self, now_s: float) -> bool:
         """A request was sent there. Says whether it is a trial; then the next one waits for its gap."""
-        if self._failing:
-            self._trial_sent = True
-            self.trial_at_s = now_s + self._trial_gap_s
-        return self._failing
+        self._unreported += 1
+        self.outstanding += 1
+        if self._aside is None or now_s < self.trial_at_s:
+            return False
+        self._trial_sent = True
+        self.trial_at_s = now_s + self._trial_gap_s
+        return True
 
     def usable_in_s(self, now_s: float) -> float:
         """How long until a request may be sent there, as far as is known."""
         if self.silent(now_s):
             return SILENT_RECHECK_S
-        return max(0.0, self.trial_at_s - now_s) if self._failing else 0.0
+        return 0.0 if self._aside in (None, State.DEGRADED) else max(0.0, self.trial_at_s - now_s)
 
     def reason(self, now_s: float) -> str:
         """Why it is not healthy, for logs and error messages."""
         if self.silent(now_s):
             return "no worker reports it"
-        return f"{self._row} failures in a row" if self._failing else ""
+        if self._aside:
+            return self._why
+        if self._well:
+            return ""
+        calls, failures = self._window.total()
+        return f"{failures} of {calls} calls failed, {self.slowness:.1f} times slower than it was"

@@ -8,7 +8,10 @@ RETURNED = Counter("fleet_attempts_returned_total", "Attempts that came back fro
 WAITS = Counter("fleet_waits_total", "Requests put into a waiting room.")
 ENDED = Counter("fleet_requests_ended_total", "Requests the dispatcher itself ended with an error.", ["code"])
 DEAD = Counter("fleet_dead_letters_total", "Messages put into fleet.dead.", ["reason"])
-HEALTHY = Gauge("fleet_lane_healthy", "1 while the lane is healthy, 0 while it is offline.", ["lane"])
+HEALTHY = Gauge("fleet_lane_healthy", "1 while the lane is healthy.", ["lane"])
+STATE = Gauge("fleet_lane_state", "1 for the state that the lane is in.", ["lane", "state"])
+SHARE = Gauge("fleet_lane_share", "The lane's weight less what its health takes from it now.", ["lane"])
+TRIALS = Counter("fleet_trials_total", "Attempts that try whether a lane that stands aside is back.", ["lane"])
 PAUSED = Gauge("fleet_lane_paused", "1 while the exchange asked the lane to be silent.", ["lane"])
 DECISION = Histogram(
     "fleet_dispatch_seconds",

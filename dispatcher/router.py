@@ -1,12 +1,12 @@
 """What to do with a request: send it to a lane, let it wait, or end it. Pure: the clock is an argument."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final, TypeAlias
 
 from msgspec import Struct
 
-from schemas.config import DispatcherConfig, LaneConfig
-from schemas.messages import Attempt, ErrorCode, Outcome, Request, Try
+from schemas.config import Config, LaneConfig
+from schemas.messages import Attempt, ErrorCode, Outcome, Report, Request, Strategy, Try
 
 from .health import LaneHealth
 from .strategies import Chooser
@@ -17,6 +17,8 @@ _NEVER_HERE: Final = frozenset({ErrorCode.BAD_SYMBOL, ErrorCode.NOT_SUPPORTED})
 RETRY_MS: Final = 250
 # Below this there is no waiting room that would bring the request back in time.
 SHORTEST_WAIT_MS: Final = 250
+# Different sets of exchanges that requests name are remembered up to this number.
+CHOICES_KEPT: Final = 10_000
 
 
 class Send(Struct, frozen=True):
@@ -24,13 +26,15 @@ class Send(Struct, frozen=True):
 
     Args:
         lane: where.
-        trial: it finds out whether a lane that is offline is back; that costs none of the attempts a request has.
+        trial: it finds out whether a lane that stands aside is back; that costs none of the attempts a request has.
         max_wait_ms: it comes back if there is no budget so soon; None leaves it to the worker.
+        timeout_ms: it comes back if there is no answer so soon: another lane could answer; None is the deadline.
     """
 
     lane: str
     trial: bool = False
     max_wait_ms: float | None = None
+    timeout_ms: float | None = None
 
 
 class Wait(Struct, frozen=True):
@@ -52,30 +56,56 @@ Decision: TypeAlias = Send | Wait | End
 class Router:
     """Chooses lanes, over the configured lanes and their health."""
 
-    def __init__(self, config: DispatcherConfig, lanes: Mapping[str, LaneConfig]) -> None:
-        self._config = config
-        self._lanes = lanes
+    def __init__(self, config: Config) -> None:
+        self._chooser = Chooser()
         self._by_exchange: dict[str, list[str]] = {}
-        for name, lane in lanes.items():
-            self._by_exchange.setdefault(lane.exchange, []).append(name)
-        self._chooser = Chooser({name: lane.weight for name, lane in lanes.items()})
-        self.health = {name: LaneHealth(config) for name in lanes}
+        self._able: dict[tuple[str, ...], list[LaneHealth] | End] = {}
+        self.health: dict[str, LaneHealth] = {}
+        self.configure(config)
 
-    def candidates(self, request: Request) -> list[str] | End:
+    def configure(self, config: Config) -> None:
+        """Takes another configuration: lanes that stay keep all that is known of them."""
+        self._config, self._groups = config.dispatcher, config.groups
+        self.health = {name: self._lane(name, lane) for name, lane in config.lanes.items()}
+        self._by_exchange.clear()
+        for name, lane in config.lanes.items():
+            self._by_exchange.setdefault(lane.exchange, []).append(name)
+        self._able.clear()
+
+    def _lane(self, name: str, lane: LaneConfig) -> LaneHealth:
+        health = self.health.get(name) or LaneHealth(name, lane.weight, self._config)
+        health.configure(lane.weight, self._config)
+        return health
+
+    def hear(self, report: Report, now_s: float) -> None:
+        """Takes in a worker's report."""
+        for lane in report.lanes:
+            if health := self.health.get(lane.lane):
+                if report.leaving:
+                    health.forget(report.worker)
+                    continue
+                methods = health.methods
+                health.hear(report.worker, lane, now_s)
+                if health.methods != methods:
+                    self._able.clear()
+
+    def candidates(self, request: Request) -> Sequence[LaneHealth] | End:
         """The lanes a request names, in its order, that have its method; or why there are none."""
-        named = list(self._lanes)
-        if request.exchanges:
-            named.clear()
-            for name in request.exchanges:
-                lanes = [name] if name in self._lanes else self._by_exchange.get(name)
-                if lanes is None:
-                    known = ", ".join(sorted({*self._lanes, *self._by_exchange}))
-                    return End(ErrorCode.UNKNOWN_EXCHANGE, f"no lane reaches {name!r}; this fleet has {known}")
-                named += [lane for lane in lanes if lane not in named]
-        able = [lane for lane in named if self._has(lane, request.method)]
-        if not able:
-            return End(ErrorCode.NOT_SUPPORTED, f"none of {', '.join(named)} has {request.method!r} in ccxt")
+        key = request.method, *request.exchanges
+        able = self._able.get(key)
+        if able is None:
+            if len(self._able) >= CHOICES_KEPT:
+                self._able.clear()
+            able = self._able[key] = self._find(request)
         return able
+
+    def strategy(self, request: Request) -> Strategy:
+        """How to choose among the lanes it names."""
+        if request.strategy:
+            return request.strategy
+        if len(request.exchanges) == 1 and (group := self._groups.get(request.exchanges[0])) and group.strategy:
+            return group.strategy
+        return self._config.strategy
 
     def decide(self, attempt: Attempt, now_s: float, now_ms: int, *, rested: bool) -> Decision:
         """What to do with a request now.
@@ -89,60 +119,105 @@ class Router:
         left_ms = attempt.deadline_ms - now_ms
         if left_ms <= 0:
             return End(ErrorCode.DEADLINE_EXCEEDED, "the deadline passed" + _history(attempt))
-        candidates = self.candidates(attempt.request)
-        if isinstance(candidates, End):
-            return candidates
+        named = self.candidates(attempt.request)
+        if isinstance(named, End):
+            return named
         last = {item.lane: item for item in attempt.tries}
-        able = [lane for lane in candidates if lane not in last or last[lane].code not in _NEVER_HERE]
+        able = [lane for lane in named if lane.name not in last or last[lane.name].code not in _NEVER_HERE]
         if not able:
             final = attempt.tries[-1]
             return End(final.code or ErrorCode.INTERNAL, f"no lane can answer it{_history(attempt)}")
         if attempt.number >= self._config.max_attempts:
             return End(ErrorCode.ATTEMPTS_EXHAUSTED, f"{attempt.number} attempts failed{_history(attempt)}")
-        failed = {lane for lane, item in last.items() if item.outcome is Outcome.FAILED}
-        free = [lane for lane in able if self._free(lane, last.get(lane), now_s, now_ms)]
-        fresh = [lane for lane in free if lane not in failed]
-        if choice := fresh or (free if rested else []):
-            method = attempt.request.method
-            funded = [lane for lane in choice if self.health[lane].has_budget(method, now_ms)]
-            lane = self._chooser.choose(attempt.request.strategy or self._config.strategy, funded or choice)
-            trial = self.health[lane].sent(now_s)
-            return Send(lane, trial, self._config.wait_with_others_s * 1000 if len(funded) > 1 else None)
-        # What is free here has failed it just now: once more after a rest, unless a better lane comes back before.
+        ready = [lane for lane in able if now_s <= lane.silent_at_s and lane.paused_until_ms <= now_ms]
+        fresh = ready
+        if last:
+            ready = [lane for lane in ready if lane.name not in last or (last[lane.name].retry_at_ms or 0) <= now_ms]
+            failed = {name for name, item in last.items() if item.outcome is Outcome.FAILED}
+            fresh = [lane for lane in ready if lane.name not in failed]
+        if send := self._send(attempt.request, fresh, left_ms, now_s, now_ms):
+            return send
+        if rested and (send := self._send(attempt.request, ready, left_ms, now_s, now_ms)):
+            return send
+        # What is ready here has failed it just now: once more after a rest, unless a better lane comes back before.
         rest_ms = RETRY_MS * 2 ** max(0, attempt.number - 1)
-        wait_ms = min(rest_ms if lane in free else self._wait_ms(lane, last.get(lane), now_s, now_ms) for lane in able)
+        wait_ms = min(
+            max(rest_ms if lane in ready else 0.0, _wait_ms(lane, last.get(lane.name), now_s, now_ms)) for lane in able
+        )
         if max(wait_ms, SHORTEST_WAIT_MS) > left_ms:
-            return End(ErrorCode.DEADLINE_EXCEEDED, f"{self._why(able, now_s, now_ms)}{_history(attempt)}")
+            return End(ErrorCode.DEADLINE_EXCEEDED, f"{_why(able, now_s, now_ms)}{_history(attempt)}")
         return Wait(wait_ms)
 
-    def _has(self, lane: str, method: str) -> bool:
-        methods = self.health[lane].methods
-        return methods is None or method in methods
+    def _send(
+        self, request: Request, ready: Sequence[LaneHealth], left_ms: float, now_s: float, now_ms: int
+    ) -> Send | None:
+        """Sends it to one of these lanes: to one that is due for a trial, to those that serve, to a last resort."""
+        serving = [lane for lane in ready if lane.serving]
+        choice: Sequence[LaneHealth] = serving
+        trial_ms = self._config.trial_timeout_s * 1000
+        if len(serving) < len(ready):
+            due = [lane for lane in ready if lane.due(now_s)]
+            if due and (not serving or left_ms >= 2 * trial_ms):
+                choice = due[:1]
+            elif not serving:
+                choice = [lane for lane in ready if lane.last_resort(now_s)]
+        if not choice:
+            return None
+        others = len(ready) > 1
+        if len(choice) > 1:
+            funded = [lane for lane in choice if lane.has_budget(request.method, now_ms)]
+            others = len(funded) > 1
+            choice = funded or choice
+        lane = self._chooser.choose(self.strategy(request), choice)
+        trial = lane.sent(now_s)
+        timeout_ms = left_ms / 2 if len(ready) > 1 else None
+        if trial and timeout_ms:
+            timeout_ms = min(timeout_ms, trial_ms)
+        return Send(lane.name, trial, self._config.wait_with_others_s * 1000 if others else None, timeout_ms)
 
-    def _free(self, lane: str, last: Try | None, now_s: float, now_ms: int) -> bool:
-        health = self.health[lane]
-        return (
-            health.takes(now_s)
-            and health.paused_until_ms <= now_ms
-            and (last is None or (last.retry_at_ms or 0) <= now_ms)
-        )
+    def _find(self, request: Request) -> list[LaneHealth] | End:
+        names = list(self.health)
+        if request.exchanges:
+            names.clear()
+            for wanted in request.exchanges:
+                found = self._named(wanted)
+                if not found:
+                    known = ", ".join(sorted({*self.health, *self._by_exchange, *self._groups}))
+                    return End(ErrorCode.UNKNOWN_EXCHANGE, f"no lane reaches {wanted!r}; this fleet has {known}")
+                names += [name for name in found if name not in names]
+        able = [lane for lane in map(self.health.__getitem__, names) if _has(lane, request.method)]
+        if not able:
+            return End(ErrorCode.NOT_SUPPORTED, f"none of {', '.join(names)} has {request.method!r} in ccxt")
+        return able
 
-    def _wait_ms(self, lane: str, last: Try | None, now_s: float, now_ms: int) -> float:
-        health = self.health[lane]
-        until_ms = max(health.paused_until_ms, (last.retry_at_ms or 0) if last else 0)
-        return max(0.0, until_ms - now_ms, health.usable_in_s(now_s) * 1000)
+    def _named(self, name: str) -> Sequence[str]:
+        """The lanes that a name in a request stands for: itself, an exchange's, or a group's."""
+        if name in self.health:
+            return [name]
+        if group := self._groups.get(name):
+            return [lane for exchange in group.exchanges for lane in self._named(exchange)]
+        return self._by_exchange.get(name, [])
 
-    def _why(self, lanes: Sequence[str], now_s: float, now_ms: int) -> str:
-        reasons: list[str] = []
-        for lane in lanes:
-            health = self.health[lane]
-            if reason := health.reason(now_s):
-                reasons.append(f"{lane} is offline ({reason})")
-            elif health.paused_until_ms > now_ms:
-                reasons.append(f"{lane} is paused for {(health.paused_until_ms - now_ms) / 1000:.1f} s more")
-            else:
-                reasons.append(f"{lane} has no budget in time")
-        return "no lane can take it before its deadline: " + ", ".join(reasons)
+
+def _has(lane: LaneHealth, method: str) -> bool:
+    return lane.methods is None or method in lane.methods
+
+
+def _wait_ms(lane: LaneHealth, last: Try | None, now_s: float, now_ms: int) -> float:
+    until_ms = max(lane.paused_until_ms, (last.retry_at_ms or 0) if last else 0)
+    return max(0.0, until_ms - now_ms, lane.usable_in_s(now_s) * 1000)
+
+
+def _why(lanes: Sequence[LaneHealth], now_s: float, now_ms: int) -> str:
+    reasons: list[str] = []
+    for lane in lanes:
+        if reason := lane.reason(now_s):
+            reasons.append(f"{lane.name} is {lane.state(now_s)} ({reason})")
+        elif lane.paused_until_ms > now_ms:
+            reasons.append(f"{lane.name} is paused for {(lane.paused_until_ms - now_ms) / 1000:.1f} s more")
+        else:
+            reasons.append(f"{lane.name} has no budget in time")
+    return "no lane can take it before its deadline: " + ", ".join(reasons)
 
 
 def _history(attempt: Attempt) -> str:

@@ -40,7 +40,7 @@ class Dispatcher:
     def __init__(self, config: Config) -> None:
         self._config = config.dispatcher
         self._broker = Broker(config.broker, "dispatcher", list(config.lanes))
-        self._router = Router(config.dispatcher, config.lanes)
+        self._router = Router(config)
         self._states: dict[str, State] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -69,13 +69,7 @@ class Dispatcher:
             # Nothing is lost: the next report of a worker that speaks our version says the same.
             log.warning("report_unreadable", extra={"error": str(error)})
             return
-        now_s = time.monotonic()
-        for lane in report.lanes:
-            if health := self._router.health.get(lane.lane):
-                if report.leaving:
-                    health.forget(report.worker)
-                else:
-                    health.hear(report.worker, lane, now_s)
+        self._router.hear(report, time.monotonic())
 
     def _watch_states(self) -> None:
         """Logs every change of a lane's state with its reason, and shows it in the metrics."""
@@ -83,9 +77,12 @@ class Dispatcher:
         for name, health in self._router.health.items():
             state = health.state(now_s)
             metrics.HEALTHY.labels(name).set(state is State.HEALTHY)
+            metrics.SHARE.labels(name).set(health.share if health.serving and not health.silent(now_s) else 0)
             metrics.PAUSED.labels(name).set(health.paused_until_ms > now_ms)
             if self._states.get(name) is not state:
                 self._states[name] = state
+                for each in State:
+                    metrics.STATE.labels(name, each).set(each is state)
                 log.info("lane_state", extra={"lane": name, "state": state, "reason": health.reason(now_s)})
 
     async def _on_request(self, delivery: Delivery) -> None:
@@ -147,6 +144,7 @@ class Dispatcher:
                         number=attempt.number + 1,
                         trial=decision.trial,
                         max_wait_ms=decision.max_wait_ms,
+                        timeout_ms=decision.timeout_ms,
                     )
                     key = topology.work_key(decision.lane, bulk=attempt.request.priority == "bulk")
                     try:
@@ -155,6 +153,7 @@ class Dispatcher:
                         attempt = _unsent(sent, ErrorCode.NO_BUDGET, f"{decision.lane}'s queue is full")
                         continue
                     metrics.SENT.labels(decision.lane).inc()
+                    metrics.TRIALS.labels(decision.lane).inc(decision.trial)
             return
 
     async def _end(self, attempt: Attempt, end: End) -> None:

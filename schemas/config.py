@@ -9,7 +9,7 @@ import ipaddress
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeAlias
 
@@ -69,8 +69,13 @@ class DispatcherConfig(Struct, frozen=True, forbid_unknown_fields=True):
         wait_with_others_s: the longest an attempt waits for budget while another lane could take it.
         silent_after_s: a lane none of whose workers reported for so long is offline.
         failures_in_a_row: so many failures in a row set a lane offline.
-        trial_after_s: an offline lane gets one trial request after so long; doubled after each that fails.
+        error_rate: a lane of whose calls this part fails stands aside; below, its share falls.
+        slow_times: a lane that answers so many times slower than it used to stands aside.
+        stalled_after_s: a lane that answers none of several calls for so long stands aside.
+        trial_after_s: a lane that stands aside gets one trial request after so long; doubled after each that fails.
         trial_after_max_s: the longest time between two trials.
+        trial_timeout_s: the longest a trial may take where another lane could answer too.
+        slow_start_s: how long a lane that comes back takes to get its whole share.
         grace_s: how long it may finish what it holds when told to stop.
     """
 
@@ -81,8 +86,13 @@ class DispatcherConfig(Struct, frozen=True, forbid_unknown_fields=True):
     wait_with_others_s: Seconds = 0.1
     silent_after_s: Seconds = 1.5
     failures_in_a_row: Count = 5
+    error_rate: Annotated[float, Meta(gt=0, le=1)] = 0.2
+    slow_times: Annotated[float, Meta(gt=2, le=1e6)] = 5.0
+    stalled_after_s: Seconds = 0.6
     trial_after_s: Seconds = 1.0
     trial_after_max_s: Seconds = 5.0
+    trial_timeout_s: Seconds = 2.0
+    slow_start_s: Seconds = 3.0
     grace_s: Seconds = 10.0
 
 
@@ -129,6 +139,18 @@ class LaneConfig(Struct, frozen=True, forbid_unknown_fields=True):
         return self.proxy or self.local_addr or "default"
 
 
+class GroupConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """Exchanges or lanes under one name, which a request may give in their place.
+
+    Args:
+        exchanges: ccxt exchange ids or lane names, in order of preference.
+        strategy: how to choose among them where the request does not say; without it the dispatcher's.
+    """
+
+    exchanges: Annotated[tuple[str, ...], Meta(min_length=1)]
+    strategy: Strategy | None = None
+
+
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """Everything. `lanes` is the only part without a default."""
 
@@ -137,6 +159,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     redis: RedisConfig = RedisConfig()
     dispatcher: DispatcherConfig = DispatcherConfig()
     worker: WorkerConfig = WorkerConfig()
+    groups: dict[str, GroupConfig] = {}
 
 
 def load(path: Path, environment: Mapping[str, str] = os.environ) -> Config:
@@ -156,6 +179,7 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Config:
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path}: {_name_lane(raw) or _explain(error)}") from error
     lanes = {name: _complete(path, name, lane) for name, lane in config.lanes.items()}
+    _check_groups(path, config.groups, {*lanes, *(lane.exchange for lane in lanes.values())})
     broker, redis = config.broker, config.redis
     if url := environment.get("FLEET_BROKER_URL"):
         urls = _from_environment("FLEET_BROKER_URL", url.split(","), tuple[BrokerUrl, ...])
@@ -183,6 +207,17 @@ def _complete(path: Path, name: str, lane: LaneConfig) -> LaneConfig:
         except ValueError as error:
             raise ConfigError(f"{path}: lanes.{name}.local_addr: expected an IP address") from error
     return msgspec.structs.replace(lane, exchange=lane.exchange or name.partition(".")[0])
+
+
+def _check_groups(path: Path, groups: Mapping[str, GroupConfig], known: Set[str]) -> None:
+    for name, group in groups.items():
+        if name in known:
+            raise ConfigError(f"{path}: groups.{name}: expected a name that is no lane's and no exchange's")
+        for exchange in group.exchanges:
+            if exchange not in known:
+                raise ConfigError(
+                    f"{path}: groups.{name}.exchanges: expected lanes or their exchanges, not {exchange!r}"
+                )
 
 
 def _name_lane(raw: dict[str, Any]) -> str | None:

@@ -21,7 +21,7 @@ RESULT_LIMIT_BYTES: Final = 15 * 1024 * 1024
 T = TypeVar("T")
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=128)]
 Priority: TypeAlias = Literal["live", "bulk"]
-Strategy: TypeAlias = Literal["weighted_round_robin", "round_robin", "failover"]
+Strategy: TypeAlias = Literal["weighted_round_robin", "round_robin", "least_latency", "failover", "adaptive"]
 
 
 class ErrorCode(enum.StrEnum):
@@ -137,6 +137,7 @@ class Attempt(Struct, frozen=True, omit_defaults=True):
         throttled: how often it was handed back unsent.
         trial: whether this attempt finds out if a lane that is offline is back.
         max_wait_ms: the longest it may wait for budget at the worker, None for as long as the worker allows.
+        timeout_ms: the longest it may take at the worker: another lane could answer; None is until the deadline.
     """
 
     request: Request
@@ -149,6 +150,7 @@ class Attempt(Struct, frozen=True, omit_defaults=True):
     tries: list[Try] = []
     throttled: int = 0
     max_wait_ms: float | None = None
+    timeout_ms: float | None = None
     trial: bool = False
 
     @property
@@ -214,6 +216,8 @@ class LaneReport(Struct, frozen=True, omit_defaults=True):
         ok: attempts that brought data. Attempts the exchange itself rejected (bad symbol) are in `rejected`.
         failed: attempts that failed, by code; only those in `ILL` speak against the lane.
         rejected: attempts that no try could have answered.
+        excused: of those failed in `ILL`, how many say nothing of the exchange: one request that keeps failing, or had
+            next to no time.
         throttled: attempts handed back unsent.
         failures_in_a_row: failures in `ILL` since the last that was not, over the worker's life.
         in_flight: attempts it holds now.
@@ -233,6 +237,7 @@ class LaneReport(Struct, frozen=True, omit_defaults=True):
     ok: int = 0
     failed: dict[ErrorCode, int] = {}
     rejected: int = 0
+    excused: int = 0
     throttled: int = 0
     failures_in_a_row: int = 0
     in_flight: int = 0

@@ -43,10 +43,13 @@ async def run(lane: LaneExchange, attempt: Attempt, config: WorkerConfig) -> End
     max_wait_s = config.max_wait_s
     if attempt.max_wait_ms is not None:
         max_wait_s = min(max_wait_s, attempt.max_wait_ms / 1000)
+    timeout_s = (attempt.deadline_ms - answers.now_ms()) / 1000
+    if attempt.timeout_ms is not None:
+        timeout_s = min(timeout_s, attempt.timeout_ms / 1000)
     call = Call(
         lane.exchange,
         max_wait_s=max_wait_s,
-        timeout_s=(attempt.deadline_ms - answers.now_ms()) / 1000,
+        timeout_s=timeout_s,
         bulk=request.priority == "bulk",
     )
     try:

@@ -7,7 +7,7 @@ from typing import Final
 
 from msgspec import Struct, field
 
-from schemas.messages import ILL, ErrorCode, LaneReport, Outcome, Try
+from schemas.messages import ILL, ErrorCode, LaneReport, Outcome, Request, Try
 
 from . import metrics
 from .answering import Answering
@@ -16,6 +16,11 @@ from .answering import Answering
 METHODS_EVERY: Final = 25
 # How much one attempt counts in the mean of what attempts take.
 _BUDGET_WEIGHT: Final = 1 / 20
+# An answer that did not come in less than this speaks of the request's deadline, not of the exchange.
+_FAIR_MS: Final = 1_000.0
+# A request that ends in an error of the exchange counts against it once in so long, however often it is repeated.
+_REPEATED_S: Final = 10.0
+_ERRORS_KEPT: Final = 100
 
 
 class LaneCount(Struct):
@@ -24,6 +29,7 @@ class LaneCount(Struct):
     ok: int = 0
     failed: Counter[ErrorCode] = field(default_factory=Counter[ErrorCode])
     rejected: int = 0
+    excused: int = 0
     throttled: int = 0
     answered_ms: float = 0.0
     row: int = 0
@@ -37,11 +43,26 @@ class LaneKnown(Struct):
         methods: what the lane can do.
         answering: how its exchange answers.
         budget_ms: the mean of what an attempt took lately, 0 before the first.
+        errors_until_s: requests that ended in an error of the exchange, and until when that counts no more.
     """
 
     methods: Sequence[str]
     answering: Answering
     budget_ms: float = 0.0
+    errors_until_s: dict[str, float] = {}
+
+    def excused(self, item: Try, request: Request, now_s: float) -> bool:
+        """Whether a failure says nothing of the exchange: one client must not set a lane aside by what it asks."""
+        if item.code is ErrorCode.EXCHANGE_TIMEOUT:
+            return item.exchange_ms < _FAIR_MS
+        if item.code is not ErrorCode.EXCHANGE_ERROR:
+            return False
+        self.errors_until_s = {key: until_s for key, until_s in self.errors_until_s.items() if until_s > now_s}
+        key = f"{request.method} {sorted(request.args.items(), key=str)}"
+        repeated = key in self.errors_until_s
+        if not repeated and len(self.errors_until_s) < _ERRORS_KEPT:
+            self.errors_until_s[key] = now_s + _REPEATED_S
+        return repeated
 
     def took(self, budget_ms: float) -> None:
         """An attempt took so much budget."""
@@ -67,12 +88,12 @@ class Reports:
         self._lanes[lane].in_flight += 1
         metrics.IN_FLIGHT.labels(lane).inc()
 
-    def end(self, item: Try, method: str, http_calls: int, budget_ms: float) -> None:
+    def end(self, item: Try, request: Request, http_calls: int, budget_ms: float) -> None:
         """An attempt ended.
 
         Args:
             item: how.
-            method: its ccxt method.
+            request: what was asked.
             http_calls: how many HTTP calls it sent.
             budget_ms: in which time the budget that it took comes back.
         """
@@ -87,13 +108,18 @@ class Reports:
             case Outcome.OK:
                 count.ok += 1
                 if http_calls:
-                    known.answering.took(method, item.exchange_ms / http_calls / 1000)
+                    known.answering.took(request.method, item.exchange_ms / http_calls / 1000)
                 count.answered_ms += item.exchange_ms
                 count.row = 0
             case Outcome.FAILED:
                 assert item.code is not None
                 count.failed[item.code] += 1
-                count.row = count.row + 1 if item.code in ILL else 0
+                if item.code not in ILL:
+                    count.row = 0
+                elif known.excused(item, request, time.monotonic()):
+                    count.excused += 1
+                else:
+                    count.row += 1
             case Outcome.REJECTED:
                 count.rejected += 1
                 if http_calls:
@@ -125,6 +151,7 @@ class Reports:
                     ok=count.ok,
                     failed=dict(count.failed),
                     rejected=count.rejected,
+                    excused=count.excused,
                     throttled=count.throttled,
                     failures_in_a_row=count.row,
                     in_flight=count.in_flight,

@@ -147,7 +147,7 @@ class Worker:
         try:
             ended = await executor.run(lane, attempt, self._config)
             item, result, body = _answer(attempt, lane, ended)
-            self._reports.end(item, attempt.request.method, ended.http_calls, ended.budget_ms)
+            self._reports.end(item, attempt.request, ended.http_calls, ended.budget_ms)
             if result is not None:
                 await answers.publish(self._broker, attempt, result, body)
             else:

@@ -1,3 +1,5 @@
+import pytest
+
 from dispatcher.health import LaneHealth, State
 from schemas.config import DispatcherConfig
 from schemas.messages import ErrorCode, LaneReport
@@ -6,73 +8,197 @@ CONFIG = DispatcherConfig(failures_in_a_row=5, silent_after_s=1.5, trial_after_s
 DOWN = ErrorCode.EXCHANGE_UNAVAILABLE
 
 
-def ok(count: int = 1, row: int = 0) -> LaneReport:
-    return LaneReport("okx", ok=count, failures_in_a_row=row)
+def new() -> LaneHealth:
+    return LaneHealth("okx", 2.0, CONFIG)
 
 
-def bad(count: int, row: int) -> LaneReport:
-    return LaneReport("okx", failed={DOWN: count}, failures_in_a_row=row)
+def ok(count: int = 1, row: int = 0, latency_ms: float = 100.0, slowness: float = 1.0) -> LaneReport:
+    return LaneReport("okx", ok=count, failures_in_a_row=row, exchange_ms=latency_ms, slowness=slowness)
+
+
+def bad(count: int, row: int, code: ErrorCode = DOWN) -> LaneReport:
+    return LaneReport("okx", failed={code: count}, failures_in_a_row=row)
+
+
+def mixed(good: int, failed: int) -> LaneReport:
+    return LaneReport("okx", ok=good, failed={DOWN: failed}, failures_in_a_row=1, exchange_ms=100.0)
 
 
 def failing() -> LaneHealth:
-    health = LaneHealth(CONFIG)
+    health = new()
     health.hear("w1", bad(5, 5), 0.0)
     assert health.state(0.0) is State.OFFLINE
     return health
 
 
+def erring() -> LaneHealth:
+    health = new()
+    health.hear("w1", mixed(7, 3), 0.0)
+    assert health.state(0.0) is State.DEGRADED
+    return health
+
+
 def test_without_reports_a_lane_is_offline_and_the_first_one_brings_it() -> None:
-    health = LaneHealth(CONFIG)
+    health = new()
     assert health.state(0.0) is State.OFFLINE
-    assert not health.takes(0.0)
+    assert health.silent(0.0)
     health.hear("w1", LaneReport("okx"), 0.0)
     assert health.state(1.0) is State.HEALTHY
+    assert health.share == 2.0  # a lane that was silent only needs no slow start
     assert health.state(1.6) is State.OFFLINE
     assert health.reason(1.6) == "no worker reports it"
 
 
 def test_a_leaving_worker_counts_no_more() -> None:
-    health = LaneHealth(CONFIG)
+    health = new()
     health.hear("w1", LaneReport("okx"), 0.0)
+    health.hear("w2", LaneReport("okx"), 0.0)
     health.forget("w1")
+    assert health.state(0.0) is State.HEALTHY
+    health.forget("w2")
     assert health.state(0.0) is State.OFFLINE
 
 
 def test_failures_in_a_row_over_all_workers_set_it_offline() -> None:
-    health = LaneHealth(CONFIG)
+    health = new()
     health.hear("w1", bad(3, 3), 0.0)
     assert health.state(0.0) is State.HEALTHY
     health.hear("w2", bad(2, 2), 0.1)
     assert health.state(0.1) is State.OFFLINE
+    assert not health.serving
+    assert health.reason(0.1) == "5 failures in a row"
 
 
 def test_an_answer_in_between_breaks_the_row() -> None:
-    health = LaneHealth(CONFIG)
+    health = new()
     health.hear("w1", bad(4, 4), 0.0)
     health.hear("w1", ok(1, row=2), 0.2)
     health.hear("w1", bad(2, 4), 0.4)
-    assert health.state(0.4) is State.HEALTHY
+    assert health.serving
 
 
 def test_rejected_requests_are_answers() -> None:
-    health = LaneHealth(CONFIG)
+    health = new()
     health.hear("w1", bad(4, 4), 0.0)
     health.hear("w1", LaneReport("okx", rejected=1), 0.2)
     health.hear("w1", bad(4, 4), 0.4)
-    assert health.state(0.4) is State.HEALTHY
+    assert health.serving
+
+
+def test_a_client_s_bad_requests_say_nothing_of_the_exchange() -> None:
+    health = new()
+    for step in range(50):
+        report = LaneReport("okx", ok=1, rejected=20, failed={ErrorCode.EXCHANGE_ERROR: 9}, excused=9, exchange_ms=80.0)
+        health.hear("w1", report, step / 5)
+    assert health.state(10.0) is State.HEALTHY
+    assert health.share == 2.0
+
+
+def test_some_errors_among_many_answers_degrade_it() -> None:
+    health = erring()
+    assert not health.serving
+    assert health.last_resort(0.0)
+    assert health.reason(0.0) == "3 of 10 calls failed"
+
+
+def test_few_calls_say_nothing_of_a_rate() -> None:
+    health = new()
+    health.hear("w1", mixed(4, 2), 0.0)
+    assert health.state(0.0) is State.HEALTHY
+
+
+def test_errors_are_forgotten() -> None:
+    health = new()
+    health.hear("w1", mixed(4, 2), 0.0)
+    for step in range(10):
+        health.hear("w1", mixed(5, 0), 3.0 + step)
+    assert health.state(13.0) is State.HEALTHY
+    assert health.share == 2.0
+
+
+def test_a_few_errors_take_from_its_share_only() -> None:
+    health = new()
+    health.hear("w1", mixed(18, 2), 0.0)
+    assert health.serving
+    assert health.share == pytest.approx(1.0)
+
+
+def test_ten_times_its_own_latency_degrades_it_within_seconds() -> None:
+    health = new()
+    for step in range(10):
+        health.hear("w1", ok(4), step / 5)
+    at_s = 2.0
+    while health.serving and at_s < 10:
+        health.hear("w1", ok(4, latency_ms=1_000.0, slowness=10.0), at_s)
+        at_s += 0.2
+    assert 0.5 < at_s - 2.0 < 2.0
+    assert "times slower than it was" in health.reason(at_s)
+
+
+def test_twice_its_own_latency_is_no_matter_and_four_times_takes_from_its_share() -> None:
+    shares: dict[float, float] = {}
+    for slowness in (2.0, 4.0):
+        health = new()
+        for step in range(50):
+            health.hear("w1", ok(4, latency_ms=200.0, slowness=slowness), step / 5)
+        assert health.serving
+        shares[slowness] = health.share
+    assert shares == {2.0: pytest.approx(2.0), 4.0: pytest.approx(0.5, rel=0.01)}
+    assert health.state(9.8) is State.DEGRADED
+
+
+def test_a_fast_lane_is_never_slow() -> None:
+    health = new()
+    for step in range(50):
+        health.hear("w1", ok(4, latency_ms=30.0, slowness=30.0), step / 5)
+    assert health.state(9.8) is State.HEALTHY
+    assert health.share == 2.0
+
+
+def test_no_answer_to_several_calls_degrades_it_before_any_of_them_fails() -> None:
+    health = new()
+    health.hear("w1", ok(), 0.0)
+    health.hear("w1", LaneReport("okx", in_flight=3, unanswered=3, silent_ms=500.0), 0.2)
+    assert health.serving
+    health.hear("w1", LaneReport("okx", in_flight=4, unanswered=4, silent_ms=700.0), 0.4)
+    assert health.state(0.4) is State.DEGRADED
+    assert health.reason(0.4) == "4 calls have no answer, none came for 0.7 s"
+
+
+def test_a_slow_lane_has_more_time_before_it_counts_as_stalled() -> None:
+    health = new()
+    health.hear("w1", ok(latency_ms=2_000.0), 0.0)
+    health.hear("w1", LaneReport("okx", unanswered=9, silent_ms=5_000.0), 5.0)
+    assert health.serving
+
+
+def test_another_worker_s_answers_show_that_it_lives() -> None:
+    health = new()
+    health.hear("w1", LaneReport("okx", unanswered=1, silent_ms=10.0), 0.0)
+    health.hear("w2", LaneReport("okx", unanswered=5, silent_ms=900.0), 0.1)
+    assert health.serving
+
+
+def test_maintenance_is_believed_when_said_twice() -> None:
+    health = new()
+    health.hear("w1", bad(1, 1, ErrorCode.MAINTENANCE), 0.0)
+    assert health.serving
+    health.hear("w1", bad(1, 2, ErrorCode.MAINTENANCE), 0.2)
+    assert health.state(0.2) is State.MAINTENANCE
+    assert not health.last_resort(0.2)
 
 
 def test_offline_takes_one_trial_at_a_time_with_growing_gaps() -> None:
     health = failing()
-    assert not health.takes(0.9)
-    assert health.takes(1.0)
-    health.sent(1.0)
-    assert not health.takes(1.1)
+    assert not health.due(0.9)
+    assert health.due(1.0)
+    assert health.sent(1.0)
+    assert not health.due(1.1)
     health.hear("w1", bad(1, 6), 1.2)  # the trial failed: the gap doubles
     assert health.usable_in_s(1.2) == 2.0
     health.hear("w1", LaneReport("okx", failures_in_a_row=6), 3.0)
-    assert not health.takes(3.1)
-    assert health.takes(3.2)
+    assert not health.due(3.1)
+    assert health.due(3.2)
     for at_s in (3.2, 10.0, 20.0):
         health.sent(at_s)
         health.hear("w1", bad(1, 7), at_s)
@@ -83,23 +209,102 @@ def test_what_was_under_way_before_does_not_count_as_a_failed_trial() -> None:
     health = failing()
     health.hear("w1", bad(7, 12), 0.2)
     health.hear("w2", bad(3, 3), 0.3)
-    assert health.takes(1.0)
+    assert health.due(1.0)
     assert health.sent(1.0)
     health.hear("w1", bad(1, 13), 1.1)
     health.hear("w2", bad(1, 4), 1.2)
     assert health.usable_in_s(1.1) == 2.0
 
 
-def test_a_good_trial_brings_it_back() -> None:
+def test_a_good_trial_brings_it_back_by_a_slow_start() -> None:
     health = failing()
     health.sent(1.0)
     health.hear("w1", ok(), 1.2)
     assert health.state(1.2) is State.HEALTHY
-    assert health.takes(1.2)
+    shares: list[float] = []
+    for step in range(17):
+        health.hear("w1", ok(), 1.2 + step / 5)
+        shares.append(health.share)
+    assert shares == sorted(shares)
+    assert shares[0] == pytest.approx(0.2)
+    assert shares[-1] == 2.0
+
+
+def test_one_failure_in_the_slow_start_sets_it_aside_again_for_longer() -> None:
+    health = erring()
+    assert health.sent(1.0)
+    health.hear("w1", ok(), 1.2)
+    assert health.serving
+    health.hear("w1", mixed(2, 1), 1.4)
+    assert health.state(1.4) is State.DEGRADED
+    health.hear("w1", LaneReport("okx"), 3.0)
+    assert not health.due(3.3)
+    assert health.due(3.5)
+
+
+def test_after_the_slow_start_the_gaps_are_short_again() -> None:
+    health = erring()
+    health.sent(1.0)
+    health.hear("w1", bad(1, 1), 1.2)
+    health.sent(3.2)
+    for at_s in (3.4, 5.0, 6.5):
+        health.hear("w1", ok(), at_s)
+    health.hear("w1", bad(5, 5), 7.0)
+    assert health.usable_in_s(7.0) == CONFIG.trial_after_s
+
+
+def test_what_a_degraded_lane_answers_without_a_trial_says_nothing() -> None:
+    health = erring()
+    assert not health.sent(0.1)
+    health.hear("w1", ok(5), 0.2)
+    assert not health.serving
+
+
+def test_a_trial_that_is_still_slow_does_not_bring_it_back() -> None:
+    health = new()
+    at_s = 0.0
+    while health.serving:
+        health.hear("w1", ok(4, latency_ms=1_000.0, slowness=10.0), at_s)
+        at_s += 0.2
+    health.sent(at_s + 1.0)
+    health.hear("w1", ok(1, latency_ms=900.0, slowness=9.0), at_s + 2.0)
+    assert not health.serving
+    health.sent(at_s + 4.0)
+    health.hear("w1", ok(1, latency_ms=110.0, slowness=1.1), at_s + 4.2)
+    assert health.serving
+
+
+def test_a_degraded_lane_that_fails_on_is_offline() -> None:
+    health = erring()
+    health.hear("w1", bad(4, 5), 0.2)
+    assert health.state(0.2) is State.OFFLINE
+    assert not health.last_resort(0.2)
 
 
 def test_methods_stay_known_between_the_reports_that_bring_them() -> None:
-    health = LaneHealth(CONFIG)
+    health = new()
     health.hear("w1", LaneReport("okx", methods=["fetch_ticker"]), 0.0)
     health.hear("w1", LaneReport("okx"), 0.2)
     assert health.methods == frozenset({"fetch_ticker"})
+
+
+def test_what_is_outstanding_is_what_workers_hold_and_what_was_sent_since() -> None:
+    health = new()
+    health.hear("w1", LaneReport("okx", in_flight=3), 0.0)
+    health.hear("w2", LaneReport("okx", in_flight=2), 0.1)
+    health.sent(0.1)
+    assert health.outstanding == 6
+    health.hear("w1", LaneReport("okx", in_flight=4), 0.3)
+    assert health.outstanding == 6
+    health.hear("w1", LaneReport("okx", in_flight=1), 2.0)  # w2 is gone
+    assert health.outstanding == 1
+
+
+def test_other_settings_keep_what_is_known() -> None:
+    health = failing()
+    health.configure(5.0, CONFIG)
+    assert health.state(0.0) is State.OFFLINE
+    health.sent(1.0)
+    health.hear("w1", ok(), 1.2)
+    health.hear("w1", ok(), 6.0)
+    assert health.share == 5.0

@@ -4,8 +4,8 @@ import pytest
 from msgspec.structs import replace
 
 from dispatcher.router import End, Router, Send, Wait
-from schemas.config import DispatcherConfig, LaneConfig
-from schemas.messages import Attempt, ErrorCode, LaneReport, Outcome, Request, Try
+from schemas.config import Config, DispatcherConfig, GroupConfig, LaneConfig
+from schemas.messages import Attempt, ErrorCode, LaneReport, Outcome, Report, Request, Strategy, Try
 
 CONFIG = DispatcherConfig()
 NOW_MS = 1_000_000_000_000
@@ -21,18 +21,30 @@ def failed(lane: str, code: ErrorCode = ErrorCode.EXCHANGE_UNAVAILABLE) -> Try:
     return Try(lane, Outcome.FAILED, code, "it broke")
 
 
+def config(weights: dict[str, float]) -> Config:
+    lanes = {name: LaneConfig(exchange=name.split(".")[0], weight=weight) for name, weight in weights.items()}
+    groups = {"eu": GroupConfig(("kraken.eu", "okx")), "first": GroupConfig(("okx", "kraken"), strategy="failover")}
+    return Config(lanes=lanes, dispatcher=CONFIG, groups=groups)
+
+
+def heard(router: Router, *reports: LaneReport, now_s: float = 0.0) -> None:
+    router.hear(Report("w1", NOW_MS, [*reports]), now_s)
+
+
 @pytest.fixture
 def router() -> Router:
-    router = Router(
-        CONFIG, {name: LaneConfig(exchange=name.split(".")[0], weight=weight) for name, weight in WEIGHTS.items()}
-    )
-    for name, health in router.health.items():
-        health.hear("w1", LaneReport(name, methods=["fetch_ticker"]), now_s=0.0)
+    router = Router(config(WEIGHTS))
+    heard(router, *(LaneReport(name, methods=["fetch_ticker"]) for name in WEIGHTS))
     return router
 
 
 def decide(router: Router, of: Attempt, *, now_s: float = 0.0, now_ms: int = NOW_MS, rested: bool = False) -> object:
     return router.decide(of, now_s, now_ms, rested=rested)
+
+
+def ok_and_failed(lane: str, good: int, bad: int) -> LaneReport:
+    failures = {ErrorCode.EXCHANGE_UNAVAILABLE: bad}
+    return LaneReport(lane, ok=good, failed=failures, failures_in_a_row=0 if good else bad, exchange_ms=100.0)
 
 
 def lane_of(decision: object) -> str:
@@ -58,7 +70,7 @@ def test_failover_takes_the_order_given(router: Router) -> None:
 
 def test_a_failed_request_goes_elsewhere_while_another_lane_is_left(router: Router) -> None:
     of = attempt("okx", "binance", tries=(failed("okx"),), number=1)
-    assert {decide(router, of) for _ in range(20)} == {Send("binance")}
+    assert {lane_of(decide(router, of)) for _ in range(20)} == {"binance"}
 
 
 def test_it_goes_back_to_a_lane_that_failed_it_only_after_a_rest(router: Router) -> None:
@@ -71,7 +83,7 @@ def test_a_lane_without_budget_is_asked_again_when_it_has_some(router: Router) -
     held = Try("okx", Outcome.THROTTLED, ErrorCode.NO_BUDGET, retry_at_ms=NOW_MS + 3_000)
     assert decide(router, attempt("okx", tries=(held,))) == Wait(3_000)
     assert decide(router, attempt("okx", tries=(held,)), now_ms=NOW_MS + 3_000) == Send("okx")
-    assert decide(router, attempt("okx", "binance", tries=(held,))) == Send("binance")
+    assert lane_of(decide(router, attempt("okx", "binance", tries=(held,)))) == "binance"
 
 
 def test_no_budget_before_the_deadline_ends_at_once(router: Router) -> None:
@@ -84,13 +96,14 @@ def test_no_budget_before_the_deadline_ends_at_once(router: Router) -> None:
 
 def test_lanes_known_to_have_no_budget_are_the_last_choice(router: Router) -> None:
     router.health["binance"].refused("fetch_ticker", NOW_MS + 1_000)
-    assert decide(router, attempt("okx", "binance")) == Send("okx")
+    assert decide(router, attempt("okx", "binance")) == Send("okx", timeout_ms=15_000)
     assert decide(router, attempt("binance")) == Send("binance")
-    assert decide(router, attempt("okx", "binance"), now_ms=NOW_MS + 1_000) == Send("binance", max_wait_ms=100)
+    later = decide(router, attempt("okx", "binance"), now_ms=NOW_MS + 1_000)
+    assert later == Send("binance", max_wait_ms=100, timeout_ms=14_500)
 
 
 def test_a_paused_lane_is_passed_over(router: Router) -> None:
-    router.health["okx"].hear("w1", LaneReport("okx", paused_until_ms=NOW_MS + 5_000), now_s=0.0)
+    heard(router, LaneReport("okx", paused_until_ms=NOW_MS + 5_000))
     assert decide(router, attempt("okx")) == Wait(5_000)
     assert decide(router, attempt("okx", "binance")) == Send("binance")
 
@@ -129,10 +142,61 @@ def test_the_deadline_and_the_number_of_attempts_end_it(router: Router) -> None:
 
 def test_a_trial_of_an_offline_lane_is_marked(router: Router) -> None:
     down = LaneReport("okx", failed={ErrorCode.EXCHANGE_UNAVAILABLE: 5}, failures_in_a_row=5)
-    router.health["okx"].hear("w1", down, now_s=0.0)
+    heard(router, down)
     assert decide(router, attempt("okx")) == Wait(1_000)
     assert decide(router, attempt("okx"), now_s=1.0) == Send("okx", trial=True)
     assert decide(router, attempt("okx"), now_s=1.0) == Wait(1_000)
+
+
+def test_an_ill_lane_gets_only_its_trials(router: Router) -> None:
+    heard(router, ok_and_failed("okx", 7, 3))
+    sent = [decide(router, attempt("okx", "binance"), now_s=step / 100) for step in range(150)]
+    assert [step for step, decision in enumerate(sent) if lane_of(decision) == "okx"] == [100]
+    assert sent[100] == Send("okx", trial=True, max_wait_ms=100, timeout_ms=2_000)
+
+
+def test_a_request_in_a_hurry_tries_no_ill_lane(router: Router) -> None:
+    heard(router, ok_and_failed("okx", 7, 3))
+    assert lane_of(decide(router, attempt("okx", "binance", left_ms=3_000), now_s=1.0)) == "binance"
+
+
+def test_a_degraded_lane_takes_what_has_no_other(router: Router) -> None:
+    heard(router, ok_and_failed("okx", 7, 3))
+    assert decide(router, attempt("okx")) == Send("okx")
+    heard(router, LaneReport("binance", paused_until_ms=NOW_MS + 5_000))
+    assert lane_of(decide(router, attempt("okx", "binance"))) == "okx"
+
+
+def test_a_group_stands_for_its_exchanges_with_its_strategy(router: Router) -> None:
+    assert {lane_of(decide(router, attempt("eu"))) for _ in range(10)} == {"kraken.eu", "okx"}
+    assert {lane_of(decide(router, attempt("first"))) for _ in range(10)} == {"okx"}
+    of = attempt("first")
+    of = replace(of, request=replace(of.request, strategy="round_robin"))
+    assert {lane_of(decide(router, of)) for _ in range(10)} == {"kraken.eu", "kraken.us", "okx"}
+
+
+@pytest.mark.parametrize("strategy", ["weighted_round_robin", "round_robin", "least_latency", "failover", "adaptive"])
+def test_every_strategy_passes_over_what_can_t_take_it(router: Router, strategy: Strategy) -> None:
+    heard(router, LaneReport("okx", paused_until_ms=NOW_MS + 5_000), ok_and_failed("binance", 0, 5))
+    of = attempt("okx", "binance", "kraken.us")
+    of = replace(of, request=replace(of.request, strategy=strategy))
+    assert {lane_of(decide(router, of)) for _ in range(50)} == {"kraken.us"}
+
+
+def test_another_configuration_keeps_what_is_known_of_lanes_that_stay(router: Router) -> None:
+    heard(router, LaneReport("okx", paused_until_ms=NOW_MS + 5_000))
+    router.configure(config({"okx": 1.0, "binance": 1.0, "gate": 1.0}))
+    assert decide(router, attempt("okx")) == Wait(5_000)
+    assert isinstance(decide(router, attempt("kraken.eu")), End)
+    assert decide(router, attempt("gate")) == Wait(1_000)
+    heard(router, LaneReport("gate", methods=["fetch_ticker"]), LaneReport("kraken.eu"))
+    assert decide(router, attempt("gate")) == Send("gate")
+
+
+def test_methods_that_change_are_noticed(router: Router) -> None:
+    assert decide(router, attempt("okx")) == Send("okx")
+    heard(router, LaneReport("okx", methods=["fetch_trades"]))
+    assert isinstance(decide(router, attempt("okx")), End)
 
 
 def test_without_a_worker_it_waits(router: Router) -> None:
