@@ -265,7 +265,7 @@ def _summary(
         limit = f"{most['amount']} in {most['window_s']:g} s" if most else ""
         peak = f"{most['peak']:.0%}" if most else ""
         table.add_row(name, str(count["requests"]), peak, limit, str(count["violations"]))
-    console.print("", facts, "", table, "")
+    console.print("", facts, "", table, "", view.buckets(), "")
 
     wrong: list[str] = []
     if missing:

@@ -17,13 +17,39 @@ from rich.text import Text
 
 from deploy.local import Service
 from schemas import topology
-from schemas.messages import ILL, LaneReport, decode_report
+from schemas.messages import ILL, BucketReport, LaneReport, decode_report
 
 LINE_EVERY_S: Final = 2.0
 EVENTS_SHOWN: Final = 6
 BAR_CELLS: Final = 8
 # Buckets of a second fill and empty faster than people read: the fullest of so long is shown.
 USED_OVER_S: Final = 1.0
+# From so many columns on there is room for the buckets too; the end shows them in any case.
+WIDE: Final = 120
+
+
+class Bucket(Struct):
+    """What is known of one bucket of a lane, from all workers."""
+
+    peak: float = 0.0
+    granted: float = 0.0
+    waited_ms: float = 0.0
+    refused: int = 0
+    used: deque[tuple[float, float]] = field(default_factory=deque[tuple[float, float]])
+
+    def hear(self, report: BucketReport, now_s: float) -> None:
+        """Takes in a worker's report."""
+        self.peak = max(self.peak, report.used)
+        self.granted += report.granted
+        self.waited_ms += report.waited_ms
+        self.refused += report.refused
+        self.used.append((now_s, report.used))
+        while self.used[0][0] < now_s - USED_OVER_S:
+            self.used.popleft()
+
+    def fullest(self, now_s: float) -> float:
+        """The most of it in use in the last second."""
+        return max((part for at_s, part in self.used if at_s >= now_s - USED_OVER_S), default=0.0)
 
 
 class Lane(Struct):
@@ -35,7 +61,7 @@ class Lane(Struct):
     sent: int = 0
     ok: int = 0
     returned: int = 0
-    used: deque[tuple[float, float]] = field(default_factory=deque[tuple[float, float]])
+    buckets: dict[str, Bucket] = field(default_factory=dict[str, Bucket])
 
     def hear(self, report: LaneReport, now_s: float) -> None:
         """Takes in a worker's report."""
@@ -44,14 +70,14 @@ class Lane(Struct):
             self.failures_in_a_row = report.failures_in_a_row
         else:
             self.failures_in_a_row += sum(count for code, count in report.failed.items() if code in ILL)
-        self.used.append((now_s, max(report.used.values(), default=0.0)))
-        while self.used[0][0] < now_s - USED_OVER_S:
-            self.used.popleft()
+        for name, bucket in report.buckets.items():
+            self.buckets.setdefault(name, Bucket()).hear(bucket, now_s)
 
-    @property
-    def fullest(self) -> float:
-        """The fullest bucket of the last second, as a fraction."""
-        return max((part for _, part in self.used), default=0.0)
+    def fullest(self, now_s: float) -> tuple[float, str, Bucket]:
+        """The fullest bucket of the last second: the used part, its name, and what is known of it."""
+        parts = [(bucket.fullest(now_s), name) for name, bucket in self.buckets.items()]
+        used, name = max(parts, default=(0.0, ""))
+        return used, name, self.buckets.get(name, Bucket())
 
     def health(self) -> Text:
         """Its health in words, in the colour of what it means."""
@@ -129,9 +155,30 @@ class View:
         for word in ("sent", "ok"):
             table.add_column(word, justify="right", width=4)
         table.add_column("returned", justify="right", width=8)
+        wide = self._console.width >= WIDE
+        if wide:
+            table.add_column("fullest bucket", width=16, no_wrap=True)
+            table.add_column("waited", justify="right", width=8)
+            table.add_column("refused", justify="right", width=7)
         for name, lane in self.lanes.items():
-            counts = (str(count) for count in (lane.sent, lane.ok, lane.returned))
-            table.add_row(name, lane.health(), _bar(lane.fullest), *counts)
+            used, fullest, bucket = lane.fullest(self.now_s)
+            cells = [str(count) for count in (lane.sent, lane.ok, lane.returned)]
+            if wide:
+                cells += [fullest, f"{bucket.waited_ms / 1000:.1f} s", str(bucket.refused)]
+            table.add_row(name, lane.health(), _bar(used), *cells)
+        return table
+
+    def buckets(self) -> Table:
+        """All buckets over the whole run, as the workers counted them."""
+        table = Table(box=None, padding=(0, 1), header_style="dim", pad_edge=True)
+        for word in ("lane", "bucket", "granted", "fullest", "waited", "refused"):
+            table.add_column(word, justify="left" if word in {"lane", "bucket"} else "right")
+        for name, lane in self.lanes.items():
+            for bucket, seen in sorted(lane.buckets.items()):
+                if not seen.granted and not seen.refused:
+                    continue  # used only to load markets, before the clock started
+                waited = f"{seen.waited_ms / 1000:.1f} s"
+                table.add_row(name, bucket, f"{seen.granted:.6g}", f"{seen.peak:.0%}", waited, str(seen.refused))
         return table
 
     def _event_lines(self) -> list[Text]:

@@ -208,6 +208,26 @@ class Result(Struct, frozen=True):
     completed_ms: int = 0
 
 
+class BucketReport(Struct, frozen=True, omit_defaults=True):
+    """One bucket of a lane: how full it is now, for all workers, and what this one did since its last report.
+
+    Args:
+        used: the used part of what it may hold now, 0 to 1; the fullest count where it has many (pairs, endpoints).
+        effective: the part of its table's amount that it may hold.
+        paused_ms: how long the exchange asked for silence on it alone, from now.
+        granted: what this worker's calls took of it, in its own units.
+        waited_ms: how long they waited for it, all together.
+        refused: how many found no room in it in time.
+    """
+
+    used: float = 0.0
+    effective: float = 1.0
+    paused_ms: int = 0
+    granted: float = 0.0
+    waited_ms: float = 0.0
+    refused: int = 0
+
+
 class LaneReport(Struct, frozen=True, omit_defaults=True):
     """What one worker saw of one lane since its last report; counts are of that time alone.
 
@@ -222,7 +242,7 @@ class LaneReport(Struct, frozen=True, omit_defaults=True):
         failures_in_a_row: failures in `ILL` since the last that was not, over the worker's life.
         in_flight: attempts it holds now.
         exchange_ms: mean time at the exchange of the attempts that were answered.
-        used: the fraction of each bucket in use now.
+        buckets: the lane's buckets that are in use.
         paused_until_ms: the exchange asked the whole scope to be silent until then.
         budget_ms: in which time the budget comes back that one attempt takes, on average lately; of a call's buckets
             in the one where that is longest. 0 while nothing is known.
@@ -242,7 +262,7 @@ class LaneReport(Struct, frozen=True, omit_defaults=True):
     failures_in_a_row: int = 0
     in_flight: int = 0
     exchange_ms: float = 0.0
-    used: dict[str, float] = {}
+    buckets: dict[str, BucketReport] = {}
     paused_until_ms: int = 0
     budget_ms: float = 0.0
     unanswered: int = 0

@@ -438,8 +438,8 @@ local run = {}
 -- KEYS: buckets, clock, epoch, spread, away, members, pauses, what was learned of each bucket. ARGV: reserve, number of buckets, longest
 -- wait, the epoch the caller knows, one to begin, how far ahead instants are handed out, how soon the caller can be ready
 -- to send, how far its calls spread, then six a bucket.
--- Returns {1 if granted, delay, instant, 1 if a pause is why not, epoch, how late the call may arrive or 0 for any, then
--- what each bucket has spent}.
+-- Returns {1 if granted, delay, instant, 1 if a pause is why not, epoch, how late the call may arrive or 0 for any, which
+-- bucket had room last or 0 for no wait, then what each bucket has spent}.
 function run.reserve()
   local now, count, limit = clock(), tonumber(ARGV[2]), tonumber(ARGV[3])
   local shared = redis.call('MGET', unpack(KEYS, count + 1))
@@ -458,28 +458,34 @@ function run.reserve()
   for number = 1, count do
     local b = bucket(number, 9 + (number - 1) * FIELDS, offset, since, shared[known + number], t, pause, away)
     if b.cost > b.full and b.full < tonumber(ARGV[9 + (number - 1) * FIELDS + 1]) then
-      return { 0, 1000000, now + 1000000, 0, id, 0 } -- Not before those who are away are back.
+      return { 0, 1000000, now + 1000000, 0, id, 0, number } -- Not before those who are away are back.
     end
     b.margin = margin(b, far, unknown)
     buckets[number] = b
   end
-  for _, b in ipairs(buckets) do
+  local held_by = 0
+  for number, b in ipairs(buckets) do
     b.kind.read(b)
-    t = math.max(t, b.last)
+    if b.last > t then
+      t, held_by = b.last, number
+    end
   end
   -- Fixed windows push each other on, past one another's guards, until one instant suits them all.
   local fits, rounds = false, 0
   while not fits and rounds < 64 do
     local before = t
-    for _, b in ipairs(buckets) do
-      t = b.kind.fit(b, t)
+    for number, b in ipairs(buckets) do
+      local at = b.kind.fit(b, t)
+      if at > t then
+        t, held_by = at, number
+      end
     end
     fits, rounds = t == before, rounds + 1
   end
   if t - now > limit + lead or not fits then
-    return { 0, t - now, t, pause - now > limit + lead and 1 or 0, id, 0 }
+    return { 0, t - now, t, pause - now > limit + lead and 1 or 0, id, 0, held_by }
   end
-  local answer, least = { 1, t - now, t, 0, id, 0 }, math.huge
+  local answer, least = { 1, t - now, t, 0, id, 0, held_by }, math.huge
   for _, b in ipairs(buckets) do
     b.kind.take(b, t, now)
     answer[#answer + 1] = b.rank
@@ -560,8 +566,9 @@ function run.clock()
   redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 end
 
--- KEYS: buckets, clock, what was learned of each. ARGV: usage, number of buckets, nothing, then six a bucket. Returns
--- two thousandths a bucket: how full it is, and what part of its table's amount it holds.
+-- KEYS: buckets, clock, what was learned of each, their pauses. ARGV: usage, number of buckets, nothing, then six a
+-- bucket. Returns three a bucket: how full it is and what part of its table's amount it holds, in thousandths, and how
+-- long its own pause still holds.
 function run.usage()
   local now, count, used = clock(), tonumber(ARGV[2]), {}
   if count == 0 then
@@ -572,6 +579,7 @@ function run.usage()
     local b = bucket(number, 4 + (number - 1) * FIELDS, tonumber(shared[1] or 0), 0, shared[1 + number], now, 0)
     used[#used + 1] = math.floor(math.min(b.kind.used(b, now) / b.amount, 1) * THOUSAND)
     used[#used + 1] = math.max(FLOOR, b.learned.now)
+    used[#used + 1] = math.max(0, longest(shared, 1 + count + number, 1 + count + number) - now)
   end
   return used
 end

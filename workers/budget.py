@@ -72,6 +72,7 @@ class Grant(Struct, frozen=True):
             counts.
         due_s: the instant on the monotonic clock.
         spare_us: how late the call may leave; beyond that it must not.
+        held_by: which of the call's charges it waits for, None where there is no wait, or it isn't known.
     """
 
     delay_us: int
@@ -79,6 +80,7 @@ class Grant(Struct, frozen=True):
     ranks: tuple[int, ...] = ()
     due_s: float = 0.0
     spare_us: float = math.inf
+    held_by: int | None = None
 
 
 class Refusal(Struct, frozen=True):
@@ -89,11 +91,13 @@ class Refusal(Struct, frozen=True):
         wait_s: the same as seconds from now.
         reason: no room in time; the exchange told us to pause; Redis can't be asked; or it can't be asked, and this
             worker's share of a bucket never holds the call.
+        held_by: which of the call's charges had no room; None where that is not why.
     """
 
     earliest_ms: int
     wait_s: float
     reason: Reason
+    held_by: int | None = None
 
 
 class Use(Struct, frozen=True):
@@ -102,10 +106,12 @@ class Use(Struct, frozen=True):
     Args:
         used: the used part of what it may hold, 0 to 1, strangers' calls included.
         effective: the part of its table's amount that it may hold: less than 1 where the exchange said "too many".
+        paused_s: how long the exchange asked it, and not the whole scope, still to be silent.
     """
 
     used: float
     effective: float
+    paused_s: float = 0.0
 
 
 class Learned(Struct, frozen=True):
@@ -217,7 +223,8 @@ class Budget:
         except _LOST:
             self._lost = True
             return Refusal(int((time.time() + LOST_WAIT_S) * 1000), LOST_WAIT_S, "redis_lost")
-        granted, delay_us, at_us, paused, epoch, least_us, *ranks = answer
+        granted, delay_us, at_us, paused, epoch, least_us, number, *ranks = answer
+        held_by = number - 1 if number else None
         found = epoch.decode()
         if self._known not in ("", found):
             self._lost = True  # It was emptied: what we know besides has to be told again.
@@ -228,8 +235,9 @@ class Budget:
                 spare_us = least_us * LATE_PART_UNKNOWN
             elif least_us:
                 spare_us = max(least_us - self.spread.way_us, least_us * LATE_PART)
-            return Grant(delay_us, at_us, tuple(ranks), spare_us=spare_us)
-        return Refusal(math.ceil(at_us / 1000), delay_us / 1e6, "paused" if paused else "budget")
+            return Grant(delay_us, at_us, tuple(ranks), spare_us=spare_us, held_by=held_by)
+        earliest_ms, wait_s = math.ceil(at_us / 1000), delay_us / 1e6
+        return Refusal(earliest_ms, wait_s, "paused") if paused else Refusal(earliest_ms, wait_s, "budget", held_by)
 
     async def acquire(self, charges: Sequence[Charge], *, max_wait_s: float, bulk: bool = False) -> Grant | Refusal:
         """Reserve, sleep until the reserved instant, and look once more whether the scope was paused meanwhile.
@@ -400,17 +408,22 @@ class Budget:
         await self._run([self._clock], ["clock", self._ahead_clock_us, int(CLOCK_TTL_S * 1000)])
 
     async def usage(self) -> dict[str, Use]:
-        """Return every bucket this process has charged; the fullest and the smallest count where one has many."""
+        """Return every bucket this process has charged; the fullest and smallest count of it where it has many."""
         seen = list(self._seen.items())
         args: list[str | int] = ["usage", len(seen), 0]
         for _, bucket in seen:
             args += self._args(bucket, 0.0, 0.0)
         keys = [key for key, _ in seen]
-        answer = await self._run([*keys, self._clock, *(f"{key}:learned" for key in keys)], args)
+        known = [f"{key}:{what}" for what in ("learned", "pause") for key in keys]
+        answer = await self._run([*keys, self._clock, *known], args)
         buckets: dict[str, Use] = {}
-        for (_, bucket), used, effective in zip(seen, answer[::2], answer[1::2], strict=True):
+        for (_, bucket), used, effective, paused_us in zip(seen, answer[::3], answer[1::3], answer[2::3], strict=True):
             other = buckets.get(bucket.name, Use(0.0, 1.0))
-            buckets[bucket.name] = Use(max(used / _SCALE, other.used), min(effective / _SCALE, other.effective))
+            buckets[bucket.name] = Use(
+                max(used / _SCALE, other.used),
+                min(effective / _SCALE, other.effective),
+                max(paused_us / 1e6, other.paused_s),
+            )
         return buckets
 
     async def _meet(self) -> None:

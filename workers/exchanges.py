@@ -37,6 +37,7 @@ from schemas.methods import PUBLIC_READS
 from . import arguments, costs
 from .answering import Answering
 from .budget import LATE_TRIES, LOST_WAIT_S, Budget, Grant, Refusal
+from .tally import Tallies
 from .verdict import DEFAULT_PAUSE_S, Count, NoBudget, Pause, Seen, counted, limit_signal
 
 log = logging.getLogger(__name__)
@@ -233,6 +234,7 @@ class Fleet(_Ccxt):
     fleet_lane: str
     fleet_budget: Budget
     fleet_answering: Answering
+    fleet_tallies: Tallies
     fleet_costs: costs.Costs
     fleet_observed_s: float = 0.0
 
@@ -321,9 +323,12 @@ class Fleet(_Ccxt):
                 await asyncio.sleep(answer.wait_s - reserve_s)
                 call.waited_s += time.monotonic() - asked_s
                 continue
-            call.waited_s += time.monotonic() - asked_s
+            waited_s = time.monotonic() - asked_s
+            call.waited_s += waited_s
             if isinstance(answer, Refusal):
+                self.fleet_tallies.refused(charges, answer)
                 raise NoBudget(answer.reason, answer.wait_s)
+            self.fleet_tallies.granted(charges, answer, waited_s)
             call.granted_us = answer.at_us
             call.budget_s += max(charge.cost / charge.bucket.amount * charge.bucket.window_s for charge in charges)
             return answer
@@ -427,6 +432,7 @@ class LaneExchange:
         self._ccxt.fleet_lane = name
         self._ccxt.fleet_budget = budget
         self.answering = self._ccxt.fleet_answering = Answering()
+        self.tallies = self._ccxt.fleet_tallies = Tallies(name)
         self._budget = budget
         self._takes: dict[str, arguments.Takes] = {}
         # Compared without underscores: ccxt's own translation makes fetch_adlrank of fetchADLRank.

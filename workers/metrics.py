@@ -11,6 +11,15 @@ IN_FLIGHT = Gauge("fleet_attempts_in_flight", "Attempts held now.", ["lane"])
 HTTP_CALLS = Counter("fleet_http_calls_total", "HTTP calls sent to the exchange.", ["lane"])
 WAITED = Histogram("fleet_budget_wait_seconds", "Time an attempt waited for budget.", ["lane"], buckets=_SECONDS)
 EXCHANGE = Histogram("fleet_exchange_seconds", "Time an attempt spent at the exchange.", ["lane"], buckets=_SECONDS)
+GRANTED = Counter("fleet_budget_granted_total", "What calls took of each bucket, in its own units.", ["lane", "bucket"])
+BUCKET_WAITED = Histogram(
+    "fleet_budget_bucket_wait_seconds",
+    "Time a call waited for each bucket.",
+    ["lane", "bucket"],
+    buckets=_SECONDS,
+)
+REFUSED = Counter("fleet_budget_refused_total", "Calls that found no budget in time.", ["lane", "bucket", "reason"])
+PAUSED = Gauge("fleet_budget_paused_seconds", "How long each bucket's pause still holds.", ["lane", "bucket"])
 USED = Gauge("fleet_budget_used_ratio", "Used part of each bucket.", ["lane", "bucket"])
 EFFECTIVE = Gauge(
     "fleet_budget_effective_ratio", "Part of its table's amount that each bucket may hold.", ["lane", "bucket"]

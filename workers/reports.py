@@ -1,5 +1,6 @@
 """What a worker tells all dispatchers of its lanes, every 200 ms: its heartbeat, and what it saw since the last one."""
 
+import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -7,10 +8,12 @@ from typing import Final
 
 from msgspec import Struct, field
 
-from schemas.messages import ILL, ErrorCode, LaneReport, Outcome, Request, Try
+from schemas.messages import ILL, BucketReport, ErrorCode, LaneReport, Outcome, Request, Try
 
 from . import metrics
 from .answering import Answering
+from .budget import Use
+from .tally import Tallies, Tally
 
 # A dispatcher that starts learns what the lanes can do within so many reports.
 METHODS_EVERY: Final = 25
@@ -42,12 +45,14 @@ class LaneKnown(Struct):
     Args:
         methods: what the lane can do.
         answering: how its exchange answers.
+        tallies: what its budget did.
         budget_ms: the mean of what an attempt took lately, 0 before the first.
         errors_until_s: requests that ended in an error of the exchange, and until when that counts no more.
     """
 
     methods: Sequence[str]
     answering: Answering
+    tallies: Tallies
     budget_ms: float = 0.0
     errors_until_s: dict[str, float] = {}
 
@@ -77,10 +82,10 @@ class Reports:
         self._known: dict[str, LaneKnown] = {}
         self._made = 0
 
-    def add_lane(self, lane: str, methods: Sequence[str], answering: Answering) -> None:
+    def add_lane(self, lane: str, methods: Sequence[str], answering: Answering, tallies: Tallies) -> None:
         """Reports this lane from now on."""
         self._lanes[lane] = LaneCount()
-        self._known[lane] = LaneKnown(methods, answering)
+        self._known[lane] = LaneKnown(methods, answering, tallies)
         self._made = 0
 
     def begin(self, lane: str) -> None:
@@ -134,7 +139,7 @@ class Reports:
 
     def make(
         self,
-        used: Mapping[str, Mapping[str, float]],
+        uses: Mapping[str, Mapping[str, Use]],
         paused_until_ms: Mapping[str, int],
         own_parts: Mapping[str, float],
     ) -> list[LaneReport]:
@@ -156,7 +161,7 @@ class Reports:
                     failures_in_a_row=count.row,
                     in_flight=count.in_flight,
                     exchange_ms=round(count.answered_ms / count.ok, 3) if count.ok else 0.0,
-                    used=dict(used.get(lane, {})),
+                    buckets=_buckets(known.tallies.take(), uses.get(lane, {})),
                     paused_until_ms=paused_until_ms.get(lane, 0),
                     own_part=own_parts.get(lane),
                     budget_ms=round(known.budget_ms, 3),
@@ -168,3 +173,21 @@ class Reports:
             )
             self._lanes[lane] = LaneCount(row=count.row, in_flight=count.in_flight)
         return reports
+
+
+def _buckets(tallies: Mapping[str, Tally], uses: Mapping[str, Use]) -> dict[str, BucketReport]:
+    """What there is to say of each bucket; those that hold nothing and did nothing say nothing."""
+    buckets: dict[str, BucketReport] = {}
+    for name in {**uses, **tallies}:
+        tally, use = tallies.get(name, Tally()), uses.get(name, Use(0.0, 1.0))
+        said = BucketReport(
+            used=use.used,
+            effective=use.effective,
+            paused_ms=math.ceil(use.paused_s * 1000),
+            granted=round(tally.granted, 3),
+            waited_ms=round(tally.waited_ms, 3),
+            refused=tally.refused,
+        )
+        if said != BucketReport():
+            buckets[name] = said
+    return buckets

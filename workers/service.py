@@ -115,7 +115,7 @@ class Worker:
             with attempt:
                 await lane.open()
         self._lanes[lane.name] = lane
-        self._reports.add_lane(lane.name, lane.methods, lane.answering)
+        self._reports.add_lane(lane.name, lane.methods, lane.answering, lane.tallies)
         metrics.LANE_OPEN.labels(lane.name).set(1)
         live = max(1, self._config.in_flight // len(self._lanes_config))
         for bulk, prefetch in ((False, live), (True, max(1, live // 4))):
@@ -180,7 +180,7 @@ class Worker:
                 log.warning("report_lost", extra={"error": str(error)})
 
     async def _publish_report(self, *, leaving: bool) -> None:
-        used: dict[str, dict[str, float]] = {}
+        uses: dict[str, dict[str, budget.Use]] = {}
         paused_until_ms: dict[str, int] = {}
         names = list(self._lanes)  # a lane may open meanwhile
         own_parts = {name: part for name in names if (part := self._budgets[name].own_part) is not None}
@@ -189,15 +189,15 @@ class Worker:
         for name, seen in zip(names, await asyncio.gather(*map(self._look, names)), strict=True):
             if seen is None:
                 continue
-            uses, paused_s = seen
-            used[name] = {bucket: use.used for bucket, use in uses.items()}
-            for bucket, use in uses.items():
+            uses[name], paused_s = seen
+            for bucket, use in uses[name].items():
                 metrics.USED.labels(name, bucket).set(use.used)
                 metrics.EFFECTIVE.labels(name, bucket).set(use.effective)
+                metrics.PAUSED.labels(name, bucket).set(max(use.paused_s, paused_s))
             if paused_s > 0:
                 paused_until_ms[name] = answers.now_ms() + int(paused_s * 1000)
         report = Report(
-            self.name, answers.now_ms(), self._reports.make(used, paused_until_ms, own_parts), leaving=leaving
+            self.name, answers.now_ms(), self._reports.make(uses, paused_until_ms, own_parts), leaving=leaving
         )
         await self._broker.publish(encode(report), "", exchange=topology.REPORTS, persistent=False, mandatory=False)
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
+import msgspec
 import pytest_asyncio
 from redis.crc import key_slot
 
@@ -94,6 +95,25 @@ async def test_live_never_waits_behind_bulk(client: Any) -> None:
     answer = await budget.reserve(calls, max_wait_s=600)
     assert isinstance(answer, Grant)
     assert answer.delay_us <= 60_000_000
+
+
+async def test_it_is_known_which_bucket_a_call_waits_for(client: Any) -> None:
+    budget = Budget(client, "x:1")
+    calls = [charge(bucket(100, 60), key="wide"), charge(bucket(2, 60), key="narrow")]
+    answers = [await budget.reserve(calls, max_wait_s=max_wait_s) for max_wait_s in (0, 0, 60, 0)]
+    assert [answer.held_by for answer in answers] == [None, None, 1, 1]
+    await budget.pause(200, "429")
+    assert (await budget.reserve(calls, max_wait_s=0)).held_by is None
+
+
+async def test_a_bucket_s_own_pause_is_seen_in_its_use(client: Any) -> None:
+    budget = Budget(client, "x:1")
+    calls = [charge(bucket(100, 60), key="b"), charge(msgspec.structs.replace(bucket(100, 60), name="other"), key="o")]
+    assert await grants(budget, calls, at_most=1) == 1
+    await budget.pause(60, "50011", calls[:1])
+    uses = await budget.usage()
+    assert 50 < uses["b"].paused_s <= 60
+    assert uses["other"].paused_s == 0
 
 
 async def test_a_pause_stops_everyone_on_the_scope_and_is_never_made_shorter(client: Any) -> None:

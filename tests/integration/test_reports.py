@@ -6,22 +6,34 @@ import pytest
 from aio_pika.abc import AbstractIncomingMessage
 
 from schemas import topology
-from schemas.messages import LaneReport, decode_report
+from schemas.messages import BucketReport, LaneReport, decode_report
 from tests.integration.fleet import Stand, wait_until
 
 BTC = {"symbol": "BTC/USDT"}
 
 
 class Heard:
-    """The last report of each lane by each worker."""
+    """The last report of each lane by each worker, and what all of them said of buckets."""
 
     def __init__(self) -> None:
         self.lanes: dict[tuple[str, str], LaneReport] = {}
+        self._buckets: list[tuple[str, str, BucketReport]] = []
 
     async def take(self, message: AbstractIncomingMessage) -> None:
         """A report came."""
         report = decode_report(message.body)
         self.lanes |= {(report.worker, lane.lane): lane for lane in report.lanes}
+        self._buckets += [(lane.lane, name, said) for lane in report.lanes for name, said in lane.buckets.items()]
+
+    def bucket(self, lane: str, name: str) -> BucketReport:
+        """The sums over all reports of a bucket, and the fullest it was."""
+        said = [each for of, bucket, each in self._buckets if (of, bucket) == (lane, name)]
+        return BucketReport(
+            used=max((each.used for each in said), default=0),
+            granted=sum(each.granted for each in said),
+            waited_ms=sum(each.waited_ms for each in said),
+            refused=sum(each.refused for each in said),
+        )
 
     def any(self, lane: str, so: Callable[[LaneReport], bool]) -> bool:
         """Whether the last report of some worker says so of a lane."""
@@ -41,6 +53,23 @@ async def heard(stand: Stand) -> AsyncIterator[Heard]:
 async def test_reports_say_what_an_attempt_takes(stand: Stand, heard: Heard) -> None:
     assert (await stand.client.ask("fetch_ticker", BTC, exchanges=["kraken"])).result.ok
     await wait_until(lambda: heard.any("kraken", lambda report: report.budget_ms > 0), "a report of a call's budget")
+
+
+async def test_reports_and_metrics_say_what_became_of_each_bucket(stand: Stand, heard: Heard) -> None:
+    before = await stand.metric(stand.fleet.workers, "fleet_budget_granted_total", "pair", "kraken")
+    sent = [
+        await stand.client.send({"method": "fetch_ohlcv", "args": BTC, "exchanges": ["kraken"]}) for _ in range(5)
+    ]  # one a second
+    for each in sent:
+        assert (await stand.client.answer(each)).result.ok
+    await wait_until(lambda: heard.bucket("kraken", "pair").granted == 5, "all calls were reported")
+    pair = heard.bucket("kraken", "pair")
+    assert pair.refused + pair.waited_ms > 0
+    assert 0 < pair.used <= 1
+
+    workers = stand.fleet.workers
+    assert await stand.metric(workers, "fleet_budget_granted_total", "pair", "kraken") - before == 5
+    assert await stand.metric(workers, "fleet_budget_bucket_wait_seconds_count", "pair", "kraken") >= 5
 
 
 async def test_reports_say_that_an_exchange_is_silent(stand: Stand, heard: Heard) -> None:

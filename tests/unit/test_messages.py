@@ -6,6 +6,7 @@ from schemas.messages import (
     JSON,
     MSGPACK,
     Attempt,
+    BucketReport,
     DeadLetter,
     ErrorCode,
     LaneReport,
@@ -44,7 +45,14 @@ def test_a_request_comes_back_as_it_was(request_: Request, content_type: str) ->
 def test_attempts_and_reports_come_back_as_they_were() -> None:
     assert decode_attempt(encode(ATTEMPT)) == ATTEMPT
     report = Report(
-        "w", 5, [LaneReport("okx", failed={ErrorCode.INTERNAL: 2}, used={"x": 0.5}, methods=["fetch_time"])], True
+        "w",
+        5,
+        [
+            LaneReport(
+                "okx", failed={ErrorCode.INTERNAL: 2}, buckets={"x": BucketReport(used=0.5)}, methods=["fetch_time"]
+            )
+        ],
+        True,
     )
     assert decode_report(encode(report)) == report
 
