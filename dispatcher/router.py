@@ -6,15 +6,12 @@ from typing import Final, TypeAlias
 from msgspec import Struct
 
 from schemas.config import Config, LaneConfig
-from schemas.messages import Attempt, ErrorCode, Outcome, Report, Request, Strategy, Try
+from schemas.messages import Attempt, ErrorCode, Report, Request, Strategy
 
+from . import returns
 from .health import LaneHealth
 from .strategies import Chooser
 
-# The lane will never be able to answer this request; another may.
-_NEVER_HERE: Final = frozenset({ErrorCode.BAD_SYMBOL, ErrorCode.NOT_SUPPORTED})
-# The first wait before a lane that failed a request may have it again, doubled with every attempt.
-RETRY_MS: Final = 250
 # Below this there is no waiting room that would bring the request back in time.
 SHORTEST_WAIT_MS: Final = 250
 # Different sets of exchanges that requests name are remembered up to this number.
@@ -122,27 +119,31 @@ class Router:
         named = self.candidates(attempt.request)
         if isinstance(named, End):
             return named
-        last = {item.lane: item for item in attempt.tries}
-        able = [lane for lane in named if lane.name not in last or last[lane.name].code not in _NEVER_HERE]
-        if not able:
-            final = attempt.tries[-1]
+        past = returns.past(attempt.tries)
+        able = [lane for lane in named if lane.name not in past.never]
+        if past.final is not None or not able:
+            final = past.final or attempt.tries[-1]
             return End(final.code or ErrorCode.INTERNAL, f"no lane can answer it{_history(attempt)}")
-        if attempt.number >= self._config.max_attempts:
+        if returns.exhausted(attempt, past.doubts, self._config.max_attempts):
             return End(ErrorCode.ATTEMPTS_EXHAUSTED, f"{attempt.number} attempts failed{_history(attempt)}")
         ready = [lane for lane in able if now_s <= lane.silent_at_s and lane.paused_until_ms <= now_ms]
         fresh = ready
-        if last:
-            ready = [lane for lane in ready if lane.name not in last or (last[lane.name].retry_at_ms or 0) <= now_ms]
-            failed = {name for name, item in last.items() if item.outcome is Outcome.FAILED}
-            fresh = [lane for lane in ready if lane.name not in failed]
+        if attempt.tries:
+            ready = [lane for lane in ready if past.retry_at_ms.get(lane.name, 0) <= now_ms]
+            fresh = [lane for lane in ready if lane.name not in past.failed]
         if send := self._send(attempt.request, fresh, left_ms, now_s, now_ms):
             return send
-        if rested and (send := self._send(attempt.request, ready, left_ms, now_s, now_ms)):
-            return send
+        if rested:
+            fewest = min((past.failed.get(lane.name, 0) for lane in ready), default=0)
+            again = [lane for lane in ready if past.failed.get(lane.name, 0) == fewest]
+            for lanes in (again, ready):
+                if send := self._send(attempt.request, lanes, left_ms, now_s, now_ms):
+                    return send
         # What is ready here has failed it just now: once more after a rest, unless a better lane comes back before.
-        rest_ms = RETRY_MS * 2 ** max(0, attempt.number - 1)
+        rest_ms = returns.rest_ms(attempt, left_ms)
         wait_ms = min(
-            max(rest_ms if lane in ready else 0.0, _wait_ms(lane, last.get(lane.name), now_s, now_ms)) for lane in able
+            max(rest_ms if lane in ready else 0.0, _wait_ms(lane, past.retry_at_ms.get(lane.name, 0), now_s, now_ms))
+            for lane in able
         )
         if max(wait_ms, SHORTEST_WAIT_MS) > left_ms:
             return End(ErrorCode.DEADLINE_EXCEEDED, f"{_why(able, now_s, now_ms)}{_history(attempt)}")
@@ -203,8 +204,8 @@ def _has(lane: LaneHealth, method: str) -> bool:
     return lane.methods is None or method in lane.methods
 
 
-def _wait_ms(lane: LaneHealth, last: Try | None, now_s: float, now_ms: int) -> float:
-    until_ms = max(lane.paused_until_ms, (last.retry_at_ms or 0) if last else 0)
+def _wait_ms(lane: LaneHealth, retry_at_ms: int, now_s: float, now_ms: int) -> float:
+    until_ms = max(lane.paused_until_ms, retry_at_ms)
     return max(0.0, until_ms - now_ms, lane.usable_in_s(now_s) * 1000)
 
 

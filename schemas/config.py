@@ -64,7 +64,7 @@ class DispatcherConfig(Struct, frozen=True, forbid_unknown_fields=True):
     Args:
         strategy: how a lane is chosen where the request does not say.
         timeout_s: a request's deadline where it names none, from when the dispatcher first saw it.
-        max_attempts: how often one request is sent to lanes before it ends in an error.
+        max_attempts: how often one request may fail in a way that is perhaps its own fault before it ends in an error.
         in_flight: requests and returned attempts it handles at once.
         wait_with_others_s: the longest an attempt waits for budget while another lane could take it.
         silent_after_s: a lane none of whose workers reported for so long is offline.

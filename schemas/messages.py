@@ -17,6 +17,8 @@ MSGPACK: Final = "application/msgpack"
 BODY_LIMIT_BYTES: Final = 256 * 1024
 # RabbitMQ 4 takes messages of at most 16 MiB unless told otherwise, and closes the connection over a larger one.
 RESULT_LIMIT_BYTES: Final = 15 * 1024 * 1024
+# A request that waits for days for one exchange must not grow with every trial.
+TRIES_KEPT: Final = 100
 
 T = TypeVar("T")
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=128)]
@@ -129,7 +131,7 @@ class Attempt(Struct, frozen=True, omit_defaults=True):
         lane: where this attempt goes; empty while it waits in a delay queue.
         number: how many times it was sent to a lane, this time included; throttled ones and trials of an
             offline lane do not count.
-        tries: the attempts that ended, oldest first.
+        tries: the attempts that ended, oldest first, about `TRIES_KEPT` at most.
         reply_to: where the result goes; empty means `fleet.results`.
         correlation_id: goes into the result's properties.
         content_type: the encoding of the result.
@@ -163,14 +165,21 @@ class Attempt(Struct, frozen=True, omit_defaults=True):
         """This attempt with how it ended, on its way back to the dispatcher.
 
         One that was not sent, or was a trial, costs none of the request's attempts. Of those not sent only the last of
-        a lane is kept.
+        a lane is kept, and of more than `TRIES_KEPT` the oldest goes that its lane repeated.
         """
         throttled = item.outcome is Outcome.THROTTLED
         number = self.number - (throttled or self.trial)
         if not throttled:
-            return replace(self, tries=[*self.tries, item], number=number)
+            return replace(self, tries=_newest([*self.tries, item]), number=number)
         kept = [old for old in self.tries if old.lane != item.lane or old.outcome is not Outcome.THROTTLED]
         return replace(self, tries=[*kept, item], number=number, throttled=self.throttled + 1)
+
+
+def _newest(tries: list[Try]) -> list[Try]:
+    last = {item.lane: number for number, item in enumerate(tries)}
+    if len(tries) > max(TRIES_KEPT, len(last)):
+        del tries[next(number for number, item in enumerate(tries) if last[item.lane] != number)]
+    return tries
 
 
 class Failure(Struct, frozen=True):

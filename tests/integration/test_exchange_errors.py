@@ -1,10 +1,12 @@
-"""Every known error body of nine exchanges, through ccxt's real classes and a real HTTP server, to its verdict."""
+"""Every known error body of nine exchanges, through ccxt's real classes and a real HTTP server, to what is next."""
 
 from collections.abc import AsyncIterator
 
 import pytest
 
-from schemas.messages import ErrorCode, Outcome
+from dispatcher import returns
+from dispatcher.returns import Move
+from schemas.messages import ErrorCode, Outcome, Try
 from tests.integration.exchange_lanes import Answers, Lanes, call, lanes_on
 from workers.verdict import judge
 
@@ -23,6 +25,20 @@ async def lanes(redis_url: str) -> AsyncIterator[Lanes]:
 
 RATE_LIMITED, UNAVAILABLE = ErrorCode.RATE_LIMITED, ErrorCode.EXCHANGE_UNAVAILABLE
 BAD_SYMBOL = ErrorCode.BAD_SYMBOL
+EXCHANGE_ERROR, AUTHENTICATION = ErrorCode.EXCHANGE_ERROR, ErrorCode.AUTHENTICATION
+# What the dispatcher does next: by the code, whatever class of ccxt's it came from.
+MOVES = {
+    RATE_LIMITED: Move.ANOTHER,
+    UNAVAILABLE: Move.ANOTHER,
+    ErrorCode.EXCHANGE_TIMEOUT: Move.ANOTHER,
+    ErrorCode.MAINTENANCE: Move.ANOTHER,
+    ErrorCode.RESTRICTED: Move.ANOTHER,
+    ErrorCode.BAD_RESPONSE: Move.ANOTHER,
+    EXCHANGE_ERROR: Move.DOUBTED,
+    BAD_SYMBOL: Move.ELSEWHERE,
+    AUTHENTICATION: Move.ELSEWHERE,
+    ErrorCode.INVALID_ARGUMENTS: Move.END,
+}
 HTML = "<html><body>Just a moment...</body></html>"
 
 
@@ -39,6 +55,9 @@ HTML = "<html><body>Just a moment...</body></html>"
         ("binance", 400, {}, '{"code":-1100,"msg":"Illegal characters"}', ErrorCode.INVALID_ARGUMENTS, 0),
         ("binance", 408, {}, '{"code":-1007,"msg":"Timeout waiting for response"}', ErrorCode.EXCHANGE_TIMEOUT, 0),
         ("binance", 200, {}, '{"code":-1001,"msg":"Internal error"}', UNAVAILABLE, 0),
+        ("binance", 200, {}, '{"code":-1008,"msg":"Request throttled by system-level protection"}', EXCHANGE_ERROR, 0),
+        ("binance", 400, {}, '{"code":-1021,"msg":"Timestamp outside of recvWindow"}', EXCHANGE_ERROR, 0),
+        ("binance", 401, {}, '{"code":-2015,"msg":"Invalid API-key, IP, or permissions"}', AUTHENTICATION, 0),
         ("okx", 200, {}, '{"code":"50011","msg":"Too Many Requests","data":[]}', RATE_LIMITED, 2),
         ("okx", 429, {}, '{"code":"50011","msg":"Too Many Requests","data":[]}', RATE_LIMITED, 2),
         ("okx", 429, {}, "Too Many Requests", RATE_LIMITED, 2),
@@ -98,6 +117,7 @@ async def test_bodies(
     assert verdict.code is code, verdict
     assert verdict.outcome is (Outcome.REJECTED if code is ErrorCode.INVALID_ARGUMENTS else Outcome.FAILED)
     assert verdict.pause_s == pause_s
+    assert returns.move(Try(exchange, verdict.outcome, verdict.code)) is MOVES[code]
     assert len(server.hits) == len(budget.granted) == attempt.http_calls == 1
     if pause_s:
         assert 0 < await budget.paused(budget.granted[0]) <= pause_s

@@ -163,6 +163,24 @@ async def test_pinned_requests_wait_for_their_exchange_and_the_lane_goes_and_com
     await wait_until(lambda: stand.healthy("okx"), "okx is healthy again")
 
 
+async def test_a_pinned_request_alone_outlasts_its_exchange_s_fault(stand: Stand) -> None:
+    """It fails, rests and fails again until the exchange is back, and the result tells of every time."""
+    counter = ("fleet_attempts_total", "exchange_unavailable", "okx", "failed")  # its labels by their names
+    before = await stand.metric(stand.fleet.workers, *counter)
+    await stand.simulator.fault("okx", down="refused")
+    sent = await stand.client.send({**TICKER, "exchanges": ["okx"]})
+
+    async def failed_six_times() -> bool:
+        return await stand.metric(stand.fleet.workers, *counter) >= before + 6
+
+    await wait_until(failed_six_times, "it failed six times")
+    await stand.simulator.clear("okx")
+    result = (await stand.client.answer(sent)).result
+    assert result.ok, result
+    assert len(result.attempts) > 6
+    assert {(item.lane, item.outcome) for item in result.attempts[:-1]} == {("okx", Outcome.FAILED)}
+
+
 async def test_a_symbol_that_one_exchange_lacks_is_asked_of_another(stand: Stand) -> None:
     order: dict[str, Any] = {"exchanges": ["coinbase", "binance"], "strategy": "failover"}
     answer = await stand.client.ask("fetch_ticker", {"symbol": "NO/SUCH"}, **order)

@@ -1,10 +1,12 @@
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from schemas.answers import failure, results_key
 from schemas.messages import (
     JSON,
     MSGPACK,
+    TRIES_KEPT,
     Attempt,
     BucketReport,
     DeadLetter,
@@ -123,6 +125,15 @@ def test_a_failure_carries_all_attempts() -> None:
     assert result.error is not None
     assert result.error.code == ErrorCode.ATTEMPTS_EXHAUSTED
     assert result.completed_ms > 1_700_000_000_000
+
+
+def test_a_request_that_waits_for_days_does_not_grow() -> None:
+    attempt = replace(ATTEMPT, lane="okx", tries=[Try("htx", Outcome.FAILED, ErrorCode.BAD_SYMBOL)])
+    for number in range(300):
+        attempt = attempt.handed_back(Try("okx", Outcome.FAILED, ErrorCode.MAINTENANCE, str(number)))
+    assert len(attempt.tries) == TRIES_KEPT
+    assert attempt.tries[0].lane == "htx"  # the last word of each lane stays
+    assert [int(item.message) for item in attempt.tries[1:]] == list(range(201, 300))
 
 
 @pytest.mark.parametrize(

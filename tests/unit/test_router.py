@@ -1,9 +1,11 @@
+import itertools
 from collections import Counter
 
 import pytest
 from msgspec.structs import replace
 
 from dispatcher.router import End, Router, Send, Wait
+from schemas import topology
 from schemas.config import Config, DispatcherConfig, GroupConfig, LaneConfig
 from schemas.messages import Attempt, ErrorCode, LaneReport, Outcome, Report, Request, Strategy, Try
 
@@ -134,10 +136,32 @@ def test_the_deadline_and_the_number_of_attempts_end_it(router: Router) -> None:
     late = decide(router, attempt(left_ms=0))
     assert isinstance(late, End)
     assert late.code is ErrorCode.DEADLINE_EXCEEDED
-    spent = decide(router, attempt(tries=(failed("okx"),), number=CONFIG.max_attempts))
+    doubted = (failed("okx", ErrorCode.EXCHANGE_ERROR),) * CONFIG.max_attempts
+    spent = decide(router, attempt(tries=doubted, number=CONFIG.max_attempts))
     assert isinstance(spent, End)
     assert spent.code is ErrorCode.ATTEMPTS_EXHAUSTED
     assert "okx: it broke" in spent.message
+
+
+@pytest.mark.parametrize("exchanges", [("okx",), ("okx", "binance")])
+def test_what_is_plainly_the_exchanges_is_tried_until_the_deadline(router: Router, exchanges: tuple[str, ...]) -> None:
+    """In turn, with rests, and once more close to the deadline."""
+    of, now_ms, sent, rested = attempt(*exchanges, left_ms=60_000), NOW_MS, list[tuple[int, str]](), False
+    while not isinstance(decision := decide(router, of, now_ms=now_ms, rested=rested), End):
+        if rested := isinstance(decision, Wait):
+            now_ms += topology.delay_for(decision.wait_ms)
+        else:
+            lane = lane_of(decision)
+            sent.append((now_ms - NOW_MS, lane))
+            of = replace(of, lane=lane, number=of.number + 1).handed_back(failed(lane))
+    assert decision.code is ErrorCode.DEADLINE_EXCEEDED
+    for number in range(0, len(sent) - len(exchanges) + 1, len(exchanges)):
+        assert {lane for _, lane in sent[number : number + len(exchanges)]} == set(exchanges)
+    times_ms = [at_ms for at_ms, _ in sent][len(exchanges) - 1 :]
+    assert all(later - earlier >= 250 for earlier, later in itertools.pairwise(times_ms))
+    assert times_ms[-1] >= 59_000
+    assert len(sent) < 30
+    assert [item.lane for item in of.tries] == [lane for _, lane in sent]
 
 
 def test_a_trial_of_an_offline_lane_is_marked(router: Router) -> None:

@@ -1,0 +1,126 @@
+"""What a failed attempt means for its request: one table from error codes to moves. Pure.
+
+A worker ends `rejected` attempts itself; what comes back to the dispatcher is `failed` or `throttled`, and the code
+says the rest. `workers/verdict.py` makes the codes of ccxt's classes and the exchanges' answers.
+"""
+
+import enum
+from collections import Counter
+from collections.abc import Mapping, Sequence, Set
+from typing import Final
+
+from msgspec import Struct
+
+from schemas.messages import Attempt, ErrorCode, Outcome, Try
+
+# The first rest before a lane that failed a request may have it again; doubled with every attempt.
+REST_MS: Final = 250.0
+# Doubled so often it is more than the longest waiting room.
+_REST_DOUBLED: Final = 8
+
+
+class Move(enum.StrEnum):
+    """What the router does with a request whose attempt came back."""
+
+    END = "end"  # it ends at once, with this code
+    ELSEWHERE = "elsewhere"  # it never goes to this lane again; it ends when no other is left
+    ANOTHER = "another"  # another lane first, this one after a rest, until the deadline
+    DOUBTED = "doubted"  # the same, but it may be the request: only so often
+    WAIT = "wait"  # it was not sent: this lane again at the time it named, as if it had not been asked
+
+
+MOVES: Final[dict[ErrorCode, Move]] = {
+    # It is the request, and no lane will change that.
+    ErrorCode.UNREADABLE: Move.END,
+    ErrorCode.INVALID_REQUEST: Move.END,
+    ErrorCode.TOO_LARGE: Move.END,
+    ErrorCode.UNKNOWN_EXCHANGE: Move.END,
+    ErrorCode.METHOD_NOT_ALLOWED: Move.END,
+    ErrorCode.INVALID_ARGUMENTS: Move.END,
+    ErrorCode.DEADLINE_EXCEEDED: Move.END,
+    ErrorCode.ATTEMPTS_EXHAUSTED: Move.END,
+    ErrorCode.DELIVERY_LIMIT: Move.END,
+    # It is what this lane has, and waiting brings nothing.
+    ErrorCode.NOT_SUPPORTED: Move.ELSEWHERE,
+    ErrorCode.BAD_SYMBOL: Move.ELSEWHERE,
+    ErrorCode.AUTHENTICATION: Move.ELSEWHERE,
+    # It is the exchange, or the way to it, and may be over soon. A firewall's 403 is `restricted` too.
+    ErrorCode.EXCHANGE_UNAVAILABLE: Move.ANOTHER,
+    ErrorCode.EXCHANGE_TIMEOUT: Move.ANOTHER,
+    ErrorCode.MAINTENANCE: Move.ANOTHER,
+    ErrorCode.BAD_RESPONSE: Move.ANOTHER,
+    ErrorCode.RESTRICTED: Move.ANOTHER,
+    ErrorCode.RATE_LIMITED: Move.ANOTHER,
+    # Nobody knows what it is.
+    ErrorCode.EXCHANGE_ERROR: Move.DOUBTED,
+    ErrorCode.INTERNAL: Move.DOUBTED,
+    # It was not sent.
+    ErrorCode.NO_BUDGET: Move.WAIT,
+    ErrorCode.PAUSED: Move.WAIT,
+    ErrorCode.EXPIRED: Move.WAIT,
+}
+
+
+def move(item: Try) -> Move:
+    """What an attempt that came back asks for."""
+    if item.outcome is Outcome.REJECTED:
+        return Move.END
+    return MOVES[item.code or ErrorCode.INTERNAL]
+
+
+class Past(Struct, frozen=True):
+    """What a request's attempts so far mean for its next one.
+
+    Args:
+        final: the attempt that ends it.
+        never: lanes that can't answer it.
+        failed: lanes that failed it, and how often; others go first.
+        retry_at_ms: lanes and the time (Unix milliseconds) before which they can't take it.
+        doubts: how many attempts failed in a way that may be the request's own.
+    """
+
+    final: Try | None
+    never: Set[str]
+    failed: Mapping[str, int]
+    retry_at_ms: Mapping[str, int]
+    doubts: int
+
+
+NOTHING: Final = Past(None, frozenset(), {}, {}, 0)
+
+
+def past(tries: Sequence[Try]) -> Past:
+    """Looks through a request's attempts."""
+    if not tries:
+        return NOTHING
+    final: Try | None = None
+    never, failed, retry_at_ms, doubts = set[str](), Counter[str](), dict[str, int](), 0
+    for item in tries:
+        retry_at_ms[item.lane] = item.retry_at_ms or 0
+        match move(item):
+            case Move.END:
+                final = item
+            case Move.ELSEWHERE:
+                never.add(item.lane)
+            case Move.ANOTHER:
+                failed[item.lane] += 1
+            case Move.DOUBTED:
+                failed[item.lane] += 1
+                doubts += 1
+            case Move.WAIT:
+                pass
+    return Past(final, never, failed, retry_at_ms, doubts)
+
+
+def exhausted(attempt: Attempt, doubts: int, max_attempts: int) -> bool:
+    """Whether it was sent often enough: what may be its own fault must not go round until a deadline far away.
+
+    Failures that are plainly an exchange's do not end it before its deadline; the rests between them grow.
+    """
+    return min(attempt.number, doubts) >= max_attempts
+
+
+def rest_ms(attempt: Attempt, left_ms: float) -> float:
+    """How long a lane that failed it rests before it has it again; never so long that the deadline passes meanwhile."""
+    doubled = min(max(attempt.number - 1, 0), _REST_DOUBLED)
+    return min(REST_MS * (1 << doubled), max(left_ms / 2, REST_MS))
