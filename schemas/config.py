@@ -124,6 +124,7 @@ class LaneConfig(Struct, frozen=True, forbid_unknown_fields=True):
         weight: its share of the requests beside the other lanes' weights.
         local_addr: the source address of its connections; a budget of its own.
         proxy: the HTTP proxy it goes through; a budget of its own.
+        live_reserve: the part of every limit that bulk requests leave to live ones.
         ccxt: settings for the ccxt class, merged over its own (`urls`, `hostname`, `options`).
     """
 
@@ -131,6 +132,7 @@ class LaneConfig(Struct, frozen=True, forbid_unknown_fields=True):
     weight: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
     local_addr: str | None = None
     proxy: Annotated[str, Meta(pattern=r"^https?://")] | None = None
+    live_reserve: Annotated[float, Meta(ge=0, lt=1)] = 0.2
     ccxt: dict[str, Any] = {}
 
     @property
@@ -151,6 +153,22 @@ class GroupConfig(Struct, frozen=True, forbid_unknown_fields=True):
     strategy: Strategy | None = None
 
 
+class LimitsConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """What holds for an exchange instead of its table, or where it has none. Its key is the ccxt id.
+
+    Workers check it with the table it changes; what buckets and rules hold stands in `workers/costs.py`.
+
+    Args:
+        buckets: by name, the keys that differ; of a bucket that the table does not have, all.
+        default: what a call costs whose endpoint is not known.
+        endpoints: what calls cost, by ``<api> <METHOD> <path>``.
+    """
+
+    buckets: dict[str, dict[str, Any]] = {}
+    default: list[dict[str, Any]] | None = None
+    endpoints: dict[str, list[dict[str, Any]]] = {}
+
+
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """Everything. `lanes` is the only part without a default."""
 
@@ -160,6 +178,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     dispatcher: DispatcherConfig = DispatcherConfig()
     worker: WorkerConfig = WorkerConfig()
     groups: dict[str, GroupConfig] = {}
+    limits: dict[str, LimitsConfig] = {}
 
 
 def load(path: Path, environment: Mapping[str, str] = os.environ) -> Config:
@@ -177,7 +196,7 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Config:
     try:
         config = msgspec.convert(raw, Config)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{path}: {_name_lane(raw) or _explain(error)}") from error
+        raise ConfigError(f"{path}: {_name_entry(raw) or _explain(error)}") from error
     lanes = {name: _complete(path, name, lane) for name, lane in config.lanes.items()}
     _check_groups(path, config.groups, {*lanes, *(lane.exchange for lane in lanes.values())})
     broker, redis = config.broker, config.redis
@@ -220,17 +239,18 @@ def _check_groups(path: Path, groups: Mapping[str, GroupConfig], known: Set[str]
                 )
 
 
-def _name_lane(raw: dict[str, Any]) -> str | None:
-    """The first wrong lane by its name: msgspec's path says no more than ``lanes[...]``."""
-    if not isinstance(raw.get("lanes"), dict):
-        return None
-    lanes: dict[str, Any] = raw["lanes"]
-    for name, lane in lanes.items():
-        try:
-            msgspec.convert(lane, LaneConfig)
-        except msgspec.ValidationError as error:
-            where, separator, what = _explain(error).rpartition(": ")
-            return f"lanes.{name}.{where}{separator}{what}" if separator else f"lanes.{name}: {what}"
+def _name_entry(raw: dict[str, Any]) -> str | None:
+    """The first wrong lane or exchange's limits by its name: msgspec's path says no more than ``lanes[...]``."""
+    for section, kind in (("lanes", LaneConfig), ("limits", LimitsConfig)):
+        if not isinstance(raw.get(section), dict):
+            continue
+        entries: dict[str, Any] = raw[section]
+        for name, entry in entries.items():
+            try:
+                msgspec.convert(entry, kind)
+            except msgspec.ValidationError as error:
+                where, separator, what = _explain(error).rpartition(": ")
+                return f"{section}.{name}.{where}{separator}{what}" if separator else f"{section}.{name}: {what}"
     return None
 
 

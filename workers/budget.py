@@ -31,6 +31,8 @@ from msgspec.structs import replace
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from schemas.config import LaneConfig
+
 from . import membership
 from .costs import Bucket, Charge
 from .punctuality import Punctuality
@@ -41,8 +43,7 @@ SCRIPT: Final = membership.CONSTANTS + "".join(
 )
 REDIS_CLOCK: Final = "local function clock() local t = redis.call('TIME') return t[1] * 1000000 + t[2] end\n"
 
-# What bulk calls leave of every bucket for live ones.
-LIVE_RESERVE: Final = 0.2
+LIVE_RESERVE: Final = LaneConfig().live_reserve
 # How long a request waits for Redis to come back before it is offered again.
 LOST_WAIT_S: Final = 1.0
 # Of a margin, the least that a call may leave late; the rest is for the way from here to the exchange.

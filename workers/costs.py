@@ -8,20 +8,24 @@ gets one bucket that paces calls as ccxt's own ``rateLimit`` would. Pure: nothin
 
 import datetime
 import math
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
+from schemas.config import LimitsConfig
 from schemas.errors import ConfigError
 
 LIMITS: Final = Path(__file__).parent / "limits"
 
 # The exchange counts arrivals, we count departures: two calls a window apart may arrive so much closer together.
 JITTER_MS: Final = 50.0
+# It is part of keys in Redis, where a colon begins something else.
+_BUCKET_NAME: Final = re.compile(r"[a-z0-9_]+")
 # A call that ccxt counts as free is still a call.
 LEAST_CCXT_COST: Final = 0.1
 
@@ -196,77 +200,119 @@ class Costs:
         return [share.charge({}, 1.0) if share.static else share for share in shares]
 
 
-def load(exchange: str, rate_limit_ms: float, folder: Path = LIMITS) -> Costs:
+def load(exchange: str, rate_limit_ms: float, folder: Path = LIMITS, own: LimitsConfig | None = None) -> Costs:
     """Read an exchange's table, or derive one bucket from ccxt's `rateLimit` where there is none.
 
     Args:
         exchange: its ccxt id; some ids share a table (`SAME_LIMITS`).
         rate_limit_ms: ccxt's `rateLimit`: milliseconds per unit of ccxt's cost.
         folder: where the tables are.
+        own: what the configuration says instead: keys of buckets, whole endpoints, the whole default.
 
     Raises:
         ConfigError: the table is wrong; says the file, the key's path and what was expected.
     """
     exchange = SAME_LIMITS.get(exchange, exchange)
     file = folder / f"{exchange}.toml"
-    if not file.exists():
-        bucket = Bucket(
-            name="all",
-            amount=1,
-            window_s=max(rate_limit_ms, 1.0) / 1000,
-            kind="paced",
-            source="ccxt rateLimit",
-            margin_ms=0,
-            certain=False,
-        )
-        return Costs(exchange, {"all": bucket}, {}, [Rule(bucket="all", per_ccxt_cost=1)])
+    table = _read(file, exchange) if file.exists() else _of_ccxt(exchange, rate_limit_ms)
+    own = own or LimitsConfig()
+    default = (f"{file}: default", table.default)
+    if own.default is not None:
+        default = (f"limits.{exchange}.default", own.default)
+
+    def where(section: str, key: str) -> str:
+        """Where a part of the table comes from, for who has to mend it."""
+        mine = key in own.buckets if section == "buckets" else key in own.endpoints
+        path = f"{section}.{key}" if section == "buckets" else f'{section}."{key}"'
+        return f"limits.{exchange}.{path}" if mine else f"{file}: {path}"
+
+    buckets: dict[str, Bucket] = {}
+    for name in {**table.buckets, **own.buckets}:
+        raw = {"source": "configuration", **table.buckets.get(name, {}), **own.buckets.get(name, {})}
+        buckets[name] = _bucket(where("buckets", name), name, raw)
+    endpoints = {
+        key: _rules(where("endpoints", key), rules, buckets)
+        for key, rules in {**table.endpoints, **own.endpoints}.items()
+        if _endpoint(where("endpoints", key), key)
+    }
+    return Costs(exchange, buckets, endpoints, _rules(*default, buckets))
+
+
+def check_limits(limits: Mapping[str, LimitsConfig], exchanges: Iterable[str]) -> None:
+    """Refuse limits that would never be heeded.
+
+    Args:
+        limits: the configuration's.
+        exchanges: ccxt ids of all lanes.
+
+    Raises:
+        ConfigError: they are of no lane's exchange, or of one that shares another's table.
+    """
+    known = {SAME_LIMITS.get(exchange, exchange) for exchange in exchanges}
+    for exchange in limits:
+        if exchange in SAME_LIMITS:
+            raise ConfigError(f"limits.{exchange}: expected {SAME_LIMITS[exchange]}, whose limits {exchange} shares")
+        if exchange not in known:
+            raise ConfigError(f"limits.{exchange}: expected the exchange of a lane: one of {', '.join(sorted(known))}")
+
+
+def _read(file: Path, exchange: str) -> _Table:
     try:
         raw = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: not TOML: {error}") from error
-    table = _convert(file, "", raw, _Table)
+    table = _convert(f"{file}: ", raw, _Table)
     if table.exchange != exchange:
         raise ConfigError(f"{file}: exchange: expected {exchange!r}, the file's name")
-    buckets = {
-        name: _convert(file, f"buckets.{name}", {"name": name, **bucket}, Bucket)
-        for name, bucket in table.buckets.items()
-    }
-    for name, bucket in buckets.items():
-        if bucket.kind == "fixed" and bucket.margin_ms * 2 >= bucket.window_s * 1000:
-            raise ConfigError(f"{file}: buckets.{name}.margin_ms: expected less than half of window_s")
-    endpoints = {
-        key: _rules(file, f'endpoints."{key}"', rules, buckets)
-        for key, rules in table.endpoints.items()
-        if _endpoint(file, key)
-    }
-    return Costs(exchange, buckets, endpoints, _rules(file, "default", table.default, buckets))
+    return table
 
 
-def _rules(file: Path, where: str, raw: list[dict[str, Any]], buckets: Mapping[str, Bucket]) -> list[Rule]:
+def _of_ccxt(exchange: str, rate_limit_ms: float) -> _Table:
+    bucket = {
+        "amount": 1,
+        "window_s": max(rate_limit_ms, 1.0) / 1000,
+        "kind": "paced",
+        "source": "ccxt rateLimit",
+        "margin_ms": 0,
+        "certain": False,
+    }
+    return _Table(exchange, datetime.date.min, {"all": bucket}, [{"bucket": "all", "per_ccxt_cost": 1}], {})
+
+
+def _bucket(where: str, name: str, raw: Mapping[str, Any]) -> Bucket:
+    bucket = _convert(where, {**raw, "name": name}, Bucket)
+    if not _BUCKET_NAME.fullmatch(name):
+        raise ConfigError(f"{where}: expected a name of lower case letters, digits and _")
+    if bucket.kind == "fixed" and bucket.margin_ms * 2 >= bucket.window_s * 1000:
+        raise ConfigError(f"{where}.margin_ms: expected less than half of window_s")
+    return bucket
+
+
+def _rules(where: str, raw: list[dict[str, Any]], buckets: Mapping[str, Bucket]) -> list[Rule]:
     if not raw:
-        raise ConfigError(f"{file}: {where}: expected at least one rule: a call that costs nothing has no limit")
-    rules = [_convert(file, f"{where}[{number}]", rule, Rule) for number, rule in enumerate(raw)]
+        raise ConfigError(f"{where}: expected at least one rule: a call that costs nothing has no limit")
+    rules = [_convert(f"{where}[{number}]", rule, Rule) for number, rule in enumerate(raw)]
     if len({rule.bucket for rule in rules}) < len(rules):
-        raise ConfigError(f"{file}: {where}: expected each bucket once")
+        raise ConfigError(f"{where}: expected each bucket once")
     if sum(rule.bucket in buckets and buckets[rule.bucket].kind == "fixed" for rule in rules) > 1:
         # What the exchange says it has counted (`Budget.observe`) is taken over for all fixed buckets of a call.
-        raise ConfigError(f"{file}: {where}: expected at most one bucket of kind fixed")
+        raise ConfigError(f"{where}: expected at most one bucket of kind fixed")
     for number, rule in enumerate(rules):
         bucket = buckets.get(rule.bucket)
         if bucket is None:
-            raise ConfigError(f"{file}: {where}[{number}].bucket: expected one of {', '.join(buckets)}")
+            raise ConfigError(f"{where}[{number}].bucket: expected one of {', '.join(buckets)}")
         dearest = max(rule.cost, *(case.cost for case in rule.cases)) if rule.cases else rule.cost
         if bucket.kind != "paced" and dearest > bucket.amount:
             raise ConfigError(
-                f"{file}: {where}[{number}].cost: {dearest:g} can never be spent; expected at most {bucket.amount:g}, "
+                f"{where}[{number}].cost: {dearest:g} can never be spent; expected at most {bucket.amount:g}, "
                 f"the amount of bucket {bucket.name}"
             )
     return rules
 
 
-def _endpoint(file: Path, key: str) -> bool:
+def _endpoint(where: str, key: str) -> bool:
     if len(key.split(" ")) != 3:
-        raise ConfigError(f'{file}: endpoints."{key}": expected "<api> <METHOD> <path>", or * as the path for the rest')
+        raise ConfigError(f'{where}: expected "<api> <METHOD> <path>", or * as the path for the rest')
     return True
 
 
@@ -300,14 +346,14 @@ def _size(value: Any) -> float:
 S = TypeVar("S", bound=Struct)
 
 
-def _convert(file: Path, where: str, raw: Any, kind: type[S]) -> S:
+def _convert(where: str, raw: Any, kind: type[S]) -> S:
     try:
         return msgspec.convert(raw, kind, strict=True)
     except msgspec.ValidationError as error:
         what, _, inner = str(error).partition(" - at `$")
         inner = inner.rstrip("`")
-        path = f"{where}{inner}".lstrip(".") or "the file"
+        path = (f"{where}{inner.lstrip('.')}" if where.endswith(": ") else f"{where}{inner}").removesuffix(": ")
         if "unknown field" in what:
             fields = msgspec.structs.fields(Case if inner.startswith(".cases") else kind)
             what += f"; expected one of {', '.join(field.encode_name for field in fields)}"
-        raise ConfigError(f"{file}: {path}: {what}") from error
+        raise ConfigError(f"{path}: {what}") from error

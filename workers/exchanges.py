@@ -30,7 +30,7 @@ from ccxt.base.errors import (  # pyright: ignore[reportMissingTypeStubs]
 )
 from msgspec.structs import replace
 
-from schemas.config import LaneConfig
+from schemas.config import LaneConfig, LimitsConfig
 from schemas.errors import ConfigError
 from schemas.methods import PUBLIC_READS
 
@@ -397,13 +397,21 @@ class LaneExchange:
         budget: what it may send, with scope ``<exchange>:<egress>``.
         markets: shared by all lanes of the process.
         http_timeout_s: the longest one HTTP call may take.
+        limits: what holds instead of the exchange's table.
 
     Raises:
-        ConfigError: ccxt does not know the exchange, or can't be made with these settings.
+        ConfigError: the limits are wrong; ccxt does not know the exchange, or can't be made with these settings.
     """
 
     def __init__(
-        self, name: str, config: LaneConfig, egress: Egress, budget: Budget, markets: Markets, http_timeout_s: float
+        self,
+        name: str,
+        config: LaneConfig,
+        egress: Egress,
+        budget: Budget,
+        markets: Markets,
+        http_timeout_s: float,
+        limits: LimitsConfig | None = None,
     ) -> None:
         if config.exchange not in ccxt.exchanges:
             raise ConfigError(f"lanes.{name}.exchange: expected an exchange id of ccxt, not {config.exchange!r}")
@@ -428,7 +436,7 @@ class LaneExchange:
         self._ccxt.options["maxRetriesOnFailure"] = 0
         self._ccxt.options["maxRetries"] = 0
         self._ccxt.timeout_on_exit = 0
-        self.costs = self._ccxt.fleet_costs = costs.load(config.exchange, float(self._ccxt.rateLimit))
+        self.costs = self._ccxt.fleet_costs = costs.load(config.exchange, float(self._ccxt.rateLimit), own=limits)
         self._ccxt.fleet_lane = name
         self._ccxt.fleet_budget = budget
         self.answering = self._ccxt.fleet_answering = Answering()

@@ -31,7 +31,7 @@ from schemas.messages import (
 )
 
 from . import budget, executor, metrics
-from .costs import SAME_LIMITS
+from .costs import SAME_LIMITS, check_limits
 from .exchanges import Egress, LaneExchange, Markets, tls
 from .membership import BEAT_EVERY_S
 from .reports import Reports
@@ -46,6 +46,7 @@ class Worker:
     def __init__(self, config: Config) -> None:
         self._config = config.worker
         self._lanes_config = config.lanes
+        self._limits = config.limits
         self.name = f"{socket.gethostname()}-{os.getpid()}"
         self._broker = Broker(config.broker, f"worker {self.name}", list(config.lanes))
         self._redis = budget.connect(config.redis.url, timeout_s=config.redis.timeout_s)
@@ -86,12 +87,13 @@ class Worker:
         await self._publish_report(leaving=True)
 
     def _make_lanes(self, lanes: list[LaneExchange]) -> None:
+        check_limits(self._limits, (lane.exchange for lane in self._lanes_config.values()))
         ssl_context = tls()
         for name, lane in self._lanes_config.items():
             if lane.egress not in self._egresses:
                 self._egresses[lane.egress] = Egress(ssl_context, lane.local_addr, lane.proxy)
             limits = SAME_LIMITS.get(lane.exchange, lane.exchange)
-            self._budgets[name] = SharedBudget(self._redis, f"{limits}:{lane.egress}")
+            self._budgets[name] = SharedBudget(self._redis, f"{limits}:{lane.egress}", live_reserve=lane.live_reserve)
             lanes.append(self._make_lane(name, lane))
 
     def _make_lane(self, name: str, lane: LaneConfig) -> LaneExchange:
@@ -102,6 +104,7 @@ class Worker:
             self._budgets[name],
             self._markets,
             self._config.http_timeout_s,
+            self._limits.get(SAME_LIMITS.get(lane.exchange, lane.exchange)),
         )
 
     async def _serve(self, lane: LaneExchange) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import redis.asyncio
 from aiohttp import web
 
-from schemas.config import LaneConfig
+from schemas.config import LaneConfig, LimitsConfig
 from workers.budget import Budget, Grant, Refusal, connect
 from workers.costs import Charge
 from workers.exchanges import Call, Egress, LaneExchange, Markets, ccxt, tls
@@ -76,11 +76,13 @@ class Lanes:
         egress: Egress | None = None,
         markets: Markets | None = None,
         http_timeout_s: float = 5,
+        limits: LimitsConfig | None = None,
     ) -> tuple[LaneExchange, CountedBudget]:
         """A lane and its budget."""
         budget = CountedBudget(self.client, f"{exchange}:{scope}")
         config = LaneConfig(exchange=exchange, ccxt=settings)
-        lane = LaneExchange(exchange, config, egress or self.egress(), budget, markets or self.markets, http_timeout_s)
+        markets = markets or self.markets
+        lane = LaneExchange(exchange, config, egress or self.egress(), budget, markets, http_timeout_s, limits)
         self._open.append(lane)
         return lane, budget
 

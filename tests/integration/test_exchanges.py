@@ -10,6 +10,7 @@ import pytest
 
 from deploy.simulator.ccxt_config import ccxt_config
 from deploy.simulator.process import Simulator
+from schemas.config import LimitsConfig
 from schemas.errors import ConfigError, InvalidMessage
 from schemas.messages import ErrorCode, Outcome
 from schemas.methods import PUBLIC_READS
@@ -215,6 +216,20 @@ async def test_the_exchanges_own_count_is_taken_over(server: Answers, lanes: Lan
     while used < 0.5:  # the second time, if a minute ended between the call and the question
         await lane.call("fetch_ticker", BTC, call("binance"))
         used = (await budget.usage())["spot"].used
+
+
+async def test_limits_of_the_configuration_are_kept(server: Answers, lanes: Lanes) -> None:
+    """Also where the exchange has no table of ours."""
+    server.answer = (200, {}, '{"pair":"BTC/USDT","last":"5","timestamp":"1"}')
+    bucket = {"amount": 2, "window_s": 60, "kind": "rolling"}
+    limits = LimitsConfig(buckets={"own": bucket}, endpoints={"public GET *": [{"bucket": "own"}]})
+    lane, budget = lanes.lane("bitstamp", server.settings("bitstamp"), limits=limits)
+    for _ in range(2):
+        await lane.call("fetch_ticker", BTC, call("bitstamp"))
+    assert (await budget.usage())["own"].used == 1
+    attempt = call("bitstamp", max_wait_s=1, timeout_s=5)
+    assert await failed(lane, attempt) is ErrorCode.NO_BUDGET
+    assert lane.tallies.take()["own"].refused == 1
 
 
 async def test_the_exchanges_clock_is_taken_over_within_one_window(server: Answers, lanes: Lanes) -> None:

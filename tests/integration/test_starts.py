@@ -46,6 +46,8 @@ async def test_a_service_says_why_in_one_line(tmp_path: Path, package: str, text
     [
         ("[lanes.mtgox]\n", "workers: lanes.mtgox.exchange: expected an exchange id of ccxt, not 'mtgox'"),
         ("[lanes.okx]\nccxt = { markets = 7 }\n", "workers: lanes.okx.ccxt: "),
+        ("[lanes.okx]\n[limits.gate]\n", "workers: limits.gate: expected the exchange of a lane: one of okx"),
+        ("[lanes.okx]\n[limits.okx]\nbuckets.of_20.amount = 0\n", "workers: limits.okx.buckets.of_20.amount: "),
     ],
 )
 async def test_a_worker_says_which_lane_is_wrong(tmp_path: Path, text: str, says: str) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 import ccxt.async_support as ccxt  # pyright: ignore[reportMissingTypeStubs]
 import pytest
 
+from schemas.config import LimitsConfig
 from schemas.errors import ConfigError
-from workers.costs import LIMITS, Costs, load
+from workers.costs import LIMITS, Costs, check_limits, load
 
 TABLES = sorted(path.stem for path in LIMITS.glob("*.toml"))
 PUBLIC = ("public",)
@@ -230,3 +231,58 @@ def test_a_wrong_table_says_what_is_wrong(tmp_path: Path, old: str, new: str, wh
         load("x", 100, folder=tmp_path)
     for part in [str(file), *where]:
         assert part in str(caught.value)
+
+
+def test_the_configuration_wins_over_the_table_key_by_key(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_text(GOOD)
+    table = load("x", 100, folder=tmp_path)
+    own = LimitsConfig(
+        buckets={"a": {"amount": 40}, "mine": {"amount": 3, "window_s": 1, "kind": "rolling"}},
+        endpoints={"public GET z": [{"bucket": "mine", "cost": 2}]},
+    )
+    costs = load("x", 100, folder=tmp_path, own=own)
+    assert (costs.buckets["a"].amount, costs.buckets["a"].window_s) == (40, table.buckets["a"].window_s)
+    assert cost_of(costs, "y", {}) == cost_of(table, "y", {}) == 2
+    [mine] = costs.charges(PUBLIC, "GET", "z", {}, 1)
+    assert (mine.bucket.name, mine.bucket.source, mine.cost) == ("mine", "configuration", 2)
+    own = LimitsConfig(default=[{"bucket": "a", "cost": 9}])
+    assert cost_of(load("x", 100, folder=tmp_path, own=own), "unknown", {}) == 9
+
+
+def test_an_exchange_without_a_table_gets_one_from_the_configuration() -> None:
+    bucket = {"amount": 50, "window_s": 1, "kind": "rolling"}
+    rules = {"public GET *": [{"bucket": "second"}]}
+    costs = load("nowhere", 200, own=LimitsConfig(buckets={"second": bucket}, endpoints=rules))
+    [known] = costs.charges(PUBLIC, "GET", "x", {}, 2.5)
+    assert (known.bucket.name, known.cost) == ("second", 1)
+    [silent] = costs.charges(("private",), "GET", "x", {}, 2.5)
+    assert (silent.bucket.name, silent.bucket.kind, silent.cost) == ("all", "paced", 2.5)
+
+
+@pytest.mark.parametrize(
+    ("own", "says"),
+    [
+        (LimitsConfig(buckets={"a": {"amuont": 9}}), "limits.x.buckets.a: Object contains unknown field `amuont`"),
+        (LimitsConfig(buckets={"a": {"amount": 0}}), "limits.x.buckets.a.amount: "),
+        (LimitsConfig(buckets={"b": {"amount": 5}}), "limits.x.buckets.b: "),
+        (LimitsConfig(buckets={"B:": {"amount": 5, "window_s": 1, "kind": "fixed"}}), "limits.x.buckets.B:: "),
+        (LimitsConfig(buckets={"a": {"amount": 1}}), "at most 1, the amount of bucket a"),
+        (LimitsConfig(default=[]), "limits.x.default: expected at least one rule"),
+        (LimitsConfig(default=[{"bucket": "c"}]), "limits.x.default[0].bucket: expected one of a"),
+        (LimitsConfig(endpoints={"y": [{"bucket": "a"}]}), 'limits.x.endpoints."y": expected "<api>'),
+        (LimitsConfig(endpoints={"public GET y": [{"bucket": "a", "cost": 11}]}), 'limits.x.endpoints."public GET y"'),
+    ],
+)
+def test_wrong_limits_say_where_in_the_configuration(tmp_path: Path, own: LimitsConfig, says: str) -> None:
+    (tmp_path / "x.toml").write_text(GOOD)
+    with pytest.raises(ConfigError) as caught:
+        load("x", 100, folder=tmp_path, own=own)
+    assert says in str(caught.value)
+
+
+def test_limits_that_nobody_would_heed_are_refused() -> None:
+    check_limits({"binance": LimitsConfig(), "kraken": LimitsConfig()}, ["binanceusdm", "kraken"])
+    with pytest.raises(ConfigError, match=r"limits\.binanceusdm: expected binance"):
+        check_limits({"binanceusdm": LimitsConfig()}, ["binanceusdm"])
+    with pytest.raises(ConfigError, match=r"limits\.bitgte: expected the exchange of a lane: one of bitget, okx"):
+        check_limits({"bitgte": LimitsConfig()}, ["okx", "bitget"])

@@ -15,6 +15,7 @@ import dispatcher.metrics
 import workers.metrics
 from schemas import config, messages, topology
 from schemas.errors import ConfigError
+from workers import costs
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
@@ -110,6 +111,18 @@ def test_lane_keys_and_defaults() -> None:
         assert value == fields[key], key
     comments = " ".join(line for line in FLEET_TOML.splitlines() if line.startswith("#"))
     assert all(re.search(rf"\b{name}\b", comments) for name in fields)
+
+
+def test_limits_keys_and_example(tmp_path: Path) -> None:
+    text = section("configuration.md", "## `[limits.<exchange>]`")
+    assert [name for row in rows(text) for name in named(row[:1])] == list(plain(config.LimitsConfig()))
+    example = re.search(r"```toml\n(.*?)```", text, re.DOTALL)
+    assert example
+    file = tmp_path / "fleet.toml"
+    file.write_text(example[1], encoding="utf-8")
+    limits = config.load(file, {}).limits
+    assert costs.load("bybit", 20, own=limits["bybit"]).buckets["ip"].amount == 2400
+    assert costs.load("bitstamp", 75, own=limits["bitstamp"]).knows(("public",), "GET", "ticker/{pair}/")
 
 
 def test_configuration_errors_read_as_the_docs_say(tmp_path: Path) -> None:
