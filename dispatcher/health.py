@@ -36,7 +36,7 @@ RATE_FAILURES: Final = 3
 MAINTENANCE_ROW: Final = 2
 # So many calls must be without an answer, for this many times the lane's latency, before it counts as stalled.
 STALLED_CALLS: Final = 3
-STALLED_LATENCIES: Final = 6
+STALLED_LATENCIES: Final = 4
 # Slowness is forgotten with this time constant; faster answers than these are never slow.
 SLOWNESS_S: Final = 1.0
 SLOW_FROM_MS: Final = 50.0
@@ -46,6 +46,8 @@ SLOW_FREE: Final = 2.0
 LATENCY_FALL_S: Final = 10.0
 # A lane that is not aside keeps at least this part of its share: it must be seen to be judged.
 LEAST_PART: Final = 0.1
+# A lane that fails again while it comes back needs one more good trial in a row the next time, up to this number.
+TRIALS_NEEDED_MAX: Final = 3
 # Own attempts that no report can show yet are counted so long.
 UNREPORTED_S: Final = 0.2
 
@@ -113,6 +115,7 @@ class LaneHealth(Choice):
         self._back_s = -math.inf
         self._trial_gap_s = config.trial_after_s
         self._trial_sent = False
+        self._trials_needed = self._trials_left = 1
         self._unreported = 0
         self._unreported_until_s = 0.0
         self.serving = True
@@ -146,8 +149,9 @@ class LaneHealth(Choice):
             self._judge_trial(report, ill, now_s)
         elif verdict := self._verdict(now_s):
             self._stand_aside(*verdict, now_s)
-        elif now_s >= self._back_s + self._config.slow_start_s:
+        elif not self._ramping(now_s):
             self._trial_gap_s = self._config.trial_after_s
+            self._trials_needed = 1
         self._weigh(now_s)
 
     def _count_load(self, now_s: float, report: LaneReport) -> None:
@@ -191,11 +195,10 @@ class LaneHealth(Choice):
         if row >= config.failures_in_a_row:
             return State.OFFLINE, f"{row} failures in a row"
         calls, failures = self._window.total()
-        if failures and failures >= config.error_rate * calls:
-            if now_s < self._back_s + config.slow_start_s:
-                return self._was, f"{failures} of {calls} calls failed after it came back"
-            if calls >= RATE_CALLS and failures >= RATE_FAILURES:
-                return State.DEGRADED, f"{failures} of {calls} calls failed"
+        if failures and self._ramping(now_s) and failures >= config.error_rate / 2 * calls:
+            return self._was, f"{failures} of {calls} calls failed after it came back"
+        if failures >= max(RATE_FAILURES, config.error_rate * calls) and calls >= RATE_CALLS:
+            return State.DEGRADED, f"{failures} of {calls} calls failed"
         if self.slowness >= config.slow_times:
             return State.DEGRADED, f"{self.slowness:.1f} times slower than it was"
         waiting = [report for _, report in self._heard.values() if report.unanswered]
@@ -211,8 +214,13 @@ class LaneHealth(Choice):
         self._why = why
         self._trial_sent = False
         self.trial_at_s = now_s + self._trial_gap_s
-        if now_s < self._back_s + self._config.slow_start_s:
+        if self._ramping(now_s):  # one good trial was luck
+            self._trials_needed = min(self._trials_needed + 1, TRIALS_NEEDED_MAX)
             self._lengthen_gap(now_s)
+        self._trials_left = self._trials_needed
+
+    def _ramping(self, now_s: float) -> bool:
+        return now_s < self._back_s + self._config.slow_start_s
 
     def _lengthen_gap(self, now_s: float) -> None:
         self._trial_gap_s = min(self._trial_gap_s * 2, self._config.trial_after_max_s)
@@ -227,14 +235,19 @@ class LaneHealth(Choice):
                 return  # what was under way before says nothing new
         slow = report.slowness >= self._config.slow_times and report.exchange_ms >= SLOW_FROM_MS
         if report.ok and not report.failures_in_a_row and not ill and not slow:
-            self._aside = None
             self._trial_sent = False
+            self._trials_left -= 1
+            if self._trials_left:
+                self.trial_at_s = now_s + self._config.trial_after_s
+                return
+            self._aside = None
             self._back_s = now_s
             self._window = Window()
             self._slowness_log = 0.0
             self.latency_ms = report.exchange_ms
         elif (ill or (report.ok and slow)) and self._trial_sent:  # others may still fail that were under way before
             self._trial_sent = False
+            self._trials_left = self._trials_needed
             self._lengthen_gap(now_s)
 
     def _weigh(self, now_s: float) -> None:
@@ -244,7 +257,7 @@ class LaneHealth(Choice):
         if calls >= RATE_CALLS and failures > 1:
             part = max(LEAST_PART, 1 - failures / calls / self._config.error_rate)
         part *= min(1.0, (SLOW_FREE / self.slowness) ** 2)
-        ramp = (now_s - self._back_s) / self._config.slow_start_s
+        ramp = ((now_s - self._back_s) / self._config.slow_start_s) ** 2
         self._well = part >= 0.5
         self.share = self.weight * max(LEAST_PART, part) * min(1.0, max(LEAST_PART, ramp))
 

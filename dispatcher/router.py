@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Final, TypeAlias
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from schemas.config import Config, LaneConfig
 from schemas.messages import Attempt, ErrorCode, Report, Request, Strategy
@@ -62,7 +63,7 @@ class Router:
 
     def configure(self, config: Config) -> None:
         """Takes another configuration: lanes that stay keep all that is known of them."""
-        self._config, self._groups = config.dispatcher, config.groups
+        self._config, self._groups, self._lanes = config.dispatcher, config.groups, config.lanes
         self.health = {name: self._lane(name, lane) for name, lane in config.lanes.items()}
         self._by_exchange.clear()
         for name, lane in config.lanes.items():
@@ -95,6 +96,22 @@ class Router:
                 self._able.clear()
             able = self._able[key] = self._find(request)
         return able
+
+    def fan_out(self, attempt: Attempt) -> list[Attempt]:
+        """A request to all exchanges that it names as one attempt for each; any other as it is.
+
+        A name that stands for several lanes of one exchange gets one answer, from the best of them.
+        """
+        request = attempt.request
+        if request.exchanges_mode == "any" or isinstance(able := self.candidates(request), End):
+            return [attempt]
+        names = [name for each in request.exchanges for name in self._group(each)]
+        names = names or [self._lanes[lane.name].exchange for lane in able]
+        names = list(dict.fromkeys(names))
+        return [
+            replace(attempt, request=replace(request, exchanges=[name], exchanges_mode="any"), results=len(names))
+            for name in names
+        ]
 
     def strategy(self, request: Request) -> Strategy:
         """How to choose among the lanes it names."""
@@ -195,9 +212,12 @@ class Router:
         """The lanes that a name in a request stands for: itself, an exchange's, or a group's."""
         if name in self.health:
             return [name]
-        if group := self._groups.get(name):
-            return [lane for exchange in group.exchanges for lane in self._named(exchange)]
+        if name in self._groups:
+            return [lane for each in self._group(name) for lane in self._named(each)]
         return self._by_exchange.get(name, [])
+
+    def _group(self, name: str) -> Sequence[str]:
+        return self._groups[name].exchanges if name in self._groups else [name]
 
 
 def _has(lane: LaneHealth, method: str) -> bool:

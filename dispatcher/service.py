@@ -95,7 +95,8 @@ class Dispatcher:
         except InvalidMessage as error:
             await self._refuse(attempt, error, delivery)
         else:
-            await self._advance(attempt, rested=False)
+            parts = self._router.fan_out(attempt)
+            await asyncio.gather(*(self._advance(part, rested=False) for part in parts))
         await delivery.ack()
         metrics.DECISION.observe(time.perf_counter() - started_s)
 

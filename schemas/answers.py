@@ -26,10 +26,12 @@ def failure(attempt: Attempt, code: ErrorCode, message: str, *tries: Try) -> Res
         id=attempt.request.id,
         ok=False,
         method=attempt.request.method,
+        exchange=attempt.request.exchanges[0] if attempt.results > 1 else None,
         error=Failure(code, message),
         attempts=[*attempt.tries, *tries],
         received_ms=attempt.received_ms,
         completed_ms=now_ms(),
+        results=attempt.results,
     )
 
 

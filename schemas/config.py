@@ -88,7 +88,7 @@ class DispatcherConfig(Struct, frozen=True, forbid_unknown_fields=True):
     failures_in_a_row: Count = 5
     error_rate: Annotated[float, Meta(gt=0, le=1)] = 0.2
     slow_times: Annotated[float, Meta(gt=2, le=1e6)] = 5.0
-    stalled_after_s: Seconds = 0.6
+    stalled_after_s: Seconds = 0.4
     trial_after_s: Seconds = 1.0
     trial_after_max_s: Seconds = 5.0
     trial_timeout_s: Seconds = 2.0

@@ -87,6 +87,7 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
         args: its arguments by their ccxt names, e.g. ``{"symbol": "BTC/USDT", "limit": 5}``.
         id: names the request in its result; without it the AMQP message_id does, else the fleet makes one.
         exchanges: ccxt exchange ids or lane names that may answer, in order of preference; empty means any.
+        exchanges_mode: ``any`` for one answer, from the best of them; ``all`` for one result from each, under one id.
         strategy: how to choose among them; without it the configured one.
         deadline_ms: Unix time in milliseconds by which the answer must be there; without it the configured time-out.
         priority: ``live``, or ``bulk`` for backfills, which never delay live requests.
@@ -96,6 +97,7 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     args: dict[str, Any] = {}
     id: Annotated[str, Meta(max_length=255)] = ""
     exchanges: Annotated[list[Name], Meta(max_length=128)] = []
+    exchanges_mode: Literal["any", "all"] = "any"
     strategy: Strategy | None = None
     deadline_ms: int | None = None
     priority: Priority = "live"
@@ -140,6 +142,7 @@ class Attempt(Struct, frozen=True, omit_defaults=True):
         trial: whether this attempt finds out if a lane that is offline is back.
         max_wait_ms: the longest it may wait for budget at the worker, None for as long as the worker allows.
         timeout_ms: the longest it may take at the worker: another lane could answer; None is until the deadline.
+        results: how many results its request gets, this one's among them.
     """
 
     request: Request
@@ -154,6 +157,7 @@ class Attempt(Struct, frozen=True, omit_defaults=True):
     max_wait_ms: float | None = None
     timeout_ms: float | None = None
     trial: bool = False
+    results: int = 1
 
     @property
     def deadline_ms(self) -> int:
@@ -196,13 +200,15 @@ class Result(Struct, frozen=True):
         id: the request's id.
         ok: whether `data` is the answer; otherwise `error` says why not.
         method: as requested, empty when the request could not be read.
-        exchange: the ccxt id of the exchange that answered, None when none did.
+        exchange: the ccxt id of the exchange that answered, None when none did. In an error of a request to ``all``,
+            the exchange or lane that did not.
         lane: the lane that answered.
         data: what the ccxt method returned.
         error: why there is no data.
         attempts: all attempts, oldest first.
         received_ms: when the fleet took the request.
         completed_ms: when this result was made.
+        results: how many results this request gets: 1 unless it went to ``all``.
     """
 
     id: str
@@ -215,6 +221,7 @@ class Result(Struct, frozen=True):
     attempts: list[Try] = []
     received_ms: int = 0
     completed_ms: int = 0
+    results: int = 1
 
 
 class BucketReport(Struct, frozen=True, omit_defaults=True):

@@ -231,6 +231,7 @@ def _answer(attempt: Attempt, lane: LaneExchange, ended: executor.Ended) -> tupl
             attempts=[*attempt.tries, item],
             received_ms=attempt.received_ms,
             completed_ms=answers.now_ms(),
+            results=attempt.results,
         )
         try:
             body = encode(result, attempt.content_type)

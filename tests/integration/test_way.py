@@ -188,6 +188,25 @@ async def test_a_symbol_that_one_exchange_lacks_is_asked_of_another(stand: Stand
     assert [item.lane for item in answer.result.attempts] == ["coinbase", "binance"]
 
 
+async def test_all_exchanges_answer_a_request_to_all(stand: Stand) -> None:
+    sent = await stand.client.send({**TICKER, "id": "all", "exchanges": ["okx", "kraken"], "exchanges_mode": "all"})
+    await wait_until(lambda: len(stand.client.answers[sent]) == 2, "both have answered")
+    results = [answer.result for answer in stand.client.answers[sent]]
+    assert {result.exchange for result in results} == {"okx", "kraken"}
+    assert {(result.id, result.ok, result.results) for result in results} == {("all", True, 2)}
+
+
+async def test_who_can_t_answer_a_request_to_all_says_so(stand: Stand) -> None:
+    await stand.simulator.fault("okx", down="refused")
+    deadline_ms = int(time.time() * 1000) + 3_000
+    request = {**TICKER, "exchanges": ["okx", "binance"], "exchanges_mode": "all", "deadline_ms": deadline_ms}
+    sent = await stand.client.send(request)
+    await wait_until(lambda: len(stand.client.answers[sent]) == 2, "both have answered")
+    answers = {answer.result.exchange: answer for answer in stand.client.answers[sent]}
+    assert answers["binance"].result.ok
+    assert answers["okx"].code in {ErrorCode.DEADLINE_EXCEEDED, ErrorCode.ATTEMPTS_EXHAUSTED}
+
+
 async def test_when_all_are_down_the_deadline_ends_it(stand: Stand) -> None:
     for exchange in stand.simulator.urls:
         await stand.simulator.fault(exchange, down="refused")

@@ -158,7 +158,7 @@ def test_a_fast_lane_is_never_slow() -> None:
 def test_no_answer_to_several_calls_degrades_it_before_any_of_them_fails() -> None:
     health = new()
     health.hear("w1", ok(), 0.0)
-    health.hear("w1", LaneReport("okx", in_flight=3, unanswered=3, silent_ms=500.0), 0.2)
+    health.hear("w1", LaneReport("okx", in_flight=3, unanswered=3, silent_ms=390.0), 0.2)
     assert health.serving
     health.hear("w1", LaneReport("okx", in_flight=4, unanswered=4, silent_ms=700.0), 0.4)
     assert health.state(0.4) is State.DEGRADED
@@ -168,7 +168,7 @@ def test_no_answer_to_several_calls_degrades_it_before_any_of_them_fails() -> No
 def test_a_slow_lane_has_more_time_before_it_counts_as_stalled() -> None:
     health = new()
     health.hear("w1", ok(latency_ms=2_000.0), 0.0)
-    health.hear("w1", LaneReport("okx", unanswered=9, silent_ms=5_000.0), 5.0)
+    health.hear("w1", LaneReport("okx", unanswered=9, silent_ms=4_000.0), 4.0)
     assert health.serving
 
 
@@ -240,6 +240,21 @@ def test_one_failure_in_the_slow_start_sets_it_aside_again_for_longer() -> None:
     health.hear("w1", LaneReport("okx"), 3.0)
     assert not health.due(3.3)
     assert health.due(3.5)
+
+
+def test_the_next_time_it_needs_two_good_trials_in_a_row() -> None:
+    health = erring()
+    health.sent(1.0)
+    health.hear("w1", ok(), 1.2)
+    health.hear("w1", mixed(2, 1), 1.4)
+    health.hear("w1", LaneReport("okx"), 3.0)
+    assert health.sent(3.5)
+    health.hear("w1", ok(), 3.6)
+    assert not health.serving
+    health.hear("w1", ok(), 4.0)  # no trial
+    assert health.sent(4.7)
+    health.hear("w1", ok(), 4.8)
+    assert health.serving
 
 
 def test_after_the_slow_start_the_gaps_are_short_again() -> None:

@@ -217,6 +217,26 @@ def test_another_configuration_keeps_what_is_known_of_lanes_that_stay(router: Ro
     assert decide(router, attempt("gate")) == Send("gate")
 
 
+def test_a_request_to_all_becomes_one_for_each_exchange(router: Router) -> None:
+    def asked(*exchanges: str) -> list[str]:
+        of = attempt(*exchanges)
+        parts = router.fan_out(replace(of, request=replace(of.request, exchanges_mode="all")))
+        assert {part.results for part in parts} == {len(parts)}
+        assert {part.request.exchanges_mode for part in parts} == {"any"}
+        return [name for part in parts for name in part.request.exchanges]
+
+    heard(router, LaneReport("binance", methods=["fetch_trades"]))
+    assert asked() == ["okx", "kraken"]
+    assert asked("first", "binance", "okx", "kraken.us") == ["okx", "kraken", "binance", "kraken.us"]
+
+
+def test_a_request_to_all_of_nobody_ends_once(router: Router) -> None:
+    of = attempt("okx", "mtgox")
+    of = replace(of, request=replace(of.request, exchanges_mode="all"))
+    assert router.fan_out(of) == [of]
+    assert isinstance(decide(router, of), End)
+
+
 def test_methods_that_change_are_noticed(router: Router) -> None:
     assert decide(router, attempt("okx")) == Send("okx")
     heard(router, LaneReport("okx", methods=["fetch_trades"]))
