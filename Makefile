@@ -1,6 +1,6 @@
 # The commands of this project. Each gets what it needs first, see deploy/setup.sh; none leaves anything running.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check bench constraints clean
+.PHONY: help setup demo up test chaos check bench constraints clean
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
@@ -28,6 +28,9 @@ up: setup ## run the fleet against the real exchanges until Ctrl-C
 
 test: setup ## run all tests on real servers; LOWEST=1 with the oldest packages we allow, ARGS='-k name' for some
 	@$(BIN)/python -m pytest $(ARGS)
+
+chaos: setup ## kill, stop, freeze and cut off everything under load; SEED=1, ARGS='--requests 2000' for a short one
+	@$(BIN)/python -m tests.faults.chaos --seed $(or $(SEED),1) $(ARGS)
 
 check: setup ## lint, check the format, the types and which way imports go
 	@$(BIN)/ruff check

@@ -102,6 +102,7 @@ class Fleet:
         folder.mkdir(parents=True, exist_ok=True)
         self._config = folder / "fleet.toml"
         self._config.write_text(tomli_w.dumps(config), encoding="utf-8")
+        self.broker_url = broker_url
         self._env = {**os.environ, "FLEET_BROKER_URL": broker_url, "FLEET_REDIS_URL": redis_url}
         self.lanes = list(load(self._config, {}).lanes)
         self.dispatchers: list[Service] = []

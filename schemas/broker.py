@@ -13,7 +13,8 @@ What a service relies on:
   message comes again, so handlers publish what they have before they settle, and duplicates carry the same request id.
 - `publish` returns when the broker has confirmed the message. A confirm that is cancelled because the connection died
   looks like `CancelledError`; here it is `BrokerLost`, and only a real cancellation stays one.
-- Every call has a time-out. A publish that is lost is tried again, with a new message id, for `patience_s`.
+- Every call has a time-out. A publish whose confirm does not come waits for it as long as its connection lives: a
+  frozen broker has taken it, and would take it again. One whose connection died is sent again, for `patience_s`.
 """
 
 import asyncio
@@ -267,13 +268,16 @@ class Broker:
     ) -> None:
         """Publishes and waits for the confirm.
 
-        A lost confirm is tried again for `patience_s`; so is a refusal (a full queue), unless `retry_refused` is off.
+        It is sent again when the connection died before the confirm; so it is after a refusal (a full queue), unless
+        `retry_refused` is off. All of it takes little more than `patience_s`.
 
         Raises:
             Unroutable: no queue takes it.
             Refused: the queue was full for `patience_s`.
             BrokerLost: no confirm within `patience_s`; the message may or may not be there.
         """
+        clock = asyncio.get_running_loop().time
+        give_up_s = clock() + self._config.patience_s
 
         async def send() -> None:
             channel = await self._publisher.channel(self._config.timeout_s)
@@ -291,7 +295,7 @@ class Broker:
                     routing_key=routing_key,
                     properties=properties,
                     mandatory=mandatory and not routing_key.startswith(DIRECT_REPLY_TO),
-                    timeout=self._config.timeout_s,
+                    timeout=max(self._config.timeout_s, give_up_s - clock()),
                     wait=False,
                 )
             except aiormq.exceptions.PublishError as error:
@@ -314,7 +318,7 @@ class Broker:
             async for attempt in AsyncRetrying(
                 retry=retry_if_exception_type((BrokerLost, Refused)),
                 wait=wait_random_exponential(multiplier=0.1, max=2),
-                stop=stop_after_delay(self._config.patience_s),
+                stop=lambda _: clock() >= give_up_s,
                 reraise=True,
             ):
                 with attempt:

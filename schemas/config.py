@@ -36,14 +36,15 @@ class BrokerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     Args:
         urls: AMQP URLs of the nodes; the first that answers is used.
         heartbeat_s: how often both sides show they live; a frozen broker is noticed after about three of them.
-        timeout_s: how long one publish, declaration or connection attempt may take.
-        patience_s: how long a publish is tried again before it counts as failed.
+        timeout_s: how long one declaration or connection attempt may take.
+        patience_s: how long a publish may take, on all connections it needs, before it counts as failed. More than the
+            three heartbeats after which a frozen broker is noticed: what it has taken would be sent to it twice.
     """
 
     urls: Annotated[tuple[BrokerUrl, ...], Meta(min_length=1)] = ("amqp://guest:guest@127.0.0.1:5672/",)
     heartbeat_s: Annotated[int, Meta(ge=1)] = 10
     timeout_s: Seconds = 5.0
-    patience_s: Seconds = 30.0
+    patience_s: Seconds = 60.0
 
 
 class RedisConfig(Struct, frozen=True, forbid_unknown_fields=True):

@@ -4,13 +4,14 @@ import asyncio
 import itertools
 import time
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, Self
 
 import msgspec
 
 from schemas import topology
+from schemas.answers import now_ms
 from schemas.broker import Broker
 from schemas.config import BrokerConfig
 from schemas.deliveries import Delivery
@@ -22,20 +23,27 @@ DEADLINE_MS: Final = 120_000
 
 
 class Load:
-    """Publishes requests, and takes the results from the results' own queue: both outlive the broker's restart."""
+    """Publishes requests, and takes the results from the results' own queue: both outlive the broker's restart.
 
-    def __init__(self, broker: Broker) -> None:
+    `sent_ms` and `deadline_ms` are by id, as are `results` and, beside each of them, when it came: `arrived_ms`.
+    """
+
+    def __init__(self, broker: Broker, per_s: float) -> None:
         self._broker = broker
+        self._per_s = per_s
         self._numbers = itertools.count()
         self.sent: list[str] = []
+        self.sent_ms: dict[str, int] = {}
+        self.deadline_ms: dict[str, int] = {}
         self.results: defaultdict[str, list[Result]] = defaultdict(list)
+        self.arrived_ms: defaultdict[str, list[int]] = defaultdict(list)
 
     @classmethod
     @asynccontextmanager
-    async def on(cls, url: str, lanes: Sequence[str]) -> AsyncGenerator[Self, None]:
-        """A producer at this broker."""
-        config = BrokerConfig(urls=(url,), heartbeat_s=5, timeout_s=3.0, patience_s=90.0)
-        load = cls(Broker(config, "load", list(lanes)))
+    async def on(cls, url: str, lanes: Sequence[str], *, per_s: float = PER_S) -> AsyncGenerator[Self, None]:
+        """A producer at this broker (several URLs: separated by commas), which keeps this rate."""
+        config = BrokerConfig(urls=tuple(url.split(",")), heartbeat_s=5, timeout_s=3.0, patience_s=90.0)
+        load = cls(Broker(config, "load", list(lanes)), per_s)
         try:
             await load._broker.start()
             await load._broker.subscribe(topology.RESULTS, load._take, prefetch=100)
@@ -45,12 +53,21 @@ class Load:
 
     async def run(self, requests: int, **fields: Any) -> None:
         """Publishes so many requests at a steady rate, each until the broker has it, and waits for all results."""
+        await self.publish(requests, lambda _: dict(fields))
+        await wait_until(lambda: not self.unanswered, "every request is answered", timeout_s=120, every_s=0.1)
+
+    async def publish(self, requests: int, fields: Callable[[int], dict[str, Any]]) -> None:
+        """Publishes so many requests at a steady rate; returns when the broker has them all.
+
+        Args:
+            requests: how many.
+            fields: what differs from a ticker of Bitcoin within two minutes, by the request's number.
+        """
         started_s = time.monotonic()
         async with asyncio.TaskGroup() as group:
             for number in range(requests):
-                await asyncio.sleep(max(0.0, started_s + number / PER_S - time.monotonic()))
-                group.create_task(self._publish(fields))
-        await wait_until(lambda: not self.unanswered, "every request is answered", timeout_s=120, every_s=0.1)
+                await asyncio.sleep(max(0.0, started_s + number / self._per_s - time.monotonic()))
+                group.create_task(self._publish(fields(number)))
 
     async def answered(self, count: int) -> None:
         """Returns when so many requests have their result."""
@@ -73,11 +90,13 @@ class Load:
 
     async def _publish(self, fields: dict[str, Any]) -> None:
         name = f"load-{next(self._numbers)}"
+        self.sent_ms[name] = now_ms()
+        self.deadline_ms[name] = now_ms() + fields.pop("within_ms", DEADLINE_MS)
         request = {
             "id": name,
             "method": "fetch_ticker",
             "args": {"symbol": "BTC/USDT"},
-            "deadline_ms": int(time.time() * 1000) + DEADLINE_MS,
+            "deadline_ms": self.deadline_ms[name],
             **fields,
         }
         await self._broker.publish(msgspec.json.encode(request), "", exchange=topology.REQUESTS, content_type=JSON)
@@ -87,4 +106,5 @@ class Load:
         result = msgspec.json.decode(delivery.body, type=Result)
         if result.id.startswith("load-"):
             self.results[result.id].append(result)
+            self.arrived_ms[result.id].append(now_ms())
         await delivery.ack()

@@ -1,4 +1,4 @@
-"""A TCP proxy that can cut its connections off, or let nothing through: a network that fails where we say."""
+"""A TCP proxy that cuts its connections off, delays them, or lets nothing through: a network that fails as we say."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,7 @@ from typing import Self
 
 
 class Proxy:
-    """Stands before one port of this machine; `port` is its own."""
+    """Stands before one port of this machine; `port` is its own, `delay_s` keeps back every piece for so long."""
 
     def __init__(self, target: int) -> None:
         self._target = target
@@ -18,6 +18,7 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
         self.accepted = 0
+        self.delay_s = 0.0
 
     @classmethod
     @asynccontextmanager
@@ -51,7 +52,11 @@ class Proxy:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
-        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        try:
+            there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        except OSError:  # who is behind us is away: so are we
+            writer.transport.abort()
+            return
         self._writers |= {writer, there_writer}
         for source, sink in ((reader, there_writer), (there_reader, writer)):
             task = asyncio.create_task(self._pass_on(source, sink))
@@ -61,7 +66,10 @@ class Proxy:
     async def _pass_on(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
             while data := await source.read(65536):
+                if self.delay_s:
+                    await asyncio.sleep(self.delay_s)
                 await self._open.wait()
                 sink.write(data)
                 await sink.drain()
+        self._writers.discard(sink)
         sink.close()

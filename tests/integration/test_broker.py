@@ -112,6 +112,23 @@ async def test_a_publish_while_the_broker_is_frozen_is_lost_and_not_cancelled(th
         proxy.thaw()
 
 
+async def test_a_publish_waits_for_a_frozen_broker_and_is_not_sent_twice(
+    through: str, proxy: Proxy, handler: Handler
+) -> None:
+    handler.go_on.set()
+    async with connected(through, heartbeat_s=30, timeout_s=0.1) as broker:
+        await broker.subscribe(topology.RETURNED, handler, prefetch=10)
+        proxy.freeze()
+        publishing = asyncio.create_task(broker.publish(b"frozen", topology.RETURNED))
+        _, waits = await asyncio.wait({publishing}, timeout=0.5)  # several of the connection's time-outs
+        assert waits
+        proxy.thaw()
+        await publishing
+        await broker.publish(b"after", topology.RETURNED)
+        await wait_until(lambda: b"after" in handler.done, "what was published after")
+    assert handler.done == [b"frozen", b"after"]
+
+
 async def test_a_publish_whose_connection_dies_is_sent_again(through: str, proxy: Proxy, handler: Handler) -> None:
     handler.go_on.set()
     async with connected(through) as broker:

@@ -1,0 +1,355 @@
+"""The chaos run: ``python -m tests.faults.chaos --seed 1`` (``make chaos SEED=1``).
+
+A producer publishes requests at a steady rate while a schedule drawn from the seed kills, stops, freezes and restarts
+every part of a fleet, cuts and delays its connections, takes exchanges down and puts bad messages into its queues.
+Then every request must have its answer. If not, the seed, the schedule, the producer's record and all logs stay in one
+folder, and the run says where.
+"""
+
+import argparse
+import asyncio
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, Final, Self
+
+import aio_pika
+import msgspec
+import redis.asyncio as redis_client
+
+from deploy.local import Fleet, Service, simulated
+from deploy.servers import RabbitMQ, Redis
+from deploy.simulator.process import Simulator
+from schemas import topology
+from schemas.answers import now_ms
+from schemas.messages import DeadLetter
+from tests.faults.load import Load
+from tests.faults.schedule import KINDS, Fault, draw
+from tests.faults.verdict import Happened, Verdict, judge
+from tests.integration.fleet import QUICK, opened, wait_until
+from tests.integration.tcp_proxy import Proxy
+
+PER_S: Final = 40.0
+FAULT_EVERY_S: Final = 4.0
+# A request may wait for what is mended last, and its answer for a broker that boots.
+ANSWERED_WITHIN_S: Final = 120.0
+
+EXCHANGE_FAULTS: Final[dict[str, dict[str, object]]] = {
+    "exchange_refuses": {"down": "refused"},
+    "exchange_resets": {"down": "reset"},
+    "exchange_hangs": {"hang": True},
+    "exchange_fails": {"error_rate": 0.5},
+    "exchange_answers_garbage": {"garbage": "truncated"},
+    "exchange_in_maintenance": {"maintenance": True},
+}
+
+
+class World:
+    """A fleet with all that it stands on, each part of which can be hurt; services reach the servers by proxies."""
+
+    def __init__(self, rabbitmq: RabbitMQ, redis: Redis, simulator: Simulator, fleet: Fleet, *links: Proxy) -> None:
+        self.rabbitmq = rabbitmq
+        self.redis = redis
+        self.simulator = simulator
+        self.fleet = fleet
+        self.to_rabbitmq, self.to_redis = links
+        self.happened: list[Happened] = []
+        self.buried: list[str] = []
+        self.bad_exits: list[str] = []
+        self._bad_numbers = 0
+        # A part that needs longer to come back than its fault was to last has its next fault after that.
+        self._parts = {kind.part: asyncio.Lock() for kind in KINDS.values()}
+
+    @classmethod
+    @asynccontextmanager
+    async def at(cls, folder: Path, seed: int) -> AsyncGenerator[Self, None]:
+        """Everything started, with two dispatchers and three workers; logs go to the folder."""
+        async with AsyncExitStack() as stack:
+            rabbitmq = await stack.enter_async_context(RabbitMQ(folder / "rabbitmq"))
+            redis = await stack.enter_async_context(Redis(folder / "redis"))
+            simulator = await stack.enter_async_context(Simulator(seed, log=folder / "simulator.log"))
+            to_rabbitmq = await stack.enter_async_context(Proxy.before(rabbitmq.port))
+            to_redis = await stack.enter_async_context(Proxy.before(redis.port))
+            fleet = Fleet(
+                folder,
+                {**simulated(simulator.urls), **QUICK},
+                broker_url=f"amqp://guest:guest@127.0.0.1:{to_rabbitmq.port}/",
+                redis_url=f"redis://127.0.0.1:{to_redis.port}/0",
+                dispatchers=2,
+                workers=3,
+            )
+            await stack.enter_async_context(fleet)
+            await opened(fleet)
+            await rabbitmq.sync()
+            yield cls(rabbitmq, redis, simulator, fleet, to_rabbitmq, to_redis)
+
+    async def suffer(self, schedule: list[Fault]) -> None:
+        """Lets everything happen when it is due; returns when all is mended."""
+        started_s = time.monotonic()
+        async with asyncio.TaskGroup() as group:
+            for fault in schedule:
+                await asyncio.sleep(max(0.0, started_s + fault.at_s - time.monotonic()))
+                group.create_task(self._happen(fault))
+
+    async def end(self) -> None:
+        """Stops the services, and remembers which of them did not end well."""
+        await self.fleet.stop()
+        for service in (*self.fleet.workers, *self.fleet.dispatchers):
+            self._look_at_exit(service)
+
+    async def left_over(self) -> dict[str, int]:
+        """How many messages each queue of the fleet holds, less what is meant to stay, once all had time to end."""
+        held: dict[str, int] = {}
+
+        async def none_left() -> bool:
+            held.clear()
+            for line in (await self.rabbitmq.ctl("list_queues", "name", "messages", "--no-table-headers")).splitlines():
+                name, count = line.split()
+                if name not in (topology.DEAD, topology.RESULTS) and int(count):
+                    held[name] = int(count)
+            return not held
+
+        try:
+            await wait_until(none_left, "queues are empty", timeout_s=60, every_s=0.5)
+        except AssertionError:
+            return held
+        return {}
+
+    async def unburied(self) -> list[str]:
+        """The bad messages that are not in `fleet.dead`."""
+        found: set[str] = set()
+        async with await aio_pika.connect(self.rabbitmq.url) as connection:
+            channel = await connection.channel()
+            dead = await channel.get_queue(topology.DEAD)
+            while message := await dead.get(fail=False):
+                found.add(msgspec.msgpack.decode(message.body, type=DeadLetter).body.decode(errors="replace"))
+        return [body for body in self.buried if body not in found]
+
+    async def _happen(self, fault: Fault) -> None:
+        part = KINDS[fault.kind].part
+        hurt = {
+            "worker": self._worker,
+            "dispatcher": self._dispatcher,
+            "rabbitmq": self._rabbitmq,
+            "network": self._network,
+            "redis": self._redis,
+            "exchange": self._exchange,
+            "messages": self._messages,
+        }
+        async with self._parts[part]:
+            began_ms = now_ms()
+            print(f"{fault.at_s:7.1f} s  {fault.kind} for {fault.lasts_s} s", flush=True)
+            await hurt[part](fault)
+            self.happened.append(Happened(fault, began_ms, now_ms()))
+
+    async def _worker(self, fault: Fault) -> None:
+        await self._service(fault, self.fleet.workers)
+
+    async def _dispatcher(self, fault: Fault) -> None:
+        await self._service(fault, self.fleet.dispatchers)
+
+    async def _service(self, fault: Fault, services: list[Service]) -> None:
+        service = services[int(fault.draw * len(services))]
+        if fault.kind.endswith("killed"):
+            service.kill()
+        else:
+            await service.stop(grace_s=40)
+            self._look_at_exit(service)
+        await asyncio.sleep(fault.lasts_s)
+        service.start()
+
+    def _look_at_exit(self, service: Service) -> None:
+        if service.exit_code != 0:
+            self.bad_exits.append(f"{service.name}: {service.exit_code}")
+
+    async def _rabbitmq(self, fault: Fault) -> None:
+        server = self.rabbitmq
+        match fault.kind.removeprefix("rabbitmq_"):
+            case "killed":
+                server.kill()
+                await asyncio.sleep(fault.lasts_s)
+                await server.start()
+            case "restarted":
+                await server.stop()
+                await asyncio.sleep(fault.lasts_s)
+                await server.start()
+            case _:  # frozen
+                server.freeze()
+                await asyncio.sleep(fault.lasts_s)
+                server.thaw()
+
+    async def _network(self, fault: Fault) -> None:
+        link = self.to_rabbitmq
+        match fault.kind.removeprefix("rabbitmq_"):
+            case "cut_off":
+                link.cut()
+            case "slow":
+                link.delay_s = 0.05 + 0.25 * fault.draw
+                await asyncio.sleep(fault.lasts_s)
+                link.delay_s = 0.0
+            case _:  # unreachable
+                link.freeze()
+                await asyncio.sleep(fault.lasts_s)
+                link.thaw()
+
+    async def _redis(self, fault: Fault) -> None:
+        server = self.redis
+        match fault.kind.removeprefix("redis_"):
+            case "killed":
+                server.kill()
+                await asyncio.sleep(fault.lasts_s)
+                await server.start()
+            case "restarted":
+                await server.restart()
+            case "emptied":
+                async with redis_client.from_url(server.url) as client:
+                    await client.flushall()
+            case "frozen":
+                server.freeze()
+                await asyncio.sleep(fault.lasts_s)
+                server.thaw()
+            case _:  # cut off
+                self.to_redis.cut()
+
+    async def _exchange(self, fault: Fault) -> None:
+        exchange = sorted(self.simulator.urls)[int(fault.draw * len(self.simulator.urls))]
+        await self.simulator.fault(exchange, **EXCHANGE_FAULTS[fault.kind])
+        await asyncio.sleep(fault.lasts_s)
+        await self.simulator.clear(exchange)
+
+    async def _messages(self, fault: Fault) -> None:
+        """Puts what no consumer can read where each of them reads."""
+        lane = self.fleet.lanes[int(fault.draw * len(self.fleet.lanes))]
+        for queue in (topology.REQUESTS, topology.RETURNED, topology.work_name(lane, bulk=False)):
+            for form in ("not a message {}", '{{"method": "fetch_ticker", "args": {{ {}'):
+                self._bad_numbers += 1
+                body = form.format(self._bad_numbers)
+                await self._publish(body.encode(), queue)
+                self.buried.append(body)
+        await self._publish(b"not a report", "", topology.REPORTS)
+
+    async def _publish(self, body: bytes, routing_key: str, exchange: str = "") -> None:
+        """Publishes until it is confirmed: the broker may be away at any time."""
+
+        async def confirmed() -> bool:
+            try:
+                async with asyncio.timeout(5), await aio_pika.connect(self.rabbitmq.url) as connection:
+                    channel = await connection.channel()
+                    to = await channel.get_exchange(exchange, ensure=False) if exchange else channel.default_exchange
+                    await to.publish(aio_pika.Message(body, delivery_mode=2), routing_key, mandatory=not exchange)
+            except (OSError, TimeoutError, aio_pika.exceptions.AMQPError):
+                return False
+            return True
+
+        await wait_until(confirmed, "a bad message is published", timeout_s=90, every_s=0.5)
+
+
+def requests_of(seed: int, exchanges: list[str]) -> Any:
+    """What the producer asks for, by number: all follows from the seed."""
+    rng = random.Random(f"requests {seed}")
+
+    def fields(number: int) -> dict[str, Any]:
+        method = rng.choices(("fetch_ticker", "fetch_order_book", "fetch_ohlcv", "fetch_trades"), (5, 2, 2, 1))[0]
+        asked: dict[str, Any] = {"method": method, "args": {"symbol": rng.choice(("BTC/USDT", "ETH/USDT"))}}
+        if number % 4 == 0:
+            asked["exchanges"] = rng.sample(exchanges, rng.randint(1, len(exchanges)))
+        if number % 10 == 0:
+            asked["priority"] = "bulk"
+        return {**asked, "within_ms": rng.randint(10_000, 60_000)}
+
+    return fields
+
+
+async def run(
+    seed: int,
+    requests: int,
+    folder: Path,
+    *,
+    per_s: float = PER_S,
+    every_s: float = FAULT_EVERY_S,
+    kinds: Sequence[str] = tuple(KINDS),
+) -> Verdict:
+    """One run: everything is started, hurt, judged and stopped.
+
+    Args:
+        seed: the schedule, the requests and the simulator follow from it.
+        requests: how many.
+        folder: for the schedule, the record, the verdict and all logs; it exists.
+        per_s: requests a second.
+        every_s: the mean time between two faults.
+        kinds: the faults there may be.
+    """
+    schedule = draw(seed, requests / per_s, every_s, kinds)
+    _keep(folder / "schedule.json", schedule)
+    async with World.at(folder, seed) as world:
+        async with Load.on(world.fleet.broker_url, world.fleet.lanes, per_s=per_s) as load:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(world.suffer(schedule))
+                group.create_task(load.publish(requests, requests_of(seed, ["binance", "okx", "htx"])))
+            try:
+                await wait_until(lambda: not load.unanswered, "all answered", timeout_s=ANSWERED_WITHIN_S, every_s=0.1)
+            except AssertionError as error:
+                print(error, flush=True)
+            left_over = await world.left_over()
+        unburied = await world.unburied()
+        counters = await world.simulator.counters()
+        await world.end()
+        verdict = judge(
+            load,
+            world.happened,
+            violations=int(counters["violations"]),
+            unburied=unburied,
+            left_over=left_over,
+            bad_exits=world.bad_exits,
+        )
+    record = {
+        name: {
+            "sent_ms": load.sent_ms[name],
+            "deadline_ms": load.deadline_ms[name],
+            "arrived_ms": load.arrived_ms.get(name, []),
+            "results": [
+                (one.lane, one.error and one.error.code, one.completed_ms) for one in load.results.get(name, [])
+            ],
+        }
+        for name in load.sent_ms
+    }
+    kept = {"record": record, "verdict": verdict, "happened": world.happened, "counters": counters}
+    for name, what in kept.items():
+        _keep(folder / f"{name}.json", what)
+    return verdict
+
+
+def _keep(path: Path, what: object) -> None:
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(what)))
+
+
+def main() -> int:
+    """Runs `run` with what the command line says, and keeps its folder if the promise was broken."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.chaos", description=__doc__)
+    parser.add_argument("--seed", type=int, default=1, help="what the run follows from (default: 1)")
+    parser.add_argument("--requests", type=int, default=20_000, help="how many (default: 20000)")
+    parser.add_argument("--per-s", type=float, default=PER_S, help=f"requests a second (default: {PER_S:.0f})")
+    parser.add_argument("--every-s", type=float, default=FAULT_EVERY_S, help="mean seconds between two faults")
+    parser.add_argument("--keep", action="store_true", help="keep the folder in any case")
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix=f"ccxt-fleet-chaos-{options.seed}-"))
+    kept = False
+    try:
+        verdict = asyncio.run(run(options.seed, options.requests, folder, per_s=options.per_s, every_s=options.every_s))
+        kept = verdict.ok
+        print("\n".join(verdict.lines()))
+    finally:
+        if kept and not options.keep:
+            shutil.rmtree(folder)
+        else:
+            print(f"schedule, record and logs of seed {options.seed}: {folder}", flush=True)
+    return 0 if kept else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

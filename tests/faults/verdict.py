@@ -1,0 +1,145 @@
+"""The verdict on a chaos run, request by request, from the producer's own record."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from tests.faults.load import Load
+from tests.faults.schedule import KINDS, Fault
+
+# An answer that says that the deadline has passed needs a moment itself.
+LATE_AFTER_MS = 1_000
+# What was hit may deliver again until its connections are up again and its queues have run dry.
+AFTERMATH_MS = 20_000
+
+
+class Happened(Struct, frozen=True):
+    """A fault as it came: when it began, and when all was mended again, in Unix milliseconds."""
+
+    fault: Fault
+    began_ms: int
+    ended_ms: int
+
+
+class Verdict(Struct, frozen=True):
+    """What became of the requests, and what broke.
+
+    Args:
+        requests: how many the broker took.
+        data: answered with data.
+        errors: answered with an error, by code.
+        twice: requests answered more than once, by the faults that explain it.
+        late: requests whose first answer came over a second after their deadline, by the faults meanwhile.
+        lost: requests without an answer.
+        unexplained: requests answered more than once with no crash to explain it.
+        violations: how often a limit was broken, as the exchanges counted.
+        unburied: bad messages that are not in `fleet.dead`.
+        left_over: messages still in a queue at the end.
+        bad_exits: services that did not end with 0 when told to stop.
+        faults: how often each kind happened.
+    """
+
+    requests: int
+    data: int
+    errors: dict[str, int]
+    twice: dict[str, int]
+    late: dict[str, int]
+    lost: list[str]
+    unexplained: list[str]
+    violations: int
+    unburied: list[str]
+    left_over: dict[str, int]
+    bad_exits: list[str]
+    faults: dict[str, int]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the promise was kept."""
+        broken = (self.lost, self.unexplained, self.violations, self.unburied, self.left_over, self.bad_exits)
+        return not any(broken)
+
+    def lines(self) -> list[str]:
+        """The verdict for people."""
+        answered = self.requests - len(self.lost)
+        return [
+            f"requests             {self.requests}",
+            f"answered             {answered}",
+            f"  with data          {self.data}",
+            f"  with an error      {answered - self.data}{_of(self.errors)}",
+            f"answered twice       {sum(self.twice.values())}{_of(self.twice)}",
+            f"  with no crash      {len(self.unexplained)}{_names(self.unexplained)}",
+            f"late                 {sum(self.late.values())}{_of(self.late)}",
+            f"lost                 {len(self.lost)}{_names(self.lost)}",
+            f"limits broken        {self.violations}",
+            f"bad ones unburied    {len(self.unburied)}{_names(self.unburied)}",
+            f"left in queues       {sum(self.left_over.values())}{_of(self.left_over)}",
+            f"bad ends             {len(self.bad_exits)}{_names(self.bad_exits)}",
+            f"faults               {sum(self.faults.values())}{_of(self.faults)}",
+            "kept" if self.ok else "BROKEN",
+        ]
+
+
+def judge(
+    load: Load,
+    happened: Sequence[Happened],
+    *,
+    violations: int,
+    unburied: list[str],
+    left_over: dict[str, int],
+    bad_exits: list[str],
+) -> Verdict:
+    """Holds the producer's record against what happened."""
+    data = 0
+    errors: Counter[str] = Counter()
+    twice: Counter[str] = Counter()
+    late: Counter[str] = Counter()
+    unexplained: list[str] = []
+    for name in load.sent:
+        if not (results := load.results.get(name)):
+            continue
+        first = results[0]
+        data += first.ok
+        if first.error:
+            errors[first.error.code] += 1
+        arrived_ms = load.arrived_ms[name]
+        if len(results) > 1:
+            crashes = [one for one in happened if KINDS[one.fault.kind].twice]
+            if crash := _cause(crashes, load.sent_ms[name], arrived_ms[-1]):
+                twice[crash] += 1
+            else:
+                unexplained.append(name)
+        if arrived_ms[0] > load.deadline_ms[name] + LATE_AFTER_MS:
+            late[_cause(happened, load.sent_ms[name], arrived_ms[0]) or "no fault"] += 1
+    return Verdict(
+        len(load.sent),
+        data,
+        dict(errors.most_common()),
+        dict(twice.most_common()),
+        dict(late.most_common()),
+        load.unanswered,
+        unexplained,
+        violations,
+        unburied,
+        left_over,
+        bad_exits,
+        dict(Counter(one.fault.kind for one in happened).most_common()),
+    )
+
+
+def _cause(happened: Sequence[Happened], from_ms: int, to_ms: int) -> str | None:
+    """The kind of fault that hit a request longest between these times, its aftermath included; None if none did."""
+    longest_ms, cause = 0, None
+    for one in happened:
+        overlap_ms = min(to_ms, one.ended_ms + AFTERMATH_MS) - max(from_ms, one.began_ms)
+        if overlap_ms > longest_ms:
+            longest_ms, cause = overlap_ms, one.fault.kind
+    return cause
+
+
+def _of(counts: dict[str, int]) -> str:
+    return f" ({', '.join(f'{count} {name}' for name, count in counts.items())})" if counts else ""
+
+
+def _names(names: list[str]) -> str:
+    return f" ({', '.join(names[:10])}{', …' if len(names) > 10 else ''})" if names else ""
