@@ -106,8 +106,7 @@ def binance_window_ticker(query: Query) -> int:
 _WEIGHT = Bucket("weight", 6000, 60, "fixed")
 _RAW = Charge(Bucket("raw", 300_000, 300, "fixed"))
 _SAPI = Bucket("sapi-system-status", 12_000, 60, "fixed")
-_FAPI = Bucket("fapi-weight", 2400, 60, "fixed")
-_DAPI = Bucket("dapi-weight", 2400, 60, "fixed")
+_FUTURES = Bucket("futures-weight", 2400, 60, "fixed")  # of USD-M and COIN-M together, by the notice of 2026-06-30
 
 
 def _binance(cost: int | Cost) -> tuple[Charge, ...]:
@@ -135,8 +134,8 @@ BINANCE = Limits(
     {
         "/api/": _binance(1),
         "/sapi/": (Charge(_SAPI),),
-        "/fapi/": (Charge(_FAPI),),
-        "/dapi/": (Charge(_DAPI),),
+        "/fapi/": (Charge(_FUTURES),),
+        "/dapi/": (Charge(_FUTURES),),
     },
     # 418 "from 2 minutes to 3 days" for those who go on after a 429.
     BanPolicy(strikes=5, base_s=120, longest_s=259_200),
