@@ -113,6 +113,26 @@ class Router:
             for name in names
         ]
 
+    def hedge(self, attempt: Attempt, now_s: float, now_ms: int) -> Send | None:
+        """Where to ask a second time beside an attempt that is under way; None where no other lane is well."""
+        named = self.candidates(attempt.request)
+        left_ms = attempt.deadline_ms - now_ms
+        if isinstance(named, End) or left_ms <= 0:
+            return None
+        past = returns.past(attempt.tries)
+        other = [
+            lane
+            for lane in named
+            if lane.serving
+            and now_s <= lane.silent_at_s
+            and lane.paused_until_ms <= now_ms
+            and lane.name != attempt.lane
+            and lane.name not in past.never
+            and lane.name not in past.failed
+            and lane.has_budget(attempt.request.method, now_ms)
+        ]
+        return self._send(attempt.request, other, left_ms, now_s, now_ms)
+
     def strategy(self, request: Request) -> Strategy:
         """How to choose among the lanes it names."""
         if request.strategy:

@@ -3,11 +3,12 @@
 import asyncio
 import logging
 import time
+from typing import Final
 
 from msgspec import DecodeError
 from msgspec.structs import replace
 
-from schemas import answers, topology
+from schemas import answered, answers, store, topology
 from schemas.broker import Broker
 from schemas.config import Config
 from schemas.deliveries import Delivery
@@ -26,12 +27,15 @@ from schemas.messages import (
 
 from . import intake, metrics
 from .health import State
+from .hedges import Hedges
 from .router import End, Router, Send, Wait
 
 log = logging.getLogger(__name__)
 
 # A lane's queue is full or its worker asleep: so long until this attempt looks at the lane again.
 FULL_PAUSE_MS = 1_000
+# Names all dispatchers where one of them answers a request.
+_WHO: Final = "dispatcher"
 
 
 class Dispatcher:
@@ -41,6 +45,8 @@ class Dispatcher:
         self._config = config.dispatcher
         self._broker = Broker(config.broker, "dispatcher", list(config.lanes))
         self._router = Router(config)
+        self._redis = store.connect(config.redis.url, timeout_s=config.redis.timeout_s)
+        self._hedges = Hedges(self._redis, self._hedge)
         self._states: dict[str, State] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -57,9 +63,11 @@ class Dispatcher:
                     await stop.wait()
             except TimeoutError:
                 continue
+        await self._hedges.close()
         await self._broker.stop_taking()
         await self._broker.drain(grace_s=self._config.grace_s)
         await self._broker.close()
+        await self._redis.aclose()
         log.info("dispatcher_left")
 
     async def _on_report(self, delivery: Delivery) -> None:
@@ -119,12 +127,18 @@ class Dispatcher:
                 await self._bury(ErrorCode.DELIVERY_LIMIT, text, delivery)
                 await self._end(attempt, End(ErrorCode.DELIVERY_LIMIT, text))
                 return
+            if attempt.hedge:
+                return
             attempt = _unsent(attempt, ErrorCode.EXPIRED, f"no worker took it from {attempt.lane}'s queue in time")
         if not rested and attempt.tries:
             last = attempt.tries[-1]
             metrics.RETURNED.labels(last.lane, last.code).inc()
             if last.code is ErrorCode.NO_BUDGET and last.retry_at_ms and last.lane in self._router.health:
                 self._router.health[last.lane].refused(attempt.request.method, last.retry_at_ms)
+        if attempt.request.hedge_ms is not None:
+            self._hedges.cancel(attempt)
+            if await answered.by_another(self._redis, attempt, _WHO):
+                return
         await self._advance(attempt, rested=rested)
 
     async def _advance(self, attempt: Attempt, *, rested: bool) -> None:
@@ -139,25 +153,32 @@ class Dispatcher:
                     room = topology.delay_name(topology.delay_for(decision.wait_ms))
                     await self._broker.publish(encode(replace(attempt, lane="")), room)
                 case Send():
-                    sent = replace(
-                        attempt,
-                        lane=decision.lane,
-                        number=attempt.number + 1,
-                        trial=decision.trial,
-                        max_wait_ms=decision.max_wait_ms,
-                        timeout_ms=decision.timeout_ms,
-                    )
-                    key = topology.work_key(decision.lane, bulk=attempt.request.priority == "bulk")
+                    sent = _sent(attempt, decision)
                     try:
-                        await self._broker.publish(encode(sent), key, exchange=topology.WORK, retry_refused=False)
+                        await self._send(sent)
                     except Refused:
                         attempt = _unsent(sent, ErrorCode.NO_BUDGET, f"{decision.lane}'s queue is full")
                         continue
-                    metrics.SENT.labels(decision.lane).inc()
-                    metrics.TRIALS.labels(decision.lane).inc(decision.trial)
+                    self._hedges.plan(sent)
             return
 
+    async def _send(self, attempt: Attempt) -> None:
+        key = topology.work_key(attempt.lane, bulk=attempt.request.priority == "bulk")
+        await self._broker.publish(encode(attempt), key, exchange=topology.WORK, retry_refused=False)
+        metrics.SENT.labels(attempt.lane).inc()
+        metrics.TRIALS.labels(attempt.lane).inc(attempt.trial)
+
+    async def _hedge(self, attempt: Attempt) -> bool:
+        """Asks a second lane beside this attempt; says whether there was one."""
+        decision = self._router.hedge(attempt, time.monotonic(), answers.now_ms())
+        if decision is not None:
+            await self._send(replace(_sent(attempt, decision), hedge=True))
+        return decision is not None
+
     async def _end(self, attempt: Attempt, end: End) -> None:
+        hedged = attempt.request.hedge_ms is not None and end.code is not ErrorCode.DELIVERY_LIMIT
+        if hedged and await answered.claim(self._redis, attempt, _WHO, answers.now_ms()) is False:
+            return
         metrics.ENDED.labels(end.code).inc()
         await answers.publish(self._broker, attempt, answers.failure(attempt, end.code, end.message))
 
@@ -176,6 +197,18 @@ class Dispatcher:
         body = delivery.body[:BODY_LIMIT_BYTES]
         letter = DeadLetter(reason, message, delivery.queue, answers.now_ms(), body)
         await self._broker.publish(encode(letter), topology.DEAD)
+
+
+def _sent(attempt: Attempt, decision: Send) -> Attempt:
+    """The attempt on its way to the lane that was decided on."""
+    return replace(
+        attempt,
+        lane=decision.lane,
+        number=attempt.number + 1,
+        trial=decision.trial,
+        max_wait_ms=decision.max_wait_ms,
+        timeout_ms=decision.timeout_ms,
+    )
 
 
 def _unsent(attempt: Attempt, code: ErrorCode, message: str) -> Attempt:

@@ -91,6 +91,7 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
         strategy: how to choose among them; without it the configured one.
         deadline_ms: Unix time in milliseconds by which the answer must be there; without it the configured time-out.
         priority: ``live``, or ``bulk`` for backfills, which never delay live requests.
+        hedge_ms: without an answer after so long a second exchange is asked too; the first answer wins.
     """
 
     method: Name
@@ -101,6 +102,7 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     strategy: Strategy | None = None
     deadline_ms: int | None = None
     priority: Priority = "live"
+    hedge_ms: Annotated[int, Meta(ge=1, le=3_600_000)] | None = None
 
 
 class Try(Struct, frozen=True, omit_defaults=True):
@@ -143,6 +145,7 @@ class Attempt(Struct, frozen=True, omit_defaults=True):
         max_wait_ms: the longest it may wait for budget at the worker, None for as long as the worker allows.
         timeout_ms: the longest it may take at the worker: another lane could answer; None is until the deadline.
         results: how many results its request gets, this one's among them.
+        hedge: a second attempt beside one that is still under way; if it fails, nobody needs to know.
     """
 
     request: Request
@@ -158,6 +161,12 @@ class Attempt(Struct, frozen=True, omit_defaults=True):
     timeout_ms: float | None = None
     trial: bool = False
     results: int = 1
+    hedge: bool = False
+
+    @property
+    def who(self) -> str:
+        """Names this attempt among all of its request, also when its message comes again."""
+        return f"{self.lane} {self.number}{' hedge' if self.hedge else ''}"
 
     @property
     def deadline_ms(self) -> int:

@@ -28,8 +28,6 @@ import redis.asyncio
 import redis.exceptions
 from msgspec import Struct
 from msgspec.structs import replace
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 from schemas.config import LaneConfig
 
@@ -121,25 +119,6 @@ class Learned(Struct, frozen=True):
     bucket: str
     amount: float
     effective: float
-
-
-def connect(url: str, *, timeout_s: float) -> redis.asyncio.Redis:
-    """Return a client fit for budgets: it gives up in time, and never repeats a command by itself.
-
-    A reservation repeated after a lost answer would be charged twice.
-    """
-    # A few connections and a queue before them: a thousand attempts that start together would otherwise open a
-    # thousand, and none of them in time.
-    pool = redis.asyncio.BlockingConnectionPool.from_url(  # pyright: ignore[reportUnknownMemberType]
-        url,
-        max_connections=16,
-        timeout=4 * timeout_s,
-        socket_timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
-        retry=Retry(NoBackoff(), 0),
-        retry_on_error=[],
-    )
-    return redis.asyncio.Redis.from_pool(pool)
 
 
 class Budget:

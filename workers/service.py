@@ -11,7 +11,7 @@ from msgspec import DecodeError
 from msgspec.structs import replace
 from tenacity import AsyncRetrying, RetryCallState, wait_random_exponential
 
-from schemas import answers, topology
+from schemas import answered, answers, store, topology
 from schemas.broker import Broker
 from schemas.config import Config, LaneConfig
 from schemas.deliveries import Delivery, end_tasks
@@ -49,7 +49,7 @@ class Worker:
         self._limits = config.limits
         self.name = f"{socket.gethostname()}-{os.getpid()}"
         self._broker = Broker(config.broker, f"worker {self.name}", list(config.lanes))
-        self._redis = budget.connect(config.redis.url, timeout_s=config.redis.timeout_s)
+        self._redis = store.connect(config.redis.url, timeout_s=config.redis.timeout_s)
         self._budgets: dict[str, SharedBudget] = {}
         self._egresses: dict[str, Egress] = {}
         self._lanes: dict[str, LaneExchange] = {}
@@ -146,18 +146,29 @@ class Worker:
             await self._broker.publish(encode(letter), topology.DEAD)
             await delivery.ack()
             return
+        if attempt.request.hedge_ms is not None and await answered.by_another(self._redis, attempt, attempt.who):
+            await delivery.ack()
+            return
         self._reports.begin(lane.name)
         try:
             ended = await executor.run(lane, attempt, self._config)
             item, result, body = _answer(attempt, lane, ended)
             self._reports.end(item, attempt.request, ended.http_calls, ended.budget_ms)
             if result is not None:
-                await answers.publish(self._broker, attempt, result, body)
-            else:
+                await self._publish(attempt, result, body)
+            elif not attempt.hedge:
                 await self._hand_back(attempt, item)
         finally:
             self._reports.leave(lane.name)
         await delivery.ack()
+
+    async def _publish(self, attempt: Attempt, result: Result, body: bytes | None) -> None:
+        """Publishes a result, unless another attempt at the request was first."""
+        if attempt.request.hedge_ms is not None:
+            first = await answered.claim(self._redis, attempt, attempt.who, answers.now_ms())
+            if first is False or (first is None and attempt.hedge):
+                return
+        await answers.publish(self._broker, attempt, result, body)
 
     async def _hand_back(self, attempt: Attempt, item: Try) -> None:
         """Gives the attempt back to the dispatchers; returns when the broker has it."""

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from deploy.servers import Redis
-from workers.budget import Budget, Grant, connect
+from schemas.store import connect
+from workers.budget import Budget, Grant
 from workers.costs import JITTER_MS, Bucket, Charge, Kind, load
 
 ROUNDS, CALLS = 15, 200

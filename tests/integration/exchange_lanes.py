@@ -9,7 +9,8 @@ import redis.asyncio
 from aiohttp import web
 
 from schemas.config import LaneConfig, LimitsConfig
-from workers.budget import Budget, Grant, Refusal, connect
+from schemas.store import connect
+from workers.budget import Budget, Grant, Refusal
 from workers.costs import Charge
 from workers.exchanges import Call, Egress, LaneExchange, Markets, ccxt, tls
 

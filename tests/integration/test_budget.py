@@ -12,7 +12,8 @@ import pytest_asyncio
 from redis.crc import key_slot
 
 from deploy.servers import Redis
-from workers.budget import Budget, Grant, Refusal, connect
+from schemas.store import connect
+from workers.budget import Budget, Grant, Refusal
 from workers.costs import Bucket, Charge, Kind, Scope, load
 from workers.spread import ENOUGH
 

@@ -11,7 +11,8 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from workers.budget import Budget, Grant, Refusal, connect
+from schemas.store import connect
+from workers.budget import Budget, Grant, Refusal
 from workers.costs import Bucket, Charge, Kind
 from workers.spread import ENOUGH
 

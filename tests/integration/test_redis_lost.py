@@ -24,9 +24,10 @@ from redis.exceptions import ConnectionError as Lost
 
 from deploy.servers import Redis
 from schemas.deliveries import end_tasks
+from schemas.store import connect
 from tests.integration.fleet import Stand, wait_until
 from tests.integration.tcp_proxy import Proxy
-from workers.budget import SCRIPT, Grant, Refusal, connect
+from workers.budget import SCRIPT, Grant, Refusal
 from workers.costs import Bucket, Charge, Kind
 from workers.membership import BEAT_EVERY_S, Membership
 from workers.shares import PARTS

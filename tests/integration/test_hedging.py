@@ -1,0 +1,62 @@
+"""Second attempts: the first answer wins, the other is dropped, and none is asked that is not needed."""
+
+from typing import Any
+
+from tests.integration.fleet import Stand, wait_until
+
+BTC = {"symbol": "BTC/USDT"}
+TWO: dict[str, Any] = {"exchanges": ["okx", "binance"], "strategy": "failover"}
+
+
+async def test_a_slow_exchange_s_second_answers_and_the_first_is_dropped(stand: Stand) -> None:
+    await stand.simulator.fault("okx", latency_ms=1_000)
+    sent = await stand.client.send({"method": "fetch_ticker", "args": BTC, "hedge_ms": 100, **TWO})
+    answer = await stand.client.answer(sent)
+    assert answer.result.ok
+    assert answer.result.exchange == "binance"
+    assert await stand.metric(stand.fleet.dispatchers, "fleet_hedges_total") > 0
+
+    async def both_are_over() -> bool:
+        return not await stand.metric(stand.fleet.workers, "fleet_attempts_in_flight", "okx")
+
+    await wait_until(both_are_over, "okx has answered too")
+    assert (await stand.client.ask("fetch_time", exchanges=["okx"])).result.ok  # whatever it published came before
+    assert len(stand.client.answers[sent]) == 1
+
+
+async def test_a_quick_answer_needs_no_second(stand: Stand) -> None:
+    before = await stand.metric(stand.fleet.dispatchers, "fleet_hedges_total")
+    for _ in range(5):
+        answer = await stand.client.ask("fetch_ticker", BTC, hedge_ms=500, **TWO)
+        assert answer.result.exchange == "okx"
+    await stand.simulator.fault("okx", latency_ms=1_000)
+    # Its timer is the last to run out.
+    assert (await stand.client.ask("fetch_ticker", BTC, hedge_ms=500, **TWO)).result.exchange == "binance"
+    assert await stand.metric(stand.fleet.dispatchers, "fleet_hedges_total") == before + 1
+
+
+async def test_a_second_that_fails_leaves_it_to_the_first(stand: Stand) -> None:
+    await stand.simulator.fault("okx", latency_ms=600)
+    await stand.simulator.fault("binance", down="refused")
+    answer = await stand.client.ask("fetch_ticker", BTC, hedge_ms=100, **TWO)
+    assert answer.result.ok
+    assert answer.result.exchange == "okx"
+    assert [item.lane for item in answer.result.attempts] == ["okx"]
+
+
+async def test_both_fail_and_it_goes_its_way(stand: Stand) -> None:
+    await stand.simulator.fault("okx", latency_ms=300, error_rate=1.0)
+    await stand.simulator.fault("binance", down="refused")
+    request = {"method": "fetch_ticker", "args": BTC, "hedge_ms": 50, "exchanges": ["okx", "binance", "kraken"]}
+    sent = await stand.client.send({**request, "strategy": "failover"})
+    assert (await stand.client.answer(sent)).result.exchange == "kraken"
+    assert len(stand.client.answers[sent]) == 1
+
+
+async def test_without_redis_it_is_answered_once_by_the_first(stand: Stand) -> None:
+    await stand.simulator.fault("okx", latency_ms=800)
+    stand.redis.freeze()
+    sent = await stand.client.send({"method": "fetch_ticker", "args": BTC, "hedge_ms": 50, **TWO})
+    answer = await stand.client.answer(sent, timeout_s=60)
+    assert answer.result.ok, answer
+    assert len(stand.client.answers[sent]) == 1
