@@ -32,7 +32,8 @@ from schemas.messages import (
 
 from . import budget, executor, metrics
 from .costs import SAME_LIMITS, check_limits
-from .exchanges import Egress, LaneExchange, Markets, tls
+from .exchanges import Egress, LaneExchange, tls
+from .markets import LOOK_EVERY_S, Markets
 from .membership import BEAT_EVERY_S
 from .reports import Reports
 from .sharing import SharedBudget
@@ -53,7 +54,7 @@ class Worker:
         self._budgets: dict[str, SharedBudget] = {}
         self._egresses: dict[str, Egress] = {}
         self._lanes: dict[str, LaneExchange] = {}
-        self._markets = Markets()
+        self._markets = Markets(self._redis, keep_s=2 * config.worker.renew_every_s)
         self._reports = Reports()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -126,7 +127,7 @@ class Worker:
             await self._broker.subscribe(topology.work_name(lane.name, bulk=bulk), handler, prefetch=prefetch)
         log.info("lane_open", extra={"lane": lane.name, "methods": len(lane.methods)})
         while True:
-            await asyncio.sleep(self._config.renew_every_s)
+            await asyncio.sleep(min(self._config.renew_every_s, LOOK_EVERY_S))
             try:
                 await lane.open(max_age_s=self._config.renew_every_s)
             except Exception as error:  # what it knows stays in use, and the lane's health shows in its attempts

@@ -12,7 +12,8 @@ from schemas.config import LaneConfig, LimitsConfig
 from schemas.store import connect
 from workers.budget import Budget, Grant, Refusal
 from workers.costs import Charge
-from workers.exchanges import Call, Egress, LaneExchange, Markets, ccxt, tls
+from workers.exchanges import Call, Egress, LaneExchange, ccxt, tls
+from workers.markets import Markets
 
 BTC_USDT: dict[str, Any] = {
     "id": "BTCUSDT",
@@ -58,7 +59,7 @@ class Lanes:
 
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self.client = client
-        self.markets = Markets()
+        self.markets = Markets(client, keep_s=60)
         self.ssl_context = tls()
         self._open: list[LaneExchange | Egress] = []
 

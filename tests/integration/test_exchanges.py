@@ -16,7 +16,7 @@ from schemas.messages import ErrorCode, Outcome
 from schemas.methods import PUBLIC_READS
 from tests.integration.exchange_lanes import Answers, Lanes, call, lanes_on
 from workers import exchanges
-from workers.exchanges import Call, LaneExchange, Markets
+from workers.exchanges import Call, LaneExchange
 from workers.verdict import NoBudget, judge
 
 SIMULATED = ("binance", "okx", "htx", "coinbase", "kraken")
@@ -119,7 +119,7 @@ async def test_a_limits_answer_silences_all_who_share_the_address(
 ) -> None:
     server.answer = (status, {"Retry-After": "50"}, "{}")
     lane, _ = lanes.lane("binance", server.settings("binance"))
-    other, _ = lanes.lane("binance", server.settings("binance"), egress=lanes.egress(), markets=Markets())
+    other, _ = lanes.lane("binance", server.settings("binance"), egress=lanes.egress())
     elsewhere, _ = lanes.lane("binance", server.settings("binance"), scope="10.0.0.2")
     assert await failed(lane, call("binance")) is code
     server.answer = (200, {}, TICKER)
