@@ -106,7 +106,7 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
         report_every_s: how often it reports.
         grace_s: how long it may finish what it holds when told to stop.
         http_timeout_s: the longest one HTTP call to an exchange may take.
-        renew_every_s: how often markets and the exchange's clock are read anew.
+        renew_every_s: how often one of the workers reads an exchange's markets and clock anew, for all.
     """
 
     in_flight: Count = 1000

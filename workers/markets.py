@@ -15,7 +15,7 @@ import logging
 import time
 import zlib
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 import redis.asyncio
@@ -33,6 +33,10 @@ LOCK_S: Final = 65.0
 POLL_S: Final = 0.2
 # How often a worker looks whether markets are due, at least.
 LOOK_EVERY_S: Final = 60.0
+
+
+# What ccxt makes an instance's markets of: the markets as parsed, and the currencies where the exchange tells them.
+_Listed: TypeAlias = tuple[list[Any], dict[str, Any] | None]
 
 
 class _Held(Struct):
@@ -101,12 +105,12 @@ class Markets:
             found = await self._take_or_lock(name, lock, held, make, max_age_s)
         except (redis.exceptions.RedisError, OSError) as error:
             log.warning("markets_not_shared", extra={"key": name, "error": repr(error)})
-            return await _read(make), True
+            return (await _read(make))[0], True
         if found is not None:
             return found, False
         try:
-            held = await _read(make)
-            await self._share(name, held)
+            held, listed = await _read(make)
+            await self._share(name, held, listed)
             return held, True
         finally:
             # What is left of it ends by itself.
@@ -157,9 +161,9 @@ class Markets:
         log.info("markets_taken", extra={"key": name, "markets": len(exchange.markets), "age_s": round(age_s, 1)})
         return _Held(exchange, options, digest.decode(), read_s)
 
-    async def _share(self, name: str, held: _Held) -> None:
+    async def _share(self, name: str, held: _Held, listed: _Listed) -> None:
         try:
-            body, held.digest = await asyncio.to_thread(_pack, held.source, held.options)
+            body, held.digest = await asyncio.to_thread(_pack, held.options, listed)
             seconds, microseconds = await self._client.time()
             fields: Any = {"at_us": seconds * 1_000_000 + microseconds, "digest": held.digest, "body": body}
             async with self._client.pipeline() as pipeline:
@@ -171,25 +175,34 @@ class Markets:
             log.warning("markets_not_shared", extra={"key": name, "error": repr(error)})
 
 
-async def _read(make: Callable[[], Any]) -> _Held:
+async def _read(make: Callable[[], Any]) -> tuple[_Held, _Listed]:
     """Reads the markets from the exchange. Raises what ccxt and the budget raise."""
     exchange = make()
     before = copy.deepcopy(exchange.options)
+    listed: _Listed = [], None
+    set_markets = exchange.set_markets
+
+    def listen(markets: Any, currencies: Any = None) -> Any:
+        nonlocal listed
+        listed = exchange.to_array(markets), currencies
+        return set_markets(markets, currencies)
+
+    exchange.set_markets = listen
     try:
         arguments.check_answer("load_markets", await exchange.load_markets_helper(True), http_calls=1)
     finally:
+        del exchange.set_markets
         await exchange.close()
     options = {name: value for name, value in exchange.options.items() if name not in before or before[name] != value}
     log.info("markets_read", extra={"exchange": exchange.id, "markets": len(exchange.markets)})
-    return _Held(exchange, options, "", time.monotonic())
+    return _Held(exchange, options, "", time.monotonic()), listed
 
 
-def _pack(exchange: Any, options: dict[str, Any]) -> tuple[bytes, str]:
+def _pack(options: dict[str, Any], listed: _Listed) -> tuple[bytes, str]:
     """The markets as compressed JSON, one a line: a call in C for all of them would hold up the event loop."""
-    # ccxt makes these up from the markets where the exchange does not tell its currencies.
-    currencies = None if exchange.baseCurrencies else exchange.currencies
+    markets, currencies = listed
     lines = [msgspec.json.encode({"currencies": currencies, "options": options})]
-    lines += [msgspec.json.encode(market) for market in exchange.markets.values()]
+    lines += [msgspec.json.encode(market) for market in markets]
     body = b"\n".join(lines)
     return zlib.compress(body, 1), hashlib.sha256(body).hexdigest()
 

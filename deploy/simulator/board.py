@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 from .clock import Clock
@@ -155,7 +156,12 @@ class Board:
     def __init__(self, exchange: str, clock: Clock, listings: list[Listing]) -> None:
         self.exchange = exchange
         self.clock = clock
+        self._all = listings
         self.listings = {listing.id: listing for listing in listings}
+
+    def unlist(self, coins: Collection[str]) -> None:
+        """List all pairs but those of these coins."""
+        self.listings = {listing.id: listing for listing in self._all if listing.coin.code not in coins}
 
     def tick(self) -> int:
         """The number of the newest tick since the epoch."""

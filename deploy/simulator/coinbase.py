@@ -90,8 +90,8 @@ class Coinbase(Venue):
     def _rates(self, _: Query) -> Json:
         rates: dict[str, str] = dict.fromkeys(("USD", "USDT", "USDC"), "1.0")
         for coin in COINS:
-            listing = self.board.listings[self.pair_id(coin.code, "USD")]
-            rates[coin.code] = f"{1 / listing.number(self.board.quote(listing).last):.16f}"
+            if listing := self.board.listings.get(self.pair_id(coin.code, "USD")):
+                rates[coin.code] = f"{1 / listing.number(self.board.quote(listing).last):.16f}"
         return {"data": {"currency": "USD", "rates": rates}}
 
     def _products(self, query: Query) -> Json:

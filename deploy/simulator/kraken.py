@@ -79,7 +79,7 @@ class Kraken(Venue):
     def listing(self, pair_id: str) -> Listing:
         """The pair with this id or alternative name."""
         found = self._by_altname.get(pair_id)
-        return found if found is not None else super().listing(pair_id)
+        return super().listing(pair_id if found is None else found.id)
 
     def _time(self, _: Query) -> Json:
         now_s = self.clock.now_ms() // 1000

@@ -89,6 +89,10 @@ class Door:
         if faults == HEALTHY:
             faults = HEALTHY  # the very object, which the handler knows by identity
             self.ledger.forgive()
+        if faults.unlisted != self.faults.unlisted:
+            self.venue.board.unlist(faults.unlisted)
+            self._lasting.clear()
+            self._fresh.clear()
         self.faults = faults
         if faults.down == "refused":
             await self._refuse_connections()

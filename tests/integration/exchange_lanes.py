@@ -1,5 +1,6 @@
 """What the tests of lanes share: lanes that are closed at the end, and an HTTP server that says what it is told."""
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -115,16 +116,21 @@ class Answers:
 
     Args:
         answer: status, headers and body; change it at any time.
+        by_path: bodies for paths that hold these words.
+        held_path: paths that hold this are not answered until it changes.
     """
 
     def __init__(self) -> None:
         self.answer: tuple[int, dict[str, str], str] = (200, {}, "{}")
         self.by_path: dict[str, str] = {}
+        self.held_path = ""
         self.hits: list[str] = []
         self.url = ""
 
     async def _handle(self, request: web.Request) -> web.Response:
         self.hits.append(request.path)
+        while self.held_path and self.held_path in request.path:
+            await asyncio.sleep(0.01)
         for part, body in self.by_path.items():
             if part in request.path:
                 return web.Response(text=body, content_type="application/json")

@@ -1,0 +1,212 @@
+"""Markets that a whole fleet shares: read once, passed on through a real Redis, never in an attempt's way."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis.asyncio
+
+from deploy.local import Fleet, simulated
+from deploy.processes import free_port
+from deploy.simulator.ccxt_config import ccxt_config
+from deploy.simulator.process import Simulator
+from schemas.messages import ErrorCode
+from tests.integration.exchange_lanes import Answers, Lanes, call, lanes_on
+from tests.integration.fleet import QUICK, Client, wait_until
+from workers.budget import connect
+from workers.exchanges import LaneExchange
+from workers.markets import Markets
+from workers.verdict import judge
+
+SIMULATED = ("binance", "okx", "htx", "coinbase", "kraken")
+MARKET = (
+    '{"symbol":"%sUSDT","status":"TRADING","baseAsset":"%s","quoteAsset":"USDT","filters":[],'
+    '"permissions":["SPOT"],"isSpotTradingAllowed":true}'
+)
+TICKER = '{"symbol":"BTCUSDT","lastPrice":"5","bidPrice":"4","askPrice":"6"}'
+BTC, ETH, SOL = ({"symbol": f"{coin}/USDT"} for coin in ("BTC", "ETH", "SOL"))
+INFO = "/api/v3/exchangeInfo"
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Answers]:
+    """Yield a Binance that lists Bitcoin."""
+    async with Answers.serving() as answers:
+        answers.answer = (200, {}, TICKER)
+        lists(answers, "BTC")
+        answers.by_path["time"] = '{"serverTime":1800000000000}'
+        yield answers
+
+
+def lists(server: Answers, *coins: str) -> None:
+    server.by_path["exchangeInfo"] = f'{{"symbols":[{",".join(MARKET % (coin, coin) for coin in coins)}]}}'
+
+
+@pytest.fixture
+async def workers(redis_url: str) -> AsyncIterator[list[Lanes]]:
+    """Yield ten workers' lanes: nothing is common to them but Redis."""
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(lanes_on(redis_url)) for _ in range(10)]
+
+
+def binance(lanes: Lanes, server: Answers, **more: Any) -> LaneExchange:
+    settings = server.settings("binance")
+    del settings["markets"]
+    settings |= {"options": {"fetchMarkets": {"types": ["spot"]}, "fetchMargins": False}}
+    settings |= {"has": {"fetchCurrencies": False}}
+    return lanes.lane("binance", settings, **more)[0]
+
+
+async def copies(client: redis.asyncio.Redis) -> list[bytes]:
+    """The keys of all copies and locks."""
+    found: Any = await client.keys("fleet:*:markets:*")
+    return list(found)
+
+
+def inside(lane: LaneExchange) -> Any:
+    """The lane's ccxt instance."""
+    return lane._ccxt  # pyright: ignore[reportPrivateUsage]
+
+
+@pytest.mark.parametrize("exchange", SIMULATED)
+async def test_ten_workers_cost_an_exchange_one_load(workers: list[Lanes], exchange: str) -> None:
+    async with Simulator(exchanges=[exchange]) as simulator:
+        settings = ccxt_config(exchange, simulator.urls[exchange])
+
+        async def asked() -> int:
+            return int((await simulator.counters())["exchanges"][exchange]["requests"])
+
+        alone, _ = workers[0].lane(exchange, settings, markets=Markets(workers[0].client, keep_s=60))
+        await alone.open()
+        one_load = await asked()
+        await workers[0].client.delete(*await copies(workers[0].client))
+
+        lanes = [worker.lane(exchange, settings)[0] for worker in workers]
+        await asyncio.gather(*(lane.open() for lane in lanes))
+        assert await asked() == 2 * one_load
+        late, _ = workers[0].lane(exchange, settings, markets=Markets(workers[0].client, keep_s=60))
+        await late.open()
+        assert await asked() == 2 * one_load
+
+        # The copy is the original, to the last bit.
+        for lane in (*lanes, late):
+            for what in ("markets", "markets_by_id", "symbols", "ids", "currencies", "currencies_by_id", "codes"):
+                assert getattr(inside(lane), what) == getattr(inside(alone), what), what
+            assert inside(lane).options == inside(alone).options
+        assert (await late.call("fetch_ticker", BTC, call(exchange)))["symbol"] == "BTC/USDT"
+        assert len(await late.call("load_markets", {}, call(exchange))) == len(inside(alone).markets)
+
+
+async def test_what_lies_in_redis_ends_by_itself(server: Answers, workers: list[Lanes]) -> None:
+    await binance(workers[0], server).open()
+    (key,) = await copies(workers[0].client)  # no lock is left
+    assert 0 < await workers[0].client.ttl(key) <= 60
+
+
+async def test_a_new_listing_is_noticed_by_all_for_one_load(server: Answers, workers: list[Lanes]) -> None:
+    lanes = [binance(worker, server) for worker in workers[:3]]
+    for lane in lanes:
+        await lane.open()
+        with pytest.raises(Exception, match="ETH/USDT") as raised:
+            await lane.call("fetch_ticker", ETH, call("binance"))
+        assert judge(raised.value, call("binance")).code is ErrorCode.BAD_SYMBOL
+
+    lists(server, "BTC", "ETH")
+    await lanes[0].open(max_age_s=0)
+    for lane in lanes[1:]:
+        await lane.open(max_age_s=60)
+        assert "ETH/USDT" not in inside(lane).markets  # its own are young enough
+    forget = asyncio.get_running_loop().time()
+    await wait_until(lambda: asyncio.get_running_loop().time() > forget + 0.05, "the first copy is older than the new")
+    for lane in lanes[1:]:
+        await lane.open(max_age_s=0.05)
+    assert server.hits.count(INFO) <= 3
+
+
+async def test_attempts_go_on_while_markets_are_read_again(server: Answers, workers: list[Lanes]) -> None:
+    lane = binance(workers[0], server)
+    await lane.open()
+    server.held_path = "exchangeInfo"
+    lists(server, "BTC", "ETH")
+    renewal = asyncio.create_task(lane.open(max_age_s=0))
+    await wait_until(lambda: server.hits.count(INFO) == 2, "the markets are asked for")
+    assert (await lane.call("fetch_ticker", BTC, call("binance")))["last"] == 5
+    # Another worker keeps what it has meanwhile.
+    other = binance(workers[1], server)
+    await other.open()
+    await other.open(max_age_s=0)
+    assert not renewal.done()
+    server.held_path = ""
+    await renewal
+    assert "ETH/USDT" in await lane.call("load_markets", {}, call("binance"))
+    assert server.hits.count(INFO) == 2
+
+
+async def test_who_dies_while_it_reads_holds_up_the_others_for_a_while_only(
+    server: Answers, workers: list[Lanes]
+) -> None:
+    client = workers[0].client
+    await binance(workers[0], server).open()
+    (key,) = await copies(client)
+    await client.delete(key)
+    await client.set(key + b":lock", "a worker that is no more", px=700)
+    lane = binance(workers[1], server)
+    opening = asyncio.create_task(lane.open())
+    await wait_until(lambda: client.exists(key), "it was read again")
+    assert not await client.exists(key + b":lock")
+    await opening
+    assert server.hits.count(INFO) == 2
+
+
+@pytest.mark.parametrize("body", [b"", b"garbage", b"x\x9c\x03\x00\x00\x00\x00\x01"])
+async def test_a_copy_that_can_not_be_read_is_replaced(server: Answers, workers: list[Lanes], body: bytes) -> None:
+    client = workers[0].client
+    await binance(workers[0], server).open()
+    (key,) = await copies(client)
+    await client.hset(key, mapping={"body": body, "digest": "other"})  # pyright: ignore[reportGeneralTypeIssues]
+    lane = binance(workers[1], server)
+    await lane.open()
+    assert (await lane.call("fetch_ticker", BTC, call("binance")))["last"] == 5
+    await binance(workers[2], server).open()
+    assert server.hits.count(INFO) == 2
+
+
+async def test_without_redis_each_reads_its_own(server: Answers, workers: list[Lanes]) -> None:
+    async with connect(f"redis://127.0.0.1:{free_port()}", timeout_s=0.5) as nothing:
+        for worker in workers[:2]:
+            lane = binance(worker, server, markets=Markets(nothing, keep_s=60))
+            await lane.open()
+            assert (await lane.call("fetch_ticker", BTC, call("binance")))["last"] == 5
+    assert server.hits.count(INFO) == 2
+
+
+async def test_a_load_that_fails_leaves_what_there_was(server: Answers, workers: list[Lanes]) -> None:
+    lane = binance(workers[0], server)
+    await lane.open()
+    server.by_path["exchangeInfo"] = '{"symbols":[]}'
+    with pytest.raises(Exception, match="no data"):
+        await lane.open(max_age_s=0)
+    assert (await lane.call("fetch_ticker", BTC, call("binance")))["last"] == 5
+    lists(server, "BTC", "ETH")
+    await lane.open(max_age_s=0)  # nobody holds the lock
+    assert "ETH/USDT" in inside(lane).markets
+
+
+async def test_a_fleet_notices_a_new_listing(vhost: str, redis_url: str, tmp_path: Path) -> None:
+    async with Simulator(exchanges=["okx", "kraken"]) as simulator:
+        for exchange in simulator.urls:
+            await simulator.fault(exchange, unlisted=["SOL"])
+        config = {**simulated(simulator.urls), **QUICK, "worker": {"renew_every_s": 2.0}}
+        async with Fleet(tmp_path, config, broker_url=vhost, redis_url=redis_url), Client.on(vhost) as client:
+            answer = await client.ask("fetch_ticker", SOL)
+            assert answer.code == ErrorCode.BAD_SYMBOL
+            await simulator.clear("okx")
+
+            async def okx_answers() -> bool:
+                return (await client.ask("fetch_ticker", SOL)).result.lane == "okx"
+
+            await wait_until(okx_answers, "the new listing is known")
+        assert not (await simulator.counters())["violations"]
