@@ -9,9 +9,9 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias
 
-import redis.asyncio
+from msgspec.structs import replace
 
-from schemas import answered
+from schemas.answered import Answered
 from schemas.deliveries import end_tasks
 from schemas.errors import BrokerError
 from schemas.messages import Attempt
@@ -31,12 +31,12 @@ class Hedges:
     """The second attempts that are still to come.
 
     Args:
-        client: Redis, where the marks of answered requests are.
+        marks: of the requests that were answered.
         ask: sends one.
     """
 
-    def __init__(self, client: redis.asyncio.Redis, ask: Ask) -> None:
-        self._client = client
+    def __init__(self, marks: Answered, ask: Ask) -> None:
+        self._marks = marks
         self._ask = ask
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
@@ -61,7 +61,7 @@ class Hedges:
 
     async def _wait(self, attempt: Attempt, wait_s: float) -> None:
         await asyncio.sleep(wait_s)
-        if await answered.by_another(self._client, attempt, "") is not False:
+        if await self._marks.by_another(replace(attempt, hedge=True)) is not False:
             return  # without Redis both could answer
         try:
             sent = await self._ask(attempt)

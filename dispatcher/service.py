@@ -3,12 +3,12 @@
 import asyncio
 import logging
 import time
-from typing import Final
 
 from msgspec import DecodeError
 from msgspec.structs import replace
 
-from schemas import answered, answers, store, topology
+from schemas import answers, store, topology
+from schemas.answered import Answered
 from schemas.broker import Broker
 from schemas.config import Config
 from schemas.deliveries import Delivery
@@ -34,8 +34,6 @@ log = logging.getLogger(__name__)
 
 # A lane's queue is full or its worker asleep: so long until this attempt looks at the lane again.
 FULL_PAUSE_MS = 1_000
-# Names all dispatchers where one of them answers a request.
-_WHO: Final = "dispatcher"
 
 
 class Dispatcher:
@@ -46,7 +44,8 @@ class Dispatcher:
         self._broker = Broker(config.broker, "dispatcher", list(config.lanes))
         self._router = Router(config)
         self._redis = store.connect(config.redis.url, timeout_s=config.redis.timeout_s)
-        self._hedges = Hedges(self._redis, self._hedge)
+        self._answered = Answered(self._redis)
+        self._hedges = Hedges(self._answered, self._hedge)
         self._states: dict[str, State] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -67,6 +66,7 @@ class Dispatcher:
         await self._broker.stop_taking()
         await self._broker.drain(grace_s=self._config.grace_s)
         await self._broker.close()
+        await self._answered.close()
         await self._redis.aclose()
         log.info("dispatcher_left")
 
@@ -100,6 +100,7 @@ class Dispatcher:
         try:
             attempt = intake.read(attempt, delivery.body, self._config.timeout_s)
             intake.check(attempt)
+            attempt = replace(attempt, repeated=delivery.repeated)
         except InvalidMessage as error:
             await self._refuse(attempt, error, delivery)
         else:
@@ -115,6 +116,9 @@ class Dispatcher:
         except DecodeError as error:
             await self._bury(ErrorCode.UNREADABLE, f"not an attempt: {error}", delivery)
         else:
+            # What expired in a work queue may have been with a worker that answered it and lost the broker.
+            if delivery.repeated or (delivery.death_reason and attempt.lane):
+                attempt = replace(attempt, repeated=True)
             await self._bring_back(attempt, delivery)
         await delivery.ack()
         metrics.DECISION.observe(time.perf_counter() - started_s)
@@ -137,8 +141,8 @@ class Dispatcher:
                 self._router.health[last.lane].refused(attempt.request.method, last.retry_at_ms)
         if attempt.request.hedge_ms is not None:
             self._hedges.cancel(attempt)
-            if await answered.by_another(self._redis, attempt, _WHO):
-                return
+        if attempt.contested and await self._answered.by_another(attempt):
+            return
         await self._advance(attempt, rested=rested)
 
     async def _advance(self, attempt: Attempt, *, rested: bool) -> None:
@@ -176,11 +180,12 @@ class Dispatcher:
         return decision is not None
 
     async def _end(self, attempt: Attempt, end: End) -> None:
-        hedged = attempt.request.hedge_ms is not None and end.code is not ErrorCode.DELIVERY_LIMIT
-        if hedged and await answered.claim(self._redis, attempt, _WHO, answers.now_ms()) is False:
+        claims = attempt.contested and end.code is not ErrorCode.DELIVERY_LIMIT
+        if claims and await self._answered.claim(attempt) is False:
             return
         metrics.ENDED.labels(end.code).inc()
         await answers.publish(self._broker, attempt, answers.failure(attempt, end.code, end.message))
+        self._answered.note(attempt)
 
     async def _refuse(self, attempt: Attempt, error: InvalidMessage, delivery: Delivery) -> None:
         """Answers a request that can't be run; what can't be read at all also goes to `fleet.dead`."""

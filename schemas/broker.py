@@ -39,7 +39,7 @@ from tenacity import (
 
 from . import topology
 from .config import BrokerConfig
-from .deliveries import LOST, Handler, Subscription, cancelled, end_tasks
+from .deliveries import AGAIN, LOST, Handler, Subscription, cancelled, end_tasks
 from .errors import BrokerLost, ConfigError, FleetError, Refused, TopologyError, Unroutable
 from .messages import MSGPACK
 
@@ -279,13 +279,14 @@ class Broker:
         clock = asyncio.get_running_loop().time
         give_up_s = clock() + self._config.patience_s
 
-        async def send() -> None:
+        async def send(message_type: str | None) -> None:
             channel = await self._publisher.channel(self._config.timeout_s)
             properties = Basic.Properties(
                 # Returned messages are matched to publishes by this id: it must be unique among those in flight.
                 message_id=f"{self._message_prefix}-{next(self._message_numbers)}",
                 content_type=content_type,
                 correlation_id=correlation_id,
+                message_type=message_type,
                 delivery_mode=2 if persistent else 1,
             )
             try:
@@ -310,7 +311,7 @@ class Broker:
                 raise BrokerLost("the connection died before the confirm") from error
 
         try:
-            await send()
+            await send(None)
         except (BrokerLost, Refused) as error:
             if isinstance(error, Refused) and not retry_refused:
                 raise
@@ -322,7 +323,7 @@ class Broker:
                 reraise=True,
             ):
                 with attempt:
-                    await send()
+                    await send(AGAIN)
 
     async def stop_taking(self) -> None:
         """Takes no more deliveries."""

@@ -23,6 +23,9 @@ Handler: TypeAlias = Callable[["Delivery"], Coroutine[Any, Any, None]]
 # All that a lost connection raises in whoever uses it.
 LOST: Final = (*CONNECTION_EXCEPTIONS, TimeoutError)
 
+# The property `type` of a message that is published again because nobody knows whether the broker has it.
+AGAIN: Final = "again"
+
 
 def cancelled() -> bool:
     """Whether somebody cancelled this very task: a dying connection raises `CancelledError` in all that wait on it."""
@@ -62,6 +65,11 @@ class Delivery:
         headers = self.properties.headers or {}
         reason = headers.get("x-last-death-reason") or headers.get("x-first-death-reason")
         return str(reason) if reason else None
+
+    @property
+    def repeated(self) -> bool:
+        """Whether there may be two of it: it came before, was published again, or its connection is gone."""
+        return self.redelivered or self.properties.message_type == AGAIN or self._channel.is_closed
 
     async def ack(self) -> None:
         """Takes the message out of its queue. Void if the connection is gone: then it comes again."""

@@ -146,6 +146,7 @@ class Attempt(Struct, frozen=True, omit_defaults=True):
         timeout_ms: the longest it may take at the worker: another lane could answer; None is until the deadline.
         results: how many results its request gets, this one's among them.
         hedge: a second attempt beside one that is still under way; if it fails, nobody needs to know.
+        repeated: it may be a copy of one that was answered: a message it comes from was delivered before.
     """
 
     request: Request
@@ -162,11 +163,17 @@ class Attempt(Struct, frozen=True, omit_defaults=True):
     trial: bool = False
     results: int = 1
     hedge: bool = False
+    repeated: bool = False
 
     @property
-    def who(self) -> str:
-        """Names this attempt among all of its request, also when its message comes again."""
-        return f"{self.lane} {self.number}{' hedge' if self.hedge else ''}"
+    def line(self) -> str:
+        """Names the copies that come from one message, wherever it was sent; a hedge and what follows it is another."""
+        return f"{self.received_ms}{' hedge' if self.hedge else ''}"
+
+    @property
+    def contested(self) -> bool:
+        """Whether another attempt at its request may be under way, or have answered it."""
+        return self.repeated or self.request.hedge_ms is not None
 
     @property
     def deadline_ms(self) -> int:

@@ -30,3 +30,4 @@ SHARED = Gauge(
     ["lane"],
 )
 LANE_OPEN = Gauge("fleet_lane_open", "1 while the lane's markets are loaded and it takes attempts.", ["lane"])
+COPIES = Counter("fleet_copies_dropped_total", "Attempts not answered again: their requests were already.", ["lane"])

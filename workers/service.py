@@ -11,7 +11,8 @@ from msgspec import DecodeError
 from msgspec.structs import replace
 from tenacity import AsyncRetrying, RetryCallState, wait_random_exponential
 
-from schemas import answered, answers, store, topology
+from schemas import answers, store, topology
+from schemas.answered import Answered
 from schemas.broker import Broker
 from schemas.config import Config, LaneConfig
 from schemas.deliveries import Delivery, end_tasks
@@ -56,6 +57,7 @@ class Worker:
         self._lanes: dict[str, LaneExchange] = {}
         self._markets = Markets(self._redis, keep_s=2 * config.worker.renew_every_s)
         self._reports = Reports()
+        self._answered = Answered(self._redis)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serves until `stop` is set, then finishes or hands back what it holds, and leaves."""
@@ -70,6 +72,7 @@ class Worker:
                 await lane.close()
             for egress in self._egresses.values():
                 await egress.close()
+            await self._answered.close()
             await self._redis.aclose()
         log.info("worker_left", extra={"worker": self.name})
 
@@ -147,7 +150,10 @@ class Worker:
             await self._broker.publish(encode(letter), topology.DEAD)
             await delivery.ack()
             return
-        if attempt.request.hedge_ms is not None and await answered.by_another(self._redis, attempt, attempt.who):
+        if delivery.repeated:
+            attempt = replace(attempt, repeated=True)
+        if attempt.contested and await self._answered.by_another(attempt):
+            self._drop_copy(attempt)
             await delivery.ack()
             return
         self._reports.begin(lane.name)
@@ -156,6 +162,8 @@ class Worker:
             item, result, body = _answer(attempt, lane, ended)
             self._reports.end(item, attempt.request, ended.http_calls, ended.budget_ms)
             if result is not None:
+                if delivery.repeated:  # its connection died meanwhile
+                    attempt = replace(attempt, repeated=True)
                 await self._publish(attempt, result, body)
             elif not attempt.hedge:
                 await self._hand_back(attempt, item)
@@ -165,11 +173,18 @@ class Worker:
 
     async def _publish(self, attempt: Attempt, result: Result, body: bytes | None) -> None:
         """Publishes a result, unless another attempt at the request was first."""
-        if attempt.request.hedge_ms is not None:
-            first = await answered.claim(self._redis, attempt, attempt.who, answers.now_ms())
+        if attempt.contested:
+            first = await self._answered.claim(attempt)
             if first is False or (first is None and attempt.hedge):
+                self._drop_copy(attempt)
                 return
         await answers.publish(self._broker, attempt, result, body)
+        self._answered.note(attempt)
+
+    @staticmethod
+    def _drop_copy(attempt: Attempt) -> None:
+        metrics.COPIES.labels(attempt.lane).inc()
+        log.info("copy_dropped", extra={"request_id": attempt.request.id, "lane": attempt.lane})
 
     async def _hand_back(self, attempt: Attempt, item: Try) -> None:
         """Gives the attempt back to the dispatchers; returns when the broker has it."""

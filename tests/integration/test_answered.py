@@ -1,0 +1,111 @@
+"""A request that was answered is not answered again, as far as marks in Redis tell; and never is one left without."""
+
+import socket
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+import redis.asyncio as redis_client
+from msgspec.structs import replace
+
+from schemas import store
+from schemas.answered import KEPT_S, Answered
+from schemas.messages import Attempt, Request, encode
+from tests.integration.fleet import Stand, wait_until
+
+
+def attempt(name: str = "one", *, received_ms: int = 1, deadline_ms: int | None = None) -> Attempt:
+    deadline_ms = deadline_ms or time.time_ns() // 1_000_000 + 60_000
+    request = Request(method="fetch_ticker", args={"symbol": "BTC/USDT"}, id=name, deadline_ms=deadline_ms)
+    return Attempt(request=request, lane="binance", number=1, received_ms=received_ms)
+
+
+@pytest.fixture
+async def answered(redis_url: str) -> AsyncIterator[Answered]:
+    client = store.connect(redis_url, timeout_s=5)
+    yield Answered(client)
+    await client.aclose()
+
+
+async def test_the_first_claims_and_its_own_copies_may_go_on_until_the_answer_is_out(answered: Answered) -> None:
+    first = attempt(received_ms=1)
+    other, hedge = replace(first, received_ms=2), replace(first, hedge=True)
+    assert await answered.claim(first)
+    for one in (other, hedge):
+        assert not await answered.claim(one)
+        assert await answered.by_another(one)
+    # The first may have died before it published: its message comes again, perhaps at another lane, and must be
+    # answered.
+    elsewhere = replace(first, lane="okx", number=2)
+    assert await answered.by_another(elsewhere) is False
+    assert await answered.claim(elsewhere)
+    answered.note(first)
+    await answered.close()
+    for one in (first, elsewhere, other, hedge):
+        assert await answered.by_another(one)
+        assert await answered.claim(one) is False
+
+
+async def test_an_id_used_again_and_each_exchange_of_a_fan_out_are_requests_of_their_own(answered: Answered) -> None:
+    first = attempt()
+    answered.note(first)
+    fanned = [replace(first, request=replace(first.request, exchanges=[name]), results=2) for name in ("okx", "htx")]
+    answered.note(fanned[0])
+    await answered.close()
+    later = replace(first, request=replace(first.request, deadline_ms=first.deadline_ms + 1))
+    assert await answered.by_another(later) is False
+    assert [await answered.by_another(each) for each in fanned] == [True, False]
+
+
+async def test_every_mark_expires(answered: Answered, redis_url: str) -> None:
+    answered.note(attempt("noted"))
+    await answered.close()
+    await answered.claim(attempt("claimed"))
+    async with redis_client.from_url(redis_url) as client:
+        keys = await client.keys("fleet:answered:*")
+        assert len(keys) == 2
+        for key in keys:
+            assert 0 < await client.ttl(key) <= KEPT_S + 60
+
+
+async def test_without_redis_nothing_is_known() -> None:
+    with socket.socket() as taken:  # bound and not listening: refused
+        taken.bind(("127.0.0.1", 0))
+        client = store.connect(f"redis://127.0.0.1:{taken.getsockname()[1]}/0", timeout_s=0.2)
+        answered = Answered(client)
+        assert await answered.by_another(attempt()) is None
+        assert await answered.claim(attempt()) is None
+        answered.note(attempt())
+        await answered.close()
+        await client.aclose()
+
+
+async def test_a_copy_of_what_was_answered_is_not_run_and_not_answered(stand: Stand) -> None:
+    name = stand.client.new_id()
+    first = replace(attempt(name), reply_to=stand.client.reply_to, correlation_id=name)
+    await stand.client.publish(encode(first), "binance", to_exchange="fleet.work")
+    assert (await stand.client.answer(name)).result.ok
+
+    async def dropped() -> float:
+        return await stand.metric(stand.fleet.workers, "fleet_copies_dropped_total", "binance")
+
+    async def calls() -> float:
+        return await stand.metric(stand.fleet.workers, "fleet_http_calls_total", "binance")
+
+    before = await dropped()
+
+    async def one_more_dropped() -> bool:
+        """Until the mark is written: who comes within 50 ms may be run."""
+        await stand.client.publish(encode(replace(first, repeated=True)), "binance", to_exchange="fleet.work")
+        return await dropped() > before
+
+    await wait_until(one_more_dropped, "a copy is dropped", every_s=0.2)
+    results, calls_now, dropped_now = len(stand.client.answers[name]), await calls(), await dropped()
+    await stand.client.publish(encode(replace(first, repeated=True)), "binance", to_exchange="fleet.work")
+
+    async def another_dropped() -> bool:
+        return await dropped() > dropped_now
+
+    await wait_until(another_dropped, "the next copy is dropped")
+    assert await calls() == calls_now
+    assert len(stand.client.answers[name]) == results
