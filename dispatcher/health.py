@@ -20,6 +20,8 @@ import enum
 import math
 from typing import Final
 
+from msgspec import Struct
+
 from schemas.config import DispatcherConfig
 from schemas.messages import ILL, ErrorCode, LaneReport
 
@@ -59,6 +61,30 @@ class State(enum.StrEnum):
     DEGRADED = "degraded"
     OFFLINE = "offline"
     MAINTENANCE = "maintenance"
+
+
+class Memory(Struct, frozen=True):
+    """What the next dispatcher may know of a lane, with times that another process can read.
+
+    Args:
+        aside: the state in which it stands aside, None if it serves.
+        why: why it does.
+        trial_at_ms: when its next trial is due, Unix milliseconds.
+        trial_gap_s: the time between its trials now.
+        latency_ms: how long it takes to answer.
+        budget_ms: how much time of its tightest limit one attempt takes.
+        paused_until_ms: the exchange asked for silence until then.
+        methods: what it can do, None if no worker said.
+    """
+
+    aside: State | None
+    why: str
+    trial_at_ms: int
+    trial_gap_s: float
+    latency_ms: float
+    budget_ms: float
+    paused_until_ms: int
+    methods: list[str] | None
 
 
 class Window:
@@ -103,6 +129,7 @@ class LaneHealth(Choice):
         self._config = config
         self._heard: dict[str, tuple[float, LaneReport]] = {}
         self._last_heard_s = 0.0
+        self._last_asked_s = -math.inf
         self._in_flight = 0
         self._row = 0
         self._row_maintenance = 0
@@ -137,6 +164,8 @@ class LaneHealth(Choice):
         passed_s = max(0.0, now_s - self._last_heard_s)
         self._last_heard_s = now_s
         self.silent_at_s = now_s + self._config.silent_after_s
+        if report.ok or report.failed or report.rejected:
+            self._last_asked_s = now_s
         if report.methods is not None:
             self.methods = frozenset(report.methods)
         self.paused_until_ms = max(self.paused_until_ms, report.paused_until_ms)
@@ -240,7 +269,7 @@ class LaneHealth(Choice):
             if self._trials_left:
                 self.trial_at_s = now_s + self._config.trial_after_s
                 return
-            self._aside = None
+            self._aside, self._why = None, ""
             self._back_s = now_s
             self._window = Window()
             self._slowness_log = 0.0
@@ -301,11 +330,45 @@ class LaneHealth(Choice):
         """A request was sent there. Says whether it is a trial; then the next one waits for its gap."""
         self._unreported += 1
         self.outstanding += 1
+        self._last_asked_s = now_s
         if self._aside is None or now_s < self.trial_at_s:
             return False
         self._trial_sent = True
         self.trial_at_s = now_s + self._trial_gap_s
         return True
+
+    def probe_every_s(self, now_s: float) -> float | None:
+        """How often it should be asked how it is, if a probe is due; None if not."""
+        if self._aside:
+            return self._config.trial_after_s if now_s >= self.trial_at_s else None
+        every_s = self._config.probe_every_s
+        return every_s if now_s >= self._last_asked_s + every_s else None
+
+    def memory(self, now_s: float, now_ms: int) -> Memory:
+        """What the next dispatcher may know of it."""
+        return Memory(
+            aside=self._aside,
+            why=self._why,
+            trial_at_ms=now_ms + int(max(0.0, self.trial_at_s - now_s) * 1000),
+            trial_gap_s=self._trial_gap_s,
+            latency_ms=self.latency_ms,
+            budget_ms=self.budget_ms,
+            paused_until_ms=self.paused_until_ms,
+            methods=None if self.methods is None else sorted(self.methods),
+        )
+
+    def remember(self, memory: Memory, now_s: float, now_ms: int) -> None:
+        """Takes in what another dispatcher knew. Workers must report it all the same before it is asked anything."""
+        self._aside = memory.aside
+        self._was = memory.aside or self._was
+        self._why = memory.why
+        self.trial_at_s = now_s + (memory.trial_at_ms - now_ms) / 1000
+        self._trial_gap_s = memory.trial_gap_s
+        self.latency_ms = memory.latency_ms
+        self.budget_ms = memory.budget_ms
+        self.paused_until_ms = memory.paused_until_ms
+        self.methods = None if memory.methods is None else frozenset(memory.methods)
+        self._weigh(now_s)
 
     def usable_in_s(self, now_s: float) -> float:
         """How long until a request may be sent there, as far as is known."""

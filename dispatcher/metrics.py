@@ -7,6 +7,7 @@ SENT = Counter("fleet_attempts_sent_total", "Attempts sent to a lane.", ["lane"]
 RETURNED = Counter("fleet_attempts_returned_total", "Attempts that came back from a lane.", ["lane", "code"])
 WAITS = Counter("fleet_waits_total", "Requests put into a waiting room.")
 ENDED = Counter("fleet_requests_ended_total", "Requests the dispatcher itself ended with an error.", ["code"])
+PROBES = Counter("fleet_probes_total", "Questions how a lane is that nobody else asks anything.", ["lane"])
 HEDGES = Counter("fleet_hedges_total", "Second attempts at requests that the first has not answered in time.")
 DEAD = Counter("fleet_dead_letters_total", "Messages put into fleet.dead.", ["reason"])
 HEALTHY = Gauge("fleet_lane_healthy", "1 while the lane is healthy.", ["lane"])

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from typing import Final
 
 from msgspec import DecodeError
 from msgspec.structs import replace
@@ -11,8 +12,8 @@ from schemas import answers, store, topology
 from schemas.answered import Answered
 from schemas.broker import Broker
 from schemas.config import Config
-from schemas.deliveries import Delivery
-from schemas.errors import InvalidMessage, Refused
+from schemas.deliveries import Delivery, end_tasks
+from schemas.errors import BrokerError, InvalidMessage, Refused
 from schemas.messages import (
     BODY_LIMIT_BYTES,
     Attempt,
@@ -25,15 +26,18 @@ from schemas.messages import (
     encode,
 )
 
-from . import intake, metrics
+from . import intake, metrics, probes, snapshot
 from .health import State
 from .hedges import Hedges
+from .probes import Probe
 from .router import End, Router, Send, Wait
 
 log = logging.getLogger(__name__)
 
 # A lane's queue is full or its worker asleep: so long until this attempt looks at the lane again.
 FULL_PAUSE_MS = 1_000
+# How often it is seen whether a lane needs a probe: requests come first.
+PROBES_EVERY_S: Final = 0.5
 
 
 class Dispatcher:
@@ -51,17 +55,15 @@ class Dispatcher:
     async def run(self, stop: asyncio.Event) -> None:
         """Serves until `stop` is set, then settles what it holds and leaves."""
         await self._broker.start()
+        await snapshot.load(self._redis, self._router.health, time.monotonic(), answers.now_ms())
         await self._broker.subscribe(None, self._on_report, prefetch=0, exchange=topology.REPORTS)
         for queue, handler in ((topology.RETURNED, self._on_returned), (topology.REQUESTS, self._on_request)):
             await self._broker.subscribe(queue, handler, prefetch=self._config.in_flight)
         log.info("dispatcher_ready", extra={"lanes": ",".join(self._router.health)})
-        while not stop.is_set():
-            self._watch_states()
-            try:
-                async with asyncio.timeout(0.1):
-                    await stop.wait()
-            except TimeoutError:
-                continue
+        async with asyncio.TaskGroup() as side_tasks:
+            tasks = [side_tasks.create_task(job(), name=job.__name__) for job in (self._watch, self._probe, self._keep)]
+            await stop.wait()
+            await end_tasks(tasks)
         await self._hedges.close()
         await self._broker.stop_taking()
         await self._broker.drain(grace_s=self._config.grace_s)
@@ -78,6 +80,39 @@ class Dispatcher:
             log.warning("report_unreadable", extra={"error": str(error)})
             return
         self._router.hear(report, time.monotonic())
+
+    async def _watch(self) -> None:
+        while True:
+            self._watch_states()
+            await asyncio.sleep(0.1)
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.sleep(snapshot.EVERY_S)
+            await snapshot.save(self._redis, self._router.health, time.monotonic(), answers.now_ms())
+
+    async def _probe(self) -> None:
+        """Asks lanes how they are that nobody asks anything; of several dispatchers one for each lane."""
+        while True:
+            await asyncio.sleep(PROBES_EVERY_S)
+            for probe in probes.due(self._router.health, time.monotonic(), answers.now_ms()):
+                if not await self._may_probe(probe):
+                    continue
+                trial = self._router.health[probe.lane].sent(time.monotonic())
+                timeout_s = self._config.trial_timeout_s
+                try:
+                    await self._send(probes.attempt(probe, answers.now_ms(), timeout_s, trial=trial))
+                except BrokerError as error:
+                    log.warning("probe_not_sent", extra={"lane": probe.lane, "error": str(error)})
+                else:
+                    metrics.PROBES.labels(probe.lane).inc()
+
+    async def _may_probe(self, probe: Probe) -> bool:
+        try:
+            kept_ms = int(probe.every_s * 900)
+            return bool(await self._redis.set(f"fleet:probe:{probe.lane}", 1, nx=True, px=kept_ms))
+        except store.AWAY:
+            return True  # a few probes more than needed
 
     def _watch_states(self) -> None:
         """Logs every change of a lane's state with its reason, and shows it in the metrics."""
@@ -129,9 +164,10 @@ class Dispatcher:
             if delivery.death_reason != "expired":
                 text = f"its worker died {topology.DELIVERY_LIMIT} times on lane {attempt.lane}"
                 await self._bury(ErrorCode.DELIVERY_LIMIT, text, delivery)
-                await self._end(attempt, End(ErrorCode.DELIVERY_LIMIT, text))
+                if not attempt.probe:
+                    await self._end(attempt, End(ErrorCode.DELIVERY_LIMIT, text))
                 return
-            if attempt.hedge:
+            if attempt.hedge or attempt.probe:
                 return
             attempt = _unsent(attempt, ErrorCode.EXPIRED, f"no worker took it from {attempt.lane}'s queue in time")
         if not rested and attempt.tries:

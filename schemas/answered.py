@@ -20,9 +20,9 @@ import time
 from typing import Final
 
 import redis.asyncio
-import redis.exceptions
 
 from .messages import Attempt
+from .store import AWAY
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,6 @@ KEPT_S: Final = 120
 # What is noted goes to Redis after so long: who dies meanwhile leaves no mark of its last answers.
 NOTE_AFTER_S: Final = 0.05
 DONE: Final = b"answered"
-AWAY: Final = (redis.exceptions.RedisError, OSError)
 
 
 class Answered:

@@ -77,6 +77,7 @@ class DispatcherConfig(Struct, frozen=True, forbid_unknown_fields=True):
         trial_after_max_s: the longest time between two trials.
         trial_timeout_s: the longest a trial may take where another lane could answer too.
         slow_start_s: how long a lane that comes back takes to get its whole share.
+        probe_every_s: a lane that nobody has asked anything for so long is asked how it is.
         grace_s: how long it may finish what it holds when told to stop.
     """
 
@@ -94,6 +95,7 @@ class DispatcherConfig(Struct, frozen=True, forbid_unknown_fields=True):
     trial_after_max_s: Seconds = 5.0
     trial_timeout_s: Seconds = 2.0
     slow_start_s: Seconds = 3.0
+    probe_every_s: Seconds = 10.0
     grace_s: Seconds = 10.0
 
 

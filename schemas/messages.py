@@ -147,6 +147,7 @@ class Attempt(Struct, frozen=True, omit_defaults=True):
         results: how many results its request gets, this one's among them.
         hedge: a second attempt beside one that is still under way; if it fails, nobody needs to know.
         repeated: it may be a copy of one that was answered: a message it comes from was delivered before.
+        probe: it asks how the lane is, for the reports; it is answered to nobody.
     """
 
     request: Request
@@ -164,6 +165,7 @@ class Attempt(Struct, frozen=True, omit_defaults=True):
     results: int = 1
     hedge: bool = False
     repeated: bool = False
+    probe: bool = False
 
     @property
     def line(self) -> str:

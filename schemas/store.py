@@ -1,8 +1,14 @@
 """Redis or Valkey: how all of the fleet connects to it."""
 
+from typing import Final
+
 import redis.asyncio
+import redis.exceptions
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+
+# All that is raised while Redis is away.
+AWAY: Final = (redis.exceptions.RedisError, OSError)
 
 
 def connect(url: str, *, timeout_s: float) -> redis.asyncio.Redis:

@@ -1,6 +1,6 @@
 """Runs one attempt on its lane: what comes back is how it ended, and the data if it went well."""
 
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -11,6 +11,9 @@ from schemas.messages import Attempt, Outcome, Try
 from .exchanges import Call, LaneExchange
 from .verdict import judge
 
+# ccxt's words for an exchange that answers but does not work.
+_CLOSED: Final = ("maintenance", "shutdown")
+
 
 class Ended(Struct, frozen=True):
     """How an attempt ended.
@@ -20,12 +23,14 @@ class Ended(Struct, frozen=True):
         data: what the ccxt method returned, None unless the outcome is ok.
         http_calls: how many HTTP calls it sent.
         budget_ms: in which time the budget that they took comes back (`Call.budget_s`).
+        in_maintenance: the exchange was asked for its status, and said so.
     """
 
     item: Try
     data: Any
     http_calls: int
     budget_ms: float
+    in_maintenance: bool = False
 
 
 async def run(lane: LaneExchange, attempt: Attempt, config: WorkerConfig) -> Ended:
@@ -59,7 +64,9 @@ async def run(lane: LaneExchange, attempt: Attempt, config: WorkerConfig) -> End
         retry_at_ms = answers.now_ms() + int(verdict.pause_s * 1000) if verdict.pause_s else None
         item = Try(lane.name, verdict.outcome, verdict.code, verdict.message, retry_at_ms=retry_at_ms, **_times(call))
         return Ended(item, None, call.http_calls, call.budget_s * 1000)
-    return Ended(Try(lane.name, Outcome.OK, **_times(call)), data, call.http_calls, call.budget_s * 1000)
+    in_maintenance = request.method == "fetch_status" and data.get("status") in _CLOSED
+    item = Try(lane.name, Outcome.OK, **_times(call))
+    return Ended(item, data, call.http_calls, call.budget_s * 1000, in_maintenance)
 
 
 def _times(call: Call) -> dict[str, Any]:

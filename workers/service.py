@@ -160,12 +160,11 @@ class Worker:
         try:
             ended = await executor.run(lane, attempt, self._config)
             item, result, body = _answer(attempt, lane, ended)
-            self._reports.end(item, attempt.request, ended.http_calls, ended.budget_ms)
-            if result is not None:
-                if delivery.repeated:  # its connection died meanwhile
-                    attempt = replace(attempt, repeated=True)
+            seen = replace(item, outcome=Outcome.FAILED, code=ErrorCode.MAINTENANCE) if ended.in_maintenance else item
+            self._reports.end(seen, attempt.request, ended.http_calls, ended.budget_ms)
+            if result is not None and not attempt.probe:
                 await self._publish(attempt, result, body)
-            elif not attempt.hedge:
+            elif result is None and not (attempt.hedge or attempt.probe):
                 await self._hand_back(attempt, item)
         finally:
             self._reports.leave(lane.name)

@@ -165,13 +165,13 @@ async def test_pinned_requests_wait_for_their_exchange_and_the_lane_goes_and_com
 
 async def test_a_pinned_request_alone_outlasts_its_exchange_s_fault(stand: Stand) -> None:
     """It fails, rests and fails again until the exchange is back, and the result tells of every time."""
-    counter = ("fleet_attempts_total", "exchange_unavailable", "okx", "failed")  # its labels by their names
-    before = await stand.metric(stand.fleet.workers, *counter)
+    counter = ("fleet_attempts_returned_total", "exchange_unavailable", "okx")  # its labels by their names
+    before = await stand.metric(stand.fleet.dispatchers, *counter)
     await stand.simulator.fault("okx", down="refused")
     sent = await stand.client.send({**TICKER, "exchanges": ["okx"]})
 
     async def failed_six_times() -> bool:
-        return await stand.metric(stand.fleet.workers, *counter) >= before + 6
+        return await stand.metric(stand.fleet.dispatchers, *counter) >= before + 6
 
     await wait_until(failed_six_times, "it failed six times")
     await stand.simulator.clear("okx")

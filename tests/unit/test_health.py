@@ -315,6 +315,31 @@ def test_what_is_outstanding_is_what_workers_hold_and_what_was_sent_since() -> N
     assert health.outstanding == 1
 
 
+def test_what_nobody_asks_is_probed_and_what_stands_aside_when_its_trial_is_due() -> None:
+    health = new()
+    health.hear("w1", ok(), 0.0)
+    assert health.probe_every_s(9.0) is None
+    assert health.probe_every_s(10.0) == CONFIG.probe_every_s
+    health.sent(10.0)
+    assert health.probe_every_s(10.1) is None
+    health.hear("w1", bad(5, 5), 10.2)
+    assert health.probe_every_s(11.0) is None
+    assert health.probe_every_s(11.3) == CONFIG.trial_after_s
+
+
+def test_the_next_dispatcher_knows_what_this_one_knew() -> None:
+    health, other = failing(), new()
+    health.hear("w1", LaneReport("okx", methods=["fetch_ticker"], paused_until_ms=77, budget_ms=5.0), 0.5)
+    other.remember(health.memory(0.5, 1_000_000), 100.0, 1_000_000)
+    assert other.silent(100.0)  # until a worker reports it
+    other.hear("w1", LaneReport("okx", failures_in_a_row=5), 100.0)
+    assert other.state(100.0) is State.OFFLINE
+    assert other.reason(100.0) == "5 failures in a row"
+    assert (other.methods, other.paused_until_ms, other.budget_ms) == (frozenset({"fetch_ticker"}), 77, 5.0)
+    assert not other.due(100.4)
+    assert other.due(100.5)
+
+
 def test_other_settings_keep_what_is_known() -> None:
     health = failing()
     health.configure(5.0, CONFIG)

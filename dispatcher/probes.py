@@ -1,0 +1,53 @@
+"""Probes: what finds out how a lane is that nobody asks anything. Pure.
+
+A lane that is asked needs none: what it is asked shows how it is, and one that stands aside gets a request as its
+trial. So a probe goes to a lane that nobody has asked for a while, or whose trial is due and no request came.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from msgspec import Struct
+
+from schemas.messages import Attempt, Request
+
+from .health import LaneHealth
+
+# The cheapest question an exchange answers; its status also says whether it is in maintenance.
+_QUESTIONS: Final = ("fetch_status", "fetch_time")
+# A probe that finds no budget so soon is not needed: something else takes it.
+MAX_WAIT_MS: Final = 500.0
+
+
+class Probe(Struct, frozen=True):
+    """A probe that is due.
+
+    Args:
+        lane: where.
+        method: what to ask.
+        every_s: no other dispatcher sends one to this lane for so long.
+    """
+
+    lane: str
+    method: str
+    every_s: float
+
+
+def due(lanes: Mapping[str, LaneHealth], now_s: float, now_ms: int) -> list[Probe]:
+    """The probes that are due."""
+    probes: list[Probe] = []
+    for name, lane in lanes.items():
+        if lane.silent(now_s) or lane.paused_until_ms > now_ms or lane.methods is None:
+            continue
+        every_s = lane.probe_every_s(now_s)
+        method = next((method for method in _QUESTIONS if method in lane.methods), None)
+        if every_s is not None and method is not None:
+            probes.append(Probe(name, method, every_s))
+    return probes
+
+
+def attempt(probe: Probe, now_ms: int, timeout_s: float, *, trial: bool) -> Attempt:
+    """A probe as an attempt: it is answered to nobody, reports alone show how it ended."""
+    deadline_ms = now_ms + int(timeout_s * 1000)
+    request = Request(probe.method, id=f"probe-{probe.lane}-{now_ms}", exchanges=[probe.lane], deadline_ms=deadline_ms)
+    return Attempt(request, probe.lane, 1, now_ms, max_wait_ms=MAX_WAIT_MS, trial=trial, probe=True)

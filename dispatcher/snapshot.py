@@ -1,0 +1,51 @@
+"""What a dispatcher knows of the lanes, kept in Redis for the next one that starts: it need not learn it again.
+
+Every dispatcher writes the same place, as all of them know the same. Best effort: without it a dispatcher learns what
+it needs from reports within seconds.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+import redis.asyncio
+
+from schemas.store import AWAY
+
+from .health import LaneHealth, Memory
+
+log = logging.getLogger(__name__)
+
+KEY: Final = "fleet:health"
+# Older knowledge is worth nothing.
+KEPT_S: Final = 60
+EVERY_S: Final = 2.0
+
+_DECODER: Final = msgspec.msgpack.Decoder(dict[str, Memory])
+
+
+async def save(client: redis.asyncio.Redis, lanes: Mapping[str, LaneHealth], now_s: float, now_ms: int) -> None:
+    """Writes what is known of the lanes that workers serve."""
+    memories = {name: lane.memory(now_s, now_ms) for name, lane in lanes.items() if not lane.silent(now_s)}
+    if not memories:
+        return
+    try:
+        await client.set(KEY, msgspec.msgpack.encode(memories), ex=KEPT_S)
+    except AWAY as error:
+        log.warning("snapshot_not_saved", extra={"error": repr(error)})
+
+
+async def load(client: redis.asyncio.Redis, lanes: Mapping[str, LaneHealth], now_s: float, now_ms: int) -> None:
+    """Gives lanes what an earlier dispatcher, or another one, knew of them."""
+    try:
+        body = await client.get(KEY)
+        memories = _DECODER.decode(body) if isinstance(body, bytes) else {}
+    except (*AWAY, msgspec.DecodeError) as error:
+        log.warning("snapshot_not_loaded", extra={"error": repr(error)})
+        return
+    for name, memory in memories.items():
+        if lane := lanes.get(name):
+            lane.remember(memory, now_s, now_ms)
+    if memories:
+        log.info("snapshot_loaded", extra={"lanes": ",".join(memories)})
