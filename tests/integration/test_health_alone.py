@@ -34,7 +34,7 @@ async def test_a_dispatcher_that_starts_knows_what_the_last_one_knew(stand: Stan
 
     async def kept() -> bool:
         async with connect(stand.redis.url, timeout_s=1) as client:
-            return b"in a row" in (await client.get("fleet:health") or b"")
+            return "in a row" in str(await client.get("fleet:health"))
 
     await wait_until(kept, "the snapshot tells that okx is offline")
     await dispatcher.stop(grace_s=10)
