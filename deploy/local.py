@@ -7,6 +7,7 @@ benchmarks start the same parts from here. Each part is a process with its log i
 import argparse
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -62,13 +63,23 @@ class Service(Process):
         """Where Prometheus finds its metrics."""
         return f"http://127.0.0.1:{self.metrics_port}/metrics"
 
+    async def status(self) -> dict[str, Any]:
+        """What its ``/status`` says; empty if it is not up."""
+        _, text = await self.ask("status")
+        return dict(json.loads(text)) if text else {}
+
+    async def ask(self, page: str) -> tuple[int, str]:
+        """A page of its HTTP door, e.g. ``readyz``: the HTTP status and the text; 0 and nothing if it is not up."""
+        url = f"http://127.0.0.1:{self.metrics_port}/{page}"
+        try:
+            async with aiohttp.ClientSession() as session, session.get(url) as answer:
+                return answer.status, await answer.text()
+        except aiohttp.ClientError:
+            return 0, ""
+
     async def metrics(self) -> dict[tuple[str, ...], float]:
         """Its metrics now, by name and label values, e.g. ``("fleet_lane_healthy", "okx")``; empty if it is not up."""
-        try:
-            async with aiohttp.ClientSession() as session, session.get(self.metrics_url) as answer:
-                text = await answer.text()
-        except aiohttp.ClientError:
-            return {}
+        _, text = await self.ask("metrics")
         return {
             (sample.name, *sample.labels.values()): sample.value
             for family in text_string_to_metric_families(text)

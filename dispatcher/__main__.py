@@ -7,4 +7,4 @@ from schemas import processes
 from .service import Dispatcher
 
 if __name__ == "__main__":
-    sys.exit(processes.main("dispatcher", lambda config: Dispatcher(config).run))
+    sys.exit(processes.main("dispatcher", Dispatcher))

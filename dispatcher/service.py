@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import os
+import socket
 import time
 from typing import Final
 
@@ -25,12 +27,14 @@ from schemas.messages import (
     decode_report,
     encode,
 )
+from schemas.status import ConfigurationStatus, DispatcherStatus, ProcessStatus
 
-from . import intake, metrics, probes, snapshot
+from . import intake, metrics, probes, snapshot, status
 from .health import State
 from .hedges import Hedges
 from .probes import Probe
 from .router import End, Router, Send, Wait
+from .status import Since
 
 log = logging.getLogger(__name__)
 
@@ -44,13 +48,15 @@ class Dispatcher:
     """One dispatcher process. Any number run side by side: all they know comes from reports."""
 
     def __init__(self, config: Config) -> None:
-        self._config = config.dispatcher
+        self._config, self._lanes = config.dispatcher, config.lanes
         self._broker = Broker(config.broker, "dispatcher", list(config.lanes))
         self._router = Router(config)
         self._redis = store.connect(config.redis.url, timeout_s=config.redis.timeout_s)
         self._answered = Answered(self._redis)
         self._hedges = Hedges(self._answered, self._hedge)
-        self._states: dict[str, State] = {}
+        self._since: dict[str, Since] = {}
+        self._started_ms = answers.now_ms()
+        self._serves = False
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serves until `stop` is set, then settles what it holds and leaves."""
@@ -59,18 +65,47 @@ class Dispatcher:
         await self._broker.subscribe(None, self._on_report, prefetch=0, exchange=topology.REPORTS)
         for queue, handler in ((topology.RETURNED, self._on_returned), (topology.REQUESTS, self._on_request)):
             await self._broker.subscribe(queue, handler, prefetch=self._config.in_flight)
+        self._serves = True
         log.info("dispatcher_ready", extra={"lanes": ",".join(self._router.health)})
-        async with asyncio.TaskGroup() as side_tasks:
-            tasks = [side_tasks.create_task(job(), name=job.__name__) for job in (self._watch, self._probe, self._keep)]
-            await stop.wait()
-            await end_tasks(tasks)
-        await self._hedges.close()
-        await self._broker.stop_taking()
-        await self._broker.drain(grace_s=self._config.grace_s)
-        await self._broker.close()
-        await self._answered.close()
-        await self._redis.aclose()
+        try:
+            async with asyncio.TaskGroup() as side_tasks:
+                jobs = (self._watch, self._probe, self._keep, self._broker.lasts)
+                tasks = [side_tasks.create_task(job(), name=job.__name__) for job in jobs]
+                await stop.wait()
+                await end_tasks(tasks)
+            await self._hedges.close()
+            await self._broker.stop_taking()
+            await self._broker.drain(grace_s=self._config.grace_s)
+        finally:
+            await self._broker.close()
+            await self._answered.close()
+            await self._redis.aclose()
         log.info("dispatcher_left")
+
+    def status(self, configuration: ConfigurationStatus) -> DispatcherStatus:
+        """What ``/status`` says."""
+        now_s, now_ms = time.monotonic(), answers.now_ms()
+        return DispatcherStatus(
+            process=ProcessStatus(
+                service="dispatcher",
+                name=f"{socket.gethostname()}-{os.getpid()}",
+                started_ms=self._started_ms,
+                unready=self.unready(),
+                configuration=configuration,
+                connected=self._broker.connected,
+                connects=self._broker.connects,
+            ),
+            lanes=status.lanes(self._router.health.values(), self._lanes, self._since, now_s, now_ms),
+        )
+
+    def unready(self) -> str:
+        """Why it does not take requests yet."""
+        return "" if self._serves and self._broker.connected else "no connection to RabbitMQ"
+
+    async def ill(self) -> str:
+        """Why only a fresh process would help."""
+        starving = await self._broker.starving()
+        return f"messages wait and don't come: {', '.join(starving)}" if starving else ""
 
     async def _on_report(self, delivery: Delivery) -> None:
         try:
@@ -122,8 +157,8 @@ class Dispatcher:
             metrics.HEALTHY.labels(name).set(state is State.HEALTHY)
             metrics.SHARE.labels(name).set(health.share if health.serving and not health.silent(now_s) else 0)
             metrics.PAUSED.labels(name).set(health.paused_until_ms > now_ms)
-            if self._states.get(name) is not state:
-                self._states[name] = state
+            if name not in self._since or self._since[name].state is not state:
+                self._since[name] = Since(state, now_ms)
                 for each in State:
                     metrics.STATE.labels(name, each).set(each is state)
                 log.info("lane_state", extra={"lane": name, "state": state, "reason": health.reason(now_s)})

@@ -21,6 +21,7 @@ import asyncio
 import itertools
 import logging
 import os
+import time
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -47,6 +48,9 @@ log = logging.getLogger(__name__)
 
 # Direct reply-to: RabbitMQ delivers such a message and returns it as unroutable as well, so it can't be `mandatory`.
 DIRECT_REPLY_TO: Final = "amq.rabbitmq.reply-to"
+# Messages that wait while we have room come at once: who got none for so long gets none at all.
+QUIET_S: Final = 10.0
+RECHECK_S: Final = 0.5
 
 
 class Link:
@@ -66,6 +70,7 @@ class Link:
         self._publisher: aiormq.Channel | None = None
         self.subscriptions: list[Subscription] = []
         self.connects = 0
+        self.up = self._up.is_set
 
     async def start(self) -> None:
         """Connects for the first time and stays connected from then on.
@@ -85,6 +90,30 @@ class Link:
         if self._task is not None:
             await end_tasks([self._task])
         await self._drop()
+
+    async def lasts(self) -> None:
+        """Returns never; raises what `start` does if the connection was lost and did not come back for `give_up_s`."""
+        assert self._task is not None
+        await asyncio.shield(self._task)
+
+    async def waiting(self, queue: str) -> int:
+        """How many messages wait in a queue.
+
+        Raises:
+            BrokerLost: the broker does not say.
+        """
+        connection = self._connection
+        if connection is None:
+            raise BrokerLost("no connection to RabbitMQ")
+        try:
+            # A channel of its own: a queue that is not there would close the one that publishes.
+            async with asyncio.timeout(self._config.timeout_s), connection.channel() as channel:
+                found = await channel.declare_queue(queue, passive=True)
+        except (*LOST, asyncio.CancelledError) as error:
+            if cancelled():
+                raise
+            raise BrokerLost(f"no answer about {queue}: {error!r}") from error
+        return found.declaration_result.message_count or 0
 
     async def channel(self, timeout_s: float) -> aiormq.Channel:
         """The publishing channel, waiting for the connection if it is away.
@@ -117,14 +146,14 @@ class Link:
             log.debug("subscription_waits", extra={"queue": subscription.queue, "error": repr(error)})
             self._lost.set()
 
-    def _retrying(self, stop_after_s: float | None) -> AsyncRetrying:
-        retrying = AsyncRetrying(
+    def _retrying(self, stop_after_s: float) -> AsyncRetrying:
+        return AsyncRetrying(
             retry=retry_if_exception_type(BrokerLost),
             wait=wait_random_exponential(multiplier=0.2, max=5),
             before_sleep=self._say_retry,
+            stop=stop_after_delay(stop_after_s),
             reraise=True,
         )
-        return retrying.copy(stop=stop_after_delay(stop_after_s)) if stop_after_s else retrying
 
     def _say_retry(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
@@ -135,16 +164,19 @@ class Link:
     async def _stay_up(self) -> None:
         while True:
             await self._lost.wait()
+            give_up_s = time.monotonic() + self._config.give_up_s
             await self._drop()
-            try:
-                async for attempt in self._retrying(stop_after_s=None):
-                    with attempt:
-                        await self._open()
-            except FleetError:
-                # A topology or a permission that changed under us: only a person can mend it, but it may be mended.
-                log.exception("broker_does_not_take_us_back", extra={"connection": self._name})
-                await asyncio.sleep(5)
-                self._lost.set()
+            while not self._up.is_set():
+                try:
+                    async for attempt in self._retrying(stop_after_s=max(give_up_s - time.monotonic(), 0.001)):
+                        with attempt:
+                            await self._open()
+                except FleetError:
+                    if time.monotonic() >= give_up_s:
+                        raise
+                    # A topology or a permission that changed under us: only a person can mend it, but it may be mended.
+                    log.exception("broker_does_not_take_us_back", extra={"connection": self._name})
+                    await asyncio.sleep(5)
 
     async def _open(self) -> None:
         url = next(self._urls)
@@ -245,6 +277,44 @@ class Broker:
         """Connects and declares the topology; see `Link.start` for what it raises."""
         await self._consumer.start()
         await self._publisher.start()
+
+    @property
+    def connected(self) -> bool:
+        """Whether both connections stand."""
+        return self._consumer.up() and self._publisher.up()
+
+    @property
+    def connects(self) -> int:
+        """How often the connection that lost it more often was made."""
+        return max(self._consumer.connects, self._publisher.connects)
+
+    async def lasts(self) -> None:
+        """Returns never.
+
+        Raises:
+            BrokerLost, ConfigError, TopologyError: a connection did not come back for `give_up_s`.
+        """
+        await asyncio.gather(self._consumer.lasts(), self._publisher.lasts())
+
+    async def starving(self, *, quiet_s: float = QUIET_S) -> list[str]:
+        """The queues that hold messages while we have room for them and got none for `quiet_s`.
+
+        The connection that publishes is asked, as the one that consumes may be frozen. While it is away nobody knows.
+        """
+        starving: list[str] = []
+        for subscription in list(self._consumer.subscriptions):
+            queue = subscription.queue
+            if queue is None or not subscription.hungry(quiet_s):
+                continue
+            try:
+                if not await self._publisher.waiting(queue):
+                    continue
+                await asyncio.sleep(RECHECK_S)  # it may have come just now
+                if subscription.hungry(quiet_s) and await self._publisher.waiting(queue):
+                    starving.append(queue)
+            except BrokerLost as error:
+                log.debug("queue_unknown", extra={"queue": queue, "error": str(error)})
+        return starving
 
     async def subscribe(
         self, queue: str | None, handler: Handler, *, prefetch: int, exchange: str = ""

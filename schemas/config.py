@@ -39,12 +39,14 @@ class BrokerConfig(Struct, frozen=True, forbid_unknown_fields=True):
         timeout_s: how long one declaration or connection attempt may take.
         patience_s: how long a publish may take, on all connections it needs, before it counts as failed. More than the
             three heartbeats after which a frozen broker is noticed: what it has taken would be sent to it twice.
+        give_up_s: how long a lost connection is tried anew before the process ends, for its supervisor to start afresh.
     """
 
     urls: Annotated[tuple[BrokerUrl, ...], Meta(min_length=1)] = ("amqp://guest:guest@127.0.0.1:5672/",)
     heartbeat_s: Annotated[int, Meta(ge=1)] = 10
     timeout_s: Seconds = 5.0
     patience_s: Seconds = 60.0
+    give_up_s: Seconds = 600.0
 
 
 class RedisConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -191,9 +193,16 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Config:
         ConfigError: with the file, the key's path and what was expected.
     """
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        body = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path}: can't be read: {error.strerror}") from error
+    return parse(path, body, environment)
+
+
+def parse(path: Path, body: bytes, environment: Mapping[str, str] = os.environ) -> Config:
+    """Checks the configuration that was read from a file; raises as `load` does."""
+    try:
+        raw = tomllib.loads(body.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not TOML: {error}") from error
     try:

@@ -5,6 +5,7 @@ A handler runs in a task of its own, which a lost connection does not cancel. Se
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Final, TypeAlias
 
@@ -105,6 +106,7 @@ class Subscription:
         self.prefetch = prefetch
         self.exchange = exchange
         self.tasks: set[asyncio.Task[None]] = set()
+        self.last_s = time.monotonic()  # when it attached, or took its last delivery
         self._channel: aiormq.Channel | None = None
         self._tag: str | None = None
 
@@ -118,12 +120,14 @@ class Subscription:
         await channel.basic_qos(prefetch_count=self.prefetch, timeout=timeout_s)
 
         async def on_message(message: DeliveredMessage) -> None:
+            self.last_s = time.monotonic()
             task = asyncio.create_task(self._run(Delivery(message, queue, no_ack=self.queue is None)))
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
 
         consumed = await channel.basic_consume(queue, on_message, no_ack=self.queue is None, timeout=timeout_s)
         self._channel, self._tag = channel, consumed.consumer_tag
+        self.last_s = time.monotonic()
 
     async def _run(self, delivery: Delivery) -> None:
         try:
@@ -141,6 +145,10 @@ class Subscription:
             # A bug of ours. The message goes back, and after its delivery limit to fleet.dead: nothing is lost.
             log.exception("handler_failed", extra={"queue": delivery.queue})
             await delivery.requeue()
+
+    def hungry(self, quiet_s: float) -> bool:
+        """Whether it has room and nothing came for so long."""
+        return len(self.tasks) < self.prefetch and time.monotonic() - self.last_s >= quiet_s
 
     async def stop_taking(self, timeout_s: float) -> None:
         """Takes no more deliveries; what it holds goes on."""

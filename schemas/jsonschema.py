@@ -10,9 +10,18 @@ from typing import Any, Final
 from msgspec import Struct, json
 
 from .messages import Attempt, DeadLetter, Report, Request, Result
+from .status import DispatcherStatus, WorkerStatus
 
 FOLDER: Final = Path(__file__).with_name("json")
-MESSAGES: Final[tuple[type[Struct], ...]] = (Request, Attempt, Result, Report, DeadLetter)
+MESSAGES: Final[tuple[type[Struct], ...]] = (
+    Request,
+    Attempt,
+    Result,
+    Report,
+    DeadLetter,
+    DispatcherStatus,
+    WorkerStatus,
+)
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 

@@ -5,50 +5,63 @@ import asyncio
 import resource
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
 
-from . import logs
-from .config import Config, load
+from . import door, logs
+from .config import Config
 from .errors import FleetError
+from .reload import ConfigFile
 
-Run: TypeAlias = Callable[[asyncio.Event], Awaitable[None]]
 
-
-def main(name: str, make: Callable[[Config], Run]) -> int:
+def main(name: str, make: Callable[[Config], door.Service]) -> int:
     """Runs a service until SIGTERM or SIGINT; what can't be run ends with one line that says why.
 
     Args:
         name: the package, as in ``python -m dispatcher``.
-        make: the service from its configuration; what it returns serves until the event it is given is set.
+        make: the service from its configuration.
     """
-    # The contract is installed without these two: they are for services only.
+    # The contract is installed without it: it is for services only.
     import uvloop  # noqa: PLC0415
-    from prometheus_client import start_http_server  # noqa: PLC0415
 
     parser = argparse.ArgumentParser(prog=f"python -m {name}")
     parser.add_argument("--config", type=Path, default=Path("deploy/fleet.toml"), help="the fleet's TOML file")
-    parser.add_argument("--metrics-port", type=int, help="serve Prometheus metrics on this loopback port")
+    parser.add_argument("--metrics-port", type=int, help="serve metrics, status and health over HTTP on this port")
+    parser.add_argument("--metrics-address", default="127.0.0.1", help="and on this address, by default %(default)s")
     options = parser.parse_args()
     logs.setup()
     # A worker holds a connection for each attempt at an exchange; the usual soft limit of 1,024 files is too few.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    code = 0
     try:
-        config = load(options.config)
-        if options.metrics_port is not None:
-            start_http_server(options.metrics_port, addr="127.0.0.1")
-        uvloop.run(_until_told(config, make))
-    except FleetError as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        return 1
-    return 0
+        uvloop.run(_until_told(options, make))
+    except* FleetError as errors:
+        for error in _all(errors):
+            print(f"{name}: {error}", file=sys.stderr)
+        code = 1
+    return code
 
 
-async def _until_told(config: Config, make: Callable[[Config], Run]) -> None:
+async def _until_told(options: argparse.Namespace, make: Callable[[Config], door.Service]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await make(config)(stop)
+    file = ConfigFile(options.config)
+    service = make(file.load())
+    if options.metrics_port is None:
+        await service.run(stop)
+        return
+    runner = await door.serve(service, lambda: file.status, options.metrics_address, options.metrics_port)
+    try:
+        await service.run(stop)
+    finally:
+        await runner.cleanup()
+
+
+def _all(errors: BaseExceptionGroup[FleetError]) -> list[FleetError]:
+    found: list[FleetError] = []
+    for error in errors.exceptions:
+        found += _all(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found

@@ -7,4 +7,4 @@ from schemas import processes
 from .service import Worker
 
 if __name__ == "__main__":
-    sys.exit(processes.main("workers", lambda config: Worker(config).run))
+    sys.exit(processes.main("workers", Worker))

@@ -45,6 +45,7 @@ from .verdict import DEFAULT_PAUSE_S, Count, NoBudget, Pause, Seen, counted, lim
 log = logging.getLogger(__name__)
 
 ccxt: Any = importlib.import_module("ccxt.async_support")
+CCXT_VERSION: Final = str(ccxt.__version__)
 
 BODY_KEPT: Final = 1024
 OPEN_TIMEOUT_S: Final = 60.0
@@ -440,6 +441,11 @@ class LaneExchange:
         exchange.options["maxRetries"] = 0
         exchange.timeout_on_exit = 0
         return exchange
+
+    @property
+    def markets_known(self) -> int:
+        """How many markets of its exchange it knows."""
+        return len(self._ccxt.markets or ())
 
     async def open(self, *, max_age_s: float = float("inf"), timeout_s: float = OPEN_TIMEOUT_S) -> None:
         """Takes the fleet's markets if they are younger than `max_age_s`, else loads them within the budget.

@@ -88,6 +88,10 @@ class Reports:
         self._known[lane] = LaneKnown(methods, answering, tallies)
         self._made = 0
 
+    def in_flight(self) -> dict[str, int]:
+        """Attempts that are held, by the lanes that are reported."""
+        return {name: count.in_flight for name, count in self._lanes.items()}
+
     def begin(self, lane: str) -> None:
         """An attempt is held."""
         self._lanes[lane].in_flight += 1

@@ -30,10 +30,11 @@ from schemas.messages import (
     decode_attempt,
     encode,
 )
+from schemas.status import ConfigurationStatus, ProcessStatus, ServedLane, WorkerStatus
 
-from . import budget, executor, metrics
+from . import budget, executor, metrics, status
 from .costs import SAME_LIMITS, check_limits
-from .exchanges import Egress, LaneExchange, tls
+from .exchanges import CCXT_VERSION, Egress, LaneExchange, tls
 from .markets import LOOK_EVERY_S, Markets
 from .membership import BEAT_EVERY_S
 from .reports import Reports
@@ -56,19 +57,21 @@ class Worker:
         self._egresses: dict[str, Egress] = {}
         self._lanes: dict[str, LaneExchange] = {}
         self._markets = Markets(self._redis, keep_s=2 * config.worker.renew_every_s)
+        self._made: list[LaneExchange] = []
+        self._errors: dict[str, str] = {}
+        self._started_ms = answers.now_ms()
         self._reports = Reports()
         self._answered = Answered(self._redis)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serves until `stop` is set, then finishes or hands back what it holds, and leaves."""
-        lanes: list[LaneExchange] = []
         try:
-            self._make_lanes(lanes)
+            self._make_lanes(self._made)
             await self._broker.start()
-            await self._work(lanes, stop)
+            await self._work(self._made, stop)
         finally:
             await self._broker.close()
-            for lane in lanes:
+            for lane in self._made:
                 await lane.close()
             for egress in self._egresses.values():
                 await egress.close()
@@ -76,11 +79,54 @@ class Worker:
             await self._redis.aclose()
         log.info("worker_left", extra={"worker": self.name})
 
+    def status(self, configuration: ConfigurationStatus) -> WorkerStatus:
+        """What ``/status`` says."""
+        lanes = self._served()
+        return WorkerStatus(
+            process=ProcessStatus(
+                service="workers",
+                name=self.name,
+                started_ms=self._started_ms,
+                unready=status.unready(self._broker.connected, lanes),
+                configuration=configuration,
+                connected=self._broker.connected,
+                connects=self._broker.connects,
+            ),
+            ccxt=CCXT_VERSION,
+            redis=all(lane.budget == "shared" for lane in lanes),
+            lanes=lanes,
+        )
+
+    def unready(self) -> str:
+        """Why it does not take attempts yet."""
+        return status.unready(self._broker.connected, self._served())
+
+    async def ill(self) -> str:
+        """Why only a fresh process would help."""
+        starving = await self._broker.starving()
+        return f"messages wait and don't come: {', '.join(starving)}" if starving else ""
+
+    def _served(self) -> list[ServedLane]:
+        in_flight = self._reports.in_flight()
+        return [
+            status.lane(
+                lane.name,
+                lane.exchange,
+                markets=lane.markets_known,
+                methods=lane.methods,
+                in_flight=in_flight,
+                errors=self._errors,
+                own_part=self._budgets[lane.name].own_part,
+            )
+            for lane in self._made
+        ]
+
     async def _work(self, lanes: list[LaneExchange], stop: asyncio.Event) -> None:
         """Works until told to stop. A side task that dies takes the process with it: a supervisor starts it afresh."""
         async with asyncio.TaskGroup() as side_tasks:
             tasks = [side_tasks.create_task(self._serve(lane), name=f"lane {lane.name}") for lane in lanes]
             tasks.append(side_tasks.create_task(self._report(), name="reports"))
+            tasks.append(side_tasks.create_task(self._broker.lasts(), name="broker"))
             followers = [side_tasks.create_task(budget.follow(BEAT_EVERY_S)) for budget in self._budgets.values()]
             await stop.wait()
             await end_tasks(tasks)
@@ -116,12 +162,14 @@ class Worker:
 
         def say(state: RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
+            self._errors[lane.name] = repr(error)
             log.warning("lane_opens_not", extra={"lane": lane.name, "try": state.attempt_number, "error": repr(error)})
 
         async for attempt in AsyncRetrying(wait=wait_random_exponential(multiplier=0.5, max=30), before_sleep=say):
             with attempt:
                 await lane.open()
         self._lanes[lane.name] = lane
+        self._errors.pop(lane.name, None)
         self._reports.add_lane(lane.name, lane.methods, lane.answering, lane.tallies)
         metrics.LANE_OPEN.labels(lane.name).set(1)
         live = max(1, self._config.in_flight // len(self._lanes_config))

@@ -19,6 +19,7 @@ class Proxy:
         self.port = 0
         self.accepted = 0
         self.delay_s = 0.0
+        self._frozen: int | None = None
 
     @classmethod
     @asynccontextmanager
@@ -42,8 +43,13 @@ class Proxy:
             writer.transport.abort()
         self._writers.clear()
 
-    def freeze(self) -> None:
-        """Lets nothing through, either way; connections stay open, and new ones are taken and not served."""
+    def freeze(self, connection: int | None = None) -> None:
+        """Lets nothing through, either way; connections stay open, and new ones are taken and not served.
+
+        Args:
+            connection: the one to freeze, by its place among all that were accepted, from 1; None for all.
+        """
+        self._frozen = connection
         self._open.clear()
 
     def thaw(self) -> None:
@@ -52,6 +58,7 @@ class Proxy:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
+        number = self.accepted
         try:
             there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._target)
         except OSError:  # who is behind us is away: so are we
@@ -59,16 +66,17 @@ class Proxy:
             return
         self._writers |= {writer, there_writer}
         for source, sink in ((reader, there_writer), (there_reader, writer)):
-            task = asyncio.create_task(self._pass_on(source, sink))
+            task = asyncio.create_task(self._pass_on(source, sink, number))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _pass_on(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _pass_on(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, number: int) -> None:
         with contextlib.suppress(ConnectionError):
             while data := await source.read(65536):
                 if self.delay_s:
                     await asyncio.sleep(self.delay_s)
-                await self._open.wait()
+                if self._frozen in (None, number):
+                    await self._open.wait()
                 sink.write(data)
                 await sink.drain()
         self._writers.discard(sink)

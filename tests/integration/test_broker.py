@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import aio_pika
@@ -25,6 +25,10 @@ def config(*urls: str, **changes: float) -> BrokerConfig:
     return BrokerConfig(urls=urls, **{**QUICK, **changes})  # type: ignore[arg-type]
 
 
+def port_of(url: str) -> int:
+    return int(url.rpartition(":")[2].partition("/")[0])
+
+
 @asynccontextmanager
 async def connected(*urls: str, lanes: tuple[str, ...] = (), **changes: float) -> AsyncGenerator[Broker, None]:
     broker = Broker(config(*urls, **changes), "test", list(lanes))
@@ -37,7 +41,7 @@ async def connected(*urls: str, lanes: tuple[str, ...] = (), **changes: float) -
 
 @pytest.fixture
 async def proxy(vhost: str) -> AsyncIterator[Proxy]:
-    async with Proxy.before(int(vhost.rpartition(":")[2].partition("/")[0])) as proxy:
+    async with Proxy.before(port_of(vhost)) as proxy:
         yield proxy
 
 
@@ -375,6 +379,45 @@ async def test_a_broker_that_accepts_and_says_nothing_is_given_up_after_a_while(
         async with connected(through, timeout_s=0.3, patience_s=0.5):
             pass
     proxy.thaw()
+
+
+async def test_a_connection_that_does_not_come_back_is_given_up_after_a_while(vhost: str) -> None:
+    async with AsyncExitStack() as stack:
+        proxy = await stack.enter_async_context(Proxy.before(port_of(vhost)))
+        async with connected(f"amqp://guest:guest@127.0.0.1:{proxy.port}/", give_up_s=0.5) as broker:
+            await stack.aclose()  # nobody listens there any more
+            await wait_until(lambda: not broker.connected, "the loss is noticed")
+            with pytest.raises(BrokerLost, match=str(proxy.port)):
+                await broker.lasts()
+
+
+async def test_a_consumer_that_gets_nothing_while_messages_wait_is_found(
+    through: str, proxy: Proxy, handler: Handler
+) -> None:
+    handler.go_on.set()
+    async with connected(through, heartbeat_s=60) as broker:
+        await broker.subscribe(topology.RETURNED, handler, prefetch=10)
+        await broker.publish(b"one", topology.RETURNED)
+        await wait_until(lambda: handler.done, "a message")
+        assert await broker.starving(quiet_s=0) == []  # nothing waits
+        proxy.freeze(1)  # the connection that consumes
+        for _ in range(11):  # the broker thinks that it has delivered ten
+            await broker.publish(b"more", topology.RETURNED)
+        assert await broker.starving(quiet_s=60) == []
+        assert await broker.starving(quiet_s=0.01) == [topology.RETURNED]
+        proxy.thaw()
+        await wait_until(lambda: len(handler.done) == 12, "all messages")
+        assert await broker.starving(quiet_s=0) == []
+
+
+async def test_who_is_busy_does_not_starve(vhost: str, handler: Handler) -> None:
+    async with connected(vhost) as broker:
+        await broker.subscribe(topology.RETURNED, handler, prefetch=1)
+        for _ in range(2):
+            await broker.publish(b"work", topology.RETURNED)
+        await wait_until(lambda: handler.begun, "a delivery")
+        assert await broker.starving(quiet_s=0) == []
+        handler.go_on.set()
 
 
 async def test_the_first_url_that_answers_is_used(vhost: str, handler: Handler) -> None:

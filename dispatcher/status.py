@@ -1,0 +1,55 @@
+"""A dispatcher's status from what it knows of its lanes. Pure: the clocks are arguments."""
+
+from collections.abc import Iterable, Mapping
+
+from msgspec import Struct
+
+from schemas.config import LaneConfig
+from schemas.status import RoutedLane
+
+from .health import LaneHealth, State
+
+
+class Since(Struct, frozen=True):
+    """A lane's state, and since when it is in it by the wall clock."""
+
+    state: State
+    at_ms: int
+
+
+def lanes(
+    known: Iterable[LaneHealth],
+    configured: Mapping[str, LaneConfig],
+    since: Mapping[str, Since],
+    now_s: float,
+    now_ms: int,
+) -> list[RoutedLane]:
+    """What there is to say of each lane.
+
+    Args:
+        known: the lanes' health.
+        configured: the lanes' configuration.
+        since: their states as they were last looked at.
+        now_s: the monotonic clock of their health.
+        now_ms: the wall clock.
+    """
+    return [_lane(lane, configured[lane.name], since.get(lane.name), now_s, now_ms) for lane in known]
+
+
+def _lane(lane: LaneHealth, config: LaneConfig, since: Since | None, now_s: float, now_ms: int) -> RoutedLane:
+    state, silent = lane.state(now_s), lane.silent(now_s)
+    return RoutedLane(
+        lane=lane.name,
+        exchange=config.exchange,
+        state=state,
+        reason=lane.reason(now_s),
+        since_ms=since.at_ms if since and since.state is state else now_ms,
+        trial_in_s=None if silent or lane.serving else round(max(0.0, lane.trial_at_s - now_s), 3),
+        paused_until_ms=lane.paused_until_ms if lane.paused_until_ms > now_ms else None,
+        weight=lane.weight,
+        share=round(lane.share, 3) if lane.serving and not silent else 0.0,
+        workers=lane.workers(now_s),
+        in_flight=lane.outstanding,
+        latency_ms=round(lane.latency_ms, 3),
+        methods=None if lane.methods is None else len(lane.methods),
+    )
