@@ -8,37 +8,24 @@
 -- `clock()`, microseconds since 1970, is defined by the line that the loader puts before this file.
 
 local FIELDS = 6 -- arguments per bucket: kind, amount, window, margin, cost, cap
-local THOUSAND = 1000 -- ratios are whole thousandths
 
 -- What the exchange sees are arrivals. How much later than another a call may arrive is measured by the workers; the
 -- largest measure of this span and the last one counts for all, as one worker's late call lands among all others'.
-local SPREAD_SPAN = 30000000
+local SPREAD_SPAN = 10000000
 -- The largest part of a window that is given away for it.
 local MARGIN_PART = 0.2
+-- How late a call may leave, as a part of its window. Its grant is moved then: see turns.lua.
+local LATE_PART = 0.1
 
--- A bucket whose exchange said "too many" holds less than its table says: each time so much less, down to a floor, and
--- a little more again every minute.
-local LESS, FLOOR, MORE_A_MINUTE = 900, 300, 10
 -- After a pause a bucket starts with this part of itself, and is whole again after four windows or a minute.
 local RESTART = 500
 local RAMP_WINDOWS, RAMP_LEAST, RAMP_MOST = 4, 1000000, 60000000
--- What strangers on our address may take from what we count on. They are noise below a hundredth of the bucket: calls
--- that overtake each other look like strangers too.
-local STRANGERS_PART, NOISE_PART = 0.5, 0.01
 -- A pause without a length of the exchange's own is doubled when the next call after it meets the limit again.
 local DOUBLINGS, LONGEST_GUESS = 6, 3600000000
 local PAUSE_KEPT = 60000000
 
 -- What is set aside for workers that are away, and what that leaves of an amount: shares.lua.
 local parts_away, left_of
-
-local function whole(number)
-  return string.format('%.0f', number)
-end
-
-local function expire(key, at_us)
-  redis.call('PEXPIREAT', key, whole(math.ceil(at_us / 1000) + 1))
-end
 
 -- How far the exchange's clock is ahead of Redis's.
 local function offset_of(key)
@@ -78,34 +65,6 @@ local function spread(key, found, mine, now)
   return math.max(largest, last), unknown > now or math.max(largest, last) == 0
 end
 
--- `<ratio>:<since>:<span>:<strangers in it>:<strangers in the last one>`: what was learned of a bucket beside its table.
-local function learned(found, window, now)
-  if not found then
-    return { ratio = THOUSAND, at = 0, span = math.floor(now / window), most = 0, last = 0, now = THOUSAND }
-  end
-  local ratio, at, span, most, last = string.match(found, '^(%d+):(%d+):(%d+):(%d+):(%d+)$')
-  local a = {
-    ratio = tonumber(ratio),
-    at = tonumber(at),
-    span = math.floor(now / window),
-    most = tonumber(most),
-    last = tonumber(last),
-  }
-  if tonumber(span) ~= a.span then
-    a.last = tonumber(span) == a.span - 1 and a.most or 0
-    a.most = 0
-  end
-  a.now = math.min(THOUSAND, a.ratio + math.floor((now - a.at) * MORE_A_MINUTE / 60000000))
-  return a
-end
-
-local function learn(key, a, window, now)
-  local minutes = math.ceil((THOUSAND - a.ratio) / MORE_A_MINUTE)
-  local value = table.concat({ whole(a.ratio), whole(a.at), whole(a.span), whole(a.most), whole(a.last) }, ':')
-  redis.call('SET', key, value)
-  expire(key, math.max(a.at + minutes * 60000000, now + 2 * window))
-end
-
 -- What Redis remembers has an epoch, `<id>:<since>`. A caller that knows another one than we find has seen grants that
 -- are forgotten now (Redis was emptied): then every bucket counts as full at `since`, the last instant that was handed
 -- out before. `?` says that Redis was restarted and may remember only part.
@@ -117,280 +76,6 @@ local function epoch(found, known, new, now, limit)
   end
   return id or new, since
 end
-
--- rolling: a list of pairs: the time of a grant, and all that was spent up to and with it. What stands in the window of
--- a grant is then a difference of two sums, and the first grant that must have left the window is found by its sum.
-local rolling = {}
-
-local function spent(key, index)
-  return tonumber(redis.call('LINDEX', key, 2 * index + 1))
-end
-
--- What was spent up to and with `at`.
-local function upto(key, at, length)
-  local low, high = -1, length
-  while high - low > 1 do
-    local middle = math.floor((low + high) / 2)
-    if tonumber(redis.call('LINDEX', key, 2 * middle)) <= at then
-      low = middle
-    else
-      high = middle
-    end
-  end
-  return low < 0 and 0 or spent(key, low)
-end
-
--- The time of the first grant with at least `sum` spent; the last grant always has. Looked for where it stands if all
--- cost the same.
-local function first(b, sum)
-  local length = redis.call('LLEN', b.key) / 2
-  local high = math.max(0, math.min(length - 1, length - 1 - math.floor((b.total - sum) / math.max(b.cost, 1))))
-  local from = math.max(high - 1, 0)
-  local near = redis.call('LRANGE', b.key, 2 * from, 2 * high + 1)
-  local low, step = high - 1, 1
-  if tonumber(near[#near]) >= sum then
-    if low < 0 or tonumber(near[2]) < sum then
-      return tonumber(near[#near - 1])
-    end
-    high = low
-    while low >= 0 and spent(b.key, low) >= sum do
-      high, low, step = low, low - step, step * 2
-    end
-    low = math.max(low, -1)
-  else
-    low, high = high, high + 1
-    while high < length and spent(b.key, high) < sum do
-      low, high, step = high, high + step, step * 2
-    end
-    high = math.min(high, length - 1)
-  end
-  while high - low > 1 do
-    local middle = math.floor((low + high) / 2)
-    if spent(b.key, middle) >= sum then
-      high = middle
-    else
-      low = middle
-    end
-  end
-  return tonumber(redis.call('LINDEX', b.key, 2 * high))
-end
-
--- A call that costs more than is left of the amount would never fit: then the window is longer by as much.
-function rolling.shrink(b)
-  b.amount = math.max(b.amount - math.min(math.max(b.learned.most, b.learned.last), b.full), math.ceil(b.full / 4))
-  local least = math.min(b.cost, b.full)
-  if b.amount < least then
-    b.window = math.ceil(b.window * least / b.amount)
-    b.amount = least
-  end
-end
-
-function rolling.read(b)
-  local tail = redis.call('LRANGE', b.key, -2, -1)
-  b.last, b.total = tonumber(tail[1] or 0), tonumber(tail[2] or 0)
-  local leave = b.total + b.cost - b.cap
-  if leave > 0 then
-    b.last = math.max(b.last, first(b, leave) + b.window + b.margin)
-  end
-  if b.since > 0 then
-    b.last = math.max(b.last, b.since + b.window + b.margin)
-  end
-end
-
-function rolling.fit(_, t)
-  return t
-end
-
-function rolling.take(b, t, now)
-  redis.call('RPUSH', b.key, whole(t), whole(b.total + b.cost))
-  b.rank = b.total + b.cost
-  -- What no later call can be held up by (a live call of no cost looks for this sum, all others for more), and what no
-  -- answer that is still to come is counted from. One grant comes, at most two go.
-  local leave, old = b.total + b.cost - b.full, now - 2 * b.length
-  if leave > 0 then
-    local head, drop = redis.call('LRANGE', b.key, 0, 5), 0
-    while head[2 * drop + 4] and tonumber(head[2 * drop + 2]) < leave and tonumber(head[2 * drop + 3]) <= old do
-      drop = drop + 1
-    end
-    if drop > 0 then
-      redis.call('LTRIM', b.key, 2 * drop, -1)
-    end
-  end
-  -- A window may be up to four times as long while less is left of the bucket.
-  expire(b.key, t + 4 * b.length + b.margin)
-end
-
-function rolling.used(b, now)
-  local length = redis.call('LLEN', b.key) / 2
-  return length == 0 and 0 or spent(b.key, length - 1) - upto(b.key, now - b.window, length)
-end
-
--- `counted` by the exchange within the last `span` up to `at`, by when none of ours that was granted later had arrived.
-function rolling.observe(b, key, counted, at, rank, span, now)
-  if now - at > b.length then
-    return
-  end
-  local length = redis.call('LLEN', b.key) / 2
-  if length == 0 then
-    return
-  end
-  local ours = math.max(upto(b.key, at, length), rank) - upto(b.key, at - span, length)
-  local a = b.learned
-  local strangers = math.min(math.max(0, counted - ours), math.floor(b.full * STRANGERS_PART))
-  if strangers > a.most then
-    a.most = strangers
-    learn(key, a, b.length, now)
-  end
-end
-
-function rolling.strangers(b)
-  return math.max(b.learned.most, b.learned.last)
-end
-
--- fixed: the exchange's own windows. One counter is enough, as no grant goes back behind the last.
--- What strangers took of it beside us is known from the exchange's own count; and as they go on when we have stopped,
--- what they are likely to take until the window's end is left to them: `rate` is that for a whole window, `heard` when it
--- was known.
-local fixed = {}
-
-function fixed.shrink(b)
-  b.amount = math.max(b.amount, math.min(b.cost, b.full))
-end
-
-function fixed.read(b)
-  local state = redis.call('HMGET', b.key, 'window', 'used', 'last', 'others', 'rate', 'heard')
-  b.index, b.spent, b.last = tonumber(state[1] or -1), tonumber(state[2] or 0), tonumber(state[3] or 0)
-  b.others, b.rate, b.heard = tonumber(state[4] or 0), tonumber(state[5] or 0), tonumber(state[6] or 0)
-  if b.heard < b.at - 2 * b.window then
-    b.rate = 0
-  end
-  local forgotten = math.floor((b.since + b.offset) / b.window)
-  if b.since > 0 and forgotten >= b.index then
-    b.index, b.spent, b.others = forgotten, b.full, 0
-  end
-end
-
--- What strangers are still to take in a window.
-function fixed.expected(b, index)
-  if b.rate == 0 then
-    return 0
-  end
-  local starts = index * b.window - b.offset
-  local left = math.max(0, starts + b.window - math.max(b.heard, starts))
-  return math.min(math.floor(b.full * STRANGERS_PART), math.ceil(b.rate * 1.1 * left / b.window))
-end
-
-function fixed.holds(b, index)
-  local counted = index == b.index and b.spent + b.others or 0
-  return counted == 0 or counted + fixed.expected(b, index) + b.cost <= b.cap
-end
-
-function fixed.fit(b, t)
-  local index = math.max(math.floor((t + b.offset) / b.window), b.index)
-  if t > (index + 1) * b.window - b.offset - b.margin or not fixed.holds(b, index) then
-    index = index + 1
-  end
-  return math.max(t, index * b.window - b.offset + b.margin)
-end
-
-function fixed.write(b)
-  redis.call(
-    'HSET', b.key, 'window', whole(b.index), 'used', whole(b.spent), 'last', whole(b.last),
-    'others', whole(b.others), 'rate', whole(b.rate), 'heard', whole(b.heard)
-  )
-  local ends = math.max((b.index + 1) * b.window - b.offset, b.last)
-  expire(b.key, math.max(ends, b.rate > 0 and b.heard + 2 * b.window or 0) + b.margin)
-end
-
-function fixed.take(b, t)
-  local index = math.floor((t + b.offset) / b.window)
-  if index ~= b.index then
-    b.index, b.spent, b.others = index, 0, 0
-  end
-  b.spent, b.last = b.spent + b.cost, t
-  b.rank = b.spent
-  fixed.write(b)
-end
-
-function fixed.used(b, now)
-  fixed.read(b)
-  local index = math.floor((now + b.offset) / b.window)
-  return b.index < index and 0 or b.index > index and b.amount or b.spent + b.others
-end
-
--- Only a call that was granted in the window it was answered in says something about that window.
-function fixed.observe(b, _, counted, at, rank, _, now)
-  local index = math.floor((now + b.offset) / b.window)
-  if math.floor((at + b.offset) / b.window) ~= index then
-    return
-  end
-  fixed.read(b)
-  if b.index < index then
-    b.index, b.spent, b.others = index, rank, 0
-  end
-  local strangers = math.max(0, counted - rank)
-  if b.index == index then
-    b.others = math.max(b.others, strangers)
-    strangers = b.others
-  end
-  local starts = index * b.window - b.offset
-  local gone = now - starts
-  local rate = strangers > b.full * NOISE_PART and math.ceil(strangers * b.window / math.max(gone, b.window / 20)) or 0
-  if rate >= b.rate then
-    b.rate, b.heard = rate, now
-  elseif gone >= b.window / 10 then
-    b.rate = b.rate - math.floor((b.rate - rate) * math.min(1, (now - b.heard) / b.window))
-    b.heard = now
-  end
-  fixed.write(b)
-end
-
-function fixed.strangers(b)
-  return math.max(b.others, b.rate)
-end
-
--- decaying: a level that falls by amount/window and must stay under amount, kept as the time at which it reaches zero.
--- paced is the same, but a cost above the amount is let in at level zero and leaves a debt.
-local decaying = {}
-
-function decaying.shrink(b)
-  b.amount = math.max(b.amount, 1)
-end
-
-function decaying.read(b)
-  local state = redis.call('HMGET', b.key, 'empty', 'last')
-  b.empty, b.last = tonumber(state[1] or 0), tonumber(state[2] or 0)
-  if b.since > 0 then
-    b.empty = math.max(b.empty, b.since + b.window)
-  end
-  b.rise = math.ceil(b.cost * b.window / b.amount)
-  local room = math.floor(b.cap * b.window / b.amount) - b.margin
-  b.last = math.max(b.last, b.empty + math.min(b.rise, room) - room)
-end
-
-function decaying.fit(_, t)
-  return t
-end
-
-function decaying.take(b, t)
-  local empty = math.max(b.empty, t) + b.rise
-  redis.call('HSET', b.key, 'empty', whole(empty), 'last', whole(t))
-  expire(b.key, empty)
-  b.rank = 0
-end
-
-function decaying.used(b, now)
-  local empty = tonumber(redis.call('HGET', b.key, 'empty') or 0)
-  return math.max(0, empty - now) * b.amount / b.window
-end
-
-function decaying.observe() end
-
-function decaying.strangers()
-  return 0
-end
-
-local KINDS = { rolling = rolling, fixed = fixed, decaying = decaying, paced = decaying }
 
 -- A bucket as its table has it, less what was learned, and what it is still short of after a pause that ended at
 -- `paused`; `at` is the earliest that anything can be granted.
@@ -435,36 +120,70 @@ end
 
 local run = {}
 
--- KEYS: buckets, clock, epoch, spread, away, members, pauses, what was learned of each bucket. ARGV: reserve, number of buckets, longest
--- wait, the epoch the caller knows, one to begin, how far ahead instants are handed out, how soon the caller can be ready
--- to send, how far its calls spread, then six a bucket.
--- Returns {1 if granted, delay, instant, 1 if a pause is why not, epoch, how late the call may arrive or 0 for any, which
--- bucket had room last or 0 for no wait, then what each bucket has spent}.
-function run.reserve()
-  local now, count, limit = clock(), tonumber(ARGV[2]), tonumber(ARGV[3])
+-- What a call meets: its buckets as they are now, what the scope's workers share, and when it can be sent at the earliest.
+-- `since` is where what Redis remembers begins.
+local function planned(now, count, since)
   local shared = redis.call('MGET', unpack(KEYS, count + 1))
   local known = #shared - count
-  local offset, pause = tonumber(shared[1] or 0), longest(shared, 6, known)
-  local id, since = epoch(shared[2], ARGV[4], ARGV[5], now, tonumber(ARGV[6]))
-  redis.call('SET', KEYS[count + 2], id .. ':' .. whole(since), 'EX', 90000)
-  local lead = tonumber(ARGV[7])
-  local far, unknown = spread(KEYS[count + 3], shared[3], tonumber(ARGV[8]), now)
-  local away = parts_away(shared[4], KEYS[count + 4], KEYS[count + 5], now)
-  if away then
-    limit = math.min(limit, HORIZON - lead)
+  local offset, pause, lead = tonumber(shared[1] or 0), longest(shared, 6, known), tonumber(ARGV[7])
+  local plan = { lead = lead, pause = pause, buckets = {} }
+  if since then
+    plan.id = string.match(shared[2] or '', '^%x+') or ''
+  else
+    plan.id, since = epoch(shared[2], ARGV[4], ARGV[5], now, tonumber(ARGV[6]))
+    redis.call('SET', KEYS[count + 2], plan.id .. ':' .. whole(since), 'EX', 90000)
   end
-  local t = math.max(now + lead, pause)
-  local buckets = {}
+  local far, unknown = spread(KEYS[count + 3], shared[3], tonumber(ARGV[8]), now)
+  plan.away = parts_away(shared[4], KEYS[count + 4], KEYS[count + 5], now)
+  plan.at = math.max(now + lead, pause)
   for number = 1, count do
-    local b = bucket(number, 9 + (number - 1) * FIELDS, offset, since, shared[known + number], t, pause, away)
-    if b.cost > b.full and b.full < tonumber(ARGV[9 + (number - 1) * FIELDS + 1]) then
-      return { 0, 1000000, now + 1000000, 0, id, 0, number } -- Not before those who are away are back.
+    local from = 9 + (number - 1) * FIELDS
+    local b = bucket(number, from, offset, since, shared[known + number], plan.at, pause, plan.away)
+    if b.cost > b.full and b.full < tonumber(ARGV[from + 1]) then
+      plan.short = number
     end
     b.margin = margin(b, far, unknown)
-    buckets[number] = b
+    plan.buckets[number] = b
   end
-  local held_by = 0
-  for number, b in ipairs(buckets) do
+  return plan
+end
+
+-- The answer to who may send at `t`: {1, delay, instant, 0, epoch, which bucket had room last or 0 for no wait, how late
+-- the call may arrive without a word, how late it may leave, then what each bucket has spent}; 0 for any.
+local function granted(plan, t, now, held_by)
+  local least, spare = math.huge, math.huge
+  local answer = { 1, t - now, t, 0, plan.id, held_by, 0, 0 }
+  for _, b in ipairs(plan.buckets) do
+    answer[#answer + 1] = b.rank or 0
+    if b.kind == fixed then
+      local left = (math.floor((t + b.offset) / b.window) + 1) * b.window - b.offset - t
+      least = math.min(least, left)
+      spare = math.min(spare, math.max(left - b.margin, math.floor(left / 4)))
+    elseif b.margin > 0 then
+      least = math.min(least, b.margin)
+      spare = math.min(spare, math.max(b.margin, math.floor(b.length * LATE_PART)))
+    end
+  end
+  answer[7] = least < math.huge and least or 0
+  answer[8] = spare < math.huge and spare or 0
+  return answer
+end
+
+-- KEYS: buckets, clock, epoch, spread, away, members, pauses, what was learned of each bucket. ARGV: reserve, number of
+-- buckets, longest wait, the epoch the caller knows, one to begin, how far ahead instants are handed out, how soon the
+-- caller can be ready to send, how far its calls spread, then six a bucket.
+-- Returns as `granted` does, or {0, delay, instant, 1 if a pause is why not, epoch, which bucket had no room}.
+function run.reserve()
+  local now, count, limit = clock(), tonumber(ARGV[2]), tonumber(ARGV[3])
+  local plan = planned(now, count)
+  local lead, t, held_by = plan.lead, plan.at, 0
+  if plan.short then
+    return { 0, 1000000, now + 1000000, 0, plan.id, plan.short } -- Not before those who are away are back.
+  end
+  if plan.away then
+    limit = math.min(limit, HORIZON - lead)
+  end
+  for number, b in ipairs(plan.buckets) do
     b.kind.read(b)
     if b.last > t then
       t, held_by = b.last, number
@@ -474,7 +193,7 @@ function run.reserve()
   local fits, rounds = false, 0
   while not fits and rounds < 64 do
     local before = t
-    for number, b in ipairs(buckets) do
+    for number, b in ipairs(plan.buckets) do
       local at = b.kind.fit(b, t)
       if at > t then
         t, held_by = at, number
@@ -483,20 +202,12 @@ function run.reserve()
     fits, rounds = t == before, rounds + 1
   end
   if t - now > limit + lead or not fits then
-    return { 0, t - now, t, pause - now > limit + lead and 1 or 0, id, 0, held_by }
+    return { 0, t - now, t, plan.pause - now > limit + lead and 1 or 0, plan.id, held_by }
   end
-  local answer, least = { 1, t - now, t, 0, id, 0, held_by }, math.huge
-  for _, b in ipairs(buckets) do
+  for _, b in ipairs(plan.buckets) do
     b.kind.take(b, t, now)
-    answer[#answer + 1] = b.rank
-    if b.kind == fixed then
-      least = math.min(least, (b.index + 1) * b.window - b.offset - t)
-    elseif b.margin > 0 then
-      least = math.min(least, b.margin)
-    end
   end
-  answer[6] = least < math.huge and least or 0
-  return answer
+  return granted(plan, t, now, held_by)
 end
 
 -- KEYS: pauses. ARGV: paused. Returns how long they still hold.

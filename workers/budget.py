@@ -21,42 +21,31 @@ import math
 import secrets
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 import redis.asyncio
-import redis.exceptions
 from msgspec import Struct
 from msgspec.structs import replace
 
 from schemas.config import LaneConfig
 
-from . import membership
 from .costs import Bucket, Charge
 from .punctuality import Punctuality
+from .script import LOST, REDIS_CLOCK, Script
 from .spread import Spread
-
-SCRIPT: Final = membership.CONSTANTS + "".join(
-    Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("budget.lua", "shares.lua")
-)
-REDIS_CLOCK: Final = "local function clock() local t = redis.call('TIME') return t[1] * 1000000 + t[2] end\n"
 
 LIVE_RESERVE: Final = LaneConfig().live_reserve
 # How long a request waits for Redis to come back before it is offered again.
 LOST_WAIT_S: Final = 1.0
-# Of a margin, the least that a call may leave late; the rest is for the way from here to the exchange.
-LATE_PART: Final = 0.25
-# The same while the way was not measured.
-LATE_PART_UNKNOWN: Final = 0.5
 LATE_TRIES: Final = 3
-# So long before a call is due a pause may still stop it: a round trip to Redis, and some.
+# So long before a call is due it is looked at once more: a round trip to Redis, and some.
 RECHECK_S: Final = 0.02
+# How much longer than it wanted to a call waits that is moved then.
+MOVED_S: Final = 0.25
 # How long a measured difference between the exchange's clock and Redis's is believed.
 CLOCK_TTL_S: Final = 3600.0
 # Costs are whole thousandths in the script.
 _SCALE: Final = 1000
-# So many reservations go out together at most: Redis answers other clients in between.
-_BATCH: Final = 64
 
 Reason: TypeAlias = Literal["budget", "paused", "redis_lost", "share_too_small"]
 
@@ -71,6 +60,7 @@ class Grant(Struct, frozen=True):
             counts.
         due_s: the instant on the monotonic clock.
         spare_us: how late the call may leave; beyond that it must not.
+        margin_us: how late it may arrive without Redis being told (`Budget.arrived`).
         held_by: which of the call's charges it waits for, None where there is no wait, or it isn't known.
     """
 
@@ -79,6 +69,7 @@ class Grant(Struct, frozen=True):
     ranks: tuple[int, ...] = ()
     due_s: float = 0.0
     spare_us: float = math.inf
+    margin_us: float = math.inf
     held_by: int | None = None
 
 
@@ -142,6 +133,7 @@ class Budget:
         clock: str = REDIS_CLOCK,
     ) -> None:
         self._client: Any = client
+        self._script = Script(client, clock)
         exchange, _, egress = scope.partition(":")
         self._egress = f"fleet:{{{exchange}}}:{_key_part(egress)}"
         self._account = f"fleet:{{{exchange}}}:account:{_hashed(account)}" if account else self._egress
@@ -161,12 +153,7 @@ class Budget:
         if account:
             self._pauses.append(f"{self._account}:pause")
         self._live_reserve = live_reserve
-        self._script = clock + SCRIPT
-        self._sha = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
         self._seen: dict[str, Bucket] = {}
-        self._waiting: list[tuple[tuple[str | int, ...], asyncio.Future[Any]]] = []
-        self._sender: asyncio.Task[None] | None = None
-        self._busy = False
         self._punctuality = Punctuality()
         self._spare_us = 0.0  # how late the last granted call might have left
         self.spread = Spread()
@@ -184,76 +171,137 @@ class Budget:
         """
         for charge in charges:
             self._see(charge)
-        keys = [self._key(charge) for charge in charges]
-        pauses = [*self._pauses, *(f"{key}:pause" for key in keys)]
-        learned = [f"{key}:learned" for key in keys]
         limit_us = 0 if bulk else max(0, int(max_wait_s * 1e6))
         self._ahead_us = max(self._ahead_us, limit_us)
-        buckets: list[str | int] = []
-        for charge in charges:
-            buckets += self._args(charge.bucket, charge.cost, self._live_reserve if bulk else 0.0)
         try:
             if self._lost:
                 await self._meet()
-            head: list[str | int] = ["reserve", len(keys), limit_us, self._known, self._new, self._ahead_us, lead_us]
-            shared = [self._clock, self._epoch, self._spread_key, *self._sharing]
-            margin_us = self.spread.margin_us()
-            answer = await self._run([*keys, *shared, *pauses, *learned], [*head, margin_us, *buckets])
-            self._punctuality.answered(time.monotonic(), redis_us=answer[2] - answer[1])
-        except _LOST:
+            head: list[str | int] = ["reserve", len(charges), limit_us, self._known, self._new, self._ahead_us]
+            return await self._ask(charges, head, lead_us, bulk=bulk)
+        except LOST:
             self._lost = True
             return Refusal(int((time.time() + LOST_WAIT_S) * 1000), LOST_WAIT_S, "redis_lost")
-        granted, delay_us, at_us, paused, epoch, least_us, number, *ranks = answer
+
+    async def again(
+        self, charges: Sequence[Charge], grant: Grant, *, max_wait_s: float, bulk: bool = False, lead_us: int = 0
+    ) -> Grant | Refusal:
+        """Look at a reservation again: whether it was paused meanwhile, or has to be moved to a later instant.
+
+        It has to where a call before it arrived later than its grant allowed for, or where this call can't leave in
+        time. Where Redis can't be asked, what was reserved may be sent in time.
+
+        Args:
+            charges: as in `reserve`.
+            grant: what it returned; a refusal gives it back.
+            max_wait_s: refuse when the new instant is further ahead than this.
+            bulk: as in `reserve`.
+            lead_us: how long the caller needs to be ready to send.
+        """
+        limit_us = max(0, int(max_wait_s * 1e6))
+        try:
+            head: list[str | int] = ["again", len(charges), limit_us, grant.at_us, 0, 0]
+            answer = await self._ask(charges, head, lead_us, bulk=bulk)
+        except LOST:
+            self._lost = True
+            if not lead_us and not (left_s := self._paused_s(charges)):
+                return grant
+            left_s = max(LOST_WAIT_S, self._paused_s(charges))
+            return Refusal(int((time.time() + left_s) * 1000), left_s, "redis_lost")
+        if isinstance(answer, Refusal) and answer.wait_s == 0:  # It was forgotten.
+            return await self.reserve(charges, max_wait_s=max_wait_s, bulk=bulk, lead_us=lead_us)
+        if isinstance(answer, Grant):
+            held_by = answer.held_by if grant.held_by is None else grant.held_by
+            return replace(answer, ranks=grant.ranks, held_by=held_by)
+        return answer
+
+    async def _ask(
+        self, charges: Sequence[Charge], head: Sequence[str | int], lead_us: int, *, bulk: bool
+    ) -> Grant | Refusal:
+        keys = [self._key(charge) for charge in charges]
+        pauses = [*self._pauses, *(f"{key}:pause" for key in keys)]
+        shared = [self._clock, self._epoch, self._spread_key, *self._sharing]
+        args: list[str | int] = [*head, lead_us, self.spread.margin_us()]
+        for charge in charges:
+            args += self._args(charge.bucket, charge.cost, self._live_reserve if bulk else 0.0)
+        answer = await self._run([*keys, *shared, *pauses, *(f"{key}:learned" for key in keys)], args)
+        self._punctuality.answered(time.monotonic(), redis_us=answer[2] - answer[1])
+        granted, delay_us, at_us, paused, epoch, number, *rest = answer
         held_by = number - 1 if number else None
-        found = epoch.decode()
-        if self._known not in ("", found):
-            self._lost = True  # It was emptied: what we know besides has to be told again.
-        self._known = found
+        if head[0] == "reserve":
+            found = epoch.decode()
+            if self._known not in ("", found):
+                self._lost = True  # It was emptied: what we know besides has to be told again.
+            self._known = found
         if granted:
-            spare_us = math.inf
-            if least_us and margin_us < 0:
-                spare_us = least_us * LATE_PART_UNKNOWN
-            elif least_us:
-                spare_us = max(least_us - self.spread.way_us, least_us * LATE_PART)
-            return Grant(delay_us, at_us, tuple(ranks), spare_us=spare_us, held_by=held_by)
+            margin_us, spare_us, *ranks = rest
+            return Grant(
+                delay_us,
+                at_us,
+                tuple(ranks),
+                spare_us=spare_us or math.inf,
+                margin_us=margin_us or math.inf,
+                held_by=held_by,
+            )
         earliest_ms, wait_s = math.ceil(at_us / 1000), delay_us / 1e6
         return Refusal(earliest_ms, wait_s, "paused") if paused else Refusal(earliest_ms, wait_s, "budget", held_by)
 
-    async def acquire(self, charges: Sequence[Charge], *, max_wait_s: float, bulk: bool = False) -> Grant | Refusal:
-        """Reserve, sleep until the reserved instant, and look once more whether the scope was paused meanwhile.
+    async def acquire(
+        self, charges: Sequence[Charge], *, max_wait_s: float, bulk: bool = False, grant: Grant | None = None
+    ) -> Grant | Refusal:
+        """Reserve, sleep until the reserved instant, and look once more at it shortly before (`again`).
 
         Who wakes up too late does not send: the exchange would see the call beside those that were granted later. The
-        reservation lapses and a new one is asked for, a few times; a process as late as that is overloaded and had
-        better hand the call back. Whoever sends looks once more, as the last thing before it does (`Grant.spare_us`).
+        reservation is moved, a few times; a process as late as that is overloaded and had better hand the call back.
+        Whoever sends looks once more at the clock, as the last thing before it does (`is_late`).
+
+        Args:
+            charges: as in `reserve`.
+            max_wait_s: as in `reserve`.
+            bulk: as in `reserve`.
+            grant: move this one, that was found late, in place of making a new reservation.
         """
-        until = time.monotonic() + max_wait_s
+        asked = time.monotonic()
+        until = asked + max_wait_s
         # At first only as far ahead as lateness would not be forgiven anyway: the lead is time that every call takes.
-        forgiven_us = self._spare_us
-        for _ in range(LATE_TRIES):
-            asked = time.monotonic()
-            lead_us = int(max(0.0, self._punctuality.lead_us() - forgiven_us))
-            answer = await self.reserve(charges, max_wait_s=max(0.0, until - asked), bulk=bulk, lead_us=lead_us)
-            if isinstance(answer, Refusal):
-                return answer
-            forgiven_us, self._spare_us = 0.0, answer.spare_us
+        lead_us = int(max(0.0, self._punctuality.lead_us() - self._spare_us))
+        answer: Grant | Refusal
+        if grant is None:
+            answer = await self.reserve(charges, max_wait_s=max_wait_s, bulk=bulk, lead_us=lead_us)
+        else:
+            answer = await self._later(charges, grant, until, bulk=bulk)
+        tries = 0
+        while isinstance(answer, Grant):
+            self._spare_us = answer.spare_us
             due = self._punctuality.due(answer.at_us, not_before=asked + answer.delay_us / 1e6)
             if due - time.monotonic() > RECHECK_S:
                 await _sleep_until(due - RECHECK_S)
-                if left := await self.paused(charges):
-                    return Refusal(int((time.time() + left) * 1000), left, "paused")
+                asked_again = time.monotonic()
+                left_s = max(0.0, until - asked_again) + MOVED_S
+                now = await self.again(charges, answer, max_wait_s=left_s, bulk=bulk)
+                if now is not answer:
+                    asked, answer = asked_again, now
+                continue
             await _sleep_until(due)
             late_us = (time.monotonic() - due) * 1e6
             self._punctuality.woke(late_us)
             if late_us <= answer.spare_us:
                 return replace(answer, due_s=due)
-            self.spread.left(late_us)
-        return Refusal(int((time.time() + LOST_WAIT_S) * 1000), LOST_WAIT_S, "budget")
+            tries += 1
+            if tries == LATE_TRIES:
+                await self.back(charges, answer)
+                return Refusal(int((time.time() + LOST_WAIT_S) * 1000), LOST_WAIT_S, "budget")
+            asked = time.monotonic()
+            answer = await self._later(charges, answer, until, bulk=bulk)
+        return answer
+
+    async def _later(self, charges: Sequence[Charge], grant: Grant, until: float, *, bulk: bool) -> Grant | Refusal:
+        left_s = max(0.0, until - time.monotonic())
+        lead_us = max(self._punctuality.lead_us(), 1)
+        return await self.again(charges, grant, max_wait_s=left_s, bulk=bulk, lead_us=lead_us)
 
     def is_late(self, grant: Grant, now_s: float) -> bool:
-        """Whether a call is too late to leave now; says so to those who learn from it, either way."""
-        late_us = (now_s - grant.due_s) * 1e6
-        self.spread.left(late_us)
-        return late_us > grant.spare_us
+        """Whether a call is too late to leave now."""
+        return (now_s - grant.due_s) * 1e6 > grant.spare_us
 
     def answered(self, grant: Grant, endpoint: str, *, left_s: float, answered_s: float) -> float:
         """Learn from a round trip how far calls spread; returns how late this one was, departure and way, microseconds.
@@ -264,8 +312,33 @@ class Budget:
             left_s: when the call left, on the monotonic clock.
             answered_s: when the answer began, on the same.
         """
-        longer_us = self.spread.answered(answered_s, endpoint, answered_s - left_s)
-        return max(0.0, (left_s - grant.due_s) * 1e6) + longer_us
+        late_us = max(0.0, (left_s - grant.due_s) * 1e6)
+        return self.spread.answered(answered_s, endpoint, answered_s - left_s, late_us)
+
+    async def arrived(self, charges: Sequence[Charge], grant: Grant, late_us: float) -> None:
+        """Tell those that come after a call how late it was, where that is more than its margin allows for.
+
+        Args:
+            charges: the call's.
+            grant: the call's.
+            late_us: how late it was (`answered`).
+        """
+        if late_us > grant.margin_us and not self._lost:
+            arrived_us = grant.at_us + int(late_us)
+            await self._amend(charges, ["late", grant.at_us, arrived_us, int(grant.margin_us)])
+
+    async def back(self, charges: Sequence[Charge], grant: Grant) -> None:
+        """Give back a reservation whose call is not sent."""
+        if not self._lost:
+            await self._amend(charges, ["back", grant.at_us])
+
+    async def _amend(self, charges: Sequence[Charge], args: list[str | int]) -> None:
+        for charge in charges:
+            args += self._args(charge.bucket, charge.cost, 0.0)
+        try:
+            await self._run([*(self._key(charge) for charge in charges), self._clock], args)
+        except LOST:
+            self._lost = True
 
     async def pause(
         self,
@@ -298,7 +371,7 @@ class Budget:
             at_us = grant.at_us if grant else 0
             args: list[str | int] = ["pause", max(0, int(for_s * 1e6)), reason[:200], int(told), at_us]
             holds_s = float(await self._run(keys, args)) / 1e6
-        except _LOST:
+        except LOST:
             self._lost = True
             return for_s
         self._keep_pause(keys, holds_s)
@@ -316,13 +389,18 @@ class Budget:
         When Redis can't be asked only our own pauses count: what was reserved may be sent.
         """
         keys = [*self._pauses, *(f"{self._key(charge)}:pause" for charge in charges)]
-        now = time.monotonic()
-        ours = max(0.0, *(self._paused.get(key, now) - now for key in keys))
+        ours = self._paused_s(charges)
         try:
             return max(ours, float(await self._run(keys, ["paused"])) / 1e6)
-        except _LOST:
+        except LOST:
             self._lost = True
             return ours
+
+    def _paused_s(self, charges: Sequence[Charge]) -> float:
+        """How much longer those pauses hold that this process knows of."""
+        now = time.monotonic()
+        keys = (*self._pauses, *(f"{self._key(charge)}:pause" for charge in charges))
+        return max(0.0, *(self._paused.get(key, now) - now for key in keys))
 
     async def observe(
         self, charge: Charge, rank: int, grant: Grant, used: float, *, late_us: float, span_s: float
@@ -346,13 +424,13 @@ class Budget:
             span_s: the time the count stands for, the bucket's window at most.
         """
         # Calls of ours that left before that time may have arrived in it: all that can have count as ours.
-        span_us = int(span_s * 1e6) + max(int(charge.bucket.margin_ms * 1000), self.spread.margin_us())
+        span_us = int(span_s * 1e6) + max(int(charge.bucket.margin_ms * 1000), self.spread.worst_us())
         counted = math.ceil(used * _SCALE)
         key = self._key(charge)
         args = ["observe", counted, grant.at_us + int(late_us), rank, span_us, *self._args(charge.bucket, 0.0, 0.0)]
         try:
             await self._run([key, self._clock, f"{key}:learned"], args)
-        except _LOST:
+        except LOST:
             self._lost = True
 
     async def limited(self, charges: Sequence[Charge], grant: Grant) -> Learned | None:
@@ -373,7 +451,7 @@ class Budget:
             args += self._args(charge.bucket, 0.0, 0.0)
         try:
             answer = await self._run([*keys, self._clock, *(f"{key}:learned" for key in keys)], args)
-        except _LOST:
+        except LOST:
             self._lost = True
             return None
         if not answer:
@@ -443,63 +521,7 @@ class Budget:
         return [bucket.kind, amount, window_us, margin_us, thousandths, cap]
 
     async def _run(self, keys: Sequence[str], args: Sequence[str | int]) -> Any:
-        """Run the script. What is asked while an answer is awaited goes out together next, in the order of asking.
-
-        One reservation at a time costs the client about 300 us of CPU, ten sent together 90 us each.
-        """
-        command = (self._sha, len(keys), *keys, *args)
-        try:
-            if self._busy:
-                answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-                self._waiting.append((command, answer))
-                return await answer
-            self._busy = True
-            try:
-                return await self._client.evalsha(*command)
-            finally:
-                self._sender = asyncio.create_task(self._send()) if self._waiting else None
-                self._busy = bool(self._sender)
-        except redis.exceptions.NoScriptError:
-            # It ran nothing, so that asking again charges once.
-            return await self._client.eval(self._script, len(keys), *keys, *args)
-
-    async def _send(self) -> None:
-        batch: list[tuple[tuple[str | int, ...], asyncio.Future[Any]]] = []
-        try:
-            while self._waiting:
-                batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
-                pipeline = self._client.pipeline(transaction=False)
-                for command, _ in batch:
-                    pipeline.evalsha(*command)
-                try:
-                    results: list[Any] = await pipeline.execute(raise_on_error=False)
-                except Exception as error:
-                    batch, self._waiting = batch + self._waiting, []  # One time-out is enough for all.
-                    results = [error] * len(batch)
-                for (_, answer), result in zip(batch, results, strict=True):
-                    if answer.done():  # Its caller was cancelled; what it reserved lapses.
-                        continue
-                    if isinstance(result, Exception):
-                        answer.set_exception(result)
-                    else:
-                        answer.set_result(result)
-        finally:
-            # When the loop ends this task is cancelled: nobody may wait for it for ever.
-            for _, answer in batch + self._waiting:
-                answer.cancel()
-            self._waiting.clear()
-            self._busy = False
-
-
-# Redis is away, starts, or has become a replica; anything else it says is a fault of ours.
-_LOST: Final = (
-    redis.exceptions.ConnectionError,
-    redis.exceptions.TimeoutError,
-    redis.exceptions.ReadOnlyError,
-    redis.exceptions.ClusterDownError,
-    redis.exceptions.OutOfMemoryError,
-    OSError,
-)
+        return await self._script.run(keys, args)
 
 
 async def _sleep_until(instant: float) -> None:

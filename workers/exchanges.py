@@ -254,8 +254,9 @@ class Fleet(_Ccxt):
         apis = (api,) if isinstance(api, str) else tuple(api)
         # A few endpoints take a list as their body.
         charges = self.fleet_costs.charges(apis, method, path, {} if isinstance(params, list) else params, ccxt_cost)
+        grant: Grant | None = None
         for _ in range(LATE_TRIES):
-            grant = await self._pay(charges)
+            grant = await self._pay(charges, grant)
             token = _SEND.set(_Send(self.fleet_budget, self.fleet_answering, f"{apis} {path}", charges, grant))
             try:
                 return await super().fetch2(path, api, method, params, config)
@@ -263,6 +264,8 @@ class Fleet(_Ccxt):
                 continue  # and is signed again
             finally:
                 _SEND.reset(token)
+        if grant is not None:
+            await self.fleet_budget.back(charges, grant)
         raise NoBudget("budget", LOST_WAIT_S)
 
     async def fetch(self, url: str, method: str = "GET", headers: Any = None, body: Any = None) -> Any:
@@ -291,6 +294,7 @@ class Fleet(_Ccxt):
                 late_us = send.budget.answered(
                     send.grant, send.endpoint, left_s=send.left_s, answered_s=send.answered_s
                 )
+                await send.budget.arrived(send.charges, send.grant, late_us)
                 if send.pause is not None or send.count is not None:
                     await self._heed(call, send, late_us)
         if not 200 <= send.status < 300:
@@ -313,7 +317,7 @@ class Fleet(_Ccxt):
             send.count = counted(self.id, headers, time.time())
         return super().on_rest_response(code, reason, url, method, headers, body, *request)
 
-    async def _pay(self, charges: list[costs.Charge]) -> Grant:
+    async def _pay(self, charges: list[costs.Charge], late: Grant | None = None) -> Grant:
         call = _CALL.get()
         while True:
             asked_s = time.monotonic()
@@ -321,7 +325,8 @@ class Fleet(_Ccxt):
                 raise TimeoutError("the attempt's time ended before the call was sent")
             max_wait_s = max(min(call.max_wait_s - call.waited_s, call.left_s), 0.0)
             reserve_s = min(max_wait_s, call.reserve_s)
-            answer = await self.fleet_budget.acquire(charges, max_wait_s=reserve_s, bulk=call.bulk)
+            answer = await self.fleet_budget.acquire(charges, max_wait_s=reserve_s, bulk=call.bulk, grant=late)
+            late = None
             if isinstance(answer, Refusal) and reserve_s < answer.wait_s <= max_wait_s:
                 await asyncio.sleep(answer.wait_s - reserve_s)
                 call.waited_s += time.monotonic() - asked_s

@@ -75,7 +75,7 @@ class Membership:
         # The latest lease that Redis may know, and the latest that it knows for sure; ours while a share is out.
         self._leased_us = self._known_us = 0
         self._since_us = self._now_us = 0
-        self._offset_us, self._far_us = 0, -1
+        self._offset_us = 0
         # What an earlier share has granted counts in a later one's first window.
         self._floor_us = 0
         # For how long Redis remembers a part after its end: no window may be longer.
@@ -98,7 +98,7 @@ class Membership:
 
     def answered(self, answer: Sequence[Any], sent_s: float) -> tuple[str, float]:
         """Takes in the answer to the latest beat; returns the epoch, and for how long everything is paused."""
-        now_us, part, count, found, epoch, since_us, offset_us, far_us, pause_us, *_ = answer
+        now_us, part, count, found, epoch, since_us, offset_us, pause_us, *_ = answer
         if not (self.part or self.share):
             # Until now the part was others', who may have been granted instants ahead.
             self._floor_us = max(self._floor_us, int(now_us) + HORIZON_US)
@@ -108,15 +108,21 @@ class Membership:
         if self.share is None:
             # A share keeps the clock it began with.
             self._heard_us, self._sent_s, self._answered_s = int(now_us), sent_s, self.clock()
-            self._offset_us, self._far_us = int(offset_us), int(far_us)
+            self._offset_us = int(offset_us)
         return epoch.decode(), max(0, int(pause_us) - int(now_us)) / 1e6
 
     def dead(self, answer: Sequence[Any]) -> list[str]:
         """Those that Redis misses and that are known to be dead: processes of this machine."""
-        return [name for name in (found.decode() for found in answer[9:]) if _is_dead(name)]
+        return [name for name in (found.decode() for found in answer[8:]) if _is_dead(name)]
 
-    def lost(self, reserve: float, effective: Mapping[str, float]) -> None:
-        """Redis can't be asked: from now on this worker has its share, if it has a part."""
+    def lost(self, reserve: float, effective: Mapping[str, float], far_us: int) -> None:
+        """Redis can't be asked: from now on this worker has its share, if it has a part.
+
+        Args:
+            reserve: the part of every bucket that bulk calls leave alone.
+            effective: by bucket, the part of its table's amount that it may hold.
+            far_us: how far this worker's calls may spread (`Spread.worst_us`).
+        """
         self._settling = False
         if self.share is None and self.part:
             self.share = Share(
@@ -124,7 +130,7 @@ class Membership:
                 lasts_us=int(LASTS_S * 1e6),
                 since_us=max(self._leased_us + int((PRESENT_S + HORIZON_S) * 1e6), self._floor_us),
                 offset_us=self._offset_us,
-                far_us=self._far_us,
+                far_us=far_us,
                 reserve=reserve,
                 effective=effective,
             )

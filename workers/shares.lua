@@ -86,9 +86,9 @@ function left_of(amount, parts)
   return math.max(left, 0)
 end
 
--- KEYS: members, away, epoch, clock, spread, pause. ARGV: beat, id, number of the beat, lease, part, keep, the hash's id
+-- KEYS: members, away, epoch, clock, pause. ARGV: beat, id, number of the beat, lease, part, keep, the hash's id
 -- as the caller knows it, one to begin, the epoch it knows, one to begin.
--- Returns {now, part, members, the hash's id, epoch, since, offset, spread or -1, end of the pause, ids that are away}.
+-- Returns {now, part, members, the hash's id, epoch, since, offset, end of the pause, ids that are away}.
 function run.beat()
   local key, now, id = KEYS[1], clock(), ARGV[2]
   local beats, lease, part, keep = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -150,9 +150,8 @@ function run.beat()
     since = math.max(since, told + HORIZON)
   end
   redis.call('SET', KEYS[3], name .. ':' .. whole(since), 'EX', 90000)
-  local far, unknown = spread(KEYS[5], shared[3], 0, now)
   local answer = {
-    now, offered, count, hash, name, since, tonumber(shared[2] or 0), unknown and -1 or far, longest(shared, 4, 4),
+    now, offered, count, hash, name, since, tonumber(shared[2] or 0), longest(shared, 3, 3),
   }
   for other, m in pairs(members) do
     if other ~= '?' and m.lease + PRESENT <= now then

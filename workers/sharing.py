@@ -15,19 +15,10 @@ from typing import Any
 import redis.asyncio
 import redis.exceptions
 
-from .budget import (
-    _LOST,  # pyright: ignore[reportPrivateUsage]
-    LIVE_RESERVE,
-    LOST_WAIT_S,
-    REDIS_CLOCK,
-    Budget,
-    Grant,
-    Reason,
-    Refusal,
-    Use,
-)
+from .budget import LIVE_RESERVE, LOST_WAIT_S, Budget, Grant, Reason, Refusal, Use
 from .costs import Charge
 from .membership import HORIZON_US, Membership
+from .script import LOST, REDIS_CLOCK
 from .shares import TooSmall
 
 log = logging.getLogger(__name__)
@@ -102,7 +93,7 @@ class SharedBudget(Budget):
                 await self._beat()  # and says so: our part is no longer set aside.
                 self._away = False
                 log.info("budget_shared_again", extra={"scope": self._egress, "workers": member.count})
-        except _LOST:
+        except LOST:
             self._lose()
         finally:
             self._prober = None
@@ -110,7 +101,7 @@ class SharedBudget(Budget):
     async def leave(self) -> None:
         """Give up this worker's part. Where Redis can't be asked it lapses by itself, `membership.LASTS_S` later."""
         if not self._away:
-            with contextlib.suppress(*_LOST):
+            with contextlib.suppress(*LOST):
                 await self._run(self._sharing[::-1], ["leave", self._member.id])
 
     async def reserve(
@@ -131,6 +122,16 @@ class SharedBudget(Budget):
             if isinstance(answer, Grant) or answer.reason != "redis_lost":
                 return answer
         return self._from_share(charges, 0 if bulk else max(0, int(max_wait_s * 1e6)), lead_us, bulk=bulk)
+
+    async def arrived(self, charges: Sequence[Charge], grant: Grant, late_us: float) -> None:
+        """As `Budget.arrived`; what we granted ourselves has wider margins."""
+        if not self._away and grant.at_us > self._own_us:
+            await super().arrived(charges, grant, late_us)
+
+    async def back(self, charges: Sequence[Charge], grant: Grant) -> None:
+        """As `Budget.back`; what we granted ourselves lapses."""
+        if not self._away and grant.at_us > self._own_us:
+            await super().back(charges, grant)
 
     async def observe(
         self, charge: Charge, rank: int, grant: Grant, used: float, *, late_us: float, span_s: float
@@ -172,7 +173,7 @@ class SharedBudget(Budget):
 
     async def _beat(self) -> None:
         sent_s = self._member.clock()
-        keys = [*self._sharing[::-1], self._epoch, self._clock, self._spread_key, self._pauses[0]]
+        keys = [*self._sharing[::-1], self._epoch, self._clock, self._pauses[0]]
         buckets = list(self._seen.values())
         answer = await self._run(keys, self._member.beat(buckets, self._known, self._new))
         self._known, paused_s = self._member.answered(answer, sent_s)
@@ -191,12 +192,12 @@ class SharedBudget(Budget):
             raise redis.exceptions.ConnectionError("Redis is away")
         try:
             return await super()._run(keys, args)
-        except _LOST:
+        except LOST:
             self._lose()
             raise
 
     def _lose(self) -> None:
-        self._member.lost(self._live_reserve, self._effective)
+        self._member.lost(self._live_reserve, self._effective, self.spread.worst_us())
         self._lost = True
         if not self._away:
             self._away = True

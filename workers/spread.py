@@ -1,31 +1,34 @@
-"""How much later than another a call of this lane may reach the exchange: measured, not guessed. Pure.
+"""How much later than it could have a call of this lane reaches the exchange: measured, not guessed. Pure.
 
 An exchange counts arrivals, we hand out departures. Two calls that leave a window apart arrive closer together where
 the first one was late, or its way longer. Known of each call are how late it left, and its round trip up to the
 answer's first byte. What that took beyond the fastest recent round trip to the same endpoint is the most that its way
-there can have been longer: the exchange's own slowness is in it too, so this errs on the safe side, and `budget.lua`
-caps it.
+there can have been longer: the exchange's own slowness is in it too, so this errs on the safe side.
 
-Lateness is enforced (a late call does not leave), so that of it only what pays counts; of the ways the longest.
+Windows are wider by what is usual, which costs its part of each window; of a call that was later than that all others
+are told (`Budget.arrived`), which costs a round trip to Redis. Who can't tell the others, as Redis is away, allows for
+the worst.
 """
 
 import math
 from typing import Final
 
 # So many calls say enough. Fewer, and the table's margin holds.
-ENOUGH: Final = 200
+ENOUGH: Final = 20
 # What is remembered: this generation and the last; a new one begins after both.
-GENERATION_CALLS: Final = 200
-GENERATION_S: Final = 30.0
-# How many calls apart the usual lateness is worked out anew.
-LOOK_EVERY: Final = 20
-# What a margin costs is its part of the window; what a late call costs is itself. Weighed for the shortest windows.
-SHORTEST_WINDOW_US: Final = 1_000_000
+GENERATION_CALLS: Final = 50
+GENERATION_S: Final = 10.0
+# So many calls may be later than usual.
+UNUSUAL_PART: Final = 0.1
+# How many calls apart the usual is worked out anew.
+LOOK_EVERY: Final = 10
 LEAST_US: Final = 10_000
-# Beyond what was seen so far.
+# Beyond the worst that was seen so far.
 SPARE_US: Final = 5_000
 LONGEST_US: Final = 2_000_000
 ENDPOINTS_KEPT: Final = 500
+# For how long the fastest trip is remembered, at least.
+FASTEST_S: Final = 60.0
 # Steps per doubling, from 100 us up: values are kept to within 19 %.
 _STEPS: Final = 4
 _FIRST_US: Final = 100.0
@@ -46,14 +49,14 @@ class _Sizes:
     def largest(self) -> float:
         return _value(max(self._counts)) if self._counts else 0.0
 
-    def cheapest(self) -> float:
-        """The value to allow for, where allowing costs its part of the shortest window, and each value above itself."""
-        best, cost, above = 0.0, math.inf, self.number
+    def usual(self) -> float:
+        """What all but the unusual part stay within."""
+        above = self.number
         for step in sorted(self._counts):
             above -= self._counts[step]
-            if (new := _value(step) / SHORTEST_WINDOW_US + above / self.number) < cost:
-                best, cost = _value(step), new
-        return best
+            if above <= self.number * UNUSUAL_PART:
+                return _value(step)
+        return 0.0
 
 
 def _value(step: int) -> float:
@@ -71,7 +74,7 @@ class _Least:
 
     def add(self, now_s: float, value_s: float) -> float:
         if now_s >= self._end_s:
-            self._last, self._this, self._end_s = self._this, math.inf, now_s + 2 * GENERATION_S
+            self._last, self._this, self._end_s = self._this, math.inf, now_s + FASTEST_S
         self._this = min(self._this, value_s)
         return min(self._this, self._last)
 
@@ -81,44 +84,53 @@ class Spread:
 
     def __init__(self) -> None:
         self._trips: dict[str, _Least] = {}
-        self._late = [_Sizes(), _Sizes()]
-        self._way = [_Sizes(), _Sizes()]
+        self._any = _Least()
+        self._far = [_Sizes(), _Sizes()]
         self._began_s: float | None = None
         self._known = False
-        self._late_us = 0.0
-        self.way_us = 0.0
+        self._usual_us = self._worst_us = 0.0
 
-    def left(self, late_us: float) -> None:
-        """Takes in how long after its instant a call was ready to leave, or would have been."""
-        self._late[0].add(min(late_us, LONGEST_US))
-
-    def answered(self, now_s: float, endpoint: str, trip_s: float) -> float:
-        """Takes in a round trip, and returns how much longer than the fastest it was, microseconds.
+    def answered(self, now_s: float, endpoint: str, trip_s: float, late_us: float = 0.0) -> float:
+        """Takes in a round trip, and returns how late the call was, departure and way, microseconds.
 
         Args:
             now_s: the monotonic clock.
             endpoint: calls with the same one take the exchange equally long.
             trip_s: from the departure to the answer's first byte.
+            late_us: how long after its instant it left.
         """
         if len(self._trips) > ENDPOINTS_KEPT:
             self._trips.clear()
-        longer_us = (trip_s - self._trips.setdefault(endpoint, _Least()).add(now_s, trip_s)) * 1e6
-        self._way[0].add(min(longer_us, LONGEST_US))
-        self.way_us = max(sizes.largest() for sizes in self._way)
-        if self._way[0].number % LOOK_EVERY == 0:
-            self._late_us = max(sizes.cheapest() for sizes in self._late)
+        least_s = self._any.add(now_s, trip_s)
+        if endpoint in self._trips:
+            least_s = self._trips[endpoint].add(now_s, trip_s)
+        else:
+            # The first one may have been slow itself: beside the fastest of all it looks slower than it was.
+            self._trips[endpoint] = _Least()
+            self._trips[endpoint].add(now_s, trip_s)
+        far_us = late_us + (trip_s - least_s) * 1e6
+        this = self._far[0]
+        this.add(min(far_us, LONGEST_US))
+        if this.number % LOOK_EVERY == 0:
+            self._usual_us = max(sizes.usual() for sizes in self._far)
+        self._worst_us = max(sizes.largest() for sizes in self._far)
         if self._began_s is None:
             self._began_s = now_s
-        if self._way[0].number >= ENOUGH:
+        if this.number >= ENOUGH:
             self._known = True
-            if self._way[0].number >= GENERATION_CALLS and now_s - self._began_s >= GENERATION_S:
-                self._late = [_Sizes(), self._late[0]]
-                self._way = [_Sizes(), self._way[0]]
-                self._began_s = now_s
-        return longer_us
+        if this.number >= GENERATION_CALLS and now_s - self._began_s >= GENERATION_S:
+            self._far = [_Sizes(), this]
+            self._began_s = now_s
+        return far_us
 
     def margin_us(self) -> int:
-        """How far apart from their windows' ends calls must stay; below zero while too little is known."""
+        """How far apart from their windows' ends calls stay; below zero while too little is known."""
         if not self._known:
             return -1
-        return int(max(LEAST_US, self._late_us + self.way_us + SPARE_US))
+        return int(max(LEAST_US, self._usual_us))
+
+    def worst_us(self) -> int:
+        """The same for those who can't be told of a late call."""
+        if not self._known:
+            return -1
+        return int(max(LEAST_US, self._worst_us + SPARE_US))

@@ -40,8 +40,10 @@ class CountedBudget(Budget):
         self.granted: list[Sequence[Charge]] = []
         self._at_us: list[int] = []
 
-    async def acquire(self, charges: Sequence[Charge], *, max_wait_s: float, bulk: bool = False) -> Grant | Refusal:
-        answer = await super().acquire(charges, max_wait_s=max_wait_s, bulk=bulk)
+    async def acquire(
+        self, charges: Sequence[Charge], *, max_wait_s: float, bulk: bool = False, grant: Grant | None = None
+    ) -> Grant | Refusal:
+        answer = await super().acquire(charges, max_wait_s=max_wait_s, bulk=bulk, grant=grant)
         if isinstance(answer, Grant):
             self.granted.append(charges)
             self._at_us.append(answer.at_us)

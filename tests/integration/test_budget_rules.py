@@ -107,11 +107,20 @@ class Count:
 
     empty: int = 0
 
+    def apart(self, earliest: int, cost: int) -> int:
+        """What has to wait for room is granted apart from the last."""
+        if self.bucket.kind != "rolling" or self.has_room(earliest, cost):
+            return earliest
+        return self.last + self.window * cost // (2 * self.amount)
+
+    def has_room(self, at: int, cost: int) -> bool:
+        return cost + sum(c for t, c in self.grants if t > at - self.window - self.margin) <= self.cap
+
     def takes(self, at: int, cost: int) -> bool:
         if at < self.last:
             return False
         if self.bucket.kind == "rolling":
-            return cost + sum(c for t, c in self.grants if t > at - self.window - self.margin) <= self.cap
+            return self.has_room(at, cost)
         if self.bucket.kind == "fixed":
             start = at // self.window * self.window
             inside = self.margin <= at - start <= self.window - self.margin
@@ -195,13 +204,13 @@ class Spreads:
     unknown: int = 0
 
     def told(self, mine: int, now: int) -> None:
-        span = now // 30_000_000
+        span = now // 10_000_000
         self.largest[span] = max(self.largest.get(span, 0), mine)
-        if mine < 0 and self.unknown < now + 15_000_000:
-            self.unknown = now + 30_000_000
+        if mine < 0 and self.unknown < now + 5_000_000:
+            self.unknown = now + 10_000_000
 
     def margin(self, count: Count, now: int) -> int:
-        span = now // 30_000_000
+        span = now // 10_000_000
         largest = max(self.largest.get(span, 0), self.largest.get(span - 1, 0))
         measured = min(largest, count.length // 5)
         if count.table_margin == 0:
@@ -214,6 +223,7 @@ class Spreads:
 def plan(counts: list[Count], costs: dict[int, int], now: int, pause: int) -> int:
     """The earliest instant that suits every bucket, by trying them all."""
     floor = max(now, pause, *(counts[number].last for number in costs))
+    floor = max(floor, *(counts[number].apart(max(now, pause), cost) for number, cost in costs.items()))
     instants = {floor}
     for number, cost in costs.items():
         instants |= counts[number].instants(floor, cost)
@@ -320,7 +330,7 @@ async def test_every_grant_is_the_earliest_that_is_never_above_any_limit(
                 for charge, rank, number in zip(charges, answer.ranks, costs, strict=True):
                     span_s = charge.bucket.window_s
                     await budget.observe(charge, rank, answer, step.counted / SCALE, late_us=0, span_s=span_s)
-                    counts[number].observe(step.counted, expected, rank, now, budget.spread.margin_us())
+                    counts[number].observe(step.counted, expected, rank, now, budget.spread.worst_us())
             if step.limited and len(costs) == 1:
                 await budget.limited(charges, answer)
                 for number in costs:

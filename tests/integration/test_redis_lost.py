@@ -27,9 +27,10 @@ from schemas.deliveries import end_tasks
 from schemas.store import connect
 from tests.integration.fleet import Stand, wait_until
 from tests.integration.tcp_proxy import Proxy
-from workers.budget import SCRIPT, Grant, Refusal
+from workers.budget import Grant, Refusal
 from workers.costs import Bucket, Charge, Kind
 from workers.membership import BEAT_EVERY_S, Membership
+from workers.script import SCRIPT
 from workers.shares import PARTS
 from workers.sharing import SharedBudget
 

@@ -1,0 +1,186 @@
+"""Calls that arrive late, are moved or not sent: what the exchange sees stays within the limit, on a real Redis."""
+
+import heapq
+import itertools
+import random
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest_asyncio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from schemas.store import connect
+from workers.budget import Budget, Grant, Refusal
+from workers.costs import Bucket, Charge, Kind
+
+NOW_KEY = "test:now"
+TEST_CLOCK = f"local function clock() return tonumber(redis.call('GET', '{NOW_KEY}')) end\n"
+# Far enough ahead that Redis, by its own clock, drops nothing.
+START_US = 4_000_000_000_000_000
+MARGIN_US = 50_000
+LONG_S = 600
+
+
+def charge(amount: float, *, window_s: float = 1, kind: Kind = "rolling", cost: float = 1, key: str = "b") -> Charge:
+    margin_ms = MARGIN_US / 1000
+    limit = Bucket(name=key, amount=amount, window_s=window_s, kind=kind, margin_ms=margin_ms, source="")
+    return Charge(limit, cost, key)
+
+
+class Clocked:
+    """A budget on a clock of the test's own."""
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+        self.budget = Budget(client, "x:1", clock=TEST_CLOCK)
+
+    async def at(self, now_us: int) -> None:
+        await self.client.set(NOW_KEY, START_US + now_us)
+
+    async def granted(self, charges: list[Charge]) -> Grant:
+        answer = await self.budget.reserve(charges, max_wait_s=LONG_S)
+        assert isinstance(answer, Grant)
+        return answer
+
+    async def again(
+        self, charges: list[Charge], grant: Grant, *, lead_us: int = 0, max_wait_s: float = LONG_S
+    ) -> Grant:
+        answer = await self.budget.again(charges, grant, max_wait_s=max_wait_s, lead_us=lead_us)
+        assert isinstance(answer, Grant)
+        return answer
+
+
+@pytest_asyncio.fixture(loop_scope="function")
+async def clocked(redis_url: str) -> AsyncIterator[Clocked]:
+    client: Any = connect(redis_url, timeout_s=5)
+    await client.flushdb()
+    try:
+        clocked = Clocked(client)
+        await clocked.at(0)
+        yield clocked
+        async for key in client.scan_iter("fleet:*"):
+            assert await client.pttl(key) > 0, f"{key!r} stays for ever"
+    finally:
+        await client.aclose()
+
+
+async def test_who_waits_for_a_call_that_arrived_late_waits_longer(clocked: Clocked) -> None:
+    calls = [charge(1)]
+    first, second = await clocked.granted(calls), await clocked.granted(calls)
+    assert second.at_us == first.at_us + 1_000_000 + MARGIN_US
+    assert (await clocked.again(calls, second)).at_us == second.at_us
+    await clocked.budget.arrived(calls, first, MARGIN_US - 1)  # the margin is for that
+    assert (await clocked.again(calls, second)).at_us == second.at_us
+    await clocked.budget.arrived(calls, first, 300_000)
+    moved = await clocked.again(calls, second)
+    assert moved.at_us == first.at_us + 1_000_000 + 300_000
+    # And who asks next comes after it.
+    assert (await clocked.granted(calls)).at_us == moved.at_us + 1_000_000 + MARGIN_US
+
+
+async def test_who_is_late_moves_and_keeps_its_room(clocked: Clocked) -> None:
+    calls = [charge(10, window_s=60), charge(5, window_s=60, kind="fixed", key="f")]
+    out = [await clocked.granted(calls) for _ in range(4)]
+    for now_us in range(0, 5_000_000, 1_000_000):
+        await clocked.at(now_us)
+        out[0] = await clocked.again(calls, out[0], lead_us=200_000)
+        assert out[0].at_us == START_US + now_us + 200_000
+    assert isinstance(await clocked.budget.reserve(calls, max_wait_s=1), Grant)
+    assert isinstance(await clocked.budget.reserve(calls, max_wait_s=1), Refusal)
+
+
+async def test_room_that_is_given_back_is_anothers(clocked: Clocked) -> None:
+    kinds: tuple[Kind, ...] = ("rolling", "fixed", "decaying")
+    for kind in kinds:
+        calls = [charge(2, window_s=60, kind=kind, key=kind)]
+        out = [await clocked.granted(calls) for _ in range(2)]
+        await clocked.budget.back(calls, out[0])
+        assert (await clocked.granted(calls)).delay_us == out[1].delay_us, kind
+        third = await clocked.granted(calls)
+        assert third.delay_us > 1_000_000
+        # The time it has is over.
+        assert isinstance(await clocked.budget.again(calls, third, max_wait_s=0.5), Refusal)
+        assert (await clocked.granted(calls)).at_us == third.at_us, kind
+
+
+async def test_what_redis_forgot_may_leave_in_time_and_not_later(clocked: Clocked) -> None:
+    calls = [charge(3, window_s=60)]
+    out = [await clocked.granted(calls) for _ in range(3)]
+    await clocked.client.flushdb()
+    await clocked.at(0)
+    await clocked.budget.back(calls, out[1])
+    await clocked.budget.arrived(calls, out[1], 500_000)
+    assert (await clocked.again(calls, out[2])).at_us == out[2].at_us
+    # Asked for anew: whatever was handed out before counts until a window after the last of it.
+    anew = await clocked.budget.again(calls, out[2], max_wait_s=1, lead_us=300_000)
+    assert isinstance(anew, Refusal)
+    assert anew.wait_s > LONG_S
+
+
+async def test_a_pause_is_waited_for_or_refused(clocked: Clocked) -> None:
+    calls = [charge(1)]
+    await clocked.granted(calls)
+    second = await clocked.granted(calls)
+    await clocked.budget.pause(30, "429")
+    refused = await clocked.budget.again(calls, second, max_wait_s=2)
+    assert isinstance(refused, Refusal)
+    assert refused.reason == "paused"
+    assert 29 < refused.wait_s <= 31
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32))
+async def test_arrivals_stay_within_the_limit_whoever_is_late(redis_url: str, seed: int) -> None:
+    """Callers ask, look again, leave late or not at all; what arrives is counted over every window."""
+    chance = random.Random(seed)
+    client: Any = connect(redis_url, timeout_s=5)
+    await client.flushdb()
+    try:
+        await arrive(Clocked(client), chance)
+    finally:
+        await client.aclose()
+
+
+async def arrive(clocked: Clocked, chance: random.Random) -> None:
+    amounts = [(chance.randint(1, 6), chance.choice([0.5, 1.0, 2.0])) for _ in range(chance.randint(1, 2))]
+    shortest_us = int(min(window_s for _, window_s in amounts) * 1e6)
+    number = itertools.count()
+    events: list[tuple[int, int, str, list[Charge], Any]] = []
+    arrivals: list[tuple[int, list[Charge]]] = []
+
+    def then(at_us: int, what: str, calls: list[Charge], grant: Any = None) -> None:
+        heapq.heappush(events, (at_us, next(number), what, calls, grant))
+
+    now_us = 0
+    for _ in range(60):
+        now_us += chance.choice([0, 0, chance.randrange(400_000)])
+        calls = [
+            charge(amount, window_s=window_s, cost=chance.choice([1, 1, 1, chance.randint(1, amount)]), key=f"b{n}")
+            for n, (amount, window_s) in enumerate(amounts)
+        ]
+        then(now_us, "ask", calls)
+    while events:
+        now_us, _, what, calls, grant = heapq.heappop(events)
+        await clocked.at(now_us)
+        if what == "ask":
+            grant = await clocked.granted(calls)
+            then(grant.at_us - START_US, "leave", calls, grant)
+        elif what == "leave" and chance.random() < 0.05:
+            await clocked.budget.back(calls, grant)
+        elif what == "leave":
+            lead_us = chance.choice([0, 0, 0, chance.randrange(1, shortest_us)])
+            moved = await clocked.again(calls, grant, lead_us=lead_us)
+            if moved.at_us > grant.at_us:
+                then(moved.at_us - START_US, "leave", calls, moved)
+                continue
+            late_us = chance.choice([0, 0, MARGIN_US, chance.randrange(shortest_us // 2)])
+            then(now_us + late_us, "arrive", calls, (grant, late_us))
+        else:
+            grant, late_us = grant
+            arrivals.append((now_us, calls))
+            await clocked.budget.arrived(calls, grant, late_us)
+    for n, (amount, window_s) in enumerate(amounts):
+        for start_us, _ in arrivals:
+            window = [calls[n].cost for at_us, calls in arrivals if start_us <= at_us < start_us + window_s * 1e6]
+            assert sum(window) <= amount
