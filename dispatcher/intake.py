@@ -66,7 +66,7 @@ def check(attempt: Attempt) -> None:
     Raises:
         InvalidMessage: the method is not a read, the deadline has passed, or a value can't be passed on.
     """
-    if refusal := methods.refusal(attempt.request.method):
+    if refusal := methods.refusal(attempt.request.method, account=attempt.request.account is not None):
         raise InvalidMessage(ErrorCode.METHOD_NOT_ALLOWED, refusal)
     deadline_ms, now_ms = attempt.deadline_ms, attempt.received_ms
     if deadline_ms < _EARLIEST_MS:

@@ -89,7 +89,7 @@ class Router:
 
     def candidates(self, request: Request) -> Sequence[LaneHealth] | End:
         """The lanes a request names, in its order, that have its method; or why there are none."""
-        key = request.method, *request.exchanges
+        key = request.method, request.account or "", *request.exchanges
         able = self._able.get(key)
         if able is None:
             if len(self._able) >= CHOICES_KEPT:
@@ -219,10 +219,19 @@ class Router:
             names.clear()
             for wanted in request.exchanges:
                 found = self._named(wanted)
+                if request.account is not None:  # an exchange means all its lanes then, also where one has its name
+                    found = [*found, *self._by_exchange.get(wanted, [])]
                 if not found:
                     known = ", ".join(sorted({*self.health, *self._by_exchange, *self._groups}))
                     return End(ErrorCode.UNKNOWN_EXCHANGE, f"no lane reaches {wanted!r}; this fleet has {known}")
                 names += [name for name in found if name not in names]
+        if request.account is not None:
+            having = [name for name in names if self._lanes[name].account == request.account]
+            if not having:
+                return End(
+                    ErrorCode.UNKNOWN_EXCHANGE, f"none of {', '.join(names)} has the account {request.account!r}"
+                )
+            names = having
         able = [lane for lane in map(self.health.__getitem__, names) if _has(lane, request.method)]
         if not able:
             return End(ErrorCode.NOT_SUPPORTED, f"none of {', '.join(names)} has {request.method!r} in ccxt")

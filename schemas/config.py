@@ -9,13 +9,14 @@ import ipaddress
 import os
 import re
 import tomllib
-from collections.abc import Mapping, Set
+from collections.abc import Collection, Mapping, Set
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
 from msgspec import Meta, Struct
 
+from .accounts import CCXT_NAMES, AccountConfig
 from .errors import ConfigError
 from .messages import Strategy
 
@@ -129,6 +130,8 @@ class LaneConfig(Struct, frozen=True, forbid_unknown_fields=True):
         weight: its share of the requests beside the other lanes' weights.
         local_addr: the source address of its connections; a budget of its own.
         proxy: the HTTP proxy it goes through; a budget of its own.
+        account: the account whose reads it takes, beside public ones; budgets of its own where the exchange counts them
+            by account.
         live_reserve: the part of every limit that bulk requests leave to live ones.
         ccxt: settings for the ccxt class, merged over its own (`urls`, `hostname`, `options`).
     """
@@ -137,6 +140,7 @@ class LaneConfig(Struct, frozen=True, forbid_unknown_fields=True):
     weight: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
     local_addr: str | None = None
     proxy: Annotated[str, Meta(pattern=r"^https?://")] | None = None
+    account: str | None = None
     live_reserve: Annotated[float, Meta(ge=0, lt=1)] = 0.2
     ccxt: dict[str, Any] = {}
 
@@ -184,6 +188,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     worker: WorkerConfig = WorkerConfig()
     groups: dict[str, GroupConfig] = {}
     limits: dict[str, LimitsConfig] = {}
+    accounts: dict[str, AccountConfig] = {}
 
 
 def load(path: Path, environment: Mapping[str, str] = os.environ) -> Config:
@@ -209,7 +214,7 @@ def parse(path: Path, body: bytes, environment: Mapping[str, str] = os.environ) 
         config = msgspec.convert(raw, Config)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path}: {_name_entry(raw) or _explain(error)}") from error
-    lanes = {name: _complete(path, name, lane) for name, lane in config.lanes.items()}
+    lanes = {name: _complete(path, name, lane, config.accounts) for name, lane in config.lanes.items()}
     _check_groups(path, config.groups, {*lanes, *(lane.exchange for lane in lanes.values())})
     broker, redis = config.broker, config.redis
     if url := environment.get("FLEET_BROKER_URL"):
@@ -227,7 +232,7 @@ def _from_environment(name: str, value: object, kind: Any) -> Any:
         raise ConfigError(f"{name} in the environment: {_explain(error)}") from error
 
 
-def _complete(path: Path, name: str, lane: LaneConfig) -> LaneConfig:
+def _complete(path: Path, name: str, lane: LaneConfig, accounts: Collection[str]) -> LaneConfig:
     if not _LANE_NAME.fullmatch(name) or len(name) > _LANE_NAME_LIMIT:
         raise ConfigError(f"{path}: lanes.{name}: expected <exchange> or <exchange>.<name>, in lower case")
     if lane.local_addr is not None and lane.proxy is not None:
@@ -237,6 +242,12 @@ def _complete(path: Path, name: str, lane: LaneConfig) -> LaneConfig:
             ipaddress.ip_address(lane.local_addr)
         except ValueError as error:
             raise ConfigError(f"{path}: lanes.{name}.local_addr: expected an IP address") from error
+    if lane.account is not None and lane.account not in accounts:
+        known = ", ".join(accounts) or "an account: there is no [accounts.<name>]"
+        raise ConfigError(f"{path}: lanes.{name}.account: expected {known}")
+    for key in CCXT_NAMES.values():
+        if key in lane.ccxt:
+            raise ConfigError(f"{path}: lanes.{name}.ccxt.{key}: expected in [accounts.<name>], by environment or file")
     return msgspec.structs.replace(lane, exchange=lane.exchange or name.partition(".")[0])
 
 
@@ -252,8 +263,8 @@ def _check_groups(path: Path, groups: Mapping[str, GroupConfig], known: Set[str]
 
 
 def _name_entry(raw: dict[str, Any]) -> str | None:
-    """The first wrong lane or exchange's limits by its name: msgspec's path says no more than ``lanes[...]``."""
-    for section, kind in (("lanes", LaneConfig), ("limits", LimitsConfig)):
+    """The first wrong entry by its name: msgspec's path says no more than ``lanes[...]``."""
+    for section, kind in (("lanes", LaneConfig), ("limits", LimitsConfig), ("accounts", AccountConfig)):
         if not isinstance(raw.get(section), dict):
             continue
         entries: dict[str, Any] = raw[section]
@@ -262,6 +273,8 @@ def _name_entry(raw: dict[str, Any]) -> str | None:
                 msgspec.convert(entry, kind)
             except msgspec.ValidationError as error:
                 where, separator, what = _explain(error).rpartition(": ")
+                if section == "accounts" and what == "Expected `object | null`, got `str`":
+                    what = 'expected { env = "NAME" } or { file = "PATH" }: secrets do not stand in this file'
                 return f"{section}.{name}.{where}{separator}{what}" if separator else f"{section}.{name}: {what}"
     return None
 

@@ -92,6 +92,7 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
         deadline_ms: Unix time in milliseconds by which the answer must be there; without it the configured time-out.
         priority: ``live``, or ``bulk`` for backfills, which never delay live requests.
         hedge_ms: without an answer after so long a second exchange is asked too; the first answer wins.
+        account: the account it reads, by its name in the fleet's configuration; only lanes that have it take it then.
     """
 
     method: Name
@@ -103,6 +104,7 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     deadline_ms: int | None = None
     priority: Priority = "live"
     hedge_ms: Annotated[int, Meta(ge=1, le=3_600_000)] | None = None
+    account: Name | None = None
 
 
 class Try(Struct, frozen=True, omit_defaults=True):

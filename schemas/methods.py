@@ -27,6 +27,23 @@ PUBLIC_READS: Final = frozenset(
 )
 
 
+# What a request may ask an account's lane for. Left out are deposit addresses: some exchanges make one when asked.
+PRIVATE_READS: Final = frozenset(
+    """
+    fetch_accounts fetch_balance fetch_borrow_interest fetch_canceled_and_closed_orders fetch_canceled_orders
+    fetch_closed_order fetch_closed_orders fetch_convert_currencies fetch_convert_trade fetch_convert_trade_history
+    fetch_cross_borrow_rates fetch_deposit fetch_deposits fetch_deposits_withdrawals fetch_free_balance
+    fetch_funding_history fetch_ledger fetch_ledger_entry fetch_leverage fetch_leverages
+    fetch_margin_adjustment_history fetch_margin_mode fetch_margin_modes fetch_my_liquidations
+    fetch_my_settlement_history fetch_my_trades fetch_open_order fetch_open_orders fetch_order fetch_order_status
+    fetch_order_trades fetch_orders fetch_position fetch_position_adl_rank fetch_position_history fetch_position_mode
+    fetch_positions fetch_positions_adl_rank fetch_positions_for_symbol fetch_positions_history fetch_positions_risk
+    fetch_total_balance fetch_trading_fee fetch_transaction_fee fetch_transaction_fees fetch_transactions
+    fetch_transfer fetch_transfers fetch_used_balance fetch_withdrawal fetch_withdrawals
+    """.split()
+)
+
+
 def is_read(method: str) -> bool:
     """Whether `method` only reads: ``fetch_*`` but the forbidden ones, and ``load_markets``, over REST."""
     return (
@@ -36,14 +53,21 @@ def is_read(method: str) -> bool:
     )
 
 
-def refusal(method: str) -> str | None:
-    """Says why the fleet does not run `method`, or None if it does. The text tells the producer what to change."""
+def refusal(method: str, *, account: bool = False) -> str | None:
+    """Says why the fleet does not run `method`, or None if it does. The text tells the producer what to change.
+
+    Args:
+        method: as the request names it.
+        account: whether the request names an account.
+    """
     if method != method.lower():
         return f"{method!r} is not a ccxt method in snake_case: write e.g. 'fetch_ticker', 'fetch_ohlcv'"
     if method in FORBIDDEN_READS:
         return f"{method!r} creates a quote at the exchange; the fleet runs reads only"
     if not is_read(method):
         return f"{method!r} is not a read; the fleet runs fetch_* methods and load_markets only"
-    if method not in PUBLIC_READS:
-        return f"{method!r} reads an account, and no lane of this fleet has one"
-    return None
+    if method in PUBLIC_READS:
+        return None
+    if method not in PRIVATE_READS:
+        return f"{method!r} is no public read, nor a read of an account that the fleet runs"
+    return None if account else f"{method!r} reads an account: name one in 'account'"

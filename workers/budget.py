@@ -347,6 +347,7 @@ class Budget:
         charges: Sequence[Charge] = (),
         *,
         told: bool = True,
+        account: bool = False,
         grant: Grant | None = None,
     ) -> float:
         """Stop all workers from sending for so long; a longer pause stays as it is.
@@ -357,6 +358,7 @@ class Budget:
             charges: pause only these buckets (the exchange limits each endpoint alone); everything when empty.
             told: the exchange itself said how long. Otherwise the pause is doubled each time the limit is met again by
                 a call that was granted after the last pause.
+            account: the call was the account's: pause it at all addresses too.
             grant: that of the call that met the limit.
 
         Returns:
@@ -365,7 +367,7 @@ class Budget:
         Where Redis can't be reached this process keeps the pause, and tells the others when Redis is back.
         """
         # An account's calls also leave from this address, so that the address's pause holds them too.
-        keys = [f"{self._key(charge)}:pause" for charge in charges] or self._pauses[:1]
+        keys = [f"{self._key(charge)}:pause" for charge in charges] or self._pauses[: 2 if account else 1]
         self._keep_pause(keys, for_s)
         try:
             at_us = grant.at_us if grant else 0

@@ -31,9 +31,11 @@ from ccxt.base.errors import (  # pyright: ignore[reportMissingTypeStubs]
 )
 from msgspec.structs import replace
 
+from schemas.accounts import HIDDEN, Secret
 from schemas.config import LaneConfig, LimitsConfig
-from schemas.errors import ConfigError
-from schemas.methods import PUBLIC_READS
+from schemas.errors import ConfigError, InvalidMessage
+from schemas.messages import ErrorCode
+from schemas.methods import PRIVATE_READS, PUBLIC_READS
 
 from . import arguments, costs
 from .answering import Answering
@@ -48,6 +50,8 @@ ccxt: Any = importlib.import_module("ccxt.async_support")
 CCXT_VERSION: Final = str(ccxt.__version__)
 
 BODY_KEPT: Final = 1024
+# A user's number may be so short that it stands in any text.
+HIDDEN_FROM: Final = 6
 OPEN_TIMEOUT_S: Final = 60.0
 # After Redis was lost nothing is sent for as long as anyone may have reserved ahead, so nobody reserves far ahead.
 OPEN_RESERVE_S: Final = 2.0
@@ -163,6 +167,7 @@ class Call(Seen):
         max_wait_s: the longest it may wait for budget, all its HTTP calls together.
         timeout_s: the longest it may take, from now.
         bulk: it may use only what live requests leave.
+        account: whose keys it is signed with; None for none.
         reserve_s: the furthest ahead it may reserve; what comes later it asks for again.
         waited_s: the time it waited for budget.
         exchange_s: the time between sending and the end of the answer, all HTTP calls together.
@@ -174,6 +179,7 @@ class Call(Seen):
     max_wait_s: float = 0.0
     timeout_s: float = 0.0
     bulk: bool = False
+    account: str | None = None
     reserve_s: float = math.inf
     waited_s: float = 0.0
     exchange_s: float = 0.0
@@ -346,7 +352,10 @@ class Fleet(_Ccxt):
         budget, pause, grant = self.fleet_budget, send.pause, send.grant
         if pause is not None:
             paused = () if pause.everything else send.charges
-            seconds = await budget.pause(pause.seconds, pause.reason, paused, told=pause.told, grant=grant)
+            account = any(charge.bucket.scope == "account" for charge in send.charges)
+            seconds = await budget.pause(
+                pause.seconds, pause.reason, paused, told=pause.told, account=account, grant=grant
+            )
             call.pause = replace(pause, seconds=seconds)
         # Redis away: nobody gets budget then, and this attempt's own verdict still carries the pause.
         with contextlib.suppress(redis.exceptions.RedisError, OSError):
@@ -376,7 +385,10 @@ def _charged(exchange: str) -> Any:
 
 
 class LaneExchange:
-    """An exchange as one lane reaches it. No keys: public reads only.
+    """An exchange as one lane reaches it.
+
+    A lane with an account has ccxt twice: without keys for what anybody may read, and with them for requests that name
+    the account. So no public read depends on a key, or is signed.
 
     Args:
         name: the lane's name.
@@ -386,6 +398,7 @@ class LaneExchange:
         markets: shared by all lanes of the process.
         http_timeout_s: the longest one HTTP call may take.
         limits: what holds instead of the exchange's table.
+        credentials: the account's, by ccxt's names; none for a lane without one.
 
     Raises:
         ConfigError: the limits are wrong; ccxt does not know the exchange, or can't be made with these settings.
@@ -400,6 +413,7 @@ class LaneExchange:
         markets: Markets,
         http_timeout_s: float,
         limits: LimitsConfig | None = None,
+        credentials: Mapping[str, Secret] | None = None,
     ) -> None:
         if config.exchange not in ccxt.exchanges:
             raise ConfigError(f"lanes.{name}.exchange: expected an exchange id of ccxt, not {config.exchange!r}")
@@ -409,7 +423,9 @@ class LaneExchange:
         self._markets = markets
         said = f"{ccxt.__version__} {json.dumps(config.ccxt, sort_keys=True, default=str)}"
         self._markets_key = hashlib.sha256(said.encode()).hexdigest()[:16]
-        settings: dict[str, Any] = {
+        self._credentials = dict(credentials or {})
+        self._kind = _charged(config.exchange)
+        self._settings: dict[str, Any] = {
             **config.ccxt,
             "enableRateLimit": False,  # ours does it, for all processes together
             "timeout": int(http_timeout_s * 1000),
@@ -417,12 +433,8 @@ class LaneExchange:
             "ssl_context": egress.ssl_context,
             "httpsProxy": egress.proxy,
         }
-        self._kind = _charged(config.exchange)
-        self._settings = settings
-        try:
-            self._ccxt: Any = self._make()
-        except Exception as error:
-            raise ConfigError(f"lanes.{name}.ccxt: ccxt can't be made with it: {error}") from error
+        self._ccxt: Any = self._make()
+        self._keyed: Any = self._make_keyed() if self._credentials else None
         # Of the class: the instances that load markets are charged as well.
         self.costs = self._kind.fleet_costs = costs.load(config.exchange, float(self._ccxt.rateLimit), own=limits)
         self._kind.fleet_lane = name
@@ -435,13 +447,17 @@ class LaneExchange:
         supported = {name.lower() for name, has in self._ccxt.has.items() if has}
         self.methods = sorted(
             method
-            for method in PUBLIC_READS
+            for method in PUBLIC_READS | (PRIVATE_READS if self._keyed else frozenset[str]())
             if (method.replace("_", "") in supported or method == "load_markets")
             and callable(getattr(self._ccxt, method, None))
         )
 
-    def _make(self) -> Any:
-        exchange = self._kind(self._settings)
+    def _make(self, credentials: Mapping[str, str] | None = None) -> Any:
+        try:
+            exchange = self._kind({**self._settings, **(credentials or {})})
+        except Exception as error:
+            why = self.hide(str(error))
+            raise ConfigError(f"lanes.{self.name}.ccxt: ccxt can't be made with it: {why}") from None
         exchange.options["maxRetriesOnFailure"] = 0
         exchange.options["maxRetries"] = 0
         exchange.timeout_on_exit = 0
@@ -451,6 +467,20 @@ class LaneExchange:
     def markets_known(self) -> int:
         """How many markets of its exchange it knows."""
         return len(self._ccxt.markets or ())
+
+    def _make_keyed(self) -> Any:
+        keyed = self._make({key: secret.reveal() for key, secret in self._credentials.items()})
+        wanted = [key for key, needed in keyed.requiredCredentials.items() if needed]
+        if missing := [key for key in wanted if key not in self._credentials]:
+            raise ConfigError(f"accounts.{self.config.account}: {self.exchange} wants {', '.join(missing)} too")
+        return keyed
+
+    def hide(self, text: str) -> str:
+        """A text without the account's secrets: an exchange may well repeat them in an error."""
+        for secret in self._credentials.values():
+            if len(secret.reveal()) >= HIDDEN_FROM:
+                text = text.replace(secret.reveal(), HIDDEN)
+        return text
 
     async def open(self, *, max_age_s: float = float("inf"), timeout_s: float = OPEN_TIMEOUT_S) -> None:
         """Takes the fleet's markets if they are younger than `max_age_s`, else loads them within the budget.
@@ -464,6 +494,8 @@ class LaneExchange:
         try:
             async with asyncio.timeout(timeout_s):
                 loaded = await self._markets.give(self._markets_key, self._ccxt, self._make, max_age_s)
+                if self._keyed:
+                    await self._markets.give(self._markets_key, self._keyed, self._make, math.inf)
                 if loaded and any(bucket.kind == "fixed" for bucket in self.costs.buckets.values()):
                     await self._set_clock(call)
         finally:
@@ -486,6 +518,10 @@ class LaneExchange:
             TimeoutError: the attempt's time ended before it was sent.
             Exception: whatever ccxt raises: see `verdict.judge`.
         """
+        if call.account is not None and call.account != self.config.account:
+            raise NotSupported(f"lane {self.name} does not have the account {call.account!r}")
+        if self._keyed and call.account is None and method in PRIVATE_READS:
+            raise InvalidMessage(ErrorCode.METHOD_NOT_ALLOWED, f"{method!r} reads an account, and none is named")
         accepted = self._takes.get(method)
         if accepted is None:
             if method not in self.methods:
@@ -497,7 +533,7 @@ class LaneExchange:
             raise NotSupported(f"{self.exchange} {method}: timeframes are {', '.join(self._ccxt.timeframes)}")
         token = _CALL.set(call)
         try:
-            data = await getattr(self._ccxt, method)(**args)
+            data = await getattr(self._keyed if call.account else self._ccxt, method)(**args)
         finally:
             _CALL.reset(token)
         arguments.check_answer(method, data, call.http_calls)
@@ -506,6 +542,8 @@ class LaneExchange:
     async def close(self) -> None:
         """Lets ccxt go; the egress stays open for the other lanes."""
         await self._ccxt.close()
+        if self._keyed:
+            await self._keyed.close()
 
     async def _set_clock(self, call: Call) -> None:
         """Windows that start on the exchange's minute need its clock; half a round trip is the error."""

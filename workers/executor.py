@@ -56,13 +56,15 @@ async def run(lane: LaneExchange, attempt: Attempt, config: WorkerConfig) -> End
         max_wait_s=max_wait_s,
         timeout_s=timeout_s,
         bulk=request.priority == "bulk",
+        account=request.account,
     )
     try:
         data = await lane.call(request.method, request.args, call)
     except Exception as error:  # every class has its verdict, those nobody thought of too
         verdict = judge(error, call)
         retry_at_ms = answers.now_ms() + int(verdict.pause_s * 1000) if verdict.pause_s else None
-        item = Try(lane.name, verdict.outcome, verdict.code, verdict.message, retry_at_ms=retry_at_ms, **_times(call))
+        message = lane.hide(verdict.message)
+        item = Try(lane.name, verdict.outcome, verdict.code, message, retry_at_ms=retry_at_ms, **_times(call))
         return Ended(item, None, call.http_calls, call.budget_s * 1000)
     in_maintenance = request.method == "fetch_status" and data.get("status") in _CLOSED
     item = Try(lane.name, Outcome.OK, **_times(call))

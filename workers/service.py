@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from tenacity import AsyncRetrying, RetryCallState, wait_random_exponential
 
 from schemas import answers, store, topology
+from schemas.accounts import Secret
 from schemas.answered import Answered
 from schemas.broker import Broker
 from schemas.config import Config, LaneConfig
@@ -50,6 +51,7 @@ class Worker:
         self._config = config.worker
         self._lanes_config = config.lanes
         self._limits = config.limits
+        self._accounts = config.accounts
         self.name = f"{socket.gethostname()}-{os.getpid()}"
         self._broker = Broker(config.broker, f"worker {self.name}", list(config.lanes))
         self._redis = store.connect(config.redis.url, timeout_s=config.redis.timeout_s)
@@ -139,14 +141,27 @@ class Worker:
     def _make_lanes(self, lanes: list[LaneExchange]) -> None:
         check_limits(self._limits, (lane.exchange for lane in self._lanes_config.values()))
         ssl_context = tls()
+        credentials = {name: self._credentials(lane) for name, lane in self._lanes_config.items()}
+        identities = {name: next((each.reveal() for each in of.values()), "") for name, of in credentials.items()}
         for name, lane in self._lanes_config.items():
             if lane.egress not in self._egresses:
                 self._egresses[lane.egress] = Egress(ssl_context, lane.local_addr, lane.proxy)
             limits = SAME_LIMITS.get(lane.exchange, lane.exchange)
-            self._budgets[name] = SharedBudget(self._redis, f"{limits}:{lane.egress}", live_reserve=lane.live_reserve)
-            lanes.append(self._make_lane(name, lane))
+            account = identities[name]
+            egresses = {each.egress for other, each in self._lanes_config.items() if identities[other] == account}
+            self._budgets[name] = SharedBudget(
+                self._redis,
+                f"{limits}:{lane.egress}",
+                account=account,
+                elsewhere=bool(account) and len(egresses) > 1,
+                live_reserve=lane.live_reserve,
+            )
+            lanes.append(self._make_lane(name, lane, credentials[name]))
 
-    def _make_lane(self, name: str, lane: LaneConfig) -> LaneExchange:
+    def _credentials(self, lane: LaneConfig) -> dict[str, Secret]:
+        return self._accounts[lane.account].credentials(lane.account) if lane.account else {}
+
+    def _make_lane(self, name: str, lane: LaneConfig, credentials: dict[str, Secret]) -> LaneExchange:
         return LaneExchange(
             name,
             lane,
@@ -155,6 +170,7 @@ class Worker:
             self._markets,
             self._config.http_timeout_s,
             self._limits.get(SAME_LIMITS.get(lane.exchange, lane.exchange)),
+            credentials,
         )
 
     async def _serve(self, lane: LaneExchange) -> None:

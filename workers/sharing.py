@@ -30,6 +30,9 @@ class SharedBudget(Budget):
     Args:
         client: made by `connect`.
         scope: ``<exchange>:<egress>``.
+        account: names the account, as in `Budget`.
+        elsewhere: the account is also used from other addresses. Then nobody has a share of its buckets while Redis is
+            away: the workers of one address don't know how many there are at the others.
         live_reserve: the part of every bucket that bulk calls leave alone.
         clock: the script's line that tells the time; tests bring their own.
         member: this worker among those that share the scope; tests bring their own.
@@ -40,11 +43,14 @@ class SharedBudget(Budget):
         client: redis.asyncio.Redis,
         scope: str,
         *,
+        account: str = "",
+        elsewhere: bool = False,
         live_reserve: float = LIVE_RESERVE,
         clock: str = REDIS_CLOCK,
         member: Membership | None = None,
     ) -> None:
-        super().__init__(client, scope, live_reserve=live_reserve, clock=clock)
+        super().__init__(client, scope, account=account, live_reserve=live_reserve, clock=clock)
+        self._elsewhere = elsewhere
         self._member = member or Membership()
         self._away = False
         self._went = asyncio.Event()
@@ -156,7 +162,8 @@ class SharedBudget(Budget):
         reason: Reason = "redis_lost"
         if paused_s * 1e6 > limit_us + lead_us:
             return Refusal(int((time.time() + paused_s) * 1000), paused_s, "paused")
-        if member.share and member.keeps(charge.bucket for charge in charges):
+        shared = self._elsewhere and any(charge.bucket.scope == "account" for charge in charges)
+        if member.share and not shared and member.keeps(charge.bucket for charge in charges):
             now_us, error_us = member.now_us()
             earliest = now_us + max(lead_us, math.ceil(paused_s * 1e6))
             try:

@@ -379,6 +379,7 @@ _BY_CLASS: Final[dict[str, tuple[Outcome, ErrorCode]]] = {
 _VAGUE: Final = frozenset(
     {"BaseError", "ExchangeError", "OperationFailed", "NetworkError", "ExchangeNotAvailable", "AuthenticationError"}
 )
+_WRONG_KEY: Final = re.compile(r"EAPI: ?Invalid (key|signature)|EGeneral: ?Permission denied")  # Kraken: ExchangeError
 _UNKNOWN_SYMBOL: Final = re.compile(r"EQuery: ?(Unknown asset pair|Invalid asset pair)")  # Kraken: bare ExchangeError
 
 
@@ -437,6 +438,8 @@ def _by_status(error: Exception, seen: Seen) -> tuple[Outcome, ErrorCode] | None
     if status is None:
         # No answer: the connection failed.
         return (_FAILED, ErrorCode.EXCHANGE_UNAVAILABLE) if seen.http_calls else None
+    if _WRONG_KEY.search(seen.body):
+        return _FAILED, ErrorCode.AUTHENTICATION
     if _UNKNOWN_SYMBOL.search(seen.body):
         return _FAILED, ErrorCode.BAD_SYMBOL
     if status in (403, 451):
@@ -450,6 +453,8 @@ def _by_status(error: Exception, seen: Seen) -> tuple[Outcome, ErrorCode] | None
     if status in (400, 404, 405, 409, 410, 422):
         if not seen.body.lstrip().startswith(("{", "[")):
             return _FAILED, ErrorCode.EXCHANGE_UNAVAILABLE  # not the exchange's own words: what stands before it
+        if isinstance(error, AuthenticationError):
+            return _FAILED, ErrorCode.AUTHENTICATION
         # The exchange understood, and has no such thing; another one may.
         return (_FAILED, ErrorCode.BAD_SYMBOL) if status in (404, 410) else (_REJECTED, ErrorCode.INVALID_ARGUMENTS)
     return None

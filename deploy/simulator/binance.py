@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Literal
+from urllib.parse import parse_qsl
 
 import msgspec
 
+from .accounts import ACCOUNTS, Account, Signed, digest, same
 from .board import Listing, Trade
 from .frames import FRAMES
 from .ledger import Verdict
@@ -19,6 +21,23 @@ from .venue import Answer, BadParameter, Endpoint, Json, Venue, moment, reply, w
 
 _ADVICE = "Please use WebSocket Streams for live updates to avoid"
 _FRAMES = {name: frame for name, frame in FRAMES.items() if name not in {"3M", "1y"}}
+
+
+_RECEIVE_WINDOW_MS = 10_000
+
+
+def _account(query: Query) -> Json:
+    account = ACCOUNTS[query["account"]]
+    balances = (("BTC", account.btc), ("USDT", account.usdt))
+    return {
+        "makerCommission": 10,
+        "takerCommission": 10,
+        "canTrade": False,
+        "updateTime": 1,
+        "accountType": "SPOT",
+        "balances": [{"asset": asset, "free": free, "locked": "0.00000000"} for asset, free in balances],
+        "permissions": ["SPOT"],
+    }
 
 
 def _amount(number: float) -> str:
@@ -54,6 +73,9 @@ class Binance(Venue):
             Endpoint(api + "ticker/bookTicker", lambda query: self._each(query, self._best)),
             Endpoint(api + "ticker", lambda query: self._each(query, self._window)),
             Endpoint(api + "ticker/tradingDay", lambda query: self._each(query, self._window)),
+            Endpoint(api + "account", _account, signed=True),
+            Endpoint(api + "openOrders", lambda _: [], signed=True),
+            Endpoint(api + "myTrades", lambda _: [], signed=True),
             Endpoint(self.status_endpoint, lambda _: {"status": 0, "msg": "normal"}, "start"),
             *(
                 endpoint
@@ -231,6 +253,20 @@ class Binance(Venue):
             "prevClosePrice": _price(listing, quote.day.open),
             "lastQty": _lot(listing, quote.amount),
         }
+
+    def authenticate(self, signed: Signed) -> Account | Answer:
+        """The key in a header, an HMAC in hex of the query in its last parameter, a timestamp."""
+        account = ACCOUNTS.get(signed.headers.get("X-MBX-APIKEY", ""))
+        if account is None:
+            text = "Invalid API-key, IP, or permissions for action."
+            return reply({"code": -2015, "msg": text}, 401)
+        query, _, signature = signed.query.rpartition("&signature=")
+        if not same(signature, digest(account.secret, query).hex()):
+            return reply({"code": -1022, "msg": "Signature for this request is not valid."}, 400)
+        sent_ms = dict(parse_qsl(query)).get("timestamp", "")
+        if not sent_ms.isdecimal() or abs(self.clock.now_ms() - int(sent_ms)) > _RECEIVE_WINDOW_MS:
+            return reply({"code": -1021, "msg": "Timestamp for this request is outside of the recvWindow."}, 400)
+        return account
 
     def usage_headers(self, endpoint: str, verdict: Verdict) -> dict[str, str]:
         """`X-MBX-USED-WEIGHT-1M` on every answer, past the limit `Retry-After` in seconds too."""

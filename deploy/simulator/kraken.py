@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from datetime import UTC, datetime
 from typing import Literal
+from urllib.parse import parse_qsl
 
+from .accounts import ACCOUNTS, Account, Signed, digest, same
 from .board import COINS, Coin, Level, Listing
 from .clock import Clock
 from .frames import FRAMES, Frame
@@ -74,6 +78,9 @@ class Kraken(Venue):
             Endpoint(api + "OHLC", self._ohlc),
             Endpoint(api + "Depth", self._depth),
             Endpoint(api + "Trades", self._trades),
+            Endpoint("/0/private/BalanceEx", _balances, signed=True),
+            Endpoint("/0/private/OpenOrders", lambda _: _ok({"open": {}}), signed=True),
+            Endpoint("/0/private/Ledgers", lambda _: _ok({"ledger": {}, "count": 0}), signed=True),
         ]
 
     def listing(self, pair_id: str) -> Listing:
@@ -179,12 +186,28 @@ class Kraken(Venue):
         ]
         return _ok({listing.id: rows, "last": str(trades[-1].at_ms * 1_000_000) if trades else "0"})
 
+    def authenticate(self, signed: Signed) -> Account | Answer:
+        """The key in a header, in another the HMAC of path and body in base64. Any nonce will do (a nonce window)."""
+        account = ACCOUNTS.get(signed.headers.get("API-Key", ""))
+        if account is None:
+            return _error("EAPI:Invalid key")
+        nonce = dict(parse_qsl(signed.body)).get("nonce", "")
+        if not nonce.isdecimal():
+            return _error("EAPI:Invalid nonce")
+        text = signed.path.encode() + hashlib.sha256((nonce + signed.body).encode()).digest()
+        made = digest(base64.b64decode(account.secret), text, hashlib.sha512)
+        if not same(signed.headers.get("API-Sign", ""), base64.b64encode(made).decode()):
+            return _error("EAPI:Invalid signature")
+        return account
+
     def usage_headers(self, endpoint: str, verdict: Verdict) -> dict[str, str]:
         """None."""
         return {}
 
     def refuse(self, verdict: Verdict) -> Answer:
-        """`EGeneral:Too many requests`, during a ban `EGeneral:Temporary lockout`."""
+        """`EGeneral:Too many requests`, of an account `EAPI:Rate limit exceeded`, and during a ban a lockout."""
+        if verdict.refusal == "limit" and any(usage.bucket.by_account for usage in verdict.usages):
+            return _error("EAPI:Rate limit exceeded")
         return _error("EGeneral:Temporary lockout" if verdict.refusal == "ban" else "EGeneral:Too many requests")
 
     def unknown_symbol(self, pair_id: str) -> Answer:
@@ -210,6 +233,12 @@ class Kraken(Venue):
         if endpoint == self.status_endpoint:
             return reply(_ok(self._status("maintenance")))
         return _error("EService:Unavailable")
+
+
+def _balances(query: Query) -> Json:
+    account = ACCOUNTS[query["account"]]
+    amounts = ((_asset("BTC"), account.btc), ("USDT", account.usdt))
+    return _ok({asset: {"balance": amount, "hold_trade": "0.0000"} for asset, amount in amounts})
 
 
 def _price(listing: Listing, steps: float) -> str:

@@ -10,12 +10,15 @@ import msgspec
 from .clock import NS, Clock
 from .limits import Bucket, Limits, Query
 
+# What a counter that falls may be off by.
+_ROUNDING = 1e-6
+
 
 class Usage(msgspec.Struct, frozen=True):
     """How full one bucket is after a request; `resets_ns` is when room comes back (ns since the epoch)."""
 
     bucket: Bucket
-    used: int
+    used: float
     resets_ns: int
 
 
@@ -39,7 +42,7 @@ class BucketCount(msgspec.Struct):
     kind: str
     weight: int = 0
     """Weight accepted in all."""
-    highest: int = 0
+    highest: float = 0
     """The most that was used, or asked for, within one window."""
     peak: float = 0.0
     """`highest` as a fraction of `amount`: above 1 the limit was broken."""
@@ -113,20 +116,48 @@ class _Fixed:
         return (now_ns // self._window_ns + 1) * self._window_ns
 
 
+class _Decaying:
+    """A counter that falls steadily."""
+
+    __slots__ = ("_at_ns", "_per_ns", "used")
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._per_ns = bucket.amount / (bucket.window_s * NS)
+        self._at_ns = 0
+        self.used = 0.0
+
+    def turn(self, now_ns: int) -> None:
+        self.used = max(0.0, self.used - (now_ns - self._at_ns) * self._per_ns)
+        self._at_ns = now_ns
+
+    def add(self, now_ns: int, cost: int) -> None:
+        self.used += cost
+
+    def refuse(self, cost: int) -> None:
+        """Nothing: a refused request takes no room."""
+
+    def resets_ns(self, now_ns: int) -> int:
+        return now_ns + round(self.used / self._per_ns)
+
+
+_Window = _Rolling | _Fixed | _Decaying
+_KINDS: dict[str, type[_Window]] = {"rolling": _Rolling, "fixed": _Fixed, "decaying": _Decaying}
+
+
 class _Client:
-    """What is remembered of one address."""
+    """What is remembered of one address, or of one account."""
 
     __slots__ = ("banned_until_ns", "bans", "strikes", "windows")
 
     def __init__(self) -> None:
-        self.windows: dict[tuple[str, str], _Rolling | _Fixed] = {}
+        self.windows: dict[tuple[str, str], _Window] = {}
         self.strikes = 0
         self.bans = 0
         self.banned_until_ns = 0
 
 
 class Ledger:
-    """The limits of one exchange, per source address.
+    """The limits of one exchange, per source address or account.
 
     Args:
         limits: the exchange's table.
@@ -141,6 +172,7 @@ class Ledger:
             self._ban = self._ban._replace(base_s=ban_base_s)
         self._clock = clock
         self._clients: dict[str, _Client] = {}
+        self._accounts: dict[str, _Client] = {}
         self._everyone_banned_until_ns = 0
         self.enforced = True
         """Whether refusals are answered as such; they are counted either way."""
@@ -159,8 +191,16 @@ class Ledger:
         for client in self._clients.values():
             client.strikes = client.bans = client.banned_until_ns = 0
 
-    def charge(self, address: str, endpoint: str, known: bool, query: Query) -> Verdict:
-        """Count a request and say whether it may pass; this instant is its arrival."""
+    def charge(self, address: str, endpoint: str, known: bool, query: Query, account: str = "") -> Verdict:
+        """Count a request and say whether it may pass; this instant is its arrival.
+
+        Args:
+            address: where it comes from.
+            endpoint: what it asks.
+            known: whether there is such an endpoint.
+            query: its parameters.
+            account: who signed it, if anybody; what an account would be charged is the address's then.
+        """
         now_ns = self._clock.now_ns()
         counts = self.counts
         counts.requests += 1
@@ -172,13 +212,15 @@ class Ledger:
 
         usages: list[Usage] = []
         over = False
-        costs: list[tuple[_Rolling | _Fixed, BucketCount, int, Bucket]] = []
+        costs: list[tuple[_Window, BucketCount, int, Bucket]] = []
+        owner = self._accounts.setdefault(account, _Client()) if account else client
         for bucket, price in self._limits.of(endpoint):
             cost = price if isinstance(price, int) else price(query)
             key = (bucket.name, query.get(bucket.per, "") if bucket.per else "")
-            window = client.windows.get(key)
+            windows = owner.windows if bucket.by_account else client.windows
+            window = windows.get(key)
             if window is None:
-                window = client.windows[key] = (_Rolling if bucket.kind == "rolling" else _Fixed)(bucket)
+                window = windows[key] = _KINDS[bucket.kind](bucket)
             window.turn(now_ns)
             count = counts.buckets.get(bucket.name)
             if count is None:
@@ -186,7 +228,7 @@ class Ledger:
             asked = window.used + cost
             if asked > count.highest:
                 count.highest, count.peak = asked, asked / bucket.amount
-            if asked > bucket.amount:
+            if asked > bucket.amount + _ROUNDING:
                 over = True
                 count.violations += 1
             costs.append((window, count, cost, bucket))

@@ -1,10 +1,11 @@
 """The published limits of the five exchanges, as the simulator enforces them.
 
-Every number is per source address. Where sources disagree, the smaller value stands here, so that what passes the
-simulator passes the exchange. Sources, read in 2026: Binance `rest-api.md` and `enums.md` (a fixed minute, weights per
-endpoint), OKX v5 docs (per endpoint, window kind unpublished, so rolling), HTX spot API pages (10 a second of the
-older page and the five-minute values of the newer one, both, of which the former always binds), Coinbase Advanced
-Trade (10 a second public, 10,000 an hour for v2), Kraken support (about one a second; OHLC and Trades per pair).
+Every number is per source address, but for those of accounts. Where sources disagree, the smaller value stands here,
+so that what passes the simulator passes the exchange. Sources, read in 2026: Binance `rest-api.md` and `enums.md` (a
+fixed minute, weights per endpoint), OKX v5 docs (per endpoint, window kind unpublished, so rolling), HTX spot API
+pages (10 a second of the older page and the five-minute values of the newer one, both, of which the former always
+binds), Coinbase Advanced Trade (10 a second public, 10,000 an hour for v2), Kraken support (about one a second; OHLC
+and Trades per pair).
 """
 
 from __future__ import annotations
@@ -23,14 +24,17 @@ class Bucket(NamedTuple):
 
     `rolling` holds for any window of that length; `fixed` counts within the exchange's own window, which begins at
     whole multiples of its length since the epoch (a UTC minute), and there refused requests cost weight too.
+    `decaying` is a counter that falls by amount/window_s a second.
     `per` names a query parameter that has windows of its own, beside the address.
+    `by_account`: it is counted by the account that signed, from whatever address.
     """
 
     name: str
     amount: int
     window_s: float
-    kind: Literal["rolling", "fixed"] = "rolling"
+    kind: Literal["rolling", "fixed", "decaying"] = "rolling"
     per: str | None = None
+    by_account: bool = False
 
 
 class Charge(NamedTuple):
@@ -130,6 +134,9 @@ BINANCE = Limits(
         "/api/v3/ticker/bookTicker": _binance(binance_light_ticker),
         "/api/v3/ticker": _binance(binance_window_ticker),
         "/api/v3/ticker/tradingDay": _binance(binance_window_ticker),
+        "/api/v3/account": _binance(20),
+        "/api/v3/openOrders": _binance(lambda query: 6 if "symbol" in query else 80),
+        "/api/v3/myTrades": _binance(20),
     },
     {
         "/api/": _binance(1),
@@ -142,8 +149,10 @@ BINANCE = Limits(
 )
 
 
-def _okx(path: str, amount: int, window_s: float = 2, per: str | None = None) -> tuple[str, tuple[Charge, ...]]:
-    return "/api/v5/" + path, (Charge(Bucket(path, amount, window_s, per=per)),)
+def _okx(
+    path: str, amount: int, window_s: float = 2, per: str | None = None, *, by_account: bool = False
+) -> tuple[str, tuple[Charge, ...]]:
+    return "/api/v5/" + path, (Charge(Bucket(path, amount, window_s, per=per, by_account=by_account)),)
 
 
 OKX = Limits(
@@ -160,6 +169,8 @@ OKX = Limits(
             _okx("public/instruments", 20, per="instType"),
             _okx("public/time", 10),
             _okx("system/status", 1, 5),
+            _okx("account/balance", 10, by_account=True),
+            _okx("trade/orders-pending", 60, by_account=True),
         ]
     ),
     {"/": (Charge(Bucket("other", 20, 2)),)},
@@ -206,8 +217,13 @@ COINBASE = Limits(
     },
 )
 
+# The starter tier: up to 15, and 0.33 a second less.
+_KRAKEN_PRIVATE = Bucket("private", 15, 15 / 0.33, "decaying", by_account=True)
 KRAKEN = Limits(
     {
+        "/0/private/BalanceEx": (Charge(_KRAKEN_PRIVATE),),
+        "/0/private/OpenOrders": (Charge(_KRAKEN_PRIVATE),),
+        "/0/private/Ledgers": (Charge(_KRAKEN_PRIVATE, 2),),
         "/0/public/OHLC": (Charge(Bucket("OHLC", 1, 1, per="pair")),),
         "/0/public/Trades": (Charge(Bucket("Trades", 1, 1, per="pair")),),
     },

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Literal
 
+from .accounts import ACCOUNTS, Account, Signed, digest, same
 from .board import Coin, Level, Listing
 from .frames import FRAMES, Frame
 from .ledger import Verdict
@@ -53,7 +55,35 @@ class Okx(Venue):
             Endpoint(api + "market/books-full", lambda query: self._book(query, 5000)),
             Endpoint(api + "market/trades", lambda query: self._trades(query, 500)),
             Endpoint(api + "market/history-trades", lambda query: self._trades(query, 100)),
+            Endpoint(api + "account/balance", self._balance, signed=True),
+            Endpoint(api + "trade/orders-pending", lambda _: _ok([]), signed=True),
         ]
+
+    def _balance(self, query: Query) -> Json:
+        account, now = ACCOUNTS[query["account"]], str(self.clock.now_ms())
+        details = [
+            {"ccy": ccy, "cashBal": amount, "availBal": amount, "eq": amount, "frozenBal": "0", "uTime": now}
+            for ccy, amount in (("BTC", account.btc), ("USDT", account.usdt))
+        ]
+        return _ok([{"uTime": now, "totalEq": account.usdt, "details": details}])
+
+    def authenticate(self, signed: Signed) -> Account | Answer:
+        """Four headers; the HMAC in base64 is over time, verb, path with query, and body."""
+
+        def header(name: str) -> str:
+            return signed.headers.get(f"OK-ACCESS-{name}", "")
+
+        account = ACCOUNTS.get(header("KEY"))
+        if account is None:
+            return reply({"code": "50111", "msg": "Invalid OK-ACCESS-KEY", "data": []}, 401)
+        if header("PASSPHRASE") != account.passphrase:
+            text = "Request header OK-ACCESS-PASSPHRASE incorrect."
+            return reply({"code": "50105", "msg": text, "data": []}, 401)
+        target = f"{signed.path}?{signed.query}" if signed.query else signed.path
+        text = header("TIMESTAMP") + signed.method + target + signed.body
+        if not same(header("SIGN"), base64.b64encode(digest(account.secret, text)).decode()):
+            return reply({"code": "50113", "msg": "Invalid Sign", "data": []}, 401)
+        return account
 
     def _instruments(self, query: Query) -> Json:
         # Futures, swaps and options: valid and empty.

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, unquote
 
 from aiohttp import web
 
+from .accounts import Account, Signed
 from .clock import Clock
 from .faults import HEALTHY, HTML, REDIRECT_TO, Faults
 from .ledger import Ledger, Verdict
@@ -111,7 +112,16 @@ class Door:
         target = request.raw_path
         endpoint, path, query = self._resolve(target)
         name = path if endpoint is None else endpoint.name
-        verdict = self.ledger.charge(request.remote or "", name, endpoint is not None, query)
+        wrong: Answer | None = None
+        account = ""
+        if endpoint is not None and endpoint.signed:
+            found = await self._authenticate(request, path)
+            if isinstance(found, Answer):
+                wrong = found
+            else:
+                account, target = found.key, f"{target} {found.key}"
+                query = {**query, "account": account}
+        verdict = self.ledger.charge(request.remote or "", name, endpoint is not None, query, account)
         if self.faults is not HEALTHY:
             response = await self._misbehave(request, name, verdict)
             if response is not None:
@@ -120,9 +130,16 @@ class Door:
             answer = self.venue.refuse(verdict)
         elif endpoint is None:
             answer = self._unknown(path)
+        elif wrong is not None:
+            answer = wrong
         else:
             answer = self._answer(endpoint, target, query)
         return self._respond(answer, name, verdict)
+
+    async def _authenticate(self, request: web.BaseRequest, path: str) -> Account | Answer:
+        body = await request.text() if request.can_read_body else ""
+        _, _, text = request.raw_path.partition("?")
+        return self.venue.authenticate(Signed(request.method, path, text, request.headers, body))
 
     def _respond(self, answer: Answer, name: str, verdict: Verdict) -> web.Response:
         headers = self.venue.usage_headers(name, verdict)

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from .accounts import Account, Signed
 from .board import COINS, Board, Coin, Listing
 from .clock import Clock
 from .ledger import Verdict
@@ -38,12 +39,14 @@ class BadParameter(Exception):
 class Endpoint(msgspec.Struct, frozen=True):
     """One endpoint: the name it is counted under, what answers it, and how long an answer stays true.
 
-    `tick`: until the next trade; `start`: as long as the simulator runs; `never`: made anew each time.
+    `tick`: until the next trade; `start`: as long as the simulator runs; `never`: made anew each time. `signed`: who
+    asks has to prove an account, whose key `answer` then finds in the query as `account`.
     """
 
     name: str
     answer: Callable[[Query], object]
     life: Literal["tick", "start", "never"] = "tick"
+    signed: bool = False
 
 
 def reply(body: object, status: int = 200) -> Answer:
@@ -148,6 +151,10 @@ class Venue(ABC):
         if found is None:
             raise UnknownSymbol(pair_id)
         return found
+
+    def authenticate(self, signed: Signed) -> Account | Answer:
+        """Whose request it is, or what is wrong with its signature; for exchanges that have signed endpoints."""
+        raise NotImplementedError
 
     @abstractmethod
     def usage_headers(self, endpoint: str, verdict: Verdict) -> dict[str, str]:

@@ -9,6 +9,8 @@ from typing import Any
 import redis.asyncio
 from aiohttp import web
 
+from deploy.simulator.accounts import Account
+from schemas.accounts import Secret
 from schemas.config import LaneConfig, LimitsConfig
 from schemas.store import connect
 from workers.budget import Budget, Grant, Refusal
@@ -35,8 +37,8 @@ BTC_USDT: dict[str, Any] = {
 class CountedBudget(Budget):
     """The real budget, and a list of what it granted, less what lapsed because the call would have left late."""
 
-    def __init__(self, client: redis.asyncio.Redis, scope: str) -> None:
-        super().__init__(client, scope)
+    def __init__(self, client: redis.asyncio.Redis, scope: str, account: str = "") -> None:
+        super().__init__(client, scope, account=account)
         self.granted: list[Sequence[Charge]] = []
         self._at_us: list[int] = []
 
@@ -82,12 +84,18 @@ class Lanes:
         markets: Markets | None = None,
         http_timeout_s: float = 5,
         limits: LimitsConfig | None = None,
+        account: Account | None = None,
     ) -> tuple[LaneExchange, CountedBudget]:
         """A lane and its budget."""
-        budget = CountedBudget(self.client, f"{exchange}:{scope}")
-        config = LaneConfig(exchange=exchange, ccxt=settings)
-        markets = markets or self.markets
-        lane = LaneExchange(exchange, config, egress or self.egress(), budget, markets, http_timeout_s, limits)
+        budget = CountedBudget(self.client, f"{exchange}:{scope}", account.key if account else "")
+        config = LaneConfig(exchange=exchange, ccxt=settings, account=account.name if account else None)
+        credentials: dict[str, Secret] = {}
+        if account:
+            credentials = {"apiKey": Secret(account.key), "secret": Secret(account.secret)}
+            if exchange == "okx":
+                credentials["password"] = Secret(account.passphrase)
+        markets, egress = markets or self.markets, egress or self.egress()
+        lane = LaneExchange(exchange, config, egress, budget, markets, http_timeout_s, limits, credentials)
         self._open.append(lane)
         return lane, budget
 
@@ -108,9 +116,11 @@ async def lanes_on(redis_url: str) -> AsyncGenerator[Lanes]:
             await lanes.close()
 
 
-def call(exchange: str, *, max_wait_s: float = 20, timeout_s: float = 30, bulk: bool = False) -> Call:
+def call(
+    exchange: str, *, max_wait_s: float = 20, timeout_s: float = 30, bulk: bool = False, account: str | None = None
+) -> Call:
     """An attempt with much time."""
-    return Call(exchange, max_wait_s=max_wait_s, timeout_s=timeout_s, bulk=bulk)
+    return Call(exchange, max_wait_s=max_wait_s, timeout_s=timeout_s, bulk=bulk, account=account)
 
 
 class Answers:

@@ -25,6 +25,15 @@ def refused(body: bytes, **properties: Any) -> InvalidMessage:
     return raised.value
 
 
+def test_an_account_s_read_names_the_account() -> None:
+    read = {"method": "fetch_balance", "account": "main"}
+    assert take(msgspec.json.encode(read)).request.account == "main"
+    del read["account"]
+    error = refused(msgspec.json.encode(read))
+    assert error.code is ErrorCode.METHOD_NOT_ALLOWED
+    assert "name one in 'account'" in error.message
+
+
 def test_what_the_request_leaves_out_is_filled_in() -> None:
     attempt = take(msgspec.json.encode(REQUEST))
     assert attempt.deadline_ms == NOW_MS + 30_000

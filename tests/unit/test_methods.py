@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from schemas.methods import FORBIDDEN_READS, PUBLIC_READS, refusal
+from schemas.methods import FORBIDDEN_READS, PRIVATE_READS, PUBLIC_READS, refusal
 
 ccxt: Any = importlib.import_module("ccxt.async_support")
 
@@ -15,6 +15,16 @@ def test_every_public_read_is_taken_and_is_ccxt_s(method: str) -> None:
     assert any(callable(getattr(kind, method, None)) for kind in classes)
 
 
+@pytest.mark.parametrize("method", sorted(PRIVATE_READS))
+def test_an_account_s_read_is_taken_where_an_account_is_named(method: str) -> None:
+    assert method not in PUBLIC_READS
+    assert refusal(method, account=True) is None
+    assert "name one in 'account'" in str(refusal(method))
+    classes = [getattr(ccxt, exchange) for exchange in ccxt.exchanges]
+    assert any(callable(getattr(kind, method, None)) for kind in classes)
+
+
+@pytest.mark.parametrize("account", [False, True])
 @pytest.mark.parametrize(
     ("method", "says"),
     [
@@ -30,15 +40,15 @@ def test_every_public_read_is_taken_and_is_ccxt_s(method: str) -> None:
         ("", "not a read"),
         ("fetchTicker", "snake_case"),
         ("FETCH_TICKER", "snake_case"),
-        ("fetch_balance", "account"),
-        ("fetch_my_trades", "account"),
+        ("fetch_deposit_address", "account"),
+        ("fetch_web_endpoint", "account"),
         ("fetch_", "account"),
         ("fetch_ticker ", "account"),
         *((method, "quote") for method in FORBIDDEN_READS),
     ],
 )
-def test_all_else_is_refused_with_what_to_change(method: str, says: str) -> None:
-    message = refusal(method)
+def test_all_else_is_refused_with_what_to_change(method: str, says: str, account: bool) -> None:
+    message = refusal(method, account=account)
     assert message is not None
     assert says in message
     assert repr(method) in message
@@ -48,4 +58,4 @@ def test_no_method_of_ccxt_that_changes_anything_is_taken() -> None:
     verbs = ("create", "edit", "cancel", "withdraw", "transfer", "set", "add", "reduce", "close", "borrow", "repay")
     for method in dir(ccxt.Exchange):
         if method.startswith(verbs):
-            assert refusal(method) is not None
+            assert refusal(method, account=True) is not None

@@ -253,3 +253,21 @@ def test_only_an_attempt_that_was_sent_and_no_trial_counts(trial: bool, outcome:
     sent = replace(attempt("okx", number=3), lane="okx", trial=trial)
     returned = sent.handed_back(Try("okx", outcome, ErrorCode.NO_BUDGET))
     assert returned.number == (3 if outcome is Outcome.FAILED and not trial else 2)
+
+
+def test_a_request_that_names_an_account_goes_to_its_lanes_alone() -> None:
+    lanes = {"okx": LaneConfig("okx"), "okx.main": LaneConfig("okx", account="main"), "kraken": LaneConfig("kraken")}
+    router = Router(Config(lanes=lanes, dispatcher=CONFIG))
+    heard(router, *(LaneReport(name, methods=["fetch_ticker", "fetch_balance"]) for name in lanes))
+
+    def of(account: str, *exchanges: str) -> object:
+        asked = attempt(*exchanges)
+        return decide(router, replace(asked, request=replace(asked.request, method="fetch_balance", account=account)))
+
+    assert {lane_of(of("main")) for _ in range(9)} == {"okx.main"}
+    assert lane_of(of("main", "okx")) == "okx.main"
+    for wrong in (of("main", "kraken"), of("other")):
+        assert isinstance(wrong, End)
+        assert wrong.code is ErrorCode.UNKNOWN_EXCHANGE
+        assert "has the account" in wrong.message
+    assert {lane_of(decide(router, attempt())) for _ in range(9)} == set(lanes)

@@ -136,6 +136,30 @@ def test_an_injected_ban_holds_for_all_and_is_lifted() -> None:
     assert ask(ledger, "/api/v5/public/time").refusal is None
 
 
+def test_an_account_is_counted_over_all_addresses() -> None:
+    ledger = Ledger(OKX, HandClock())
+    for number in range(10):
+        address = f"127.0.0.{number % 2 + 1}"
+        assert ledger.charge(address, "/api/v5/account/balance", True, {}, "anna").refusal is None
+    assert ledger.charge("127.0.0.3", "/api/v5/account/balance", True, {}, "anna").refusal == "limit"
+    assert ledger.charge("127.0.0.1", "/api/v5/account/balance", True, {}, "boris").refusal is None
+
+
+def test_a_decaying_counter_falls_steadily() -> None:
+    clock = HandClock()
+    ledger = Ledger(KRAKEN, clock)
+
+    def ask_as(account: str) -> str | None:
+        return ledger.charge("127.0.0.1", "/0/private/Ledgers", True, {}, account).refusal
+
+    assert [ask_as("anna") for _ in range(8)] == [None] * 7 + ["limit"]
+    clock.at_ns += 3 * NS  # 14 less 0.99 is 13.01
+    assert ask_as("anna") == "limit"
+    clock.at_ns += NS // 10
+    assert ask_as("anna") is None
+    assert ask_as("boris") is None
+
+
 def test_counters_tell_the_peak_and_limits_can_be_counted_only() -> None:
     ledger = Ledger(OKX, HandClock())
     ledger.enforced = False

@@ -2,13 +2,13 @@
 
 import inspect
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from typing import Any, Final, NamedTuple, cast
 
 import ccxt.async_support as ccxt  # pyright: ignore[reportMissingTypeStubs]
 import pytest
 
-from schemas.methods import PUBLIC_READS
+from schemas.methods import PRIVATE_READS, PUBLIC_READS
 from workers.costs import LIMITS, SAME_LIMITS, load
 
 TABLES: Final = sorted(path.stem for path in LIMITS.glob("*.toml"))
@@ -163,8 +163,10 @@ def market(exchange: Any, kind: str, market_id: str) -> dict[str, Any]:
     }
 
 
-async def calls_of(exchange_id: str) -> list[Call]:
-    """Run every public read of the class on every kind of market; nothing leaves."""
+async def calls_of(
+    exchange_id: str, methods: Set[str] = PUBLIC_READS, keys: Mapping[str, str] | None = None
+) -> list[Call]:
+    """Run every read of these of the class on every kind of market; nothing leaves."""
     calls: list[Call] = []
 
     class Recorder(getattr(ccxt, exchange_id)):  # type: ignore[misc]
@@ -181,11 +183,11 @@ async def calls_of(exchange_id: str) -> list[Call]:
                 raise Sent
             return self.answer
 
-    exchange: Any = Recorder()
+    exchange: Any = Recorder({**(keys or {})})
     try:
         known = [market(exchange, kind, name) for kind, name in IDS[exchange_id].items()]
         exchange.set_markets(known)
-        for name in sorted(PUBLIC_READS - {"load_markets"}):
+        for name in sorted(methods - {"load_markets"}):
             if (function := getattr(exchange, name, None)) is None:
                 continue
             exchange.method = name
@@ -213,6 +215,8 @@ def variants(markets: list[dict[str, Any]], taken: Mapping[str, Any]) -> Iterato
                         "timeframe": "1h",
                         "code": "BTC",
                         "codes": ["BTC"],
+                        "id": "1",
+                        "type": each["type"],
                         "params": params,
                     }
                     yield {name: value for name, value in known.items() if name in taken}
@@ -247,6 +251,27 @@ async def test_tables_know_every_endpoint_that_ccxt_calls_for_a_public_read(exch
         for charge in costs.charges(*call.endpoint, call.params, call.ccxt_cost):
             assert 0 < charge.cost <= charge.bucket.amount or charge.bucket.kind == "paced", call
             assert len(charge.key) < 200
+
+
+# Which parts of an account's reads are charged by ccxt's own costs, as they are the exchange's weights or a safe value.
+BY_CCXT: Final[Mapping[str, frozenset[str]]] = {
+    "binance": frozenset({"sapi", "sapiV3", "eapiPrivate", "papi", "papiV2"}),
+    "kucoin": frozenset({"private", "futuresPrivate", "utaPrivate", "broker"}),
+    "okx": frozenset({"private"}),
+}
+
+
+@pytest.mark.parametrize("exchange", TABLES)
+async def test_an_account_s_reads_are_charged_to_it(exchange: str) -> None:
+    keys = {"apiKey": "k", "secret": "c2VjcmV0", "password": "p", "uid": "1"}
+    calls = [call for call in await calls_of(exchange, PRIVATE_READS, keys) if call.endpoint.signed]
+    assert "fetch_balance" in {call.method for call in calls}
+    costs = load(exchange, 100)
+    for call in calls:
+        charges = costs.charges(*call.endpoint, call.params, call.ccxt_cost)
+        by_address = exchange == "binance" and not call.endpoint.api[0].startswith("sapi")
+        assert by_address or any(charge.bucket.scope == "account" for charge in charges), call
+        assert costs.knows(*call.endpoint) or call.endpoint.api[0] in BY_CCXT.get(exchange, ()), call
 
 
 @pytest.mark.parametrize("exchange", TABLES)

@@ -1,0 +1,176 @@
+"""Accounts: signed reads on the simulator, budgets by account and by address, and secrets that show nowhere."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.local import Fleet, simulated
+from deploy.servers import RabbitMQ
+from deploy.simulator.accounts import ACCOUNTS, Account
+from deploy.simulator.ccxt_config import ccxt_config
+from deploy.simulator.process import Simulator
+from schemas.messages import ErrorCode
+from schemas.store import connect
+from tests.integration.exchange_lanes import Lanes, call, lanes_on
+from tests.integration.fleet import QUICK, Client, opened
+from workers.exchanges import LaneExchange
+from workers.verdict import judge
+
+ANNA, BORIS = ACCOUNTS.values()
+SIGNING = ("binance", "okx", "kraken")
+BTC: dict[str, Any] = {"symbol": "BTC/USDT"}
+SECRETS = [part for account in ACCOUNTS.values() for part in (account.key, account.secret, account.passphrase)]
+
+
+@pytest.fixture
+async def lanes(redis_url: str) -> AsyncIterator[Lanes]:
+    async with lanes_on(redis_url) as lanes:
+        yield lanes
+
+
+async def balance(lane: LaneExchange, account: Account) -> float:
+    found = await lane.call("fetch_balance", {}, call(lane.exchange, account=account.name))
+    return float(found["BTC"]["total"])
+
+
+@pytest.mark.parametrize("exchange", SIGNING)
+async def test_each_account_reads_its_own(lanes: Lanes, exchange: str) -> None:
+    async with Simulator(exchanges=[exchange]) as simulator:
+        settings = ccxt_config(exchange, simulator.urls[exchange])
+        for account in (ANNA, BORIS):
+            lane, budget = lanes.lane(exchange, settings, account=account)
+            await lane.open()
+            assert {"fetch_balance", "fetch_open_orders", "fetch_ticker"} <= set(lane.methods)
+            assert await balance(lane, account) == float(account.btc)
+            scopes = {charge.bucket.scope for charge in budget.granted[-1]}
+            assert scopes == {"egress" if exchange == "binance" else "account"}  # Binance counts reads by address
+        assert (await simulator.counters())["violations"] == 0
+
+
+async def test_without_a_named_account_nothing_is_signed(lanes: Lanes) -> None:
+    async with Simulator(exchanges=["okx"]) as simulator:
+        settings = ccxt_config("okx", simulator.urls["okx"])
+        lane, _ = lanes.lane("okx", settings, account=ANNA)
+        await lane.open()
+        await lane.call("fetch_ticker", BTC, call("okx"))
+        for account, code in ((None, ErrorCode.METHOD_NOT_ALLOWED), ("boris", ErrorCode.NOT_SUPPORTED)):
+            attempt = call("okx", account=account)
+            with pytest.raises(Exception) as raised:
+                await lane.call("fetch_balance", {}, attempt)
+            assert judge(raised.value, attempt).code is code
+            assert attempt.http_calls == 0
+        endpoints = (await simulator.counters())["exchanges"]["okx"]["endpoints"]
+        assert not any("account" in name for name in endpoints)
+
+
+@pytest.mark.parametrize("exchange", SIGNING)
+async def test_a_wrong_secret_is_the_operator_s_and_does_not_show(lanes: Lanes, exchange: str) -> None:
+    async with Simulator(exchanges=[exchange]) as simulator:
+        wrong = ANNA._replace(secret=BORIS.secret)
+        lane, _ = lanes.lane(exchange, ccxt_config(exchange, simulator.urls[exchange]), account=wrong)
+        await lane.open()
+        attempt = call(exchange, account=wrong.name)
+        with pytest.raises(Exception) as raised:
+            await lane.call("fetch_balance", {}, attempt)
+        verdict = judge(raised.value, attempt)
+        assert verdict.code is ErrorCode.AUTHENTICATION
+        for secret in SECRETS:
+            assert secret not in lane.hide(verdict.message)
+        assert lane.hide(f"key {wrong.key} and {wrong.secret}") == "key … and …"
+
+
+async def test_lanes_share_by_address_and_by_account(lanes: Lanes) -> None:
+    """OKX allows 10 balances in 2 s of an account, and 100 trades in 2 s from an address."""
+    async with Simulator(exchanges=["okx"]) as simulator:
+        settings = ccxt_config("okx", simulator.urls["okx"])
+
+        def lane(account: Account, address: str) -> LaneExchange:
+            egress = lanes.egress(local_addr=address)
+            return lanes.lane("okx", settings, scope=address, egress=egress, account=account)[0]
+
+        one, two = lane(ANNA, "127.0.0.2"), lane(ANNA, "127.0.0.3")
+        also_one, other = lane(BORIS, "127.0.0.2"), lane(BORIS, "127.0.0.3")
+        for each in (one, two, also_one, other):
+            await each.open()
+
+        async def granted(method: str, args: dict[str, Any], who: list[LaneExchange]) -> int:
+            """How many of as many calls as each lane might make alone are let through at once."""
+
+            async def ask(lane: LaneExchange) -> bool:
+                account = None if method == "fetch_trades" else lane.config.account
+                try:
+                    await lane.call(method, args, call("okx", max_wait_s=0.2, account=account))
+                except Exception:
+                    return False
+                return True
+
+            return sum(await asyncio.gather(*(ask(each) for each in who for _ in range(12))))
+
+        # The same account from two addresses: one budget. Two accounts: two.
+        assert 5 <= await granted("fetch_balance", {}, [one, two]) <= 12
+        before = await granted("fetch_open_orders", {}, [one, other])
+        assert before == 24
+        counters = (await simulator.counters())["exchanges"]["okx"]
+        assert counters["violations"] == 0
+        assert set(counters["clients"]) == {"127.0.0.2", "127.0.0.3"}
+
+
+async def test_budgets_of_one_address_are_one_and_of_two_are_two(lanes: Lanes) -> None:
+    """Kraken allows one ticker a second from an address, whichever lane or account it is for."""
+    async with Simulator(exchanges=["kraken"]) as simulator:
+        settings = ccxt_config("kraken", simulator.urls["kraken"])
+        egress, elsewhere = lanes.egress(local_addr="127.0.0.2"), lanes.egress(local_addr="127.0.0.3")
+        same, _ = lanes.lane("kraken", settings, scope="127.0.0.2", egress=egress)
+        also, _ = lanes.lane("kraken", settings, scope="127.0.0.2", egress=egress, account=ANNA)
+        other, _ = lanes.lane("kraken", settings, scope="127.0.0.3", egress=elsewhere)
+        for each in (same, also, other):
+            await each.open()
+        attempts = [call("kraken") for _ in range(6)]
+        who = [same, also, same, also, other, other]
+        await asyncio.gather(
+            *(lane.call("fetch_ticker", BTC, attempt) for lane, attempt in zip(who, attempts, strict=True))
+        )
+        waited_s = [attempt.waited_s for attempt in attempts]
+        assert max(waited_s[:4]) > 2.9  # four calls a second apart
+        assert max(waited_s[4:]) < 2.9  # two
+        assert (await simulator.counters())["violations"] == 0
+
+
+async def test_a_fleet_with_accounts(
+    rabbitmq: RabbitMQ, vhost: str, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the environment and files to the answer; neither logs, nor Redis, nor results hold a secret."""
+    monkeypatch.setenv("ANNA_KEY", ANNA.key)
+    for name, text in (("anna", ANNA.secret), ("key", BORIS.key), ("boris", BORIS.secret)):
+        (tmp_path / name).write_text(text + "\n")
+    async with Simulator(exchanges=["kraken"]) as simulator:
+        config: dict[str, Any] = {**simulated(simulator.urls), **QUICK}
+        lane = config["lanes"]["kraken"]
+        config["lanes"] |= {f"kraken.{account.name}": {**lane, "account": account.name} for account in (ANNA, BORIS)}
+        config["accounts"] = {
+            "anna": {"api_key": {"env": "ANNA_KEY"}, "secret": {"file": str(tmp_path / "anna")}},
+            "boris": {"api_key": {"file": str(tmp_path / "key")}, "secret": {"file": str(tmp_path / "boris")}},
+        }
+        fleet = Fleet(tmp_path / "fleet", config, broker_url=vhost, redis_url=redis_url)
+        async with fleet, Client.on(vhost) as client:
+            await opened(fleet)
+            for account in (ANNA, BORIS):
+                answer = await client.ask("fetch_balance", account=account.name)
+                assert answer.result.ok, answer
+                assert answer.result.lane == f"kraken.{account.name}"
+                assert answer.result.data["BTC"]["total"] == float(account.btc)
+            assert (await client.ask("fetch_ticker", BTC, account="boris")).result.lane == "kraken.boris"
+            assert (await client.ask("fetch_balance", exchanges=["kraken.anna"])).code == ErrorCode.METHOD_NOT_ALLOWED
+            assert (await client.ask("fetch_balance", account="carla")).code == ErrorCode.UNKNOWN_EXCHANGE
+            server: Any = connect(redis_url, timeout_s=5)
+            async with server:
+                keys: list[str] = [key.decode() async for key in server.scan_iter("*")]
+                assert sum(":account:" in key for key in keys) >= 2
+        assert (await simulator.counters())["violations"] == 0
+        logs = "".join(service.log.read_text() for service in (*fleet.dispatchers, *fleet.workers))
+        for secret in SECRETS:
+            assert secret not in logs
+            assert not any(secret in key for key in keys)
