@@ -15,7 +15,7 @@ from schemas.answered import Answered
 from schemas.broker import Broker
 from schemas.config import Config
 from schemas.deliveries import Delivery, end_tasks
-from schemas.errors import BrokerError, InvalidMessage, Refused
+from schemas.errors import BrokerError, FleetError, InvalidMessage, Refused
 from schemas.messages import (
     BODY_LIMIT_BYTES,
     Attempt,
@@ -53,6 +53,7 @@ class Dispatcher:
         self._router = Router(config)
         self._redis = store.connect(config.redis.url, timeout_s=config.redis.timeout_s)
         self._answered = Answered(self._redis)
+        self._taking_back: set[asyncio.Task[None]] = set()
         self._hedges = Hedges(self._answered, self._hedge)
         self._since: dict[str, Since] = {}
         self._started_ms = answers.now_ms()
@@ -75,6 +76,7 @@ class Dispatcher:
                 await end_tasks(tasks)
             await self._hedges.close()
             await self._broker.stop_taking()
+            await end_tasks(self._taking_back)
             await self._broker.drain(grace_s=self._config.grace_s)
         finally:
             await self._broker.close()
@@ -157,11 +159,43 @@ class Dispatcher:
             metrics.HEALTHY.labels(name).set(state is State.HEALTHY)
             metrics.SHARE.labels(name).set(health.share if health.serving and not health.silent(now_s) else 0)
             metrics.PAUSED.labels(name).set(health.paused_until_ms > now_ms)
-            if name not in self._since or self._since[name].state is not state:
+            before = self._since.get(name)
+            if before is None or before.state is not state:
                 self._since[name] = Since(state, now_ms)
+                if before is not None and state in (State.OFFLINE, State.MAINTENANCE):
+                    self._start_take_back(name)
                 for each in State:
                     metrics.STATE.labels(name, each).set(each is state)
                 log.info("lane_state", extra={"lane": name, "state": state, "reason": health.reason(now_s)})
+
+    def _start_take_back(self, lane: str) -> None:
+        task = asyncio.create_task(self._take_back(lane), name=f"take back {lane}")
+        self._taking_back.add(task)
+        task.add_done_callback(self._taking_back.discard)
+
+    async def _take_back(self, lane: str) -> None:
+        """What waits for a lane that stands aside goes elsewhere now, not when it expires."""
+        for bulk in (False, True):
+            queue = topology.work_name(lane, bulk=bulk)
+            try:
+                taken = await self._broker.take_back(queue, self._on_taken_back)
+            except FleetError as error:
+                # Nothing is lost: what is left there expires, and comes back that way.
+                log.warning("not_taken_back", extra={"queue": queue, "error": str(error)})
+            else:
+                if taken:
+                    log.info("taken_back", extra={"queue": queue, "count": taken})
+
+    async def _on_taken_back(self, delivery: Delivery) -> None:
+        try:
+            attempt = decode_attempt(delivery.body)
+        except DecodeError as error:
+            await self._bury(ErrorCode.UNREADABLE, f"not an attempt: {error}", delivery)
+        else:
+            if not (attempt.hedge or attempt.probe):
+                text = f"{attempt.lane} fell ill before a worker took it"
+                await self._advance(_unsent(attempt, ErrorCode.EXPIRED, text), rested=False)
+        await delivery.ack()
 
     async def _on_request(self, delivery: Delivery) -> None:
         started_s = time.perf_counter()

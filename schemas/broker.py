@@ -40,7 +40,7 @@ from tenacity import (
 
 from . import topology
 from .config import BrokerConfig
-from .deliveries import AGAIN, LOST, Handler, Subscription, cancelled, end_tasks
+from .deliveries import AGAIN, LOST, Delivery, Handler, Subscription, cancelled, end_tasks
 from .errors import BrokerLost, ConfigError, FleetError, Refused, TopologyError, Unroutable
 from .messages import MSGPACK
 
@@ -51,6 +51,8 @@ DIRECT_REPLY_TO: Final = "amq.rabbitmq.reply-to"
 # Messages that wait while we have room come at once: who got none for so long gets none at all.
 QUIET_S: Final = 10.0
 RECHECK_S: Final = 0.5
+# So many messages are handled at once when a queue is taken back.
+BATCH: Final = 50
 
 
 class Link:
@@ -114,6 +116,32 @@ class Link:
                 raise
             raise BrokerLost(f"no answer about {queue}: {error!r}") from error
         return found.declaration_result.message_count or 0
+
+    async def take_back(self, queue: str, handler: Handler) -> int:
+        """Gives all that waits in a queue now to `handler`; see `Broker.take_back`."""
+        connection, taken = self._connection, 0
+        if connection is None:
+            raise BrokerLost("no connection to RabbitMQ")
+        try:
+            async with connection.channel(publisher_confirms=False) as channel:
+                lower = await channel.get_underlay_channel()
+                while batch := await self._get(lower, queue):
+                    await asyncio.gather(*map(handler, batch))
+                    taken += len(batch)
+        except (*LOST, asyncio.CancelledError) as error:
+            if cancelled():
+                raise
+            raise BrokerLost(f"{queue} could not be taken back: {error!r}") from error
+        return taken
+
+    async def _get(self, channel: aiormq.abc.AbstractChannel, queue: str) -> list[Delivery]:
+        batch: list[Delivery] = []
+        while len(batch) < BATCH:
+            message = await channel.basic_get(queue, timeout=self._config.timeout_s)
+            if isinstance(message.delivery, aiormq.spec.Basic.GetEmpty):
+                break
+            batch.append(Delivery(message, queue, no_ack=False))
+        return batch
 
     async def channel(self, timeout_s: float) -> aiormq.Channel:
         """The publishing channel, waiting for the connection if it is away.
@@ -315,6 +343,17 @@ class Broker:
             except BrokerLost as error:
                 log.debug("queue_unknown", extra={"queue": queue, "error": str(error)})
         return starving
+
+    async def take_back(self, queue: str, handler: Handler) -> int:
+        """Takes all that waits in a queue now, a few messages at a time, and gives each to `handler`, which settles it.
+
+        Returns:
+            How many there were.
+
+        Raises:
+            BrokerLost: the connection died; what was not settled is in the queue still.
+        """
+        return await self._consumer.take_back(queue, handler)
 
     async def subscribe(
         self, queue: str | None, handler: Handler, *, prefetch: int, exchange: str = ""

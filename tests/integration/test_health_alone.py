@@ -26,6 +26,21 @@ async def test_maintenance_is_seen_by_probes_alone_and_its_end_too(stand: Stand)
     assert await stand.metric(stand.fleet.dispatchers, "fleet_probes_total", "kraken") > 0
 
 
+async def test_what_waits_for_a_lane_goes_elsewhere_when_it_has_no_worker_any_more(stand: Stand) -> None:
+    """Its queue would give it back only after five seconds; the bulk queue, of these, after ten minutes."""
+    for worker in stand.fleet.workers:
+        worker.kill()
+    request = {"method": "fetch_ticker", "args": {"symbol": "BTC/USDT"}, "priority": "bulk"}
+    sent = [await stand.client.send(request) for _ in range(10)]
+    await wait_until(lambda: state(stand, "okx", "offline"), "okx is offline")
+    for worker in stand.fleet.workers:
+        worker.start()
+    for each in sent:
+        assert (await stand.client.answer(each)).result.ok
+    (dispatcher,) = stand.fleet.dispatchers
+    assert "taken_back" in dispatcher.log.read_text(encoding="utf-8")
+
+
 async def test_a_dispatcher_that_starts_knows_what_the_last_one_knew(stand: Stand) -> None:
     await stand.simulator.fault("okx", down="refused")
     for _ in range(6):
