@@ -1,32 +1,37 @@
-"""All benchmarks: ``python -m tests.bench [--only hop|fleet|budget] [--rounds N]``.
+"""All benchmarks, or some: ``python -m tests.bench [--only NAME ...] [--seconds N] [--rounds N] [--markdown]``.
 
-Each sets the fleet's figures beside a reference measured in the same run, by turns. A missed aim is said in the table
-and is no error: machines differ, and so does what else they do meanwhile.
+Each sets the fleet's figures beside a reference measured in the same run, or beside what an exchange allows. Rows are
+printed as they come. A missed aim is said in the table and is no error: machines differ, and so does what else they do
+meanwhile.
 """
 
 import argparse
 import contextlib
 import os
 import platform
+import time
+from typing import Final
 
 import uvloop
 
-from . import budget, fleet, hop
+from . import acquire, door, fleet, hop
+from .measure import Options
 
-PARTS = ("hop", "fleet", "budget")
+PARTS: Final = {
+    "hop": hop.run,
+    "fleet": fleet.run,
+    "door": door.run,
+    "acquire": acquire.run,
+}
 
 
-async def main(parts: list[str], rounds: int) -> None:
+async def main(parts: list[str], options: Options) -> None:
     """Runs the parts one after another."""
-    print(f"Python {platform.python_version()}, {os.cpu_count()} CPUs, {_load()}")
-    if "hop" in parts:
-        await hop.run(rounds)
-    if "fleet" in parts:
-        await fleet.run(rounds)
-    if "budget" in parts:
-        print("\nBudgets in Redis")
-        await budget.main(seconds=1)
-    print(f"\n{_load()}")
+    print(f"Python {platform.python_version()}, {os.cpu_count()} CPUs, {_load()}", flush=True)
+    for part in parts:
+        begun_s = time.monotonic()
+        await PARTS[part](options)
+        print(f"\n{part}: {time.monotonic() - begun_s:.0f} s, {_load()}", flush=True)
 
 
 def _load() -> str:
@@ -35,10 +40,23 @@ def _load() -> str:
     )
 
 
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(word) for word in text.split(","))
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--only", choices=PARTS, help="only this part")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of hop and fleet (default: 3)")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="only these parts")
+    parser.add_argument("--seconds", type=float, help="how long one measurement takes (default: the part's own)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of those that repeat (default: 3)")
+    parser.add_argument("--workers", type=_numbers, help="numbers of worker processes to compare, e.g. 1,4")
+    parser.add_argument("--exchanges", type=_words, help="only these exchanges, of those that take one after another")
+    parser.add_argument("--markdown", action="store_true", help="print tables for a page")
     options = parser.parse_args()
+    chosen = Options(options.seconds, options.rounds, options.workers, options.exchanges, options.markdown)
     with contextlib.suppress(KeyboardInterrupt):
-        uvloop.run(main([options.only] if options.only else list(PARTS), options.rounds))
+        uvloop.run(main(options.only, chosen))

@@ -13,32 +13,26 @@ import tempfile
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
-import aio_pika
 import aiohttp
-import aiormq
-import msgspec
-from aiormq.abc import DeliveredMessage
 
 from deploy.local import Fleet, simulated
 from deploy.processes import ProcessError
 from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.ccxt_config import ccxt_config
 from deploy.simulator.process import Simulator
-from schemas import topology
-from schemas.messages import MSGPACK, Request, Result, encode
+from schemas.messages import Request
 from workers.exchanges import ccxt
 
-from .measure import Cpu, Row, medians, percentile, show
+from .client import Client
+from .measure import Cpu, Options, Row, medians, percentile, show
 
 RATE_PER_S: Final = 50
 ROUND_S: Final = 4.0
 EXCHANGE_LATENCY_MS: Final = (0, 20)
 WORKERS: Final = (1, 2)
 AIM_MS: Final = 10.0
-# Twice the deadline a request has by itself: every request ends in a result by then.
-ANSWER_TIMEOUT_S: Final = 60.0
 OPEN_TIMEOUT_S: Final = 120.0
 CALLS: Final[Mapping[str, tuple[str, dict[str, Any]]]] = {
     "binance": ("fetch_ticker", {"symbol": "BTC/USDT"}),
@@ -49,57 +43,9 @@ Ask = Callable[[str, str, dict[str, Any]], Awaitable[float]]
 """Makes one call (exchange, method, arguments); returns the milliseconds it waited for budget."""
 
 
-class Client:
-    """A producer that waits for its results on a queue of its own."""
-
-    def __init__(self, channel: aiormq.Channel) -> None:
-        self._channel = channel
-        self._reply_to = ""
-        self._waiting: dict[str, asyncio.Future[Result]] = {}
-        self._numbers = itertools.count()
-        self._decoder = msgspec.msgpack.Decoder(Result)
-
-    @classmethod
-    @contextlib.asynccontextmanager
-    async def on(cls, url: str) -> AsyncGenerator[Self]:
-        """Connects; leaves at the end."""
-        async with await aio_pika.connect(url) as connection:
-            lower = await (await connection.channel()).get_underlay_channel()
-            assert isinstance(lower, aiormq.Channel)
-            self = cls(lower)
-            self._reply_to = (await lower.queue_declare("", exclusive=True)).queue or ""
-            await lower.basic_consume(self._reply_to, self._on_result, no_ack=True)
-            yield self
-
-    async def _on_result(self, message: DeliveredMessage) -> None:
-        result = self._decoder.decode(message.body)
-        self._waiting.pop(result.id).set_result(result)
-
-    async def ask(self, exchange: str, method: str, args: dict[str, Any]) -> float:
-        """Publishes a request and waits for its result."""
-        name = f"bench-{next(self._numbers)}"
-        answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._waiting[name] = answer
-        await self._channel.basic_publish(
-            encode(Request(method, args, name, [exchange])),
-            exchange=topology.REQUESTS,
-            properties=aiormq.spec.Basic.Properties(
-                content_type=MSGPACK, correlation_id=name, reply_to=self._reply_to, delivery_mode=2
-            ),
-            wait=False,
-        )
-        try:
-            async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                result = await answer
-        except TimeoutError:
-            raise RuntimeError(f"{exchange} {method}: no result of {name} in {ANSWER_TIMEOUT_S:.0f} s") from None
-        if not result.ok:
-            raise RuntimeError(f"{exchange} {method}: {result.error}")
-        return result.attempts[-1].waited_ms
-
-
-async def run(rounds: int, round_s: float = ROUND_S) -> None:
+async def run(options: Options) -> None:
     """Measures and prints."""
+    rounds, round_s = options.rounds, options.seconds or ROUND_S
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ccxt-fleet-bench-")))
         rabbitmq = await stack.enter_async_context(RabbitMQ(folder / "rabbitmq"))
@@ -110,6 +56,13 @@ async def run(rounds: int, round_s: float = ROUND_S) -> None:
         )
         await stack.enter_async_context(fleet)
         client = await stack.enter_async_context(Client.on(rabbitmq.url))
+
+        async def ours_asked(exchange: str, method: str, args: dict[str, Any]) -> float:
+            result = await client.ask(Request(method, args, exchanges=[exchange]))
+            if not result.ok:
+                raise RuntimeError(f"{exchange} {method}: {result.error}")
+            return result.attempts[-1].waited_ms
+
         direct = await stack.enter_async_context(_direct(simulator.urls))
         pids = {"client": os.getpid(), "dispatcher": fleet.dispatchers[0].pid, "rabbitmq": rabbitmq.pid}
         pids |= {"redis": redis.pid, "simulator": simulator.pid or 0}
@@ -120,7 +73,7 @@ async def run(rounds: int, round_s: float = ROUND_S) -> None:
             for latency_ms in EXCHANGE_LATENCY_MS:
                 for exchange in CALLS:
                     await simulator.fault(exchange, latency_ms=latency_ms)
-                for ask in (direct, client.ask):  # warm up
+                for ask in (direct, ours_asked):  # warm up
                     await _round(ask, {}, 1.0)
                 ours: list[dict[str, float]] = []
                 theirs: list[dict[str, float]] = []
@@ -128,13 +81,13 @@ async def run(rounds: int, round_s: float = ROUND_S) -> None:
                     theirs.append(
                         await _round(direct, {"client": pids["client"], "simulator": pids["simulator"]}, round_s)
                     )
-                    ours.append(await _round(client.ask, busy, round_s))
-                _show(workers, latency_ms, medians(ours), medians(theirs), rounds)
+                    ours.append(await _round(ours_asked, busy, round_s))
+                _show(options, workers, latency_ms, medians(ours), medians(theirs))
         violations = (await simulator.counters())["violations"]
         print(f"Limits broken at the simulator in all of this: {violations}")
 
 
-def _show(workers: int, latency_ms: int, ours: dict[str, float], theirs: dict[str, float], rounds: int) -> None:
+def _show(options: Options, workers: int, latency_ms: int, ours: dict[str, float], theirs: dict[str, float]) -> None:
     extra_ms = ours["p50"] - theirs["p50"]
     rows = [
         Row(
@@ -152,8 +105,9 @@ def _show(workers: int, latency_ms: int, ours: dict[str, float], theirs: dict[st
         if name not in ("p50", "p99", "waited p50"):
             rows += [Row(f"CPU us/request, {name}", figure, theirs.get(name))]
     show(
+        options,
         f"Request to result, {workers} worker{'s' if workers > 1 else ''}, exchange answers after {latency_ms} ms, "
-        f"beside ccxt alone ({RATE_PER_S}/s, medians of {rounds} rounds by turns)",
+        f"beside ccxt alone ({RATE_PER_S}/s, medians of {options.rounds} rounds by turns)",
         rows,
     )
 

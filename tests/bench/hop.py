@@ -28,7 +28,7 @@ from schemas import topology
 from schemas.broker import declare
 from schemas.messages import JSON, MSGPACK, LaneReport, Report, Request, encode
 
-from .measure import Cpu, Row, medians, show
+from .measure import Cpu, Options, Row, medians, show
 
 LANES: Final = ("binance", "okx", "htx", "coinbase", "kraken")
 MESSAGES: Final = 5_000
@@ -48,29 +48,30 @@ class Way(Struct, frozen=True):
     targets: list[str]
 
 
-async def run(rounds: int, messages: int = MESSAGES) -> None:
+async def run(options: Options, messages: int = MESSAGES) -> None:
     """Measures and prints."""
     with tempfile.TemporaryDirectory(prefix="ccxt-fleet-bench-") as folder:
         async with RabbitMQ(Path(folder) / "rabbitmq") as rabbitmq, _ways(rabbitmq, Path(folder)) as (ways, channel):
             figures: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
-            for number in range(rounds + 1):
+            for number in range(options.rounds + 1):
                 for name, way in ways.items():
                     # The first round warms both up and is not counted.
                     found = await _round(channel, way, rabbitmq.pid, messages if number else messages // 4)
                     if number:
                         figures[name].append(found)
-    _show(figures["dispatcher"], figures["relay"], rounds, messages)
+    _show(options, figures["dispatcher"], figures["relay"], messages)
 
 
-def _show(dispatcher: list[dict[str, float]], relay: list[dict[str, float]], rounds: int, messages: int) -> None:
+def _show(options: Options, dispatcher: list[dict[str, float]], relay: list[dict[str, float]], messages: int) -> None:
     ours, theirs = medians(dispatcher), medians(relay)
     ratio = statistics.median(mine["rate"] / other["rate"] for mine, other in zip(dispatcher, relay, strict=True))
     rows = [Row("messages/s", ours["rate"], theirs["rate"], f"{ratio:.2f}", f">= {AIM_RATIO}", ratio >= AIM_RATIO)]
     for name in ("process", "rabbitmq"):
         rows += [Row(f"CPU us/message, {name}", ours[name], theirs[name], f"{ours[name] / theirs[name]:.2f}")]
     show(
+        options,
         f"Hop fleet.requests -> fleet.work.<lane> beside a bare aio-pika relay "
-        f"({messages:,} messages a round, medians of {rounds} rounds by turns)",
+        f"({messages:,} messages a round, medians of {options.rounds} rounds by turns)",
         rows,
     )
 

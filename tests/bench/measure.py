@@ -1,4 +1,4 @@
-"""What the benchmarks share: CPU time of processes, percentiles, and a table with the aims."""
+"""What the benchmarks share: what they are told, CPU time of processes, percentiles, and tables with the aims."""
 
 import os
 import statistics
@@ -8,6 +8,7 @@ from typing import Final
 
 from msgspec import Struct
 
+FIRST_COLUMN: Final = 34
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 
 
@@ -40,6 +41,66 @@ def medians(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: statistics.median(figures[name] for figures in rounds) for name in rounds[0]}
 
 
+class Table:
+    """A table whose rows are printed as they come: what an interrupted run has measured is there.
+
+    Args:
+        title: what is measured, and how.
+        columns: the words above; the first column is to the left, all others to the right.
+        markdown: for a page.
+    """
+
+    def __init__(self, title: str, columns: Sequence[str], *, markdown: bool) -> None:
+        self._markdown = markdown
+        self._widths = [max(len(column), 12) for column in columns]
+        self._widths[0] = max(self._widths[0], FIRST_COLUMN)
+        print(f"\n{title}")
+        if markdown:
+            print()
+        self._print(columns)
+        if markdown:
+            self._print(["---"] * len(columns))
+
+    def row(self, *cells: object) -> None:
+        """Prints one row; numbers are cut to what can be read."""
+        self._print([_cell(cell) for cell in cells])
+
+    def _print(self, cells: Sequence[str]) -> None:
+        if self._markdown:
+            print(f"| {' | '.join(cells)} |", flush=True)
+            return
+        placed = [cells[0].ljust(self._widths[0])]
+        placed += [cell.rjust(width) for cell, width in zip(cells[1:], self._widths[1:], strict=True)]
+        print("  ".join(placed).rstrip(), flush=True)
+
+
+class Options(Struct, frozen=True):
+    """What the command line says.
+
+    Args:
+        seconds: how long one measurement takes; None for the benchmark's own.
+        rounds: how often those that take rounds repeat them.
+        workers: how many worker processes, for those that compare; None for the benchmark's own.
+        exchanges: the exchanges, for those that take one after another; None for all.
+        markdown: print tables for a page.
+    """
+
+    seconds: float | None = None
+    rounds: int = 3
+    workers: tuple[int, ...] | None = None
+    exchanges: tuple[str, ...] | None = None
+    markdown: bool = False
+
+    def table(self, title: str, *columns: str) -> Table:
+        """A table that begins now."""
+        return Table(title, columns, markdown=self.markdown)
+
+
+def met(aim: bool | None) -> str:
+    """The word for whether an aim was reached."""
+    return {None: "", True: "met", False: "MISSED"}[aim]
+
+
 class Row(Struct, frozen=True):
     """One line of a table: ours beside the reference of the same run.
 
@@ -60,22 +121,15 @@ class Row(Struct, frozen=True):
     met: bool | None = None
 
 
-def show(title: str, rows: Sequence[Row]) -> None:
-    """Prints a table, and says clearly which aims were missed."""
-    verdict = {None: "", True: "met", False: "MISSED"}
-    lines = [("", "ours", "reference", "compared", "aim", "")]
+def show(options: Options, title: str, rows: Sequence[Row]) -> None:
+    """Prints a table of figures beside their reference, and says clearly which aims were missed."""
+    table = options.table(title, "", "ours", "reference", "compared", "aim", "")
     for row in rows:
-        reference = "" if row.reference is None else _figure(row.reference)
-        lines.append((row.what, _figure(row.ours), reference, row.compared, row.aim, verdict[row.met]))
-    widths = [max(len(line[column]) for line in lines) for column in range(6)]
-    print(f"\n{title}")
-    for line in lines:
-        cells = [
-            line[0].ljust(widths[0]),
-            *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)),
-        ]
-        print("  ".join(cells).rstrip(), flush=True)
+        reference = "" if row.reference is None else row.reference
+        table.row(row.what, row.ours, reference, row.compared, row.aim, met(row.met))
 
 
-def _figure(value: float) -> str:
+def _cell(value: object) -> str:
+    if not isinstance(value, float):
+        return str(value)
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}"
