@@ -21,6 +21,7 @@ from typing import Any, Final, Self
 import aio_pika
 import msgspec
 import redis.asyncio as redis_client
+from msgspec.structs import replace
 
 from deploy.local import Fleet, Service, simulated
 from deploy.servers import RabbitMQ, Redis
@@ -312,9 +313,7 @@ async def run(
             "sent_ms": load.sent_ms[name],
             "deadline_ms": load.deadline_ms[name],
             "arrived_ms": load.arrived_ms.get(name, []),
-            "results": [
-                (one.lane, one.error and one.error.code, one.completed_ms) for one in load.results.get(name, [])
-            ],
+            "results": [replace(one, data=None) for one in load.results.get(name, [])],
         }
         for name in load.sent_ms
     }
