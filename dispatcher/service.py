@@ -17,9 +17,7 @@ from schemas.config import Config
 from schemas.deliveries import Delivery, end_tasks
 from schemas.errors import BrokerError, FleetError, InvalidMessage, Refused
 from schemas.messages import (
-    BODY_LIMIT_BYTES,
     Attempt,
-    DeadLetter,
     ErrorCode,
     Outcome,
     Try,
@@ -232,7 +230,7 @@ class Dispatcher:
         if delivery.death_reason and attempt.lane:
             if delivery.death_reason != "expired":
                 text = f"its worker died {topology.DELIVERY_LIMIT} times on lane {attempt.lane}"
-                await self._bury(ErrorCode.DELIVERY_LIMIT, text, delivery)
+                await self._bury(ErrorCode.DELIVERY_LIMIT, text, delivery, attempt)
                 if not attempt.probe:
                     await self._end(attempt, End(ErrorCode.DELIVERY_LIMIT, text))
                 return
@@ -301,12 +299,9 @@ class Dispatcher:
                 return
         await self._end(attempt, End(error.code, error.message))
 
-    async def _bury(self, reason: ErrorCode, message: str, delivery: Delivery) -> None:
+    async def _bury(self, reason: ErrorCode, message: str, delivery: Delivery, attempt: Attempt | None = None) -> None:
         metrics.DEAD.labels(reason).inc()
-        log.warning("dead_letter", extra={"queue": delivery.queue, "reason": reason, "why": message})
-        body = delivery.body[:BODY_LIMIT_BYTES]
-        letter = DeadLetter(reason, message, delivery.queue, answers.now_ms(), body)
-        await self._broker.publish(encode(letter), topology.DEAD)
+        await answers.bury(self._broker, delivery, reason, message, attempt)
 
 
 def _sent(attempt: Attempt, decision: Send) -> Attempt:

@@ -1,4 +1,4 @@
-"""Where a result goes: to the request's `reply_to`, else to `fleet.results`."""
+"""Where a result goes: to the request's `reply_to`, else to `fleet.results`. What none can be made of: `fleet.dead`."""
 
 import logging
 import time
@@ -6,8 +6,9 @@ from typing import Final
 
 from . import topology
 from .broker import Broker
+from .deliveries import Delivery
 from .errors import Unroutable
-from .messages import Attempt, ErrorCode, Failure, Result, Try, encode
+from .messages import BODY_LIMIT_BYTES, Attempt, DeadLetter, ErrorCode, Failure, Result, Try, encode
 from .methods import PUBLIC_READS
 
 log = logging.getLogger(__name__)
@@ -72,3 +73,35 @@ async def publish(broker: Broker, attempt: Attempt, result: Result, body: bytes 
         content_type=content_type,
         correlation_id=correlation_id,
     )
+
+
+async def bury(
+    broker: Broker, delivery: Delivery, reason: ErrorCode, message: str, attempt: Attempt | None = None
+) -> None:
+    """Puts a message that no consumer can use into `fleet.dead`, and waits for the confirm; the caller settles it.
+
+    Args:
+        broker: where.
+        delivery: the message.
+        reason: the code of what is wrong.
+        message: the same in words.
+        attempt: what it says, where it can be read.
+
+    Raises:
+        BrokerLost, Refused: it is not safe; the caller must not settle it.
+    """
+    log.warning("dead_letter", extra={"queue": delivery.queue, "reason": reason, "why": message})
+    properties = delivery.properties
+    letter = DeadLetter(
+        reason,
+        message,
+        delivery.queue,
+        now_ms(),
+        delivery.body[:BODY_LIMIT_BYTES],
+        request_id=attempt.request.id if attempt else properties.message_id or "",
+        attempts=attempt.number if attempt else 0,
+        content_type=properties.content_type or "",
+        reply_to=attempt.reply_to if attempt else properties.reply_to or "",
+        correlation_id=attempt.correlation_id if attempt else properties.correlation_id or "",
+    )
+    await broker.publish(encode(letter), topology.DEAD)

@@ -333,6 +333,11 @@ class DeadLetter(Struct, frozen=True):
         origin: the queue it came from.
         at_ms: when.
         body: the body as it came, at most its first 256 KiB.
+        request_id: of the request, or of the message where it could not be read; empty where it had none.
+        attempts: how often the request had been sent to a lane.
+        content_type: as the message had it, like the next two; a replay sends them again.
+        reply_to: where its result was to go.
+        correlation_id: what its result was to carry.
     """
 
     reason: ErrorCode
@@ -340,6 +345,11 @@ class DeadLetter(Struct, frozen=True):
     origin: str
     at_ms: int
     body: bytes
+    request_id: str = ""
+    attempts: int = 0
+    content_type: str = ""
+    reply_to: str = ""
+    correlation_id: str = ""
 
 
 _ATTEMPT: Final = msgpack.Decoder(Attempt)

@@ -19,10 +19,8 @@ from schemas.config import Config, LaneConfig
 from schemas.deliveries import Delivery, end_tasks
 from schemas.errors import BrokerError
 from schemas.messages import (
-    BODY_LIMIT_BYTES,
     RESULT_LIMIT_BYTES,
     Attempt,
-    DeadLetter,
     ErrorCode,
     Outcome,
     Report,
@@ -204,14 +202,8 @@ class Worker:
         try:
             attempt = decode_attempt(delivery.body)
         except DecodeError as error:
-            letter = DeadLetter(
-                ErrorCode.UNREADABLE,
-                f"not an attempt: {error}",
-                delivery.queue,
-                answers.now_ms(),
-                delivery.body[:BODY_LIMIT_BYTES],
-            )
-            await self._broker.publish(encode(letter), topology.DEAD)
+            metrics.UNREADABLE.inc()
+            await answers.bury(self._broker, delivery, ErrorCode.UNREADABLE, f"not an attempt: {error}")
             await delivery.ack()
             return
         if delivery.repeated:

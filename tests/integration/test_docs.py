@@ -6,12 +6,6 @@ import re
 import sys
 from pathlib import Path
 
-import aio_pika
-from aio_pika.abc import AbstractChannel
-
-from deploy.local import Fleet
-from deploy.servers import Redis
-from deploy.simulator.process import Simulator
 from tests.integration.fleet import Stand
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,29 +52,3 @@ async def test_messages(stand: Stand, tmp_path: Path) -> None:
         "ticker-1 <exchange> <price>",
     ]
     assert re.fullmatch(r"kraken\.fetch_time\.ok \d{13}\n", await run(results, stand.url, cwd=tmp_path))
-
-
-async def both_lie_in(channel: AbstractChannel) -> None:
-    """Waits until two letters are in `fleet.dead`, none of them with a consumer."""
-    async with asyncio.timeout(30):
-        while (await channel.declare_queue("fleet.dead", passive=True)).declaration_result.message_count != 2:
-            await asyncio.sleep(0.1)
-
-
-async def test_operations(shared_fleet: tuple[str, Redis, Simulator, Fleet]) -> None:
-    url = shared_fleet[0]  # without a client of the test's own: it would take the dead letters
-    (program,) = programs("docs/operations.md")
-    async with await aio_pika.connect(url) as connection:
-        channel = await connection.channel()
-        dead = await channel.get_queue("fleet.dead", ensure=False)
-        await dead.purge()
-        await channel.default_exchange.publish(aio_pika.Message(b"by hand"), routing_key="fleet.dead")
-        await (await channel.get_exchange("fleet.requests")).publish(aio_pika.Message(b"hello"), routing_key="")
-
-        await both_lie_in(channel)
-        printed = await run(program, url, cwd=ROOT)
-        assert "by RabbitMQ: None b'by hand'" in printed
-        assert "by us: unreadable fleet.requests not a request" in printed
-        assert "b'hello'" in printed
-        await both_lie_in(channel)
-        await dead.purge()

@@ -1,0 +1,170 @@
+"""The command line: ``python -m schemas`` in the checkout, ``python -m ccxt_fleet`` where the package is installed."""
+
+import asyncio
+import datetime
+import os
+import time
+from collections.abc import Coroutine
+from typing import Annotated, Any, Final
+
+import aio_pika
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from .config import BrokerConfig
+from .dead import DeadLetters, Filter, Letter
+
+app = typer.Typer(no_args_is_help=True, help="Programs for who runs or uses the fleet.", add_completion=False)
+dead = typer.Typer(no_args_is_help=True, help="What lies in fleet.dead: look at it, send it again, drop it.")
+app.add_typer(dead, name="dead")
+
+Keys = Annotated[list[str] | None, typer.Argument(help="keys of letters, or how they begin, as `list` shows them")]
+Reason = Annotated[str | None, typer.Option(help="only letters that are there for this reason")]
+Origin = Annotated[str | None, typer.Option(help="only letters from this queue")]
+RequestId = Annotated[str | None, typer.Option("--request", help="only letters of the request with this id")]
+Older = Annotated[float | None, typer.Option("--older-than-s", help="only letters that came so many seconds ago")]
+Everything = Annotated[bool, typer.Option("--all", help="all letters: needed where nothing else is said")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="say what would be done, and leave all as it is")]
+Url = Annotated[  # not shown as the default: there may be a password in it
+    str, typer.Option(show_default=False, help="RabbitMQ; by default FLEET_BROKER_URL, else this machine's")
+]
+
+URL: Final = os.environ.get("FLEET_BROKER_URL", BrokerConfig().urls[0]).split(",")[0]
+
+
+@app.callback()
+def _main() -> None:
+    """Typer's way to have commands below commands while there is one alone."""
+
+
+@dead.command("list")
+def list_letters(
+    keys: Keys = None,
+    reason: Reason = None,
+    origin: Origin = None,
+    request_id: RequestId = None,
+    older_than_s: Older = None,
+    url: Url = URL,
+) -> None:
+    """One line for each letter, oldest first."""
+    letters = _run(_each(url, _filter(keys, reason, origin, request_id, older_than_s)))
+    table = Table("key", "came", "reason", "from", "request", "attempts", "bytes", "why", box=None)
+    for letter in letters:
+        attempts = "" if letter.attempts is None else str(letter.attempts)
+        size, why = str(len(letter.body)), letter.message.splitlines()[0][:80] if letter.message else ""
+        came = _time(letter.at_ms)
+        table.add_row(letter.key, came, letter.reason, letter.origin, letter.request_id, attempts, size, why)
+    console = Console()
+    console.print(table)
+    console.print(f"{len(letters)} dead letters")
+
+
+@dead.command()
+def show(key: Annotated[str, typer.Argument(help="a letter's key, or how it begins")], url: Url = URL) -> None:
+    """All of one letter, and the request in it."""
+    for letter in _run(_each(url, Filter(keys=[key]))):
+        console = Console(soft_wrap=True)
+        for name in ("key", "reason", "message", "origin", "request_id", "attempts", "content_type", "reply_to"):
+            console.print(f"{name:<14} {getattr(letter, name)}", markup=False, highlight=False)
+        console.print(f"{'came':<14} {_time(letter.at_ms)}", highlight=False)
+        console.print(_body(letter), markup=False, highlight=False)
+        return
+    raise typer.BadParameter(f"no letter's key begins with {key}")
+
+
+@dead.command()
+def replay(
+    keys: Keys = None,
+    reason: Reason = None,
+    origin: Origin = None,
+    request_id: RequestId = None,
+    older_than_s: Older = None,
+    everything: Everything = False,
+    dry_run: DryRun = False,
+    url: Url = URL,
+) -> None:
+    """Sends the requests in letters again, as new ones; those that still can't be read stay."""
+    wanted = _filter(keys, reason, origin, request_id, older_than_s, everything=everything)
+
+    async def work() -> None:
+        async with DeadLetters.at(url) as letters:
+
+            async def again(letter: Letter) -> bool:
+                readable = letter.request() is not None
+                _say("not readable, stays" if not readable else "to replay" if dry_run else "replayed", letter)
+                return readable and not dry_run and await letters.replay(letter)
+
+            await letters.each(wanted, again)
+
+    _run(work())
+
+
+@dead.command()
+def drop(
+    keys: Keys = None,
+    reason: Reason = None,
+    origin: Origin = None,
+    request_id: RequestId = None,
+    older_than_s: Older = None,
+    everything: Everything = False,
+    dry_run: DryRun = False,
+    url: Url = URL,
+) -> None:
+    """Takes letters out for good."""
+    wanted = _filter(keys, reason, origin, request_id, older_than_s, everything=everything)
+
+    async def gone(letter: Letter) -> bool:
+        _say("to drop" if dry_run else "dropped", letter)
+        return not dry_run
+
+    async def work() -> None:
+        async with DeadLetters.at(url) as letters:
+            await letters.each(wanted, gone)
+
+    _run(work())
+
+
+def _filter(
+    keys: list[str] | None,
+    reason: str | None,
+    origin: str | None,
+    request_id: str | None,
+    older_than_s: float | None,
+    *,
+    everything: bool = True,
+) -> Filter:
+    before_ms = None if older_than_s is None else int((time.time() - older_than_s) * 1000)
+    wanted = Filter(keys or (), reason, origin, request_id, before_ms)
+    if not everything and wanted == Filter():
+        raise typer.BadParameter("say which: by key, --reason, --origin, --request, --older-than-s, or --all")
+    return wanted
+
+
+async def _each(url: str, wanted: Filter) -> list[Letter]:
+    async with DeadLetters.at(url) as letters:
+        return await letters.each(wanted)
+
+
+def _run(work: Coroutine[Any, Any, Any]) -> Any:
+    try:
+        return asyncio.run(work)
+    except (OSError, aio_pika.exceptions.AMQPError) as error:
+        typer.echo(f"RabbitMQ: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
+def _say(what: str, letter: Letter) -> None:
+    typer.echo(f"{what}: {letter.key} {letter.reason} {letter.origin} {letter.request_id}".rstrip())
+
+
+def _time(at_ms: int) -> str:
+    return datetime.datetime.fromtimestamp(at_ms / 1000, datetime.UTC).isoformat(" ", "seconds") if at_ms else ""
+
+
+def _body(letter: Letter) -> str:
+    attempt = letter.request()
+    if attempt is None:
+        return repr(letter.body)
+    return msgspec.json.format(msgspec.json.encode(attempt, enc_hook=str)).decode()

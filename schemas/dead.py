@@ -1,0 +1,207 @@
+"""What lies in `fleet.dead`, read alike whoever put it there: the fleet, or RabbitMQ itself.
+
+Reading takes nothing away: what is looked at goes back to the queue when the channel closes. A letter's `key` follows
+from what is in it, so it is the same each time.
+"""
+
+import datetime
+import hashlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+import aio_pika
+import msgspec
+from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+from msgspec import Struct
+
+from . import topology
+from .messages import JSON, MSGPACK, Attempt, DeadLetter, Request, decode_attempt, decode_request, encode
+
+
+class Letter(Struct, frozen=True):
+    """One dead letter.
+
+    Args:
+        key: names it.
+        reason: why it is here, e.g. ``unreadable``.
+        message: the same in words, empty where RabbitMQ put it here.
+        origin: the queue it came from.
+        at_ms: when it came here.
+        request_id: its request's id, or the message's.
+        attempts: how often its request was sent to a lane; None where RabbitMQ put it here and it can't be read.
+        body: as it was, at most its first 256 KiB.
+        content_type: as it was, like the next two.
+        reply_to: where its result was to go.
+        correlation_id: what its result was to carry.
+    """
+
+    key: str
+    reason: str
+    message: str
+    origin: str
+    at_ms: int
+    request_id: str
+    attempts: int | None
+    body: bytes
+    content_type: str
+    reply_to: str
+    correlation_id: str
+
+    @classmethod
+    def read(cls, message: AbstractIncomingMessage) -> Self:
+        """Reads what lies in the queue: a `DeadLetter`, or a message as RabbitMQ dead-lettered it."""
+        try:
+            ours = msgspec.msgpack.decode(message.body, type=DeadLetter)
+        except msgspec.DecodeError:
+            return cls._of_rabbitmq(message)
+        return cls(
+            _key(message.body),
+            ours.reason,
+            ours.message,
+            ours.origin,
+            ours.at_ms,
+            ours.request_id,
+            ours.attempts,
+            ours.body,
+            ours.content_type,
+            ours.reply_to,
+            ours.correlation_id,
+        )
+
+    @classmethod
+    def _of_rabbitmq(cls, message: AbstractIncomingMessage) -> Self:
+        headers: dict[str, Any] = dict(message.headers)
+        deaths = headers.get("x-death")
+        death: dict[str, Any] = dict(deaths[0]) if isinstance(deaths, list) and deaths else {}  # pyright: ignore
+        time = death.get("time")
+        at_ms = int(time.timestamp() * 1000) if isinstance(time, datetime.datetime) else 0
+        message_id = message.message_id or ""
+        letter = cls(
+            _key(message.body + f"{message_id} {at_ms}".encode()),
+            str(headers.get("x-first-death-reason", "unknown")),
+            "",
+            str(headers.get("x-first-death-queue", "")),
+            at_ms,
+            message_id,
+            None,
+            message.body,
+            message.content_type or "",
+            message.reply_to or "",
+            message.correlation_id or "",
+        )
+        attempt = letter.request()
+        if attempt is None:
+            return letter
+        request_id = attempt.request.id or message_id
+        return msgspec.structs.replace(letter, request_id=request_id, attempts=attempt.number)
+
+    def request(self) -> Attempt | None:
+        """The request in it, as if it had just come: None if it can't be read, now as then."""
+        try:
+            if self.origin == topology.REQUESTS:
+                request = decode_request(self.content_type, self.body)
+                json = self.content_type != MSGPACK if self.content_type else self.body[:1] in b"{["
+                return Attempt(
+                    _afresh(request), "", 0, 0, self.reply_to, self.correlation_id, JSON if json else MSGPACK
+                )
+            attempt = decode_attempt(self.body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        return msgspec.structs.replace(attempt, request=_afresh(attempt.request))
+
+
+class Filter(Struct, frozen=True):
+    """Which letters are meant: those that fit all that is said.
+
+    Args:
+        keys: the beginnings of their keys; empty means any.
+        reason: why they are there.
+        origin: the queue they came from.
+        request_id: their request's id.
+        before_ms: they came before.
+    """
+
+    keys: Collection[str] = ()
+    reason: str | None = None
+    origin: str | None = None
+    request_id: str | None = None
+    before_ms: int | None = None
+
+    def fits(self, letter: Letter) -> bool:
+        """Whether a letter is meant."""
+        return (
+            (not self.keys or letter.key.startswith(tuple(self.keys)))
+            and self.reason in (None, letter.reason)
+            and self.origin in (None, letter.origin)
+            and self.request_id in (None, letter.request_id)
+            and (self.before_ms is None or letter.at_ms < self.before_ms)
+        )
+
+
+class DeadLetters:
+    """`fleet.dead` at work."""
+
+    def __init__(self, channel: AbstractChannel) -> None:
+        self._channel = channel
+
+    @classmethod
+    @asynccontextmanager
+    async def at(cls, url: str) -> AsyncGenerator[Self, None]:
+        """The queue at this broker; what was neither replayed nor dropped is in it again at the end."""
+        async with await aio_pika.connect(url, timeout=10) as connection:
+            yield cls(await connection.channel(on_return_raises=True))
+
+    async def each(self, wanted: Filter, act: Callable[[Letter], Awaitable[bool]] | None = None) -> list[Letter]:
+        """Goes through the letters that were there at the beginning, oldest first.
+
+        Args:
+            wanted: which.
+            act: called for each of them; a letter for which it gives true is taken out of the queue.
+
+        Returns:
+            Those that are meant.
+        """
+        queue = await self._channel.declare_queue(topology.DEAD, passive=True)
+        found: list[Letter] = []
+        for _ in range(queue.declaration_result.message_count or 0):
+            message = await queue.get(fail=False)
+            if message is None:
+                break
+            letter = Letter.read(message)
+            if wanted.fits(letter):
+                found.append(letter)
+                if act is not None and await act(letter):
+                    await message.ack()
+        return found
+
+    async def replay(self, letter: Letter) -> bool:
+        """Publishes the request in a letter as a new one: no attempt counts, and a deadline that passed is none.
+
+        Returns:
+            Whether it could; a letter that still can't be read stays where it is.
+        """
+        attempt = letter.request()
+        if attempt is None:
+            return False
+        message = aio_pika.Message(
+            encode(attempt.request, attempt.content_type),
+            content_type=attempt.content_type,
+            reply_to=attempt.reply_to or None,
+            correlation_id=attempt.correlation_id or None,
+            message_id=letter.request_id or None,
+            delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+        )
+        exchange = await self._channel.get_exchange(topology.REQUESTS, ensure=False)
+        await exchange.publish(message, "", timeout=30)
+        return True
+
+
+def _afresh(request: Request) -> Request:
+    now_ms = datetime.datetime.now(datetime.UTC).timestamp() * 1000
+    passed = request.deadline_ms is not None and request.deadline_ms <= now_ms
+    return msgspec.structs.replace(request, deadline_ms=None) if passed else request
+
+
+def _key(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()[:12]

@@ -1,0 +1,154 @@
+"""The command line for dead letters, on a real broker: list, show, replay, drop."""
+
+import asyncio
+import json
+import re
+import sys
+from collections.abc import AsyncIterator
+
+import aio_pika
+import msgspec
+import pytest
+from aio_pika.abc import AbstractChannel
+
+from deploy.local import ROOT, Fleet
+from deploy.servers import Redis
+from deploy.simulator.process import Simulator
+from schemas import topology
+from schemas.broker import Broker
+from schemas.config import BrokerConfig
+from schemas.messages import JSON, Attempt, DeadLetter, ErrorCode, Request, encode
+from tests.integration.fleet import wait_until
+
+PASSED_MS = 1_700_000_000_000
+TOMORROW_MS = 4_102_444_800_000
+LIMIT = Attempt(
+    Request(method="fetch_ticker", args={"symbol": "BTC/USDT"}, id="limit", deadline_ms=PASSED_MS),
+    lane="okx",
+    number=3,
+    received_ms=1,
+    reply_to="my.results",
+    correlation_id="mine",
+)
+
+
+@pytest.fixture
+async def channel(vhost: str) -> AsyncIterator[AbstractChannel]:
+    """A broker with three dead letters: garbage, an attempt that killed its workers, and one of RabbitMQ's own."""
+    broker = Broker(BrokerConfig(urls=(vhost,)), "test", [])
+    await broker.start()
+    letters = [
+        DeadLetter(ErrorCode.UNREADABLE, "not a request", topology.REQUESTS, 1_000, b"\xc1garbage"),
+        DeadLetter(
+            ErrorCode.DELIVERY_LIMIT,
+            "its worker died 10 times",
+            topology.RETURNED,
+            2_000,
+            encode(LIMIT),
+            request_id="limit",
+            attempts=3,
+            reply_to="my.results",
+            correlation_id="mine",
+        ),
+    ]
+    for letter in letters:
+        await broker.publish(encode(letter), topology.DEAD)
+    await broker.close()
+    async with await aio_pika.connect(vhost) as connection:
+        channel = await connection.channel()
+        body = msgspec.json.encode(Request(method="fetch_time", id="expired", deadline_ms=TOMORROW_MS))
+        message = aio_pika.Message(body, content_type=JSON, reply_to="my.results", expiration=0.001)
+        await channel.default_exchange.publish(message, topology.REQUESTS)
+        await wait_until(lambda: waiting(channel, topology.DEAD, 3), "RabbitMQ's own dead letter")
+        yield channel
+
+
+async def waiting(channel: AbstractChannel, queue: str, count: int) -> bool:
+    declared = await channel.declare_queue(queue, passive=True)
+    return declared.declaration_result.message_count == count
+
+
+async def run(vhost: str, *words: str, fails: bool = False) -> str:
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "schemas", "dead", *words, "--url", vhost),
+        cwd=ROOT,
+        env={"COLUMNS": "200", "NO_COLOR": "1"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    printed = (await child.communicate())[0].decode()
+    assert bool(child.returncode) is fails, printed
+    return printed
+
+
+async def test_letters_are_listed_oldest_first_and_stay(vhost: str, channel: AbstractChannel) -> None:
+    for _ in range(2):
+        lines = (await run(vhost, "list")).splitlines()
+        assert [line.split()[3] for line in lines[1:4]] == ["unreadable", "delivery_limit", "expired"]
+        assert lines[2].split()[4:7] == ["fleet.returned", "limit", "3"]
+        assert lines[3].split()[4:6] == ["fleet.requests", "expired"]
+        assert lines[4] == "3 dead letters"
+    assert "1 dead letters" in await run(vhost, "list", "--reason", "expired")
+    assert "1 dead letters" in await run(vhost, "list", "--origin", "fleet.returned")
+    assert "2 dead letters" in await run(vhost, "list", "--older-than-s", "1000000")
+    assert await waiting(channel, topology.DEAD, 3)
+
+
+@pytest.mark.usefixtures("channel")
+async def test_a_letter_is_shown_with_the_request_in_it(vhost: str) -> None:
+    key = (await run(vhost, "list", "--request", "limit")).splitlines()[1].split()[0]
+    shown = await run(vhost, "show", key[:8])
+    assert "its worker died 10 times" in shown
+    assert json.loads(shown[shown.index("{") :])["request"]["args"] == {"symbol": "BTC/USDT"}
+    await run(vhost, "show", "no-such-key", fails=True)
+
+
+async def test_a_replayed_request_starts_afresh(vhost: str, channel: AbstractChannel) -> None:
+    assert "to replay" in await run(vhost, "replay", "--all", "--dry-run")
+    assert await waiting(channel, topology.DEAD, 3)
+    printed = await run(vhost, "replay", "--all")
+    assert printed.count("replayed") == 2
+    assert printed.count("not readable, stays") == 1
+    assert await waiting(channel, topology.DEAD, 1)
+    requests = await channel.get_queue(topology.REQUESTS, ensure=False)
+    first, second = await requests.get(no_ack=True), await requests.get(no_ack=True)
+    # Its attempts count no more, and a deadline that passed is none; the answer goes where it was to go.
+    fresh = msgspec.json.decode(first.body, type=Request)
+    assert fresh == msgspec.structs.replace(LIMIT.request, deadline_ms=None)
+    assert (first.reply_to, first.correlation_id, first.content_type) == ("my.results", "mine", JSON)
+    again = msgspec.json.decode(second.body, type=Request)
+    assert (again.id, again.deadline_ms, second.reply_to) == ("expired", TOMORROW_MS, "my.results")
+
+
+async def test_letters_are_dropped_by_what_is_said_and_never_by_nothing(vhost: str, channel: AbstractChannel) -> None:
+    assert "say which" in await run(vhost, "drop", fails=True)
+    assert "to drop" in await run(vhost, "drop", "--reason", "unreadable", "--dry-run")
+    assert await waiting(channel, topology.DEAD, 3)
+    assert "dropped" in await run(vhost, "drop", "--reason", "unreadable")
+    assert await waiting(channel, topology.DEAD, 2)
+    await run(vhost, "drop", "--all")
+    assert await waiting(channel, topology.DEAD, 0)
+
+
+async def test_no_broker_is_an_error_that_says_so(unused_tcp_port: int) -> None:
+    assert "RabbitMQ" in await run(f"amqp://127.0.0.1:{unused_tcp_port}/", "list", fails=True)
+
+
+async def test_what_a_fleet_and_people_put_there_is_listed(
+    shared_fleet: tuple[str, Redis, Simulator, Fleet],
+) -> None:
+    url, _, _, fleet = shared_fleet  # without a client of the test's own: it would take the dead letters
+    async with await aio_pika.connect(url) as connection:
+        channel = await connection.channel()
+        dead = await channel.get_queue(topology.DEAD, ensure=False)
+        await dead.purge()
+        await channel.default_exchange.publish(aio_pika.Message(b"by hand"), routing_key=topology.DEAD)
+        for queue in (topology.REQUESTS, topology.work_name(fleet.lanes[0], bulk=False)):
+            await channel.default_exchange.publish(aio_pika.Message(b"hello", message_id="mine"), routing_key=queue)
+        await wait_until(lambda: waiting(channel, topology.DEAD, 3), "all lie there")
+        printed = await run(url, "list")
+        assert re.search(r"unknown +0 +7", printed)
+        assert re.search(r"unreadable +fleet.requests +mine +0 +5 +not a request", printed)
+        assert re.search(r"unreadable +fleet.work.* +mine +0 +5 +not an attempt", printed)
+        await wait_until(lambda: waiting(channel, topology.DEAD, 3), "they lie there still")
+        await dead.purge()
