@@ -56,6 +56,6 @@ def test_the_wheel_is_typed_and_carries_the_schemas(installed: Path) -> None:
 def test_every_module_imports_without_what_the_services_need(installed: Path) -> None:
     found = json.loads(run([sys.executable, "-I", "-c", IMPORT_ALL, str(installed)]))
     assert "ccxt_fleet.messages" in found["names"]
-    services = {"ccxt", "redis", "aiohttp", "prometheus_client", "rich", "tomli_w", "uvloop"}
+    services = {"ccxt", "aiohttp", "prometheus_client", "tomli_w", "uvloop"}
     assert services.isdisjoint(found["loaded"])
     assert {"schemas", "dispatcher", "workers", "deploy"}.isdisjoint(found["loaded"])
