@@ -125,6 +125,8 @@ class _Table(Struct, frozen=True, forbid_unknown_fields=True):
     buckets: dict[str, dict[str, Any]]
     default: list[dict[str, Any]]
     endpoints: dict[str, list[dict[str, Any]]]
+    # Endpoints whose answers say something else than what the exchange has counted.
+    misreported: tuple[str, ...] = ()
 
 
 class _Share:
@@ -160,12 +162,18 @@ class Costs:
     """What calls to one exchange cost."""
 
     def __init__(
-        self, exchange: str, buckets: Mapping[str, Bucket], endpoints: Mapping[str, list[Rule]], default: list[Rule]
+        self,
+        exchange: str,
+        buckets: Mapping[str, Bucket],
+        endpoints: Mapping[str, list[Rule]],
+        default: list[Rule],
+        misreported: Iterable[str] = (),
     ) -> None:
         self.exchange = exchange
         self.buckets = buckets
         self._endpoints = endpoints
         self._default = default
+        self._misreported = frozenset(misreported)
         self._known: dict[tuple[tuple[str, ...], str, str], list[_Share] | list[Charge]] = {}
 
     def charges(
@@ -189,6 +197,10 @@ class Costs:
         """Whether the table says itself what this call costs: for its path, or for all paths of its api alike."""
         rules = self._rules(api, method, path)
         return rules is not self._default and all(rule.per_ccxt_cost is None for rule in rules)
+
+    def reports(self, api: tuple[str, ...], method: str, path: str) -> bool:
+        """Whether what the answer says of the exchange's count can be believed."""
+        return f"{'.'.join(api)} {method} {path}" not in self._misreported
 
     def _rules(self, api: tuple[str, ...], method: str, path: str) -> list[Rule]:
         family = f"{'.'.join(api)} {method}"
@@ -235,7 +247,10 @@ def load(exchange: str, rate_limit_ms: float, folder: Path = LIMITS, own: Limits
         for key, rules in {**table.endpoints, **own.endpoints}.items()
         if _endpoint(where("endpoints", key), key)
     }
-    return Costs(exchange, buckets, endpoints, _rules(*default, buckets))
+    for number, key in enumerate(table.misreported):
+        if key not in endpoints:
+            raise ConfigError(f"{file}: misreported[{number}]: expected an endpoint of the table, not {key!r}")
+    return Costs(exchange, buckets, endpoints, _rules(*default, buckets), table.misreported)
 
 
 def check_limits(limits: Mapping[str, LimitsConfig], exchanges: Iterable[str]) -> None:

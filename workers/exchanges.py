@@ -200,13 +200,21 @@ class _Send:
     """One pass through `fetch2`. Pages fetched side by side belong to one `Call`, but each has its own of these."""
 
     def __init__(
-        self, budget: Budget, answering: Answering, endpoint: str, charges: list[costs.Charge], grant: Grant
+        self,
+        budget: Budget,
+        answering: Answering,
+        endpoint: str,
+        charges: list[costs.Charge],
+        grant: Grant,
+        *,
+        reports: bool,
     ) -> None:
         self.budget = budget
         self.answering = answering
         self.endpoint = endpoint
         self.charges = charges
         self.grant = grant
+        self.reports = reports
         self.http_calls = 0
         self.begin()
 
@@ -260,10 +268,12 @@ class Fleet(_Ccxt):
         apis = (api,) if isinstance(api, str) else tuple(api)
         # A few endpoints take a list as their body.
         charges = self.fleet_costs.charges(apis, method, path, {} if isinstance(params, list) else params, ccxt_cost)
+        reports = self.fleet_costs.reports(apis, method, path)
         grant: Grant | None = None
         for _ in range(LATE_TRIES):
             grant = await self._pay(charges, grant)
-            token = _SEND.set(_Send(self.fleet_budget, self.fleet_answering, f"{apis} {path}", charges, grant))
+            send = _Send(self.fleet_budget, self.fleet_answering, f"{apis} {path}", charges, grant, reports=reports)
+            token = _SEND.set(send)
             try:
                 return await super().fetch2(path, api, method, params, config)
             except _Late:
@@ -319,7 +329,7 @@ class Fleet(_Ccxt):
         call.status = send.status = code
         call.body = body[:BODY_KEPT]
         send.pause = limit_signal(self.id, code, headers, body, time.time())
-        if send.pause is not None or time.monotonic() - self.fleet_observed_s > OBSERVE_EVERY_S:
+        if send.reports and (send.pause is not None or time.monotonic() - self.fleet_observed_s > OBSERVE_EVERY_S):
             send.count = counted(self.id, headers, time.time())
         return super().on_rest_response(code, reason, url, method, headers, body, *request)
 

@@ -218,6 +218,14 @@ async def test_the_exchanges_own_count_is_taken_over(server: Answers, lanes: Lan
         used = (await budget.usage())["spot"].used
 
 
+async def test_a_count_that_the_exchange_itself_calls_wrong_is_not_taken_over(server: Answers, lanes: Lanes) -> None:
+    server.answer = (200, {"X-MBX-USED-WEIGHT-1M": "2000"}, '[{"symbol":"BTCUSDT","bidPrice":"1","askPrice":"2"}]')
+    lane, budget = lanes.lane("binanceusdm", server.settings("binanceusdm"))
+    await lane.call("fetch_bids_asks", {}, call("binanceusdm"))
+    used = (await budget.usage())["futures"].used
+    assert 0 < used < 0.1
+
+
 async def test_limits_of_the_configuration_are_kept(server: Answers, lanes: Lanes) -> None:
     """Also where the exchange has no table of ours."""
     server.answer = (200, {}, '{"pair":"BTC/USDT","last":"5","timestamp":"1"}')

@@ -212,6 +212,11 @@ bucket = "a"
         ("[[default]]", "[[defaults]]", ["default"]),
         ('"public GET y" = [{', '"public GET y" = []\n"public GET z" = [{', ['"public GET y"', "at least one rule"]),
         ('"public GET y" = [{', '"public GET y" = [{ bucket = "a" }, {', ['"public GET y"', "each bucket once"]),
+        (
+            "checked = 2026-11-22",
+            'checked = 2026-11-22\nmisreported = ["public GET z"]',
+            ["misreported[0]", "'public GET z'"],
+        ),
         ("amount = 10", "amount = ", ["not TOML"]),
         (
             'kind = "rolling"\nsource = "s"\n[[default]]\nbucket = "a"',
