@@ -2,16 +2,24 @@
 
 import argparse
 import asyncio
+import logging
+import os
 import resource
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from . import door, logs
 from .config import Config
 from .errors import FleetError
 from .reload import ConfigFile
+
+log = logging.getLogger(__name__)
+
+# The exit code of a service that was told to stop once more before it had finished.
+TOLD_TWICE: Final = 3
 
 
 def main(name: str, make: Callable[[Config], door.Service]) -> int:
@@ -46,8 +54,17 @@ def main(name: str, make: Callable[[Config], door.Service]) -> int:
 async def _until_told(options: argparse.Namespace, make: Callable[[Config], door.Service]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def told() -> None:
+        if stop.is_set():
+            # What it holds is unsettled, so it comes to another process, as after a crash; and that has to be at once,
+            # whatever hangs.
+            log.warning("told_twice")
+            os._exit(TOLD_TWICE)
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, told)
     file = ConfigFile(options.config)
     service = make(file.load())
     if options.metrics_port is None:

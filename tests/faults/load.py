@@ -91,7 +91,7 @@ class Load:
     async def _publish(self, fields: dict[str, Any]) -> None:
         name = f"load-{next(self._numbers)}"
         self.sent_ms[name] = now_ms()
-        self.deadline_ms[name] = now_ms() + fields.pop("within_ms", DEADLINE_MS)
+        self.deadline_ms[name] = now_ms() + int(fields.pop("within_ms", DEADLINE_MS))
         request = {
             "id": name,
             "method": "fetch_ticker",
