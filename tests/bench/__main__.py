@@ -14,7 +14,7 @@ from typing import Final
 
 import uvloop
 
-from . import acquire, door, fleet, hop
+from . import acquire, door, fleet, hop, outages, routing
 from .measure import Options
 
 PARTS: Final = {
@@ -22,6 +22,8 @@ PARTS: Final = {
     "fleet": fleet.run,
     "door": door.run,
     "acquire": acquire.run,
+    "routing": routing.run,
+    "outages": outages.run,
 }
 
 
@@ -55,8 +57,12 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=3, help="rounds of those that repeat (default: 3)")
     parser.add_argument("--workers", type=_numbers, help="numbers of worker processes to compare, e.g. 1,4")
     parser.add_argument("--exchanges", type=_words, help="only these exchanges, of those that take one after another")
+    parser.add_argument("--faults", type=_words, help="only these kinds of outages, e.g. refused,slow")
+    parser.add_argument("--rate", type=float, help="requests a second under outages")
+    parser.add_argument("--dispatchers", type=int, default=1, help="dispatcher processes under outages (default: 1)")
+    parser.add_argument("--kill", action="store_true", help="kill a dispatcher in the middle of each outage")
     parser.add_argument("--markdown", action="store_true", help="print tables for a page")
     options = parser.parse_args()
-    chosen = Options(options.seconds, options.rounds, options.workers, options.exchanges, options.markdown)
+    only = options.__dict__.pop("only")
     with contextlib.suppress(KeyboardInterrupt):
-        uvloop.run(main(options.only, chosen))
+        uvloop.run(main(only, Options(**vars(options))))

@@ -82,6 +82,10 @@ class Options(Struct, frozen=True):
         rounds: how often those that take rounds repeat them.
         workers: how many worker processes, for those that compare; None for the benchmark's own.
         exchanges: the exchanges, for those that take one after another; None for all.
+        faults: the kinds of outage, for those that know several; None for all.
+        rate: requests a second; None for the benchmark's own.
+        dispatchers: how many dispatcher processes.
+        kill: whether one of them is killed in the middle.
         markdown: print tables for a page.
     """
 
@@ -89,6 +93,10 @@ class Options(Struct, frozen=True):
     rounds: int = 3
     workers: tuple[int, ...] | None = None
     exchanges: tuple[str, ...] | None = None
+    faults: tuple[str, ...] | None = None
+    rate: float | None = None
+    dispatchers: int = 1
+    kill: bool = False
     markdown: bool = False
 
     def table(self, title: str, *columns: str) -> Table:

@@ -59,6 +59,7 @@ class Servers:
         *,
         dispatchers: int = 1,
         workers: int = 1,
+        weights: Mapping[str, float] | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> AsyncGenerator[Stage]:
         """Starts a fleet and a simulator of these exchanges; yields when all workers have opened all lanes.
@@ -67,6 +68,7 @@ class Servers:
             exchanges: which.
             dispatchers: how many.
             workers: how many.
+            weights: the lanes' weights; 1 where none is given.
             config: the parts of the configuration beside the lanes.
         """
         name = f"bench{next(self._numbers)}"
@@ -79,7 +81,7 @@ class Servers:
             simulator = await stack.enter_async_context(Simulator(exchanges=list(exchanges)))
             fleet = Fleet(
                 self.folder / name,
-                {**simulated(simulator.urls), **(config or {})},
+                {**simulated(simulator.urls, weights), **(config or {})},
                 broker_url=url,
                 redis_url=self.redis.url,
                 dispatchers=dispatchers,
