@@ -11,12 +11,15 @@ from schemas.messages import Attempt, ErrorCode, Report, Request, Strategy
 
 from . import returns
 from .health import LaneHealth
+from .knowledge import Asked, Lack, LaneKnowledge, asked
 from .strategies import Chooser
 
 # Below this there is no waiting room that would bring the request back in time.
 SHORTEST_WAIT_MS: Final = 250
-# Different sets of exchanges that requests name are remembered up to this number.
+# So many answers to "which lanes can take it" are remembered.
 CHOICES_KEPT: Final = 10_000
+# Those for more symbols are not: producers decide how many they name.
+SYMBOLS_KEPT: Final = 20
 
 
 class Send(Struct, frozen=True):
@@ -57,7 +60,9 @@ class Router:
     def __init__(self, config: Config) -> None:
         self._chooser = Chooser()
         self._by_exchange: dict[str, list[str]] = {}
-        self._able: dict[tuple[str, ...], list[LaneHealth] | End] = {}
+        self._able: dict[tuple[object, ...], Sequence[LaneHealth] | End] = {}
+        self._able_version = 0
+        self.knowledge = LaneKnowledge()
         self.health: dict[str, LaneHealth] = {}
         self.configure(config)
 
@@ -81,20 +86,27 @@ class Router:
             if health := self.health.get(lane.lane):
                 if report.leaving:
                     health.forget(report.worker)
+                    self.knowledge.forget(report.worker, lane.lane)
                     continue
+                if lane.knowledge:
+                    self.knowledge.hear(report.worker, lane.lane, lane.knowledge, now_s)
                 methods = health.methods
                 health.hear(report.worker, lane, now_s)
                 if health.methods != methods:
                     self._able.clear()
 
     def candidates(self, request: Request) -> Sequence[LaneHealth] | End:
-        """The lanes a request names, in its order, that have its method; or why there are none."""
-        key = request.method, request.account or "", *request.exchanges
+        """The lanes a request names, in its order, that have its method and list its symbol; or why there are none."""
+        of = asked(request.args)
+        if len(of.symbols) > SYMBOLS_KEPT:
+            return self._find(request, of)
+        if self._able_version != self.knowledge.version or len(self._able) >= CHOICES_KEPT:
+            self._able_version = self.knowledge.version
+            self._able.clear()
+        key = request.method, request.account or "", of, *request.exchanges
         able = self._able.get(key)
         if able is None:
-            if len(self._able) >= CHOICES_KEPT:
-                self._able.clear()
-            able = self._able[key] = self._find(request)
+            able = self._able[key] = self._find(request, of)
         return able
 
     def fan_out(self, attempt: Attempt) -> list[Attempt]:
@@ -213,7 +225,7 @@ class Router:
             timeout_ms = min(timeout_ms, trial_ms)
         return Send(lane.name, trial, self._config.wait_with_others_s * 1000 if others else None, timeout_ms)
 
-    def _find(self, request: Request) -> list[LaneHealth] | End:
+    def _find(self, request: Request, of: Asked) -> Sequence[LaneHealth] | End:
         names = list(self.health)
         if request.exchanges:
             names.clear()
@@ -235,7 +247,10 @@ class Router:
         able = [lane for lane in map(self.health.__getitem__, names) if _has(lane, request.method)]
         if not able:
             return End(ErrorCode.NOT_SUPPORTED, f"none of {', '.join(names)} has {request.method!r} in ccxt")
-        return able
+        listing = self.knowledge.able([lane.name for lane in able], request.method, of)
+        if isinstance(listing, Lack):
+            return End(listing.code, listing.message)
+        return [self.health[name] for name in listing]
 
     def _named(self, name: str) -> Sequence[str]:
         """The lanes that a name in a request stands for: itself, an exchange's, or a group's."""

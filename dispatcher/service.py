@@ -27,7 +27,7 @@ from schemas.messages import (
 )
 from schemas.status import ConfigurationStatus, DispatcherStatus, ProcessStatus
 
-from . import intake, metrics, probes, snapshot, status
+from . import intake, knowledge, metrics, probes, snapshot, status
 from .health import State
 from .hedges import Hedges
 from .probes import Probe
@@ -68,7 +68,7 @@ class Dispatcher:
         log.info("dispatcher_ready", extra={"lanes": ",".join(self._router.health)})
         try:
             async with asyncio.TaskGroup() as side_tasks:
-                jobs = (self._watch, self._probe, self._keep, self._broker.lasts)
+                jobs = (self._watch, self._probe, self._keep, self._learn, self._broker.lasts)
                 tasks = [side_tasks.create_task(job(), name=job.__name__) for job in jobs]
                 await stop.wait()
                 await end_tasks(tasks)
@@ -120,6 +120,9 @@ class Dispatcher:
         while True:
             self._watch_states()
             await asyncio.sleep(0.1)
+
+    async def _learn(self) -> None:
+        await knowledge.follow(self._router.knowledge, self._redis)
 
     async def _keep(self) -> None:
         while True:
@@ -240,6 +243,8 @@ class Dispatcher:
         if not rested and attempt.tries:
             last = attempt.tries[-1]
             metrics.RETURNED.labels(last.lane, last.code).inc()
+            if last.code is ErrorCode.BAD_SYMBOL:
+                self._router.knowledge.correct(last.lane, attempt.request, time.monotonic())
             if last.code is ErrorCode.NO_BUDGET and last.retry_at_ms and last.lane in self._router.health:
                 self._router.health[last.lane].refused(attempt.request.method, last.retry_at_ms)
         if attempt.request.hedge_ms is not None:

@@ -287,6 +287,7 @@ class LaneReport(Struct, frozen=True, omit_defaults=True):
         slowness: how many times slower than usual the attempts that brought data were, each beside its own method.
         own_part: Redis is away, and the worker sends within this part of every limit; None while all share the whole.
         methods: what the lane can do; sent now and then, None in between.
+        knowledge: the digest of what it lists, see `knowledge`; sent with `methods`.
     """
 
     lane: str
@@ -306,6 +307,7 @@ class LaneReport(Struct, frozen=True, omit_defaults=True):
     slowness: float = 1.0
     own_part: float | None = None
     methods: list[str] | None = None
+    knowledge: str = ""
 
 
 class Report(Struct, frozen=True):

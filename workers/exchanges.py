@@ -443,6 +443,7 @@ class LaneExchange:
             "ssl_context": egress.ssl_context,
             "httpsProxy": egress.proxy,
         }
+        self.knowledge = ""  # the digest of what it lists, once it is open
         self._ccxt: Any = self._make()
         self._keyed: Any = self._make_keyed() if self._credentials else None
         # Of the class: the instances that load markets are charged as well.
@@ -506,6 +507,7 @@ class LaneExchange:
                 loaded = await self._markets.give(self._markets_key, self._ccxt, self._make, max_age_s)
                 if self._keyed:
                     await self._markets.give(self._markets_key, self._keyed, self._make, math.inf)
+                self.knowledge = await self._markets.publish(self._markets_key)
                 if loaded and any(bucket.kind == "fixed" for bucket in self.costs.buckets.values()):
                     await self._set_clock(call)
         finally:

@@ -23,6 +23,8 @@ import redis.exceptions
 from msgspec import Struct
 from redis.asyncio.lock import Lock
 
+from schemas import knowledge
+
 from . import arguments
 
 log = logging.getLogger(__name__)
@@ -47,12 +49,14 @@ class _Held(Struct):
         options: what loading the markets changed in its options.
         digest: of the copy.
         read_s: when they were read from the exchange, by the monotonic clock.
+        knowledge: the digest and content of what dispatchers need to know of them.
     """
 
     source: Any
     options: dict[str, Any]
     digest: str
     read_s: float
+    knowledge: tuple[str, bytes]
 
 
 class Markets:
@@ -96,6 +100,22 @@ class Markets:
             exchange.markets_loading = asyncio.get_running_loop().create_future()
             exchange.markets_loading.set_result(exchange.markets)
         return loaded
+
+    async def publish(self, key: str) -> str:
+        """Puts what the lanes with this key can do where dispatchers find it; call it again to keep it there.
+
+        Returns:
+            Its digest, which goes into reports.
+        """
+        digest, body = self._held[key].knowledge
+        name = knowledge.key(digest)
+        try:
+            if not await self._client.expire(name, knowledge.KEEP_S):
+                await self._client.set(name, body, ex=knowledge.KEEP_S)
+        except (redis.exceptions.RedisError, OSError) as error:
+            # Dispatchers that do not have it yet go on without.
+            log.warning("markets_not_shared", extra={"key": name, "error": repr(error)})
+        return digest
 
     async def _renew(
         self, name: str, held: _Held | None, make: Callable[[], Any], max_age_s: float
@@ -153,13 +173,14 @@ class Markets:
         exchange = make()
         try:
             options = await asyncio.to_thread(_unpack, body, exchange)
+            known = await asyncio.to_thread(_know, exchange)
         except Exception as error:  # whatever it holds, the exchange has the markets
             log.warning("markets_not_shared", extra={"key": name, "error": repr(error)})
             return None
         finally:
             await exchange.close()
         log.info("markets_taken", extra={"key": name, "markets": len(exchange.markets), "age_s": round(age_s, 1)})
-        return _Held(exchange, options, digest.decode(), read_s)
+        return _Held(exchange, options, digest.decode(), read_s, known)
 
     async def _share(self, name: str, held: _Held, listed: _Listed) -> None:
         try:
@@ -195,7 +216,15 @@ async def _read(make: Callable[[], Any]) -> tuple[_Held, _Listed]:
         await exchange.close()
     options = {name: value for name, value in exchange.options.items() if name not in before or before[name] != value}
     log.info("markets_read", extra={"exchange": exchange.id, "markets": len(exchange.markets)})
-    return _Held(exchange, options, "", time.monotonic()), listed
+    return _Held(exchange, options, "", time.monotonic(), await asyncio.to_thread(_know, exchange)), listed
+
+
+def _know(exchange: Any) -> tuple[str, bytes]:
+    listings = [
+        knowledge.Listing(symbol, str(market["id"]), str(market.get("quote") or ""), str(market.get("type") or ""))
+        for symbol, market in sorted(exchange.markets.items())
+    ]
+    return knowledge.pack(knowledge.Knowledge(exchange.id, listings, list(exchange.timeframes or ())))
 
 
 def _pack(options: dict[str, Any], listed: _Listed) -> tuple[bytes, str]:

@@ -146,8 +146,9 @@ class Reports:
         uses: Mapping[str, Mapping[str, Use]],
         paused_until_ms: Mapping[str, int],
         own_parts: Mapping[str, float],
+        knowledge: Mapping[str, str],
     ) -> list[LaneReport]:
-        """The lanes' reports since the last call; all that is passed comes from the budgets."""
+        """The lanes' reports since the last call; all but the digests of `knowledge` comes from the budgets."""
         with_methods = self._made % METHODS_EVERY == 0
         self._made += 1
         now_s = time.monotonic()
@@ -173,6 +174,7 @@ class Reports:
                     silent_ms=round(known.answering.silent_s(now_s) * 1000, 3),
                     slowness=round(known.answering.slowness(), 3),
                     methods=list(known.methods) if with_methods else None,
+                    knowledge=knowledge.get(lane, "") if with_methods else "",
                 )
             )
             self._lanes[lane] = LaneCount(row=count.row, in_flight=count.in_flight)

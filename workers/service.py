@@ -281,8 +281,12 @@ class Worker:
                 metrics.PAUSED.labels(name, bucket).set(max(use.paused_s, paused_s))
             if paused_s > 0:
                 paused_until_ms[name] = answers.now_ms() + int(paused_s * 1000)
+        knowledge = {name: self._lanes[name].knowledge for name in names}
         report = Report(
-            self.name, answers.now_ms(), self._reports.make(uses, paused_until_ms, own_parts), leaving=leaving
+            self.name,
+            answers.now_ms(),
+            self._reports.make(uses, paused_until_ms, own_parts, knowledge),
+            leaving=leaving,
         )
         await self._broker.publish(encode(report), "", exchange=topology.REPORTS, persistent=False, mandatory=False)
 

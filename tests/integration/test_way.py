@@ -181,11 +181,50 @@ async def test_a_pinned_request_alone_outlasts_its_exchange_s_fault(stand: Stand
     assert {(item.lane, item.outcome) for item in result.attempts[:-1]} == {("okx", Outcome.FAILED)}
 
 
+async def known(stand: Stand) -> None:
+    """Returns when the dispatcher knows what all lanes list: just after a start it goes by the methods alone."""
+
+    async def nobody_is_asked() -> bool:
+        return not (await stand.client.ask("fetch_ticker", {"symbol": "NO/SUCH"})).result.attempts
+
+    await wait_until(nobody_is_asked, "the dispatcher knows what the lanes list")
+
+
 async def test_a_symbol_that_one_exchange_lacks_is_asked_of_another(stand: Stand) -> None:
-    order: dict[str, Any] = {"exchanges": ["coinbase", "binance"], "strategy": "failover"}
-    answer = await stand.client.ask("fetch_ticker", {"symbol": "NO/SUCH"}, **order)
+    await known(stand)
+    order: dict[str, Any] = {"exchanges": ["binance", "coinbase"], "strategy": "failover"}
+    for symbol, lane in (("BTC/USDT", "binance"), ("BTC/USD", "coinbase")):
+        result = (await stand.client.ask("fetch_ticker", {"symbol": symbol}, **order)).result
+        assert [(item.lane, item.outcome) for item in result.attempts] == [(lane, Outcome.OK)]
+
+
+@pytest.mark.parametrize("name", ["BTCUSD", "btc/usdt", "BTC/USDTT"])
+async def test_a_symbol_that_nobody_lists_is_told_at_once_with_what_may_be_meant(stand: Stand, name: str) -> None:
+    await known(stand)
+    answer = await stand.client.ask("fetch_ticker", {"symbol": name}, exchanges=["coinbase", "kraken"])
     assert answer.code == ErrorCode.BAD_SYMBOL
-    assert [item.lane for item in answer.result.attempts] == ["coinbase", "binance"]
+    assert not answer.result.attempts
+    assert answer.result.error
+    assert f"lists {name!r}" in answer.result.error.message
+    assert "BTC/USD" in answer.result.error.message
+
+
+async def test_an_exchange_s_own_name_is_taken_where_it_is_one(stand: Stand) -> None:
+    await known(stand)
+    result = (await stand.client.ask("fetch_ticker", {"symbol": "BTC-USDT"})).result
+    assert result.ok, result
+    assert {item.lane for item in result.attempts} <= {"okx", "coinbase"}
+    assert result.data["symbol"] == "BTC/USDT"
+
+
+async def test_a_timeframe_goes_where_there_is_one(stand: Stand) -> None:
+    await known(stand)
+    args = {**BTC, "timeframe": "3m", "limit": 2}  # not at Kraken, nor at Coinbase
+    result = (await stand.client.ask("fetch_ohlcv", args, exchanges=["kraken", "coinbase", "okx"])).result
+    assert [(item.lane, item.outcome) for item in result.attempts] == [("okx", Outcome.OK)]
+    answer = await stand.client.ask("fetch_ohlcv", args, exchanges=["kraken", "coinbase"])
+    assert answer.code == ErrorCode.NOT_SUPPORTED
+    assert not answer.result.attempts
 
 
 async def test_all_exchanges_answer_a_request_to_all(stand: Stand) -> None:
