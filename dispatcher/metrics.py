@@ -15,6 +15,7 @@ STATE = Gauge("fleet_lane_state", "1 for the state that the lane is in.", ["lane
 SHARE = Gauge("fleet_lane_share", "The lane's weight less what its health takes from it now.", ["lane"])
 TRIALS = Counter("fleet_trials_total", "Attempts that try whether a lane that stands aside is back.", ["lane"])
 PAUSED = Gauge("fleet_lane_paused", "1 while the exchange asked the lane to be silent.", ["lane"])
+BLOCKED = Gauge("fleet_dispatcher_blocked", "1 while RabbitMQ, short of memory or disk, takes nothing from it.")
 DECISION = Histogram(
     "fleet_dispatch_seconds",
     "From a message's arrival at the dispatcher to the confirm of what it published.",

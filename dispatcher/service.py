@@ -51,6 +51,7 @@ class Dispatcher:
         self._router = Router(config)
         self._redis = store.connect(config.redis.url, timeout_s=config.redis.timeout_s)
         self._answered = Answered(self._redis)
+        metrics.BLOCKED.set_function(lambda: self._broker.blocked)
         self._taking_back: set[asyncio.Task[None]] = set()
         self._hedges = Hedges(self._answered, self._hedge)
         self._since: dict[str, Since] = {}

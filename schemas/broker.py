@@ -46,6 +46,8 @@ from .messages import MSGPACK
 
 log = logging.getLogger(__name__)
 
+# So long after RabbitMQ stops to take messages, or takes them again, it shows.
+ALARM_EVERY_S: Final = 0.5
 # Direct reply-to: RabbitMQ delivers such a message and returns it as unroutable as well, so it can't be `mandatory`.
 DIRECT_REPLY_TO: Final = "amq.rabbitmq.reply-to"
 # Messages that wait while we have room come at once: who got none for so long gets none at all.
@@ -73,6 +75,8 @@ class Link:
         self.subscriptions: list[Subscription] = []
         self.connects = 0
         self.up = self._up.is_set
+        self.blocked_since_s: float | None = None
+        self._alarm: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Connects for the first time and stays connected from then on.
@@ -86,11 +90,12 @@ class Link:
             with attempt:
                 await self._open()
         self._task = asyncio.create_task(self._stay_up(), name=f"link {self._name}")
+        if self._publishes:
+            self._alarm = asyncio.create_task(self._heed_alarms(), name=f"alarms {self._name}")
 
     async def close(self) -> None:
         """Leaves the broker; nothing may be in flight any more."""
-        if self._task is not None:
-            await end_tasks([self._task])
+        await end_tasks([task for task in (self._task, self._alarm) if task is not None])
         await self._drop()
 
     async def lasts(self) -> None:
@@ -259,6 +264,30 @@ class Link:
         assert isinstance(lower, aiormq.Channel)
         return lower
 
+    async def _heed_alarms(self) -> None:
+        """Says when RabbitMQ takes nothing from this connection, and when it does again.
+
+        Short of memory or disk it says so (connection.blocked) and stops to read. aiormq then holds publishes back,
+        and tells nobody but its log: all that can be asked is whether it is `ready`.
+        """
+        clock = asyncio.get_running_loop().time
+        while True:
+            await asyncio.sleep(ALARM_EVERY_S)
+            transport = getattr(self._connection, "transport", None)
+            if transport is None or not self._up.is_set():
+                blocked = False
+            else:
+                ready = asyncio.ensure_future(transport.connection.ready())
+                blocked = not (await asyncio.wait([ready], timeout=ALARM_EVERY_S))[0]
+                await end_tasks([ready])
+            if blocked and self.blocked_since_s is None:
+                self.blocked_since_s = clock()
+                log.warning("broker_blocks_us", extra={"connection": self._name})
+            elif not blocked and self.blocked_since_s is not None:
+                blocked_s = round(clock() - self.blocked_since_s, 1)
+                self.blocked_since_s = None
+                log.info("broker_takes_again", extra={"connection": self._name, "blocked_s": blocked_s})
+
     def _watch(self, channel: aiormq.Channel) -> None:
         """A channel that closes, or a consumer the broker cancels, ends the whole connection, to be rebuilt cleanly."""
         connection = self._connection
@@ -310,6 +339,11 @@ class Broker:
     def connected(self) -> bool:
         """Whether both connections stand."""
         return self._consumer.up() and self._publisher.up()
+
+    @property
+    def blocked(self) -> bool:
+        """Whether RabbitMQ, short of memory or disk space, takes nothing from us at the moment."""
+        return self._publisher.blocked_since_s is not None
 
     @property
     def connects(self) -> int:

@@ -32,3 +32,4 @@ SHARED = Gauge(
 LANE_OPEN = Gauge("fleet_lane_open", "1 while the lane's markets are loaded and it takes attempts.", ["lane"])
 COPIES = Counter("fleet_copies_dropped_total", "Attempts not answered again: their requests were already.", ["lane"])
 UNREADABLE = Counter("fleet_attempts_unreadable_total", "Messages that are no attempt, put into fleet.dead.")
+BLOCKED = Gauge("fleet_worker_blocked", "1 while RabbitMQ, short of memory or disk, takes nothing from it.")

@@ -62,6 +62,7 @@ class Worker:
         self._started_ms = answers.now_ms()
         self._reports = Reports()
         self._answered = Answered(self._redis)
+        metrics.BLOCKED.set_function(lambda: self._broker.blocked)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serves until `stop` is set, then finishes or hands back what it holds, and leaves."""

@@ -10,6 +10,7 @@ import aio_pika
 import pytest
 
 from deploy.processes import free_port
+from deploy.servers import RabbitMQ
 from schemas import topology
 from schemas.broker import Broker
 from schemas.config import BrokerConfig
@@ -436,3 +437,26 @@ async def test_when_one_node_goes_the_other_takes_over(vhost: str, through: str,
         for _ in range(3):
             await broker.publish(b"through the other", topology.RETURNED)
         proxy.thaw()
+
+
+async def test_a_broker_short_of_memory_is_said_to_block_us_and_goes_on(
+    rabbitmq: RabbitMQ, vhost: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "schemas.broker")
+    async with connected(vhost) as broker:
+        await broker.publish(b"before", topology.RETURNED)
+        assert not broker.blocked
+        await rabbitmq.ctl("set_vm_memory_high_watermark", "0.00001")
+        try:
+            publishing = asyncio.create_task(broker.publish(b"held back", topology.RETURNED))
+            await wait_until(lambda: broker.blocked, "the alarm is heeded")
+            assert not publishing.done()
+        finally:
+            await rabbitmq.ctl("set_vm_memory_high_watermark", "0.4")
+        await publishing
+        await wait_until(lambda: not broker.blocked, "the alarm is over")
+    said = [record.message for record in caplog.records]
+    assert [name for name in said if name in ("broker_blocks_us", "broker_takes_again")] == [
+        "broker_blocks_us",
+        "broker_takes_again",
+    ]
