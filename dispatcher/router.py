@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from schemas.config import Config, LaneConfig
 from schemas.messages import Attempt, ErrorCode, Report, Request, Strategy
 
-from . import returns
+from . import returns, shedding
 from .health import LaneHealth
 from .knowledge import Asked, Lack, LaneKnowledge, asked
 from .strategies import Chooser
@@ -175,6 +175,12 @@ class Router:
             return End(final.code or ErrorCode.INTERNAL, f"no lane can answer it{_history(attempt)}")
         if returns.exhausted(attempt, past.doubts, self._config.max_attempts):
             return End(ErrorCode.ATTEMPTS_EXHAUSTED, f"{attempt.number} attempts failed{_history(attempt)}")
+        if not attempt.tries:
+            backlog_s = min(map(shedding.backlog_ms, able)) / 1000
+            able = shedding.in_time(able, left_ms)
+            if not able:
+                text = f"overloaded: what waits before it takes {backlog_s:.1f} s, and it has {left_ms / 1000:.1f} s"
+                return End(ErrorCode.DEADLINE_EXCEEDED, text)
         ready = [lane for lane in able if now_s <= lane.silent_at_s and lane.paused_until_ms <= now_ms]
         fresh = ready
         if attempt.tries:

@@ -271,3 +271,18 @@ def test_a_request_that_names_an_account_goes_to_its_lanes_alone() -> None:
         assert wrong.code is ErrorCode.UNKNOWN_EXCHANGE
         assert "has the account" in wrong.message
     assert {lane_of(decide(router, attempt())) for _ in range(9)} == set(lanes)
+
+
+def test_what_the_backlog_would_make_too_late_is_refused_at_once_and_nothing_else(router: Router) -> None:
+    busy = [LaneReport(name, in_flight=40, budget_ms=1_000.0) for name in ("kraken.eu", "kraken.us")]
+    heard(router, *busy)
+    end = decide(router, attempt("kraken"))
+    assert isinstance(end, End)
+    assert end.code is ErrorCode.DEADLINE_EXCEEDED
+    assert "overloaded: what waits before it takes 40.0 s, and it has 30.0 s" in end.message
+    assert isinstance(decide(router, attempt("kraken", left_ms=60_000)), Send)
+    # Nobody waits at the others, or what an attempt takes there is not known.
+    assert lane_of(decide(router, attempt("kraken", "okx"))) == "okx"
+    # One that was under way before is not cut off: those after it are.
+    tried = attempt("kraken", tries=(Try("kraken.eu", Outcome.THROTTLED, ErrorCode.NO_BUDGET),))
+    assert isinstance(decide(router, tried), Send)
