@@ -1,6 +1,7 @@
 """The message's way through the whole fleet: every form of request is answered, whatever the exchanges do meanwhile."""
 
 import asyncio
+import itertools
 import time
 from typing import Any
 
@@ -184,8 +185,11 @@ async def test_a_pinned_request_alone_outlasts_its_exchange_s_fault(stand: Stand
 async def known(stand: Stand) -> None:
     """Returns when the dispatcher knows what all lanes list: just after a start it goes by the methods alone."""
 
+    numbers = itertools.count()  # symbols that lanes have refused are known from that
+
     async def nobody_is_asked() -> bool:
-        return not (await stand.client.ask("fetch_ticker", {"symbol": "NO/SUCH"})).result.attempts
+        symbol = f"NO{next(numbers)}/SUCH"
+        return not (await stand.client.ask("fetch_ticker", {"symbol": symbol})).result.attempts
 
     await wait_until(nobody_is_asked, "the dispatcher knows what the lanes list")
 
