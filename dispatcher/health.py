@@ -31,9 +31,13 @@ from .strategies import Choice
 SILENT_RECHECK_S: Final = 1.0
 # Errors are counted over this time, at most; half of it at least.
 WINDOW_S: Final = 3.0
-# Fewer calls, or fewer failures among them, say nothing about a rate.
-RATE_CALLS: Final = 10
-RATE_FAILURES: Final = 3
+# Fewer calls say nothing about a rate.
+RATE_CALLS: Final = 30
+# The error rate at which good calls just make up for failures, as a part of the configured one. Above it failures are
+# left over, and the lane stands aside with so many of them, or so many for each call of the window.
+BALANCED: Final = 0.75
+LEFT_OVER: Final = 2.3
+LEFT_OVER_PART: Final = 0.056
 # So many answers "in maintenance" in a row are believed.
 MAINTENANCE_ROW: Final = 2
 # So many calls must be without an answer, for this many times the lane's latency, before it counts as stalled.
@@ -134,6 +138,7 @@ class LaneHealth(Choice):
         self._row = 0
         self._row_maintenance = 0
         self._window = Window()
+        self._left_over = 0.0
         self._slowness_log = 0.0
         self._well = True
         self._aside: State | None = None
@@ -173,6 +178,7 @@ class LaneHealth(Choice):
         ill = sum(count for code, count in report.failed.items() if code in ILL) - report.excused
         self._count_row(report, ill)
         self._window.add(report.ok, ill, now_s)
+        self._weigh_failures(report.ok, ill)
         self._follow_latency(report, passed_s)
         if self._aside:
             self._judge_trial(report, ill, now_s)
@@ -204,6 +210,17 @@ class LaneHealth(Choice):
             self._row += ill
             self._row_maintenance += maintenance
 
+    def _weigh_failures(self, good: int, ill: int) -> None:
+        """Lets good calls make up for failures, and counts those that are left over.
+
+        This is Page's cumulative sum test (Biometrika 41, 1954): it needs as few calls as can be for a rate that has
+        risen, whatever good calls were before, and at any number of calls a second.
+        """
+        balanced = BALANCED * self._config.error_rate
+        pardoned = good * balanced / (1 - balanced)
+        # In which order they came within the report is not known: half of the good calls first, the others after.
+        self._left_over = max(0.0, max(0.0, self._left_over - pardoned / 2) + ill - pardoned / 2)
+
     def _follow_latency(self, report: LaneReport, passed_s: float) -> None:
         fall = math.exp(-passed_s / LATENCY_FALL_S)
         self.latency_ms = max(report.exchange_ms, report.exchange_ms + (self.latency_ms - report.exchange_ms) * fall)
@@ -226,7 +243,7 @@ class LaneHealth(Choice):
         calls, failures = self._window.total()
         if failures and self._ramping(now_s) and failures >= config.error_rate / 2 * calls:
             return self._was, f"{failures} of {calls} calls failed after it came back"
-        if failures >= max(RATE_FAILURES, config.error_rate * calls) and calls >= RATE_CALLS:
+        if self._left_over >= max(LEFT_OVER, LEFT_OVER_PART * calls):
             return State.DEGRADED, f"{failures} of {calls} calls failed"
         if self.slowness >= config.slow_times:
             return State.DEGRADED, f"{self.slowness:.1f} times slower than it was"
@@ -272,6 +289,7 @@ class LaneHealth(Choice):
             self._aside, self._why = None, ""
             self._back_s = now_s
             self._window = Window()
+            self._left_over = 0.0
             self._slowness_log = 0.0
             self.latency_ms = report.exchange_ms
         elif (ill or (report.ok and slow)) and self._trial_sent:  # others may still fail that were under way before

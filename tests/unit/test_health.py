@@ -61,9 +61,9 @@ def test_a_leaving_worker_counts_no_more() -> None:
 
 def test_failures_in_a_row_over_all_workers_set_it_offline() -> None:
     health = new()
-    health.hear("w1", bad(3, 3), 0.0)
+    health.hear("w1", bad(2, 2), 0.0)
     assert health.state(0.0) is State.HEALTHY
-    health.hear("w2", bad(2, 2), 0.1)
+    health.hear("w2", bad(3, 3), 0.1)
     assert health.state(0.1) is State.OFFLINE
     assert not health.serving
     assert health.reason(0.1) == "5 failures in a row"
@@ -74,7 +74,7 @@ def test_an_answer_in_between_breaks_the_row() -> None:
     health.hear("w1", bad(4, 4), 0.0)
     health.hear("w1", ok(1, row=2), 0.2)
     health.hear("w1", bad(2, 4), 0.4)
-    assert health.serving
+    assert health.state(0.4) is State.DEGRADED  # it fails too often, but it is there
 
 
 def test_rejected_requests_are_answers() -> None:
@@ -82,7 +82,7 @@ def test_rejected_requests_are_answers() -> None:
     health.hear("w1", bad(4, 4), 0.0)
     health.hear("w1", LaneReport("okx", rejected=1), 0.2)
     health.hear("w1", bad(4, 4), 0.4)
-    assert health.serving
+    assert health.state(0.4) is State.DEGRADED
 
 
 def test_a_client_s_bad_requests_say_nothing_of_the_exchange() -> None:
@@ -99,6 +99,30 @@ def test_some_errors_among_many_answers_degrade_it() -> None:
     assert not health.serving
     assert health.last_resort(0.0)
     assert health.reason(0.0) == "3 of 10 calls failed"
+
+
+def calls_until_aside(every: int, gap_s: float) -> int | None:
+    """How many calls after a hundred good ones it stands aside, if each `every`-th fails; None if not within 300."""
+    health = new()
+    for call in range(100):
+        health.hear("w1", ok(), call * gap_s)
+    for call in range(1, 301):
+        fails = call % every == 0
+        health.hear("w1", bad(1, 1) if fails else ok(), (100 + call) * gap_s)
+        if not health.serving:
+            return call
+    return None
+
+
+def test_an_error_rate_is_noticed_within_a_few_calls_at_any_pace() -> None:
+    for gap_s in (0.1, 0.5):
+        assert [calls_until_aside(every, gap_s) for every in (1, 2, 3, 5)] == [3, 6, 12, 30]
+        assert calls_until_aside(7, gap_s) is None
+
+
+def test_a_lane_with_many_calls_is_judged_by_more_of_them() -> None:
+    assert [calls_until_aside(every, gap_s=0.01) for every in (1, 2, 3)] == [5, 16, 33]
+    assert calls_until_aside(7, gap_s=0.01) is None
 
 
 def test_few_calls_say_nothing_of_a_rate() -> None:
@@ -118,7 +142,7 @@ def test_errors_are_forgotten() -> None:
 
 def test_a_few_errors_take_from_its_share_only() -> None:
     health = new()
-    health.hear("w1", mixed(18, 2), 0.0)
+    health.hear("w1", mixed(36, 4), 0.0)
     assert health.serving
     assert health.share == pytest.approx(1.0)
 
