@@ -245,7 +245,8 @@ class Link:
 
     async def _set_up(self) -> None:
         channel = await self._new_channel()
-        await declare(channel, self._lanes, self._config.timeout_s)
+        if self._config.declare:
+            await declare(channel, self._lanes, self._config.timeout_s)
         if self._publishes:
             self._publisher = channel
         self._watch(channel)

@@ -5,6 +5,7 @@ import datetime
 import os
 import time
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import aio_pika
@@ -13,8 +14,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from .config import BrokerConfig
+from .config import BrokerConfig, load
 from .dead import DeadLetters, Filter, Letter
+from .definitions import definitions as make_definitions
 
 app = typer.Typer(no_args_is_help=True, help="Programs for who runs or uses the fleet.", add_completion=False)
 dead = typer.Typer(no_args_is_help=True, help="What lies in fleet.dead: look at it, send it again, drop it.")
@@ -37,6 +39,16 @@ URL: Final = os.environ.get("FLEET_BROKER_URL", BrokerConfig().urls[0]).split(",
 @app.callback()
 def _main() -> None:
     """Typer's way to have commands below commands while there is one alone."""
+
+
+@app.command()
+def definitions(
+    config: Annotated[Path, typer.Option(help="the fleet's TOML file, for its lanes")] = Path("deploy/fleet.toml"),
+    vhost: Annotated[str, typer.Option(help="the virtual host")] = "/",
+) -> None:
+    """Queues, exchanges, users and permissions for `rabbitmqctl import_definitions`."""
+    made = make_definitions(load(config).lanes, vhost)
+    typer.echo(msgspec.json.format(msgspec.json.encode(made)).decode())
 
 
 @dead.command("list")

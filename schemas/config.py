@@ -41,6 +41,8 @@ class BrokerConfig(Struct, frozen=True, forbid_unknown_fields=True):
         patience_s: how long a publish may take, on all connections it needs, before it counts as failed. More than the
             three heartbeats after which a frozen broker is noticed: what it has taken would be sent to it twice.
         give_up_s: how long a lost connection is tried anew before the process ends, for its supervisor to start afresh.
+        declare: whether services declare exchanges and queues. Not where `definitions` did: then they need not be
+            allowed to.
     """
 
     urls: Annotated[tuple[BrokerUrl, ...], Meta(min_length=1)] = ("amqp://guest:guest@127.0.0.1:5672/",)
@@ -48,6 +50,7 @@ class BrokerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     timeout_s: Seconds = 5.0
     patience_s: Seconds = 60.0
     give_up_s: Seconds = 600.0
+    declare: bool = True
 
 
 class RedisConfig(Struct, frozen=True, forbid_unknown_fields=True):
