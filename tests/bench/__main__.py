@@ -14,14 +14,18 @@ from typing import Final
 
 import uvloop
 
-from . import acquire, door, fleet, hop, outages, routing
+from . import acquire, bulk, door, fleet, hop, outages, precision, redis_lost, routing, strangers
 from .measure import Options
 
 PARTS: Final = {
     "hop": hop.run,
     "fleet": fleet.run,
     "door": door.run,
+    "strangers": strangers.run,
+    "redis_lost": redis_lost.run,
+    "precision": precision.run,
     "acquire": acquire.run,
+    "bulk": bulk.run,
     "routing": routing.run,
     "outages": outages.run,
 }
