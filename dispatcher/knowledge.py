@@ -65,7 +65,7 @@ class Known:
     def __init__(self, content: knowledge.Knowledge) -> None:
         self.timeframes = tuple(content.timeframes)
         self._frames = frozenset(content.timeframes)
-        names: set[str] = set()
+        names: set[str] = set(content.aliases)
         self.by_base: dict[str, list[str]] = {}
         for listing in content.listings:
             symbol = listing.symbol

@@ -39,11 +39,13 @@ class Knowledge(Struct, frozen=True):
         exchange: the ccxt id.
         listings: its markets, sorted by symbol.
         timeframes: of candles; empty where ccxt names none.
+        aliases: what else ccxt takes for one of the symbols.
     """
 
     exchange: str
     listings: list[Listing]
     timeframes: list[str]
+    aliases: list[str] = []
 
 
 _DECODER: Final = msgpack.Decoder(Knowledge)

@@ -224,7 +224,15 @@ def _know(exchange: Any) -> tuple[str, bytes]:
         knowledge.Listing(symbol, str(market["id"]), str(market.get("quote") or ""), str(market.get("type") or ""))
         for symbol, market in sorted(exchange.markets.items())
     ]
-    return knowledge.pack(knowledge.Knowledge(exchange.id, listings, list(exchange.timeframes or ())))
+    # The one table of other names that ccxt's classes look into (4.5.90): Hyperliquid's, UBTC/USDC for BTC/USDC.
+    other: dict[str, str] = exchange.options.get("spotCurrencyMapping") or {}
+    aliases = [
+        f"{alias}/{listing.quote}"
+        for alias, base in other.items()
+        for listing in listings
+        if listing.symbol == f"{exchange.safe_currency_code(base)}/{listing.quote}"
+    ]
+    return knowledge.pack(knowledge.Knowledge(exchange.id, listings, list(exchange.timeframes or ()), aliases))
 
 
 def _pack(options: dict[str, Any], listed: _Listed) -> tuple[bytes, str]:

@@ -15,7 +15,7 @@ def content(exchange: str, *symbols: str, timeframes: Sequence[str] = ("1m", "1h
         Listing(symbol, symbol.replace("/", "-"), symbol[-4:], "swap" if ":" in symbol else "spot")
         for symbol in symbols
     ]
-    return Knowledge(exchange, listings, list(timeframes))
+    return Knowledge(exchange, listings, list(timeframes), ["XBT/USD"] if "BTC/USD" in symbols else [])
 
 
 def told(known: LaneKnowledge, lane: str, of: Knowledge, *, worker: str = "w1", now_s: float = 0.0) -> None:
@@ -66,6 +66,7 @@ def test_a_content_survives_the_way() -> None:
         (request("SOL/USDT"), ("okx",)),
         (request("BTC/USD"), ("kraken", "kraken.eu")),
         (request("BTC-USD"), ("kraken", "kraken.eu")),  # an exchange's own id
+        (request("XBT/USD"), ("kraken", "kraken.eu")),
         (request("ETH/USDT:USDT"), ("okx",)),
         (request("ETH/USDT"), ("okx",)),  # ccxt takes it for ETH/USDT:USDT where settings say so
         (request("BTC-251226-100000-C"), LANES),  # options that have expired are in no list
