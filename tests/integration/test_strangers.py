@@ -38,17 +38,17 @@ async def test_a_stranger_takes_its_part_and_nobody_is_refused(lanes: Lanes) -> 
         lane, budget = lanes.lane("binance", ccxt_config("binance", url))
         statuses: set[int] = set()
 
-        async def take(weight: float) -> None:
-            for _ in range(int(weight / PRICE)):
-                async with session.get(f"{url}/api/v3/klines?symbol=BTCUSDT&interval=1m") as answer:
-                    statuses.add(answer.status)
+        async def take(path: str) -> None:
+            async with session.get(f"{url}/api/v3/{path}") as answer:
+                statuses.add(answer.status)
 
         async def take_evenly() -> None:
             while time.monotonic() < ends_s - 1:
-                await take(PRICE)
+                await take("klines?symbol=BTCUSDT&interval=1m")
                 await asyncio.sleep(PRICE / (AMOUNT * PART / WINDOW_S))
 
-        await take(AMOUNT * PART * GONE)  # what it took of this minute so far
+        for _ in range(int(AMOUNT * PART * GONE / OURS)):  # what it took of this minute so far, in few calls
+            await take("ticker/24hr")
         await lane.open()
         stranger = asyncio.create_task(take_evenly())
         calls = 0
