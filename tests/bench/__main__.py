@@ -14,7 +14,7 @@ from typing import Final
 
 import uvloop
 
-from . import acquire, bulk, door, fleet, hop, outages, precision, redis_lost, routing, strangers
+from . import acquire, bulk, crowd, door, fleet, hop, outages, precision, redis_lost, routing, strangers
 from .measure import Options
 
 PARTS: Final = {
@@ -28,6 +28,7 @@ PARTS: Final = {
     "bulk": bulk.run,
     "routing": routing.run,
     "outages": outages.run,
+    "crowd": crowd.run,
 }
 
 
@@ -63,7 +64,9 @@ if __name__ == "__main__":
     parser.add_argument("--exchanges", type=_words, help="only these exchanges, of those that take one after another")
     parser.add_argument("--faults", type=_words, help="only these kinds of outages, e.g. refused,slow")
     parser.add_argument("--rate", type=float, help="requests a second under outages")
-    parser.add_argument("--dispatchers", type=int, default=1, help="dispatcher processes under outages (default: 1)")
+    parser.add_argument(
+        "--dispatchers", type=int, default=1, help="dispatcher processes of outages and crowd (default: 1)"
+    )
     parser.add_argument("--kill", action="store_true", help="kill a dispatcher in the middle of each outage")
     parser.add_argument("--markdown", action="store_true", help="print tables for a page")
     options = parser.parse_args()
