@@ -12,7 +12,7 @@ What a service relies on:
 - A handler runs in a task of its own. A lost connection does not cancel it; its acknowledgement is then void and the
   message comes again, so handlers publish what they have before they settle, and duplicates carry the same request id.
 - `publish` returns when the broker has confirmed the message. A confirm that is cancelled because the connection died
-  looks like `CancelledError`; here it is `BrokerLost`, and only a real cancellation stays one.
+  looks like `CancelledError`, or is a bare `Exception`; here it is `BrokerLost`, and a real cancellation stays one.
 - Every call has a time-out. A publish whose confirm does not come waits for it as long as its connection lives: a
   frozen broker has taken it, and would take it again. One whose connection died is sent again, for `patience_s`.
 """
@@ -40,7 +40,7 @@ from tenacity import (
 
 from . import topology
 from .config import BrokerConfig
-from .deliveries import AGAIN, LOST, Delivery, Handler, Subscription, cancelled, end_tasks
+from .deliveries import AGAIN, Delivery, Handler, Subscription, end_tasks, lost
 from .errors import BrokerLost, ConfigError, FleetError, Refused, TopologyError, Unroutable
 from .messages import MSGPACK
 
@@ -116,8 +116,8 @@ class Link:
             # A channel of its own: a queue that is not there would close the one that publishes.
             async with asyncio.timeout(self._config.timeout_s), connection.channel() as channel:
                 found = await channel.declare_queue(queue, passive=True)
-        except (*LOST, asyncio.CancelledError) as error:
-            if cancelled():
+        except (Exception, asyncio.CancelledError) as error:
+            if not lost(error):
                 raise
             raise BrokerLost(f"no answer about {queue}: {error!r}") from error
         return found.declaration_result.message_count or 0
@@ -133,8 +133,8 @@ class Link:
                 while batch := await self._get(lower, queue):
                     await asyncio.gather(*map(handler, batch))
                     taken += len(batch)
-        except (*LOST, asyncio.CancelledError) as error:
-            if cancelled():
+        except (Exception, asyncio.CancelledError) as error:
+            if not lost(error):
                 raise
             raise BrokerLost(f"{queue} could not be taken back: {error!r}") from error
         return taken
@@ -172,8 +172,8 @@ class Link:
             channel = await self._new_channel()
             await subscription.attach(channel, self._config.timeout_s)
             self._watch(channel)
-        except (*LOST, asyncio.CancelledError) as error:
-            if cancelled():
+        except (Exception, asyncio.CancelledError) as error:
+            if not lost(error):
                 raise
             # The connection broke meanwhile: the next one has the subscription too.
             log.debug("subscription_waits", extra={"queue": subscription.queue, "error": repr(error)})
@@ -231,14 +231,11 @@ class Link:
             raise TopologyError(
                 f"RabbitMQ at {_place(url)} holds a queue of ours with other arguments: {error}"
             ) from error
-        except LOST as error:
+        except (Exception, asyncio.CancelledError) as error:
             await self._drop()
-            raise BrokerLost(f"no connection to RabbitMQ at {_place(url)}: {error!r}") from error
-        except asyncio.CancelledError as error:
-            await self._drop()
-            if cancelled():
+            if not lost(error):
                 raise
-            raise BrokerLost(f"connection to RabbitMQ at {_place(url)} died") from error
+            raise BrokerLost(f"no connection to RabbitMQ at {_place(url)}: {error!r}") from error
         self.connects += 1
         self._up.set()
         log.info("connected", extra={"connection": self._name, "broker": _place(url), "count": self.connects})
@@ -309,8 +306,8 @@ class Link:
             try:
                 async with asyncio.timeout(self._config.timeout_s):
                     await connection.close()
-            except (*LOST, asyncio.CancelledError) as error:
-                if cancelled():
+            except (Exception, asyncio.CancelledError) as error:
+                if not lost(error):
                     raise
                 log.debug("close_of_a_dead_connection", extra={"error": repr(error)})
 
@@ -447,12 +444,10 @@ class Broker:
                 raise Unroutable(f"no queue takes {exchange!r}/{routing_key!r}") from error
             except aiormq.exceptions.DeliveryError as error:
                 raise Refused(f"the queue behind {exchange!r}/{routing_key!r} is full") from error
-            except LOST as error:
-                raise BrokerLost(f"publish to {exchange!r}/{routing_key!r}: {error!r}") from error
-            except asyncio.CancelledError as error:
-                if cancelled():
+            except (Exception, asyncio.CancelledError) as error:
+                if not lost(error):
                     raise
-                raise BrokerLost("the connection died before the confirm") from error
+                raise BrokerLost(f"publish to {exchange!r}/{routing_key!r}: {error!r}") from error
 
         try:
             await send(None)

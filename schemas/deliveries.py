@@ -21,8 +21,6 @@ log = logging.getLogger(__name__)
 properties.read_leniently()
 
 Handler: TypeAlias = Callable[["Delivery"], Coroutine[Any, Any, None]]
-# All that a lost connection raises in whoever uses it.
-LOST: Final = (*CONNECTION_EXCEPTIONS, TimeoutError)
 
 # The property `type` of a message that is published again because nobody knows whether the broker has it.
 AGAIN: Final = "again"
@@ -32,6 +30,16 @@ def cancelled() -> bool:
     """Whether somebody cancelled this very task: a dying connection raises `CancelledError` in all that wait on it."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def lost(error: BaseException) -> bool:
+    """Whether an error of aiormq says that the connection is gone, or no answer came in time.
+
+    A connection that ends for no reason it was given rejects what waits on it with a bare `Exception`, or cancels it.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        return not cancelled()
+    return isinstance(error, (*CONNECTION_EXCEPTIONS, TimeoutError)) or type(error) is Exception
 
 
 async def end_tasks(tasks: Iterable[asyncio.Task[None]]) -> None:
@@ -86,7 +94,9 @@ class Delivery:
     async def _settle(frame: Awaitable[None]) -> None:
         try:
             await frame
-        except LOST as error:
+        except Exception as error:
+            if not lost(error):
+                raise
             log.debug("settling_is_void", extra={"error": repr(error)})
 
 
@@ -156,7 +166,9 @@ class Subscription:
             return
         try:
             await self._channel.basic_cancel(self._tag, timeout=timeout_s)
-        except LOST as error:
+        except Exception as error:
+            if not lost(error):
+                raise
             log.debug("consumer_is_gone_already", extra={"error": repr(error)})
 
     async def drain(self, grace_s: float) -> None:

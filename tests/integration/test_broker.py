@@ -14,7 +14,7 @@ from deploy.servers import RabbitMQ
 from schemas import topology
 from schemas.broker import Broker
 from schemas.config import BrokerConfig
-from schemas.deliveries import Delivery
+from schemas.deliveries import Delivery, lost
 from schemas.errors import BrokerLost, ConfigError, Refused, TopologyError, Unroutable
 from tests.integration.fleet import wait_until
 from tests.integration.tcp_proxy import Proxy
@@ -460,3 +460,11 @@ async def test_a_broker_short_of_memory_is_said_to_block_us_and_goes_on(
         "broker_blocks_us",
         "broker_takes_again",
     ]
+
+
+def test_what_aiormq_raises_of_a_dead_connection_is_told_from_faults_of_ours() -> None:
+    # A bare Exception is what a connection without a reason rejects its publishes with (aiormq 7.2.4, base.py).
+    for error in (Exception(), TimeoutError(), ConnectionResetError(), asyncio.CancelledError()):
+        assert lost(error), error
+    for error in (ValueError(), RecursionError(), BrokerLost("our own")):
+        assert not lost(error), error
