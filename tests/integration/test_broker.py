@@ -462,9 +462,9 @@ async def test_a_broker_short_of_memory_is_said_to_block_us_and_goes_on(
     ]
 
 
-def test_what_aiormq_raises_of_a_dead_connection_is_told_from_faults_of_ours() -> None:
+async def test_what_aiormq_raises_of_a_dead_connection_is_told_from_faults_of_ours() -> None:
     # A bare Exception is what a connection without a reason rejects its publishes with (aiormq 7.2.4, base.py).
     for error in (Exception(), TimeoutError(), ConnectionResetError(), asyncio.CancelledError()):
         assert lost(error), error
-    for error in (ValueError(), RecursionError()):
+    for error in (ValueError(), RecursionError(), BrokerLost("our own")):
         assert not lost(error), error
