@@ -142,16 +142,17 @@ local function planned(now, count, since)
     if b.cost > b.full and b.full < tonumber(ARGV[from + 1]) then
       plan.short = number
     end
-    b.margin = margin(b, far, unknown)
+    b.margin, b.now = margin(b, far, unknown), now
     plan.buckets[number] = b
   end
   return plan
 end
 
 -- The answer to who may send at `t`: {1, delay, instant, 0, epoch, which bucket had room last or 0 for no wait, how late
--- the call may arrive without a word, how late it may leave, then what each bucket has spent}; 0 for any.
+-- the call may arrive without a word (below zero: it has to be heard of in any case), how late it may leave, then what
+-- each bucket has spent}; 0 for any.
 local function granted(plan, t, now, held_by)
-  local least, spare = math.huge, math.huge
+  local least, spare, short = math.huge, math.huge, false
   local answer = { 1, t - now, t, 0, plan.id, held_by, 0, 0 }
   for _, b in ipairs(plan.buckets) do
     answer[#answer + 1] = b.rank or 0
@@ -161,10 +162,11 @@ local function granted(plan, t, now, held_by)
       spare = math.min(spare, math.max(left - b.margin, math.floor(left / 4)))
     elseif b.margin > 0 then
       least = math.min(least, b.margin)
+      short = short or b.kind == rolling and b.length <= SHORT
       spare = math.min(spare, math.max(b.margin, math.floor(b.length * LATE_PART)))
     end
   end
-  answer[7] = least < math.huge and least or 0
+  answer[7] = least == math.huge and 0 or short and -least or least
   answer[8] = spare < math.huge and spare or 0
   return answer
 end

@@ -20,7 +20,7 @@ import hashlib
 import math
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
 import redis.asyncio
@@ -60,7 +60,8 @@ class Grant(Struct, frozen=True):
             counts.
         due_s: the instant on the monotonic clock.
         spare_us: how late the call may leave; beyond that it must not.
-        margin_us: how late it may arrive without Redis being told (`Budget.arrived`).
+        margin_us: how late it may arrive without making others wait.
+        must_tell: Redis has to be told of its arrival in any case (`Budget.arrived`).
         held_by: which of the call's charges it waits for, None where there is no wait, or it isn't known.
     """
 
@@ -70,6 +71,7 @@ class Grant(Struct, frozen=True):
     due_s: float = 0.0
     spare_us: float = math.inf
     margin_us: float = math.inf
+    must_tell: bool = False
     held_by: int | None = None
 
 
@@ -134,6 +136,7 @@ class Budget:
     ) -> None:
         self._client: Any = client
         self._script = Script(client, clock)
+        self._telling: set[asyncio.Task[None]] = set()
         exchange, _, egress = scope.partition(":")
         self._egress = f"fleet:{{{exchange}}}:{_key_part(egress)}"
         self._account = f"fleet:{{{exchange}}}:account:{_hashed(account)}" if account else self._egress
@@ -239,7 +242,8 @@ class Budget:
                 at_us,
                 tuple(ranks),
                 spare_us=spare_us or math.inf,
-                margin_us=margin_us or math.inf,
+                margin_us=abs(margin_us) or math.inf,
+                must_tell=margin_us < 0,
                 held_by=held_by,
             )
         earliest_ms, wait_s = math.ceil(at_us / 1000), delay_us / 1e6
@@ -316,16 +320,33 @@ class Budget:
         return self.spread.answered(answered_s, endpoint, answered_s - left_s, late_us)
 
     async def arrived(self, charges: Sequence[Charge], grant: Grant, late_us: float) -> None:
-        """Tell those that come after a call how late it was, where that is more than its margin allows for.
+        """Tell those that come after a call that it has arrived, and how late, where that matters to them.
+
+        It does where it was later than its margin allows for; and in short windows always: there nobody leaves for the
+        room of a call that was not heard of.
 
         Args:
             charges: the call's.
             grant: the call's.
             late_us: how late it was (`answered`).
         """
-        if late_us > grant.margin_us and not self._lost:
+        if (grant.must_tell or late_us > grant.margin_us) and not self._lost:
             arrived_us = grant.at_us + int(late_us)
             await self._amend(charges, ["late", grant.at_us, arrived_us, int(grant.margin_us)])
+
+    def tell(self, charges: Sequence[Charge], grant: Grant, late_us: float) -> None:
+        """As `arrived`, and waits for nothing."""
+        if grant.must_tell or late_us > grant.margin_us:
+            self._aside(self.arrived(charges, grant, late_us))
+
+    def release(self, charges: Sequence[Charge], grant: Grant) -> None:
+        """As `back`, and waits for nothing."""
+        self._aside(self.back(charges, grant))
+
+    def _aside(self, telling: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(telling)
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
 
     async def back(self, charges: Sequence[Charge], grant: Grant) -> None:
         """Give back a reservation whose call is not sent."""

@@ -125,6 +125,7 @@ class _Connector(aiohttp.TCPConnector):
         send = _SEND.get()
         send.left_s = time.monotonic()
         if send.budget.is_late(send.grant, send.left_s):
+            send.late = True
             connection.release()
             raise _Late
         return connection
@@ -135,6 +136,9 @@ async def _answered(*_: object) -> None:
     send = _SEND.get()
     send.answered_s = time.monotonic()
     send.answering.heard(send.answered_s)
+    # At once, as others wait to hear of it: reading the rest may take a while.
+    send.late_us = send.budget.answered(send.grant, send.endpoint, left_s=send.left_s, answered_s=send.answered_s)
+    send.budget.tell(send.charges, send.grant, send.late_us)
 
 
 class _Session:
@@ -220,7 +224,8 @@ class _Send:
 
     def begin(self) -> None:
         """An HTTP call begins."""
-        self.left_s = self.answered_s = 0.0
+        self.left_s = self.answered_s = self.late_us = 0.0
+        self.late = False
         self.pause: Pause | None = None
         self.status = 0
         self.count: Count | None = None
@@ -280,6 +285,8 @@ class Fleet(_Ccxt):
                 continue  # and is signed again
             finally:
                 _SEND.reset(token)
+                if not send.http_calls:
+                    send.budget.release(charges, grant)
         if grant is not None:
             await self.fleet_budget.back(charges, grant)
         raise NoBudget("budget", LOST_WAIT_S)
@@ -306,13 +313,10 @@ class Fleet(_Ccxt):
         finally:
             self.fleet_answering.ended()
             call.exchange_s += time.monotonic() - sent_s
-            if send.answered_s:
-                late_us = send.budget.answered(
-                    send.grant, send.endpoint, left_s=send.left_s, answered_s=send.answered_s
-                )
-                await send.budget.arrived(send.charges, send.grant, late_us)
-                if send.pause is not None or send.count is not None:
-                    await self._heed(call, send, late_us)
+            if not send.answered_s and not send.late:  # It may have arrived until now, and hardly will later.
+                send.budget.tell(send.charges, send.grant, (time.monotonic() - send.grant.due_s) * 1e6)
+            if send.answered_s and (send.pause is not None or send.count is not None):
+                await self._heed(call, send, send.late_us)
         if not 200 <= send.status < 300:
             # ccxt returns the body of a status it does not know as if it were data.
             kind = ExchangeNotAvailable if send.status >= 500 else BadResponse

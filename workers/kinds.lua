@@ -15,6 +15,13 @@ local STRANGERS_PART, NOISE_PART = 0.5, 0.01
 -- Calls that wait for room anyway are granted apart: this part of the time that the amount has them apart on average.
 -- Otherwise a burst would come back as a burst every window, and calls that leave together leave late.
 local APART = 500
+-- In windows up to this length nobody leaves for the room of a call that was not heard of, until so long after it: it is
+-- looked at again a little later.
+local SHORT, UNHEARD, LOOK_AGAIN, SOON = 5000000, 3000000, 60000, 25000
+-- So many grants at the same instant are told apart.
+local SAME = 128
+-- As many older ones are looked at, for they may arrive after it.
+local OLDER = 16
 -- How far from the last grant one is still given back: all after it are written anew.
 local GIVEN_BACK = 1000
 
@@ -56,7 +63,12 @@ end
 
 -- rolling: a list of pairs: the time of a grant, and all that was spent up to and with it. What stands in the window of
 -- a grant is then a difference of two sums, and the first grant that must have left the window is found by its sum.
+-- In short windows a time that ends with a half is that of a call of which nothing was heard since: it may still arrive.
 local rolling = {}
+
+local function timed(b, at)
+  return b.length <= SHORT and b.margin > 0 and string.format('%.1f', at + 0.5) or whole(at)
+end
 
 local function spent(key, index)
   return tonumber(redis.call('LINDEX', key, 2 * index + 1))
@@ -67,7 +79,7 @@ local function place(key, at, length)
   local low, high = -1, length
   while high - low > 1 do
     local middle = math.floor((low + high) / 2)
-    if tonumber(redis.call('LINDEX', key, 2 * middle)) <= at then
+    if tonumber(redis.call('LINDEX', key, 2 * middle)) <= at + 0.5 then
       low = middle
     else
       high = middle
@@ -82,8 +94,8 @@ local function upto(key, at, length)
   return last < 0 and 0 or spent(key, last)
 end
 
--- The time of the first grant with at least `sum` spent; the last grant always has. Looked for where it stands if all
--- cost the same.
+-- The time of the first grant with at least `sum` spent, and where it stands; the last grant always has. Looked for where
+-- it stands if all cost the same.
 local function first(b, sum)
   local length = redis.call('LLEN', b.key) / 2
   local high = math.max(0, math.min(length - 1, length - 1 - math.floor((b.total - sum) / math.max(b.cost, 1))))
@@ -92,7 +104,7 @@ local function first(b, sum)
   local low, step = high - 1, 1
   if tonumber(near[#near]) >= sum then
     if low < 0 or tonumber(near[2]) < sum then
-      return tonumber(near[#near - 1])
+      return tonumber(near[#near - 1]), high
     end
     high = low
     while low >= 0 and spent(b.key, low) >= sum do
@@ -114,7 +126,27 @@ local function first(b, sum)
       low = middle
     end
   end
-  return tonumber(redis.call('LINDEX', b.key, 2 * high))
+  return tonumber(redis.call('LINDEX', b.key, 2 * high)), high
+end
+
+-- When the first grant with at least `sum` spent, and all before it, have left the window.
+local function leaves(b, sum)
+  local at, index = first(b, sum)
+  local free = math.floor(at) + b.window + b.margin
+  if b.length > SHORT or b.margin == 0 or free > b.now + SOON then
+    return free
+  end
+  local older = redis.call('LRANGE', b.key, 2 * math.max(0, index - OLDER), 2 * index)
+  for number = #older, 1, -2 do
+    local heard = tonumber(older[number])
+    if heard < b.now - UNHEARD then
+      return free
+    end
+    if heard % 1 > 0 then
+      return math.max(free, b.now + LOOK_AGAIN)
+    end
+  end
+  return free
 end
 
 -- A call that costs more than is left of the amount would never fit: then the window is longer by as much.
@@ -129,10 +161,10 @@ end
 
 function rolling.read(b)
   local tail = redis.call('LRANGE', b.key, -2, -1)
-  b.last, b.total = tonumber(tail[1] or 0), tonumber(tail[2] or 0)
+  b.last, b.total = math.floor(tonumber(tail[1] or 0)), tonumber(tail[2] or 0)
   local leave = b.total + b.cost - b.cap
   if leave > 0 then
-    local free = first(b, leave) + b.window + b.margin
+    local free = leaves(b, leave)
     if free > b.at then
       free = math.max(free, b.last + math.floor(b.window * b.cost * APART / (b.amount * THOUSAND)))
     end
@@ -148,7 +180,7 @@ function rolling.fit(_, t)
 end
 
 function rolling.take(b, t, now)
-  redis.call('RPUSH', b.key, whole(t), whole(b.total + b.cost))
+  redis.call('RPUSH', b.key, timed(b, t), whole(b.total + b.cost))
   b.rank = b.total + b.cost
   -- What no later call can be held up by (a live call of no cost looks for this sum, all others for more), and what no
   -- answer that is still to come is counted from. One grant comes, at most two go.
@@ -189,24 +221,31 @@ function rolling.observe(b, key, counted, at, rank, span, now)
   end
 end
 
--- Finds the grant at `at` again, among those at that instant one of the same cost.
-function rolling.hold(b, at)
+-- Finds the grant at `at` again. Those at that instant and of the same cost look alike: of the ones not heard of it is
+-- the first for who has sent its call, and the last for who is still to.
+function rolling.hold(b, at, sent)
   b.count = redis.call('LLEN', b.key) / 2
   b.held, b.mine = at, nil
-  local index = place(b.key, at, b.count)
-  while index >= 0 do
-    local found = redis.call('LRANGE', b.key, math.max(2 * index - 1, 0), 2 * index + 1)
-    if tonumber(found[#found - 1]) ~= at then
-      return false
-    end
-    if index == 0 or tonumber(found[3]) - tonumber(found[1]) == b.cost then
-      b.mine = index
-      b.total = spent(b.key, -1)
-      return true
-    end
-    index = index - 1
+  local unheard, last = false, place(b.key, at, b.count)
+  if last < 0 then
+    return false
   end
-  return false
+  local from = math.max(0, last - SAME)
+  local near = redis.call('LRANGE', b.key, 2 * from, 2 * last + 1)
+  for index = last, from, -1 do
+    local place_of = 2 * (index - from)
+    local found = tonumber(near[place_of + 1])
+    if math.floor(found) ~= at then
+      break
+    end
+    -- Before the first one there was nothing, or it is too old to be looked for.
+    local before = near[place_of] or index == 0 and 0
+    if before and near[place_of + 2] - before == b.cost and (not b.mine or found > at and (sent or not unheard)) then
+      b.mine, unheard = index, found > at
+    end
+  end
+  b.total = spent(b.key, -1)
+  return b.mine ~= nil
 end
 
 -- Where it comes to stand among the others at `t`.
@@ -221,12 +260,12 @@ function rolling.refit(b, t)
     if leave > mine - b.cost then
       leave = leave + b.cost -- It no longer stands before those.
     end
-    t = math.max(t, first(b, leave) + b.window + b.margin)
+    t = math.max(t, leaves(b, leave))
   end
   return t
 end
 
-function rolling.move(b, t)
+function rolling.move(b, t, heard)
   local to = among(b, t)
   if to > b.mine then
     local passed, sum = redis.call('LRANGE', b.key, 2 * b.mine + 2, 2 * to + 1), 0
@@ -237,7 +276,7 @@ function rolling.move(b, t)
     end
     redis.call('LSET', b.key, 2 * to + 1, sum)
   end
-  redis.call('LSET', b.key, 2 * to, whole(t))
+  redis.call('LSET', b.key, 2 * to, heard and whole(t) or timed(b, t))
   if to == b.count - 1 then
     expire(b.key, t + 4 * b.length + b.margin)
   end
@@ -245,7 +284,7 @@ function rolling.move(b, t)
 end
 
 function rolling.arrived(b, _, counted)
-  rolling.move(b, counted)
+  rolling.move(b, counted, true)
 end
 
 function rolling.drop(b)

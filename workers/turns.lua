@@ -56,7 +56,7 @@ local function each_held(from, act)
   local offset, at = offset_of(KEYS[#KEYS]), tonumber(ARGV[2])
   for number = 1, #KEYS - 1 do
     local b = bucket(number, from + (number - 1) * FIELDS, offset, 0, false, clock(), 0)
-    if b.kind.hold(b, at) then
+    if b.kind.hold(b, at, true) then
       act(b)
     end
   end
@@ -65,10 +65,10 @@ end
 -- KEYS: buckets, clock. ARGV: late, the instant granted, by when the call has arrived, what its buckets' margins allow,
 -- then six a bucket.
 function run.late()
-  local arrived, margin = tonumber(ARGV[3]), tonumber(ARGV[4])
+  local at, arrived, margin = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
   each_held(5, function(b)
     if b.margin > 0 then
-      b.kind.arrived(b, arrived, arrived - margin)
+      b.kind.arrived(b, arrived, math.max(at, arrived - margin))
     end
   end)
 end

@@ -324,6 +324,7 @@ async def test_every_grant_is_the_earliest_that_is_never_above_any_limit(
                 assert await dump(client) == before
                 continue
             assert isinstance(answer, Grant)
+            await budget.arrived(charges, answer, 0)
             assert (answer.delay_us, answer.at_us) == (expected - now, expected)
             assert list(answer.ranks) == [counts[number].take(expected, cost) for number, cost in costs.items()]
             if step.counted is not None and expected == now:

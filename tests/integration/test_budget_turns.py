@@ -69,7 +69,6 @@ async def test_who_waits_for_a_call_that_arrived_late_waits_longer(clocked: Cloc
     calls = [charge(1)]
     first, second = await clocked.granted(calls), await clocked.granted(calls)
     assert second.at_us == first.at_us + 1_000_000 + MARGIN_US
-    assert (await clocked.again(calls, second)).at_us == second.at_us
     await clocked.budget.arrived(calls, first, MARGIN_US - 1)  # the margin is for that
     assert (await clocked.again(calls, second)).at_us == second.at_us
     await clocked.budget.arrived(calls, first, 300_000)
@@ -77,6 +76,24 @@ async def test_who_waits_for_a_call_that_arrived_late_waits_longer(clocked: Cloc
     assert moved.at_us == first.at_us + 1_000_000 + 300_000
     # And who asks next comes after it.
     assert (await clocked.granted(calls)).at_us == moved.at_us + 1_000_000 + MARGIN_US
+
+
+async def test_nobody_leaves_for_the_room_of_a_call_that_was_not_heard_of(clocked: Clocked) -> None:
+    calls = [charge(2)]
+    first, _, third = [await clocked.granted(calls) for _ in range(3)]
+    due_us = third.at_us - START_US
+    await clocked.at(due_us)
+    for look in range(1, 4):  # by and by
+        third = await clocked.again(calls, third)
+        assert third.at_us == START_US + due_us + look * 60_000
+        await clocked.at(due_us + look * 60_000)
+    for _ in range(2):  # the two look alike
+        await clocked.budget.arrived(calls, first, 0)
+    assert (await clocked.again(calls, third)).at_us == third.at_us
+    # One whose worker died is not waited for without end.
+    fourth = await clocked.granted(calls)
+    await clocked.at(4_000_000)
+    assert (await clocked.again(calls, fourth)).at_us == START_US + 4_000_000
 
 
 async def test_who_is_late_moves_and_keeps_its_room(clocked: Clocked) -> None:

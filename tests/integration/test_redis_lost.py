@@ -253,7 +253,9 @@ class Spender:
             answer = await self.budget.acquire(CALL, max_wait_s=0.3)
             if isinstance(answer, Refusal):
                 await asyncio.sleep(0.02)
-            elif answer.ranks != (0,):  # Redis granted it
+                continue
+            self.budget.tell(CALL, answer, 0.0)
+            if answer.ranks != (0,):  # Redis granted it
                 self.sent.append((answer.at_us / 1e6, False))
             else:
                 self.sent.append((answer.due_s + time.time() - time.monotonic(), True))
