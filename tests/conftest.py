@@ -12,7 +12,8 @@ import redis.asyncio as redis_client
 from deploy.local import Fleet, simulated
 from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.process import Simulator
-from tests.integration.fleet import QUICK, Client, Stand, opened
+from schemas import topology
+from tests.integration.fleet import QUICK, Client, Heard, Stand, opened
 
 VHOSTS_AT_ONCE = 20
 LOGS = pytest.StashKey[list[Path]]()
@@ -120,3 +121,14 @@ async def stand(rabbitmq: RabbitMQ, shared_fleet: tuple[str, Redis, Simulator, F
         if violations := await stand.violations():
             await simulator.reset()
         assert not violations
+
+
+@pytest.fixture
+async def heard(stand: Stand) -> AsyncIterator[Heard]:
+    """Return what the fleet's workers report from now on."""
+    heard = Heard()
+    queue = await stand.client.channel.declare_queue(exclusive=True)
+    await queue.bind(topology.REPORTS)
+    tag = await queue.consume(heard.take, no_ack=True)
+    yield heard
+    await queue.cancel(tag)

@@ -269,7 +269,7 @@ function run.limited()
   if at <= a.at or fullest.kind.strangers(fullest) > fullest.full * NOISE_PART then
     return {}
   end
-  a.ratio, a.at = math.max(FLOOR, math.floor(a.now * LESS / THOUSAND)), now
+  a.ratio, a.at, a.times = math.max(FLOOR, math.floor(a.now * LESS / THOUSAND)), now, a.times + 1
   learn(KEYS[count + 1 + which], a, fullest.length, now)
   return { which, a.ratio }
 end

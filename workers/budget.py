@@ -9,7 +9,8 @@ Three things make a bucket hold less than its table says, and the script heeds t
 an exchange counts are arrivals, so that windows are longer by a margin, which is measured (`Spread`) and shared.
 *Strangers*: where the exchange tells what it has counted (`Budget.observe`), what is not ours of it is left to them.
 *Limits*: where it says "too many" though we kept to the table (`Budget.limited`), the bucket holds a tenth less, and a
-hundredth more again each minute; after every pause it starts at half and is whole again after some windows.
+hundredth more again each minute, half as much where that happens again; after every pause it starts at half and is
+whole again after some windows.
 
 Keys are ``fleet:{<exchange>}:<egress or account>:<bucket>``: one hash slot per exchange, because one call may be
 charged to buckets of its address and of its account. All of them expire.

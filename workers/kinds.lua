@@ -6,8 +6,10 @@
 local THOUSAND = 1000 -- ratios are whole thousandths
 
 -- A bucket whose exchange said "too many" holds less than its table says: each time so much less, down to a floor, and
--- a little more again every minute.
-local LESS, FLOOR, MORE_A_MINUTE = 900, 300, 10
+-- a little more again every minute. Each time within a day after it was whole again, that is half as much: a limit that
+-- is lower than its table says is met more and more seldom.
+local LESS, FLOOR, MORE_A_MINUTE, HALVINGS = 900, 300, 10, 6
+local MINUTE, REMEMBERED = 60000000, 86400000000
 -- What strangers on our address may take from what we count on. They are noise below a hundredth of the bucket: calls
 -- that overtake each other look like strangers too.
 local STRANGERS_PART, NOISE_PART = 0.5, 0.01
@@ -33,15 +35,25 @@ local function expire(key, at_us)
   redis.call('PEXPIREAT', key, whole(math.ceil(at_us / 1000) + 1))
 end
 
--- `<ratio>:<since>:<span>:<strangers in it>:<strangers in the last one>`: what was learned of a bucket beside its table.
+local function more_a_minute(a)
+  return MORE_A_MINUTE / 2 ^ math.min(math.max(a.times - 1, 0), HALVINGS)
+end
+
+local function whole_again(a)
+  return a.at + math.ceil((THOUSAND - a.ratio) / more_a_minute(a)) * MINUTE
+end
+
+-- `<ratio>:<since>:<how often>:<span>:<strangers in it>:<strangers in the last one>`: what was learned of a bucket beside
+-- its table.
 local function learned(found, window, now)
   if not found then
-    return { ratio = THOUSAND, at = 0, span = math.floor(now / window), most = 0, last = 0, now = THOUSAND }
+    return { ratio = THOUSAND, at = 0, times = 0, span = math.floor(now / window), most = 0, last = 0, now = THOUSAND }
   end
-  local ratio, at, span, most, last = string.match(found, '^(%d+):(%d+):(%d+):(%d+):(%d+)$')
+  local ratio, at, times, span, most, last = string.match(found, '^(%d+):(%d+):(%d+):(%d+):(%d+):(%d+)$')
   local a = {
     ratio = tonumber(ratio),
     at = tonumber(at),
+    times = tonumber(times),
     span = math.floor(now / window),
     most = tonumber(most),
     last = tonumber(last),
@@ -50,15 +62,18 @@ local function learned(found, window, now)
     a.last = tonumber(span) == a.span - 1 and a.most or 0
     a.most = 0
   end
-  a.now = math.min(THOUSAND, a.ratio + math.floor((now - a.at) * MORE_A_MINUTE / 60000000))
+  a.now = math.min(THOUSAND, a.ratio + math.floor((now - a.at) * more_a_minute(a) / MINUTE))
+  if now > whole_again(a) + REMEMBERED then
+    a.times = 0
+  end
   return a
 end
 
 local function learn(key, a, window, now)
-  local minutes = math.ceil((THOUSAND - a.ratio) / MORE_A_MINUTE)
-  local value = table.concat({ whole(a.ratio), whole(a.at), whole(a.span), whole(a.most), whole(a.last) }, ':')
+  local value =
+    table.concat({ whole(a.ratio), whole(a.at), whole(a.times), whole(a.span), whole(a.most), whole(a.last) }, ':')
   redis.call('SET', key, value)
-  expire(key, math.max(a.at + minutes * 60000000, now + 2 * window))
+  expire(key, math.max(a.times > 0 and whole_again(a) + REMEMBERED or 0, now + 2 * window))
 end
 
 -- rolling: a list of pairs: the time of a grant, and all that was spent up to and with it. What stands in the window of

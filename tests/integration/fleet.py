@@ -17,7 +17,7 @@ from msgspec import Struct
 from deploy.local import Fleet, Service
 from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.process import Simulator
-from schemas.messages import DeadLetter, Result
+from schemas.messages import BucketReport, DeadLetter, LaneReport, Result, decode_report
 
 # Short enough that a test can wait for a lane to go offline and come back.
 QUICK: Mapping[str, Mapping[str, object]] = {
@@ -208,3 +208,31 @@ class Stand(Struct, frozen=True):
     async def violations(self) -> int:
         """How often a limit was broken."""
         return int((await self.simulator.counters())["violations"])
+
+
+class Heard:
+    """The last report of each lane by each worker, and what all of them said of buckets."""
+
+    def __init__(self) -> None:
+        self.lanes: dict[tuple[str, str], LaneReport] = {}
+        self._buckets: list[tuple[str, str, BucketReport]] = []
+
+    async def take(self, message: AbstractIncomingMessage) -> None:
+        """A report came."""
+        report = decode_report(message.body)
+        self.lanes |= {(report.worker, lane.lane): lane for lane in report.lanes}
+        self._buckets += [(lane.lane, name, said) for lane in report.lanes for name, said in lane.buckets.items()]
+
+    def bucket(self, lane: str, name: str) -> BucketReport:
+        """The sums over all reports of a bucket, and the fullest it was."""
+        said = [each for of, bucket, each in self._buckets if (of, bucket) == (lane, name)]
+        return BucketReport(
+            used=max((each.used for each in said), default=0),
+            granted=sum(each.granted for each in said),
+            waited_ms=sum(each.waited_ms for each in said),
+            refused=sum(each.refused for each in said),
+        )
+
+    def any(self, lane: str, so: Callable[[LaneReport], bool]) -> bool:
+        """Whether the last report of some worker says so of a lane."""
+        return any(so(report) for (_, name), report in self.lanes.items() if name == lane)

@@ -8,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import msgspec
+import pytest
 import pytest_asyncio
 from redis.crc import key_slot
 
@@ -242,11 +243,39 @@ async def test_too_many_lowers_the_bucket_once_for_all_and_it_comes_back(client:
             await told.at(now)
             await told.budget.limited(told.calls, await told.call())
         assert (await told.budget.usage())["b"].effective == 0.3
-        await told.at(now + 10 * MINUTE_US)
-        assert await told.left() == 40, kind
-        await told.at(now + 70 * MINUTE_US)
-        assert await told.left() == 100, kind
-        assert (await told.budget.usage())["b"].effective == 1
+
+
+async def test_a_lowered_bucket_is_whole_again_the_later_the_oftener_it_was_lowered(client: Any) -> None:
+    for kind in WINDOWS:
+        await client.flushdb()
+        told = Told(client, bucket(100, 60, kind=kind))
+        now = START_US
+
+        async def effective_after(minutes: int, told: Told = told) -> float:
+            nonlocal now
+            now += minutes * MINUTE_US
+            await told.at(now)
+            await told.call()
+            return (await told.budget.usage())["b"].effective
+
+        async def lower(told: Told = told) -> None:
+            assert await told.budget.limited(told.calls, await told.call()) is not None
+
+        await effective_after(0)
+        await lower()
+        assert [await effective_after(minutes) for minutes in (5, 4, 1)] == [0.95, 0.99, 1]
+        await effective_after(23 * 60)
+        await lower()
+        assert [await effective_after(minutes) for minutes in (10, 10)] == [0.95, 1]
+        for _ in range(9):
+            await effective_after(1)
+            await lower()
+        lowest = (await told.budget.usage())["b"].effective
+        assert await effective_after(640) == pytest.approx(lowest + 0.1, abs=0.001)
+        # A day after it was whole again nothing of that counts.
+        await effective_after(64 * 100 + 24 * 60)
+        await lower()
+        assert [await effective_after(minutes) for minutes in (5, 5)] == [0.95, 1]
 
 
 async def test_a_bucket_of_one_that_was_lowered_has_a_longer_window(client: Any) -> None:

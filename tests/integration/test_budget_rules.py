@@ -48,6 +48,7 @@ class Count:
     grants: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
     ratio: int = 1000
     lowered: int = 0
+    times: int = 0
     strangers: dict[int, int] = field(default_factory=dict[int, int])
     rate: int = 0
     heard: int = 0
@@ -62,15 +63,20 @@ class Count:
     def last(self) -> int:
         return self.grants[-1][0] if self.grants else 0
 
+    def risen(self, now: int) -> int:
+        """Each time within a day it rises half as fast as the time before."""
+        a_minute = 10 / (1 << min(max(self.times - 1, 0), 6))
+        return min(1000, self.ratio + math.floor((now - self.lowered) * a_minute / 60_000_000))
+
     def learned(self, now: int) -> int:
-        return max(300, min(1000, self.ratio + (now - self.lowered) * 10 // 60_000_000))
+        return max(300, self.risen(now))
 
     def most(self, now: int) -> int:
         return max(self.strangers.get(now // self.length - back, 0) for back in (0, 1))
 
     def now_holds(self, at: int, paused: int, cost: int, bulk: bool) -> None:
         """Sets amount, window and cap to what holds for a call that can be granted from `at` on."""
-        ratio = min(1000, self.ratio + (at - self.lowered) * 10 // 60_000_000)
+        ratio = self.risen(at)
         if paused:
             ramp = max(1_000_000, min(4 * self.length, 60_000_000))
             ratio = ratio * min(1000, 500 + 500 * max(0, at - paused) // ramp) // 1000
@@ -175,8 +181,7 @@ class Count:
     def limit(self, at: int, now: int) -> None:
         """The exchange says that it was too many."""
         if at > self.lowered and not self.explained(now):
-            ratio = min(1000, self.ratio + (now - self.lowered) * 10 // 60_000_000)
-            self.ratio, self.lowered = max(300, ratio * 900 // 1000), now
+            self.ratio, self.lowered, self.times = max(300, self.risen(now) * 900 // 1000), now, self.times + 1
 
     def check(self) -> None:
         """No window, wherever it lies, holds more than the amount; and grants are in order."""

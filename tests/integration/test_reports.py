@@ -1,53 +1,9 @@
 """What dispatchers are told of lanes, as it comes out of a fleet at work."""
 
-from collections.abc import AsyncIterator, Callable
-
-import pytest
-from aio_pika.abc import AbstractIncomingMessage
-
-from schemas import topology
-from schemas.messages import BucketReport, LaneReport, decode_report
-from tests.integration.fleet import Stand, wait_until
+from schemas.messages import LaneReport
+from tests.integration.fleet import Heard, Stand, wait_until
 
 BTC = {"symbol": "BTC/USDT"}
-
-
-class Heard:
-    """The last report of each lane by each worker, and what all of them said of buckets."""
-
-    def __init__(self) -> None:
-        self.lanes: dict[tuple[str, str], LaneReport] = {}
-        self._buckets: list[tuple[str, str, BucketReport]] = []
-
-    async def take(self, message: AbstractIncomingMessage) -> None:
-        """A report came."""
-        report = decode_report(message.body)
-        self.lanes |= {(report.worker, lane.lane): lane for lane in report.lanes}
-        self._buckets += [(lane.lane, name, said) for lane in report.lanes for name, said in lane.buckets.items()]
-
-    def bucket(self, lane: str, name: str) -> BucketReport:
-        """The sums over all reports of a bucket, and the fullest it was."""
-        said = [each for of, bucket, each in self._buckets if (of, bucket) == (lane, name)]
-        return BucketReport(
-            used=max((each.used for each in said), default=0),
-            granted=sum(each.granted for each in said),
-            waited_ms=sum(each.waited_ms for each in said),
-            refused=sum(each.refused for each in said),
-        )
-
-    def any(self, lane: str, so: Callable[[LaneReport], bool]) -> bool:
-        """Whether the last report of some worker says so of a lane."""
-        return any(so(report) for (_, name), report in self.lanes.items() if name == lane)
-
-
-@pytest.fixture
-async def heard(stand: Stand) -> AsyncIterator[Heard]:
-    heard = Heard()
-    queue = await stand.client.channel.declare_queue(exclusive=True)
-    await queue.bind(topology.REPORTS)
-    tag = await queue.consume(heard.take, no_ack=True)
-    yield heard
-    await queue.cancel(tag)
 
 
 async def test_reports_say_what_an_attempt_takes(stand: Stand, heard: Heard) -> None:
