@@ -54,6 +54,8 @@ LATENCY_FALL_S: Final = 10.0
 LEAST_PART: Final = 0.1
 # A lane that fails again while it comes back needs one more good trial in a row the next time, up to this number.
 TRIALS_NEEDED_MAX: Final = 3
+# A lane is crowded when the budget for what is with it takes so much longer to come back than an answer takes.
+CROWDED_MS: Final = 1_000.0
 # Own attempts that no report can show yet are counted so long.
 UNREPORTED_S: Final = 0.2
 
@@ -313,8 +315,13 @@ class LaneHealth(Choice):
         self._no_budget_until_ms[method] = until_ms
 
     def has_budget(self, method: str, now_ms: int) -> bool:
-        """Whether the last attempt of this kind found budget, as far as is known; another symbol may well find some."""
-        return self._no_budget_until_ms.get(method, 0) <= now_ms
+        """Whether the last attempt of this kind found budget, as far as is known; another symbol may well find some.
+
+        Nor has a crowded lane any, before its workers say so: what is sent there at once is refused only later, and
+        the last of several lanes of which no refusal is known yet would get all of a crowd.
+        """
+        crowded = self.outstanding * self.budget_ms > self.latency_ms + CROWDED_MS
+        return not crowded and self._no_budget_until_ms.get(method, 0) <= now_ms
 
     def forget(self, worker: str) -> None:
         """A worker said that it leaves."""

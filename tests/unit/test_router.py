@@ -286,3 +286,12 @@ def test_what_the_backlog_would_make_too_late_is_refused_at_once_and_nothing_els
     # One that was under way before is not cut off: those after it are.
     tried = attempt("kraken", tries=(Try("kraken.eu", Outcome.THROTTLED, ErrorCode.NO_BUDGET),))
     assert isinstance(decide(router, tried), Send)
+
+
+def test_a_crowd_does_not_all_go_to_the_one_lane_that_has_not_refused_yet(router: Router) -> None:
+    heard(router, LaneReport("kraken.eu", budget_ms=1_000.0))
+    for name in ("binance", "okx", "kraken.us"):
+        router.health[name].refused("fetch_ticker", NOW_MS + 2_000)
+    sent = Counter(lane_of(decide(router, attempt(left_ms=3_600_000))) for _ in range(602))
+    assert sent["kraken.eu"] == 102  # two wait for its budget at once; all others go by the weights
+    assert sent["binance"] == 300
