@@ -111,11 +111,11 @@ class Fleet:
     ) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._config = folder / "fleet.toml"
-        self._config.write_text(tomli_w.dumps(config), encoding="utf-8")
+        self.config_file = folder / "fleet.toml"
+        self.config_file.write_text(tomli_w.dumps(config), encoding="utf-8")
         self.broker_url = broker_url
         self._env = {**os.environ, "FLEET_BROKER_URL": broker_url, "FLEET_REDIS_URL": redis_url}
-        self.lanes = list(load(self._config, {}).lanes)
+        self.lanes = list(load(self.config_file, {}).lanes)
         self.dispatchers: list[Service] = []
         self.workers: list[Service] = []
         self._wanted = dispatchers, workers

@@ -1,6 +1,7 @@
 """Reads what producers publish: a body becomes an `Attempt` with all defaults filled in, or an error."""
 
 import uuid
+from collections.abc import Collection
 from typing import Any, Final
 
 import msgspec
@@ -60,14 +61,21 @@ def read(envelope: Attempt, body: bytes, timeout_s: float) -> Attempt:
     return replace(envelope, request=request)
 
 
-def check(attempt: Attempt) -> None:
+def check(attempt: Attempt, allowed: Collection[str]) -> None:
     """Refuses what no lane should be asked.
 
+    Args:
+        attempt: the request.
+        allowed: the only methods that are run; empty allows all public reads.
+
     Raises:
-        InvalidMessage: the method is not a read, the deadline has passed, or a value can't be passed on.
+        InvalidMessage: the method is not a read or not allowed, the deadline has passed, or a value can't be passed on.
     """
     if refusal := methods.refusal(attempt.request.method, account=attempt.request.account is not None):
         raise InvalidMessage(ErrorCode.METHOD_NOT_ALLOWED, refusal)
+    if allowed and attempt.request.method not in allowed:
+        text = f"this fleet does not run {attempt.request.method!r}; it runs {', '.join(sorted(allowed))}"
+        raise InvalidMessage(ErrorCode.METHOD_NOT_ALLOWED, text)
     deadline_ms, now_ms = attempt.deadline_ms, attempt.received_ms
     if deadline_ms < _EARLIEST_MS:
         raise InvalidMessage(

@@ -21,3 +21,12 @@ DECISION = Histogram(
     "From a message's arrival at the dispatcher to the confirm of what it published.",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
+
+
+def forget(lane: str) -> None:
+    """A lane was removed: what tells how it is now is told no more."""
+    for metric in (HEALTHY, STATE, SHARE, PAUSED):
+        for family in metric.collect():
+            for sample in family.samples:
+                if sample.labels["lane"] == lane:
+                    metric.remove(*sample.labels.values())

@@ -109,6 +109,14 @@ class Router:
             able = self._able[key] = self._find(request, of)
         return able
 
+    def less_removed(self, attempt: Attempt) -> Attempt:
+        """The attempt at a request less the exchanges that were removed since; where no other is left, as it is."""
+        request = attempt.request
+        known = [name for name in request.exchanges if self._named(name)]
+        if not known or len(known) == len(request.exchanges):
+            return attempt
+        return replace(attempt, request=replace(request, exchanges=known))
+
     def fan_out(self, attempt: Attempt) -> list[Attempt]:
         """A request to all exchanges that it names as one attempt for each; any other as it is.
 

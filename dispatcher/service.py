@@ -5,7 +5,8 @@ import logging
 import os
 import socket
 import time
-from typing import Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 from msgspec import DecodeError
 from msgspec.structs import replace
@@ -15,7 +16,7 @@ from schemas.answered import Answered
 from schemas.broker import Broker
 from schemas.config import Config
 from schemas.deliveries import Delivery, end_tasks
-from schemas.errors import BrokerError, FleetError, InvalidMessage, Refused
+from schemas.errors import BrokerError, FleetError, InvalidMessage, Refused, Unroutable
 from schemas.messages import (
     Attempt,
     ErrorCode,
@@ -31,6 +32,7 @@ from . import intake, knowledge, metrics, probes, snapshot, status
 from .health import State
 from .hedges import Hedges
 from .probes import Probe
+from .removed import Removed
 from .router import End, Router, Send, Wait
 from .status import Since
 
@@ -57,9 +59,10 @@ class Dispatcher:
         self._since: dict[str, Since] = {}
         self._started_ms = answers.now_ms()
         self._serves = False
+        self._removed = Removed(self._broker, self._on_taken_back, config.broker.patience_s)
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Serves until `stop` is set, then settles what it holds and leaves."""
+    async def run(self, stop: asyncio.Event, follow: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Serves until `stop` is set, then settles what it holds and leaves; `follow` runs meanwhile."""
         await self._broker.start()
         await snapshot.load(self._redis, self._router.health, time.monotonic(), answers.now_ms())
         await self._broker.subscribe(None, self._on_report, prefetch=0, exchange=topology.REPORTS)
@@ -69,7 +72,7 @@ class Dispatcher:
         log.info("dispatcher_ready", extra={"lanes": ",".join(self._router.health)})
         try:
             async with asyncio.TaskGroup() as side_tasks:
-                jobs = (self._watch, self._probe, self._keep, self._learn, self._broker.lasts)
+                jobs = self._watch, self._probe, self._keep, self._learn, self._broker.lasts, self._removed.run, follow
                 tasks = [side_tasks.create_task(job(), name=job.__name__) for job in jobs]
                 await stop.wait()
                 await end_tasks(tasks)
@@ -82,6 +85,19 @@ class Dispatcher:
             await self._answered.close()
             await self._redis.aclose()
         log.info("dispatcher_left")
+
+    async def configure(self, config: Config) -> None:
+        """Takes another configuration; requests under way go on."""
+        await self._broker.serve_lanes(list(config.lanes))
+        gone = self._lanes.keys() - config.lanes.keys()
+        self._config, self._lanes = config.dispatcher, config.lanes
+        self._router.configure(config)
+        self._removed.change(gone, set(config.lanes))
+        for lane in gone:
+            metrics.forget(lane)
+            self._since.pop(lane, None)
+        for queue in (topology.RETURNED, topology.REQUESTS):
+            await self._broker.resize(queue, self._config.in_flight)
 
     def status(self, configuration: ConfigurationStatus) -> DispatcherStatus:
         """What ``/status`` says."""
@@ -195,8 +211,9 @@ class Dispatcher:
             await self._bury(ErrorCode.UNREADABLE, f"not an attempt: {error}", delivery)
         else:
             if not (attempt.hedge or attempt.probe):
-                text = f"{attempt.lane} fell ill before a worker took it"
-                await self._advance(_unsent(attempt, ErrorCode.EXPIRED, text), rested=False)
+                text = "fell ill before a worker took it" if attempt.lane in self._lanes else "was removed"
+                attempt = _unsent(attempt, ErrorCode.EXPIRED, f"{attempt.lane} {text}")
+                await self._advance(self._router.less_removed(attempt), rested=False)
         await delivery.ack()
 
     async def _on_request(self, delivery: Delivery) -> None:
@@ -205,7 +222,7 @@ class Dispatcher:
         attempt = intake.envelope(delivery.properties, delivery.body, answers.now_ms())
         try:
             attempt = intake.read(attempt, delivery.body, self._config.timeout_s)
-            intake.check(attempt)
+            intake.check(attempt, self._config.methods)
             attempt = replace(attempt, repeated=delivery.repeated)
         except InvalidMessage as error:
             await self._refuse(attempt, error, delivery)
@@ -252,7 +269,7 @@ class Dispatcher:
             self._hedges.cancel(attempt)
         if attempt.contested and await self._answered.by_another(attempt):
             return
-        await self._advance(attempt, rested=rested)
+        await self._advance(self._router.less_removed(attempt), rested=rested)
 
     async def _advance(self, attempt: Attempt, *, rested: bool) -> None:
         """Sends, parks or ends a request; returns when the broker has what it published."""
@@ -271,6 +288,9 @@ class Dispatcher:
                         await self._send(sent)
                     except Refused:
                         attempt = _unsent(sent, ErrorCode.NO_BUDGET, f"{decision.lane}'s queue is full")
+                        continue
+                    except Unroutable:  # another dispatcher knows already that the lane was removed
+                        attempt = _unsent(sent, ErrorCode.EXPIRED, f"{decision.lane} has no queue")
                         continue
                     self._hedges.plan(sent)
             return

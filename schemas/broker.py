@@ -22,13 +22,15 @@ import itertools
 import logging
 import os
 import time
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final
 from urllib.parse import urlsplit
 
 import aio_pika
 import aiormq
 from aio_pika.abc import AbstractChannel as PikaChannel
-from aio_pika.exceptions import ChannelPreconditionFailed, ProbableAuthenticationError
+from aio_pika.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed, ProbableAuthenticationError
 from pamqp.commands import Basic
 from tenacity import (
     AsyncRetrying,
@@ -41,7 +43,7 @@ from tenacity import (
 from . import topology
 from .config import BrokerConfig
 from .deliveries import AGAIN, Delivery, Handler, Subscription, end_tasks, lost
-from .errors import BrokerLost, ConfigError, FleetError, Refused, TopologyError, Unroutable
+from .errors import BrokerError, BrokerLost, ConfigError, FleetError, Refused, TopologyError, Unroutable
 from .messages import MSGPACK
 
 log = logging.getLogger(__name__)
@@ -63,14 +65,15 @@ class Link:
     def __init__(self, config: BrokerConfig, name: str, lanes: list[str], *, publishes: bool) -> None:
         self._config = config
         self._name = name
-        self._lanes = lanes
+        self.lanes = lanes
         self._publishes = publishes
         self._urls = itertools.cycle(config.urls)
         self._up = asyncio.Event()
         self._lost = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._connection: aio_pika.abc.AbstractConnection | None = None
-        self._channels: list[PikaChannel] = []  # aio-pika keeps them by weak reference only
+        # By the channel below; aio-pika keeps its own by weak reference only.
+        self._channels: dict[aiormq.Channel | None, PikaChannel] = {}
         self._publisher: aiormq.Channel | None = None
         self.subscriptions: list[Subscription] = []
         self.connects = 0
@@ -103,24 +106,35 @@ class Link:
         assert self._task is not None
         await asyncio.shield(self._task)
 
-    async def waiting(self, queue: str) -> int:
-        """How many messages wait in a queue.
+    @asynccontextmanager
+    async def aside(self) -> AsyncGenerator[aiormq.Channel, None]:
+        """A channel for a few acts aside: what goes wrong there closes no other one.
 
-        Raises:
-            BrokerLost: the broker does not say.
+        Raises, also out of what is done with it:
+            BrokerLost: the connection is away, or the broker did not answer in time.
+            Unroutable: a queue is not there.
+            TopologyError: a queue exists with other arguments.
         """
         connection = self._connection
         if connection is None:
             raise BrokerLost("no connection to RabbitMQ")
         try:
-            # A channel of its own: a queue that is not there would close the one that publishes.
-            async with asyncio.timeout(self._config.timeout_s), connection.channel() as channel:
-                found = await channel.declare_queue(queue, passive=True)
+            async with asyncio.timeout(self._config.timeout_s):
+                channel = await connection.channel()
+                lower = await channel.get_underlay_channel()
+            try:
+                yield lower  # type: ignore[misc]  # the class that aio-pika makes
+            finally:
+                async with asyncio.timeout(self._config.timeout_s):
+                    await channel.close()
+        except ChannelNotFoundEntity as error:
+            raise Unroutable(str(error)) from error
+        except ChannelPreconditionFailed as error:
+            raise TopologyError(f"RabbitMQ holds a queue of ours with other arguments: {error}") from error
         except (Exception, asyncio.CancelledError) as error:
             if not lost(error):
                 raise
-            raise BrokerLost(f"no answer about {queue}: {error!r}") from error
-        return found.declaration_result.message_count or 0
+            raise BrokerLost(f"no answer from RabbitMQ: {error!r}") from error
 
     async def take_back(self, queue: str, handler: Handler) -> int:
         """Gives all that waits in a queue now to `handler`; see `Broker.take_back`."""
@@ -178,6 +192,21 @@ class Link:
             # The connection broke meanwhile: the next one has the subscription too.
             log.debug("subscription_waits", extra={"queue": subscription.queue, "error": repr(error)})
             self._lost.set()
+
+    async def remove(self, subscription: Subscription) -> None:
+        """Consumes no more; returns when what was taken is over."""
+        self.subscriptions.remove(subscription)
+        await subscription.stop_taking(self._config.timeout_s)
+        while subscription.tasks:
+            await asyncio.wait(subscription.tasks)
+        if (channel := self._channels.pop(subscription.channel, None)) is not None:
+            try:
+                async with asyncio.timeout(self._config.timeout_s):
+                    await channel.close()
+            except Exception as error:
+                if not lost(error):
+                    raise
+                log.debug("channel_is_gone_already", extra={"error": repr(error)})
 
     def _retrying(self, stop_after_s: float) -> AsyncRetrying:
         return AsyncRetrying(
@@ -243,7 +272,7 @@ class Link:
     async def _set_up(self) -> None:
         channel = await self._new_channel()
         if self._config.declare:
-            await declare(channel, self._lanes, self._config.timeout_s)
+            await declare(channel, self.lanes, self._config.timeout_s)
         if self._publishes:
             self._publisher = channel
         self._watch(channel)
@@ -256,10 +285,10 @@ class Link:
         assert self._connection is not None
         # Returned messages must raise: callbacks are one more thing that can get lost.
         channel = await self._connection.channel(publisher_confirms=self._publishes, on_return_raises=self._publishes)
-        self._channels.append(channel)
         # The channel below aio-pika's own: 100 µs less CPU a message, and the same connection and error handling.
         lower = await channel.get_underlay_channel()
         assert isinstance(lower, aiormq.Channel)
+        self._channels[lower] = channel
         return lower
 
     async def _heed_alarms(self) -> None:
@@ -291,7 +320,7 @@ class Link:
         connection = self._connection
 
         def lose(*_: object) -> None:
-            if self._connection is connection:
+            if self._connection is connection and channel in self._channels:
                 self._up.clear()
                 self._lost.set()
 
@@ -334,6 +363,11 @@ class Broker:
         await self._publisher.start()
 
     @property
+    def declares(self) -> bool:
+        """Whether it declares queues, and may delete them."""
+        return self._config.declare
+
+    @property
     def connected(self) -> bool:
         """Whether both connections stand."""
         return self._consumer.up() and self._publisher.up()
@@ -367,12 +401,12 @@ class Broker:
             if queue is None or not subscription.hungry(quiet_s):
                 continue
             try:
-                if not await self._publisher.waiting(queue):
+                if not await self._waiting(queue):
                     continue
                 await asyncio.sleep(RECHECK_S)  # it may have come just now
-                if subscription.hungry(quiet_s) and await self._publisher.waiting(queue):
+                if subscription.hungry(quiet_s) and await self._waiting(queue):
                     starving.append(queue)
-            except BrokerLost as error:
+            except BrokerError as error:
                 log.debug("queue_unknown", extra={"queue": queue, "error": str(error)})
         return starving
 
@@ -386,6 +420,50 @@ class Broker:
             BrokerLost: the connection died; what was not settled is in the queue still.
         """
         return await self._consumer.take_back(queue, handler)
+
+    async def _waiting(self, queue: str) -> int:
+        async with self.aside() as channel:
+            found = await channel.queue_declare(queue, passive=True, timeout=self._config.timeout_s)
+        return found.message_count or 0
+
+    def aside(self) -> AbstractAsyncContextManager[aiormq.Channel]:
+        """A channel on the connection that publishes, for a few acts aside; see `Link.aside` for what it raises."""
+        return self._publisher.aside()
+
+    async def serve_lanes(self, lanes: list[str]) -> None:
+        """Declares these lanes' work queues, now and on every connection from now on, in place of those before.
+
+        Without `declare` in the configuration it sees whether they are there. Where this raises all is as before.
+
+        Raises:
+            BrokerLost: the broker did not answer in time.
+            TopologyError: a queue exists with other arguments.
+            Unroutable: a queue is not there, and is not ours to declare.
+        """
+        async with self.aside() as channel:
+            if self.declares:
+                await declare(channel, lanes, self._config.timeout_s)
+            else:
+                for queue in topology.lane_queues(lanes):
+                    await channel.queue_declare(queue.name, passive=True, timeout=self._config.timeout_s)
+        self._consumer.lanes = self._publisher.lanes = lanes
+
+    def subscribed(self, queue: str) -> bool:
+        """Whether this queue is consumed."""
+        return any(subscription.queue == queue for subscription in self._consumer.subscriptions)
+
+    async def unsubscribe(self, queue: str) -> None:
+        """Consumes a queue no more; returns when what was taken from it is over."""
+        for subscription in self._consumer.subscriptions:
+            if subscription.queue == queue:
+                await self._consumer.remove(subscription)
+                return
+
+    async def resize(self, queue: str, prefetch: int) -> None:
+        """Holds so many unsettled deliveries of a queue from now on."""
+        for subscription in self._consumer.subscriptions:
+            if subscription.queue == queue:
+                await subscription.resize(prefetch, self._config.timeout_s)
 
     async def subscribe(
         self, queue: str | None, handler: Handler, *, prefetch: int, exchange: str = ""

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Final, TypeAlias
 import msgspec
 from msgspec import Meta, Struct
 
+from . import methods
 from .accounts import CCXT_NAMES, AccountConfig
 from .errors import ConfigError
 from .messages import Strategy
@@ -71,6 +72,7 @@ class DispatcherConfig(Struct, frozen=True, forbid_unknown_fields=True):
     Args:
         strategy: how a lane is chosen where the request does not say.
         timeout_s: a request's deadline where it names none, from when the dispatcher first saw it.
+        methods: the only methods that are run; empty allows all public reads.
         max_attempts: how often one request may fail in a way that is perhaps its own fault before it ends in an error.
         in_flight: requests and returned attempts it handles at once.
         wait_with_others_s: the longest an attempt waits for budget while another lane could take it.
@@ -89,6 +91,7 @@ class DispatcherConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
     strategy: Strategy = "weighted_round_robin"
     timeout_s: Seconds = 30.0
+    methods: tuple[str, ...] = ()
     max_attempts: Count = 5
     in_flight: Count = 500
     wait_with_others_s: Seconds = 0.1
@@ -219,6 +222,9 @@ def parse(path: Path, body: bytes, environment: Mapping[str, str] = os.environ) 
         raise ConfigError(f"{path}: {_name_entry(raw) or _explain(error)}") from error
     lanes = {name: _complete(path, name, lane, config.accounts) for name, lane in config.lanes.items()}
     _check_groups(path, config.groups, {*lanes, *(lane.exchange for lane in lanes.values())})
+    for method in config.dispatcher.methods:
+        if refusal := methods.refusal(method, account=True):
+            raise ConfigError(f"{path}: dispatcher.methods: {refusal}")
     broker, redis = config.broker, config.redis
     if url := environment.get("FLEET_BROKER_URL"):
         urls = _from_environment("FLEET_BROKER_URL", url.split(","), tuple[BrokerUrl, ...])

@@ -117,8 +117,9 @@ class Subscription:
         self.exchange = exchange
         self.tasks: set[asyncio.Task[None]] = set()
         self.last_s = time.monotonic()  # when it attached, or took its last delivery
-        self._channel: aiormq.Channel | None = None
+        self.channel: aiormq.Channel | None = None
         self._tag: str | None = None
+        self._source = ""
 
     async def attach(self, channel: aiormq.Channel, timeout_s: float) -> None:
         """Starts to consume on a fresh channel."""
@@ -127,17 +128,39 @@ class Subscription:
             declared = await channel.queue_declare("", exclusive=True, auto_delete=True, timeout=timeout_s)
             queue = declared.queue or ""
             await channel.queue_bind(queue, self.exchange, timeout=timeout_s)
+        self._source = queue
+        await self._consume(channel, timeout_s)
+
+    async def resize(self, prefetch: int, timeout_s: float) -> None:
+        """Holds so many deliveries from now on; those that it holds already go on."""
+        if prefetch == self.prefetch:
+            return
+        self.prefetch = prefetch
+        if self.channel is None or self._tag is None:
+            return
+        try:
+            # A quorum queue heeds a channel's new prefetch for new consumers only.
+            await self.channel.basic_cancel(self._tag, timeout=timeout_s)
+            await self._consume(self.channel, timeout_s)
+        except Exception as error:
+            if not lost(error):
+                raise
+            # The next connection brings the new size.
+            log.debug("consumer_is_gone_already", extra={"error": repr(error)})
+
+    async def _consume(self, channel: aiormq.Channel, timeout_s: float) -> None:
         await channel.basic_qos(prefetch_count=self.prefetch, timeout=timeout_s)
-
-        async def on_message(message: DeliveredMessage) -> None:
-            self.last_s = time.monotonic()
-            task = asyncio.create_task(self._run(Delivery(message, queue, no_ack=self.queue is None)))
-            self.tasks.add(task)
-            task.add_done_callback(self.tasks.discard)
-
-        consumed = await channel.basic_consume(queue, on_message, no_ack=self.queue is None, timeout=timeout_s)
-        self._channel, self._tag = channel, consumed.consumer_tag
+        consumed = await channel.basic_consume(
+            self._source, self._on_message, no_ack=self.queue is None, timeout=timeout_s
+        )
+        self.channel, self._tag = channel, consumed.consumer_tag
         self.last_s = time.monotonic()
+
+    async def _on_message(self, message: DeliveredMessage) -> None:
+        self.last_s = time.monotonic()
+        task = asyncio.create_task(self._run(Delivery(message, self._source, no_ack=self.queue is None)))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     async def _run(self, delivery: Delivery) -> None:
         try:
@@ -162,10 +185,10 @@ class Subscription:
 
     async def stop_taking(self, timeout_s: float) -> None:
         """Takes no more deliveries; what it holds goes on."""
-        if self._channel is None or self._tag is None:
+        if self.channel is None or self._tag is None:
             return
         try:
-            await self._channel.basic_cancel(self._tag, timeout=timeout_s)
+            await self.channel.basic_cancel(self._tag, timeout=timeout_s)
         except Exception as error:
             if not lost(error):
                 raise

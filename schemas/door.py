@@ -4,11 +4,12 @@ It runs in the service's own event loop: a process whose loop stands still does 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from msgspec import Struct, json
 
+from .config import Config
 from .errors import ConfigError
 from .status import ConfigurationStatus
 
@@ -16,8 +17,17 @@ from .status import ConfigurationStatus
 class Service(Protocol):
     """What a process runs."""
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Serves until `stop` is set, then leaves in order."""
+    async def run(self, stop: asyncio.Event, follow: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Serves until `stop` is set, then leaves in order; while it serves, `follow` runs, which calls `configure`."""
+        ...
+
+    async def configure(self, config: Config) -> None:
+        """Takes another configuration.
+
+        Raises:
+            ConfigError, TopologyError: it can't be used; all is as before.
+            BrokerLost: not now; all is as before.
+        """
         ...
 
     def status(self, configuration: ConfigurationStatus) -> Struct:

@@ -8,6 +8,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
 
@@ -65,16 +66,16 @@ async def _until_told(options: argparse.Namespace, make: Callable[[Config], door
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told)
+    asked = asyncio.Event()
+    loop.add_signal_handler(signal.SIGHUP, asked.set)
     file = ConfigFile(options.config)
     service = make(file.load())
-    if options.metrics_port is None:
-        await service.run(stop)
-        return
-    runner = await door.serve(service, lambda: file.status, options.metrics_address, options.metrics_port)
-    try:
-        await service.run(stop)
-    finally:
-        await runner.cleanup()
+    async with AsyncExitStack() as stack:
+        if options.metrics_port is not None:
+            where = options.metrics_address, options.metrics_port
+            runner = await door.serve(service, lambda: file.status, *where)
+            stack.push_async_callback(runner.cleanup)
+        await service.run(stop, lambda: file.follow(service.configure, asked))
 
 
 def _all(errors: BaseExceptionGroup[FleetError]) -> list[FleetError]:

@@ -33,3 +33,12 @@ LANE_OPEN = Gauge("fleet_lane_open", "1 while the lane's markets are loaded and 
 COPIES = Counter("fleet_copies_dropped_total", "Attempts not answered again: their requests were already.", ["lane"])
 UNREADABLE = Counter("fleet_attempts_unreadable_total", "Messages that are no attempt, put into fleet.dead.")
 BLOCKED = Gauge("fleet_worker_blocked", "1 while RabbitMQ, short of memory or disk, takes nothing from it.")
+
+
+def forget(lane: str) -> None:
+    """A lane was removed: what tells how it is now is told no more."""
+    for metric in (LANE_OPEN, SHARED, USED, EFFECTIVE, PAUSED):
+        for family in metric.collect():
+            for sample in family.samples:
+                if sample.labels["lane"] == lane:
+                    metric.remove(*sample.labels.values())

@@ -80,17 +80,23 @@ class Reports:
     def __init__(self) -> None:
         self._lanes: dict[str, LaneCount] = {}
         self._known: dict[str, LaneKnown] = {}
+        self._open: set[str] = set()
         self._made = 0
 
     def add_lane(self, lane: str, methods: Sequence[str], answering: Answering, tallies: Tallies) -> None:
         """Reports this lane from now on."""
-        self._lanes[lane] = LaneCount()
+        self._open.add(lane)
+        self._lanes.setdefault(lane, LaneCount())
         self._known[lane] = LaneKnown(methods, answering, tallies)
         self._made = 0
 
+    def drop_lane(self, lane: str) -> None:
+        """Reports this lane no more; its last attempts may still end."""
+        self._open.discard(lane)
+
     def in_flight(self) -> dict[str, int]:
         """Attempts that are held, by the lanes that are reported."""
-        return {name: count.in_flight for name, count in self._lanes.items()}
+        return {name: count.in_flight for name, count in self._lanes.items() if name in self._open}
 
     def begin(self, lane: str) -> None:
         """An attempt is held."""
@@ -154,6 +160,8 @@ class Reports:
         now_s = time.monotonic()
         reports: list[LaneReport] = []
         for lane, count in self._lanes.items():
+            if lane not in self._open:
+                continue
             known = self._known[lane]
             reports.append(
                 LaneReport(

@@ -40,7 +40,7 @@ def lane(
     markets: int,
     methods: Sequence[str],
     in_flight: Mapping[str, int],
-    errors: Mapping[str, str],
+    error: str,
     own_part: float | None,
 ) -> ServedLane:
     """What there is to say of one lane.
@@ -51,14 +51,14 @@ def lane(
         markets: how many are known.
         methods: those that it has.
         in_flight: attempts with it, for lanes that are open.
-        errors: why lanes don't open.
+        error: why it does not open.
         own_part: the part of every limit that this worker may use by itself; None while all share the whole.
     """
     return ServedLane(
         lane=name,
         exchange=exchange,
         open=name in in_flight,
-        error=errors.get(name, ""),
+        error=error,
         markets=markets,
         methods=len(methods),
         in_flight=in_flight.get(name, 0),

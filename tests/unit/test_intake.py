@@ -12,10 +12,10 @@ NOW_MS = 1_800_000_000_000
 REQUEST = {"method": "fetch_ticker", "args": {"symbol": "BTC/USDT"}}
 
 
-def take(body: bytes, **properties: Any) -> Attempt:
+def take(body: bytes, *, allowed: tuple[str, ...] = (), **properties: Any) -> Attempt:
     envelope = intake.envelope(Basic.Properties(**properties), body, NOW_MS)
     attempt = intake.read(envelope, body, timeout_s=30)
-    intake.check(attempt)
+    intake.check(attempt, allowed)
     return attempt
 
 
@@ -40,6 +40,13 @@ def test_what_the_request_leaves_out_is_filled_in() -> None:
     assert (attempt.number, attempt.lane, attempt.tries, attempt.received_ms) == (0, "", [], NOW_MS)
     assert len(attempt.request.id) == 32
     assert attempt.request.id != take(msgspec.json.encode(REQUEST)).request.id
+
+
+def test_a_fleet_may_allow_some_methods_only() -> None:
+    assert take(msgspec.json.encode(REQUEST), allowed=("fetch_time", "fetch_ticker"))
+    with pytest.raises(InvalidMessage, match="it runs fetch_ohlcv, fetch_time") as raised:
+        take(msgspec.json.encode(REQUEST), allowed=("fetch_time", "fetch_ohlcv"))
+    assert raised.value.code is ErrorCode.METHOD_NOT_ALLOWED
 
 
 def test_the_properties_say_where_the_answer_goes() -> None:

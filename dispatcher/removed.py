@@ -1,0 +1,78 @@
+"""Lanes that were removed: what waits in their queues goes to others, and the queues go when nobody uses them.
+
+A queue is deleted when nobody consumed it and nothing was in it for `quiet_s`, longer than any publish takes. So nobody
+holds a message of it any more: a worker consumes until what it holds of the lane is over, another dispatcher that took
+a message back has published it within that time.
+"""
+
+import asyncio
+import logging
+import time
+from typing import Final
+
+from schemas import topology
+from schemas.broker import Broker
+from schemas.deliveries import Handler
+from schemas.errors import FleetError, Unroutable
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY_S: Final = 1.0
+
+
+class Removed:
+    """The removed lanes whose queues are still there, as far as this dispatcher knew them.
+
+    Args:
+        broker: RabbitMQ.
+        take_back: handles what waited for a removed lane, and settles it.
+        quiet_s: how long a queue must have been empty and unused; more than any publish may take.
+    """
+
+    def __init__(self, broker: Broker, take_back: Handler, quiet_s: float) -> None:
+        self._broker = broker
+        self._take_back = take_back
+        self._quiet_s = quiet_s
+        self._used_s: dict[str, float] = {}  # by queue: when it was last in use
+        self._changed = asyncio.Event()
+
+    def change(self, removed: set[str], kept: set[str]) -> None:
+        """The configuration has changed: these lanes are gone, those are there, perhaps again."""
+        for lanes, gone in ((kept, False), (removed, True)):
+            for name in (queue.name for queue in topology.lane_queues(lanes)):
+                if gone:
+                    self._used_s[name] = time.monotonic()
+                else:
+                    self._used_s.pop(name, None)
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Looks after the queues until cancelled."""
+        while True:
+            await self._changed.wait()
+            for queue in list(self._used_s):
+                try:
+                    await self._look(queue)
+                except FleetError as error:  # what was taken and not settled is in the queue again
+                    log.warning("queue_not_emptied", extra={"queue": queue, "error": str(error)})
+            if not self._used_s:
+                self._changed.clear()
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _look(self, queue: str) -> None:
+        try:
+            async with self._broker.aside() as channel:
+                found = await channel.queue_declare(queue, passive=True)
+                if found.message_count:
+                    await self._broker.take_back(queue, self._take_back)
+                if queue not in self._used_s:
+                    return  # the lane is back
+                if found.message_count or found.consumer_count:
+                    self._used_s[queue] = time.monotonic()
+                elif time.monotonic() - self._used_s[queue] >= self._quiet_s:
+                    del self._used_s[queue]
+                    if self._broker.declares:
+                        await channel.queue_delete(queue)
+                        log.info("queue_deleted", extra={"queue": queue})
+        except Unroutable:  # another dispatcher has deleted it
+            self._used_s.pop(queue, None)

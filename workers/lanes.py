@@ -1,0 +1,300 @@
+"""The lanes of a worker: opened, renewed, rebuilt when their configuration changes, drained when they are removed.
+
+An attempt keeps the lane it began on. A lane whose configuration changed serves on as it was until the new one is open;
+then attempts go to the new one, and the old one ends with its last attempt. A lane that was removed takes no attempt,
+but consumes until its last one is over: what comes meanwhile is handed back, and nobody deletes a queue of which
+something is still held.
+"""
+
+import asyncio
+import contextlib
+import functools
+import hashlib
+import logging
+from collections.abc import Callable, Coroutine, Generator, Mapping
+from typing import Any, TypeAlias
+
+import redis.asyncio
+from msgspec import Struct
+from msgspec.structs import replace
+from tenacity import AsyncRetrying, RetryCallState, wait_random_exponential
+
+from schemas import topology
+from schemas.accounts import Secret
+from schemas.broker import Broker
+from schemas.config import Config, LaneConfig, LimitsConfig
+from schemas.deliveries import Delivery, end_tasks
+from schemas.errors import ConfigError
+
+from . import metrics
+from .costs import SAME_LIMITS, check_limits
+from .exchanges import Egress, LaneExchange, tls
+from .markets import LOOK_EVERY_S, Markets
+from .membership import BEAT_EVERY_S
+from .reports import Reports
+from .sharing import SharedBudget
+
+log = logging.getLogger(__name__)
+
+# Handles a delivery of the lane with this name.
+OnAttempt: TypeAlias = Callable[[str, Delivery], Coroutine[Any, Any, None]]
+
+
+class Settings(Struct, frozen=True):
+    """What a lane is made of: with other settings it is another one."""
+
+    lane: LaneConfig
+    limits: LimitsConfig | None
+    http_timeout_s: float
+    account: str  # a digest of its secrets; empty for none
+    elsewhere: bool  # the account is used from other addresses too
+
+
+class Lane:
+    """One lane with one configuration.
+
+    Attributes:
+        exchange: runs its attempts.
+        budget: what it may send.
+        settings: what it was made of.
+        error: why it does not open; empty if it did, or was not tried yet.
+    """
+
+    def __init__(self, exchange: LaneExchange, budget: SharedBudget, settings: Settings) -> None:
+        self.exchange = exchange
+        self.budget = budget
+        self.settings = settings
+        self.error = ""
+        self.follower: asyncio.Task[None] | None = None
+        self._held = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @contextlib.contextmanager
+    def held(self) -> Generator[None, None, None]:
+        """An attempt runs on it."""
+        self._held += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._held -= 1
+            if not self._held:
+                self._idle.set()
+
+    async def idle(self) -> None:
+        """Returns when no attempt runs on it."""
+        await self._idle.wait()
+
+    async def leave(self) -> None:
+        """Gives up its part of the budget."""
+        if self.follower is not None:
+            await end_tasks([self.follower])
+            await self.budget.leave()
+
+
+class Lanes:
+    """All lanes of a worker.
+
+    Args:
+        config: the configuration.
+        client: Redis.
+        broker: RabbitMQ.
+        reports: told which lanes are open.
+        on_attempt: handles a delivery of the lane with this name.
+
+    Attributes:
+        known: the configured lanes, by name.
+        serving: those that are open, by name; the older one while a changed one opens.
+    """
+
+    def __init__(
+        self, config: Config, client: redis.asyncio.Redis, broker: Broker, reports: Reports, on_attempt: OnAttempt
+    ) -> None:
+        self._config = config
+        self._redis = client
+        self._broker = broker
+        self._reports = reports
+        self._on_attempt = on_attempt
+        self._markets = Markets(client, keep_s=2 * config.worker.renew_every_s)
+        self._tls = tls()
+        self._egresses: dict[str, Egress] = {}
+        self._made: set[Lane] = set()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
+        self.known: dict[str, Lane] = {}
+        self.serving: dict[str, Lane] = {}
+
+    async def plan(self, config: Config) -> dict[str, Lane]:
+        """Makes the lanes that are new or changed in a configuration; `apply` starts them, `discard` drops them.
+
+        Raises:
+            ConfigError: one can't be made; none is.
+        """
+        check_limits(config.limits, (lane.exchange for lane in config.lanes.values()))
+        credentials = {
+            name: config.accounts[lane.account].credentials(lane.account) if lane.account else {}
+            for name, lane in config.lanes.items()
+        }
+        accounts = {name: next((each.reveal() for each in of.values()), "") for name, of in credentials.items()}
+        made: dict[str, Lane] = {}
+        for name, lane in config.lanes.items():
+            egresses = {each.egress for other, each in config.lanes.items() if accounts[other] == accounts[name]}
+            settings = Settings(
+                replace(lane, weight=1.0),  # the dispatchers' business
+                config.limits.get(SAME_LIMITS.get(lane.exchange, lane.exchange)),
+                config.worker.http_timeout_s,
+                _digest(credentials[name]),
+                elsewhere=bool(accounts[name]) and len(egresses) > 1,
+            )
+            if name not in self.known or self.known[name].settings != settings:
+                try:
+                    made[name] = self._make(name, settings, accounts[name], credentials[name])
+                except ConfigError:
+                    await self.discard(made)
+                    raise
+        return made
+
+    def apply(self, config: Config, made: dict[str, Lane], group: asyncio.TaskGroup) -> None:
+        """Takes a configuration and what was planned for it; all of it happens in tasks of the group."""
+        self._config = config
+        for name in self.known.keys() - config.lanes.keys():
+            lanes = {self.known.pop(name), *([self.serving.pop(name)] if name in self.serving else [])}
+            self._reports.drop_lane(name)
+            metrics.forget(name)
+            self._start_leaving(group, self._remove(name, self._tasks.pop(name), lanes))
+            log.info("lane_removed", extra={"lane": name})
+        for name, lane in made.items():
+            before = self.known.get(name)
+            self.known[name] = lane
+            if before is not None:
+                self._start_leaving(group, self._supersede(name, before, self._tasks.pop(name)))
+            lane.follower = group.create_task(lane.budget.follow(BEAT_EVERY_S), name=f"budget {name}")
+            self._tasks[name] = group.create_task(self._serve(name, lane, group), name=f"lane {name}")
+        self._start_leaving(group, self._resize())
+
+    async def discard(self, made: dict[str, Lane]) -> None:
+        """Drops what was planned and is not wanted."""
+        for lane in made.values():
+            await self._close(lane)
+
+    async def stop(self) -> None:
+        """Opens, renews and removes no lanes any more; those that are open still run attempts."""
+        await end_tasks([*self._tasks.values(), *self._leaving])
+
+    async def leave(self) -> None:
+        """Gives up its parts of all budgets; nothing runs any more."""
+        await asyncio.gather(*(lane.leave() for lane in self._made))
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        for lane in list(self._made):
+            await self._close(lane)
+        for egress in self._egresses.values():
+            await egress.close()
+
+    def _make(self, name: str, settings: Settings, account: str, credentials: Mapping[str, Secret]) -> Lane:
+        lane = settings.lane
+        if lane.egress not in self._egresses:
+            self._egresses[lane.egress] = Egress(self._tls, lane.local_addr, lane.proxy)
+        scope = f"{SAME_LIMITS.get(lane.exchange, lane.exchange)}:{lane.egress}"
+        budget = SharedBudget(
+            self._redis, scope, account=account, elsewhere=settings.elsewhere, live_reserve=lane.live_reserve
+        )
+        exchange = LaneExchange(
+            name,
+            lane,
+            self._egresses[lane.egress],
+            budget,
+            self._markets,
+            settings.http_timeout_s,
+            settings.limits,
+            credentials,
+        )
+        made = Lane(exchange, budget, settings)
+        self._made.add(made)
+        return made
+
+    async def _serve(self, name: str, lane: Lane, group: asyncio.TaskGroup) -> None:
+        """Opens a lane, however long that takes, consumes its queues, and renews what it knows now and then."""
+        await self._open(name, lane)
+        if self.known.get(name) is not lane:  # a cancellation was swallowed
+            return
+        old = self.serving.get(name)
+        self.serving[name] = lane
+        lane.error = ""
+        exchange = lane.exchange
+        self._reports.add_lane(name, exchange.methods, exchange.answering, exchange.tallies)
+        metrics.LANE_OPEN.labels(name).set(1)
+        if old is not None:
+            self._start_leaving(group, self._retire(old))
+        for bulk in (False, True):
+            queue = topology.work_name(name, bulk=bulk)
+            if not self._broker.subscribed(queue):
+                handler = functools.partial(self._on_attempt, name)
+                await self._broker.subscribe(queue, handler, prefetch=self._prefetch(bulk=bulk))
+        log.info("lane_open", extra={"lane": name, "methods": len(exchange.methods)})
+        while True:
+            renew_s = self._config.worker.renew_every_s
+            await asyncio.sleep(min(renew_s, LOOK_EVERY_S))
+            try:
+                await exchange.open(max_age_s=renew_s)
+            except Exception as error:  # what it knows stays in use, and the lane's health shows in its attempts
+                log.warning("lane_renews_not", extra={"lane": name, "error": repr(error)})
+
+    async def _open(self, name: str, lane: Lane) -> None:
+        def say(state: RetryCallState) -> None:
+            lane.error = repr(state.outcome.exception() if state.outcome else None)
+            log.warning("lane_opens_not", extra={"lane": name, "try": state.attempt_number, "error": lane.error})
+
+        async for attempt in AsyncRetrying(wait=wait_random_exponential(multiplier=0.5, max=30), before_sleep=say):
+            with attempt:
+                await lane.exchange.open()
+
+    def _prefetch(self, *, bulk: bool) -> int:
+        live = max(1, self._config.worker.in_flight // len(self._config.lanes))
+        return max(1, live // 4) if bulk else live
+
+    async def _resize(self) -> None:
+        for name in list(self.serving):
+            for bulk in (False, True):
+                await self._broker.resize(topology.work_name(name, bulk=bulk), self._prefetch(bulk=bulk))
+
+    async def _remove(self, name: str, task: asyncio.Task[None], lanes: set[Lane]) -> None:
+        await end_tasks([task])
+        for lane in lanes:
+            await lane.idle()
+        if name not in self.known:  # it may be back
+            for bulk in (False, True):
+                await self._broker.unsubscribe(topology.work_name(name, bulk=bulk))
+        for lane in lanes:
+            await self._retire(lane)
+
+    async def _supersede(self, name: str, lane: Lane, task: asyncio.Task[None]) -> None:
+        await end_tasks([task])
+        if self.serving.get(name) is not lane:  # it never opened; else it serves until the next one is open
+            await self._retire(lane)
+
+    async def _retire(self, lane: Lane) -> None:
+        """A lane that takes no attempt any more ends with its last one."""
+        await lane.idle()
+        await lane.leave()
+        await self._close(lane)
+
+    def _start_leaving(self, group: asyncio.TaskGroup, job: Coroutine[Any, Any, None]) -> None:
+        task = group.create_task(job)
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    async def _close(self, lane: Lane) -> None:
+        self._made.discard(lane)
+        await lane.exchange.close()
+        egress = lane.settings.lane.egress
+        if not any(other.settings.lane.egress == egress for other in self._made) and egress in self._egresses:
+            await self._egresses.pop(egress).close()
+
+
+def _digest(credentials: Mapping[str, Secret]) -> str:
+    """Tells whether secrets are the same, and nothing of what they are."""
+    values = "\0".join(f"{name}\0{secret.reveal()}" for name, secret in sorted(credentials.items()))
+    return hashlib.sha256(values.encode()).hexdigest() if credentials else ""
