@@ -85,10 +85,17 @@ class Delivery:
         if self._tag is not None:
             await self._settle(self._channel.basic_ack(self._tag, wait=False))
 
-    async def requeue(self) -> None:
-        """Gives the message back to its queue; it counts towards the queue's delivery limit."""
+    async def requeue(self, *, failed: bool) -> None:
+        """Gives the message back to its queue.
+
+        Args:
+            failed: whether it may be the message that its handler fails of, so that it counts towards the queue's
+                delivery limit. RabbitMQ counts a `basic.reject`; a `basic.nack` only until 4.3 (its guide to negative
+                acknowledgements).
+        """
         if self._tag is not None:
-            await self._settle(self._channel.basic_nack(self._tag, requeue=True, wait=False))
+            settle = self._channel.basic_reject if failed else self._channel.basic_nack
+            await self._settle(settle(self._tag, requeue=True, wait=False))
 
     @staticmethod
     async def _settle(frame: Awaitable[None]) -> None:
@@ -170,14 +177,14 @@ class Subscription:
                 raise  # `drain`: the connection closes next, and the message comes to another
             # Something below us lets its own cancellation out; unsettled, the message would hang until we end.
             log.exception("handler_cancelled_from_below", extra={"queue": delivery.queue})
-            await delivery.requeue()
+            await delivery.requeue(failed=True)
         except FleetError as error:
             log.warning("message_goes_back", extra={"queue": delivery.queue, "error": repr(error)})
-            await delivery.requeue()
+            await delivery.requeue(failed=False)
         except Exception:
             # A bug of ours. The message goes back, and after its delivery limit to fleet.dead: nothing is lost.
             log.exception("handler_failed", extra={"queue": delivery.queue})
-            await delivery.requeue()
+            await delivery.requeue(failed=True)
 
     def hungry(self, quiet_s: float) -> bool:
         """Whether it has room and nothing came for so long."""
