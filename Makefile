@@ -1,6 +1,6 @@
 # The commands of this project. Each gets what it needs first, see deploy/setup.sh; none leaves anything running.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test chaos check bench constraints clean
+.PHONY: help setup demo up test chaos check bench soak constraints clean
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
@@ -41,6 +41,9 @@ check: setup ## lint, check the format, the types and which way imports go
 
 bench: setup ## measure this machine's throughput and latency
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+soak: setup ## half an hour at half of what this machine carries; ARGS='--minutes 5' for less
+	@$(BIN)/python -m tests.bench.soak $(ARGS)
 
 # Needs uv. Run it after a change of the dependencies in pyproject.toml, or to take newer packages.
 constraints: LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \

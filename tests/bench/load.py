@@ -18,6 +18,13 @@ from .client import Client
 
 PAIRS: Final = ("BTC/USDT", "ETH/USDT", "SOL/USDT", "XRP/USDT", "ADA/USDT", "DOGE/USDT")
 CANDLES: Final = {"timeframe": "1m", "limit": 20}
+# The demo's methods, with few rows: what they cost the exchanges is the same.
+METHODS: Final[dict[str, dict[str, Any]]] = {
+    "fetch_ticker": {},
+    "fetch_ohlcv": CANDLES,
+    "fetch_order_book": {"limit": 20},
+    "fetch_trades": {"limit": 20},
+}
 # Long enough for the next of Binance's minutes.
 DEADLINE_S: Final = 120.0
 # After an error a plain program waits so long with its next call.
@@ -42,12 +49,8 @@ class Kind(Struct, frozen=True):
 
 
 def _kinds(ticker: int, candles: int, book: int, trades: int) -> tuple[Kind, ...]:
-    return (
-        Kind("fetch_ticker", {}, ticker),
-        Kind("fetch_ohlcv", CANDLES, candles),
-        Kind("fetch_order_book", {"limit": 20}, book),
-        Kind("fetch_trades", {"limit": 20}, trades),
-    )
+    counts = (ticker, candles, book, trades)
+    return tuple(Kind(*each, at_once) for each, at_once in zip(METHODS.items(), counts, strict=True))
 
 
 LOADS: Final[dict[str, tuple[Kind, ...]]] = {

@@ -10,12 +10,18 @@ from msgspec import Struct
 
 FIRST_COLUMN: Final = 34
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 def cpu_s(pid: int) -> float:
     """The CPU time a process has used so far, user and system (fields 14 and 15 of /proc/<pid>/stat, proc(5))."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+
+
+def resident_mib(pid: int) -> float:
+    """A process's resident memory in MiB (field 2 of /proc/<pid>/statm, proc(5))."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES / 2**20
 
 
 class Cpu:
