@@ -1,25 +1,34 @@
 """Accounts: signed reads on the simulator, budgets by account and by address, and secrets that show nowhere."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deploy.local import Fleet, simulated
-from deploy.servers import RabbitMQ
+from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.accounts import ACCOUNTS, Account
 from deploy.simulator.ccxt_config import ccxt_config
 from deploy.simulator.process import Simulator
+from schemas.deliveries import end_tasks
 from schemas.messages import ErrorCode
 from schemas.store import connect
 from tests.integration.exchange_lanes import Lanes, call, lanes_on
-from tests.integration.fleet import QUICK, Client, opened
+from tests.integration.fleet import QUICK, Client, opened, wait_until
+from workers.budget import Grant, Refusal
+from workers.costs import Bucket, Charge, Scope
 from workers.exchanges import LaneExchange
+from workers.membership import BEAT_EVERY_S, Membership
+from workers.shares import PARTS
+from workers.sharing import SharedBudget
 from workers.verdict import judge
 
 ANNA, BORIS = ACCOUNTS.values()
+SCOPES: tuple[Scope, ...] = ("egress", "account")
 SIGNING = ("binance", "okx", "kraken")
 BTC: dict[str, Any] = {"symbol": "BTC/USDT"}
 SECRETS = [part for account in ACCOUNTS.values() for part in (account.key, account.secret, account.passphrase)]
@@ -137,6 +146,54 @@ async def test_budgets_of_one_address_are_one_and_of_two_are_two(lanes: Lanes) -
         assert max(waited_s[:4]) > 2.9  # four calls a second apart
         assert max(waited_s[4:]) < 2.9  # two
         assert (await simulator.counters())["violations"] == 0
+
+
+def charges(scope: Scope) -> list[Charge]:
+    """A call that one bucket of this scope is charged for."""
+    limit = Bucket(name=scope, kind="rolling", amount=60, window_s=0.5, margin_ms=50, scope=scope, source="")
+    return [Charge(limit, 1.0, scope)]
+
+
+async def granted(budget: SharedBudget, scope: Scope) -> bool:
+    """Whether such a call may go now."""
+    return isinstance(await budget.acquire(charges(scope), max_wait_s=0.1), Grant)
+
+
+@asynccontextmanager
+async def followed(url: str, scope: str, *, elsewhere: bool) -> AsyncGenerator[SharedBudget, None]:
+    """An account's budget as one worker keeps it up."""
+    async with connect(url, timeout_s=0.5) as client:
+        member = Membership()
+        budget = SharedBudget(client, scope, account=ANNA.key, elsewhere=elsewhere, member=member)
+        task = asyncio.create_task(budget.follow(BEAT_EVERY_S))
+        try:
+            for name in SCOPES:
+                await wait_until(partial(granted, budget, name), "a grant by Redis")
+            limits = [charge.bucket for name in SCOPES for charge in charges(name)]
+            await wait_until(lambda: member.keeps(limits) and member.part == PARTS, "Redis knows what it uses")
+            yield budget
+        finally:
+            await end_tasks([task])
+
+
+async def test_an_account_used_from_two_addresses_has_no_share_while_redis_is_away(
+    redis_server: Redis, redis_url: str
+) -> None:
+    """Each address's workers know of themselves alone: the sum of their shares would be more than the limit."""
+    async with (
+        followed(redis_url, "x:1", elsewhere=False) as alone,
+        followed(redis_url, "y:1", elsewhere=True) as shared,
+    ):
+        redis_server.kill()
+        for budget in (alone, shared):
+            await wait_until(lambda budget=budget: budget.own_part == 1, "it is on its own")  # type: ignore[misc]
+            await wait_until(partial(granted, budget, "egress"), "a grant from the address's share")
+        assert await granted(alone, "account")
+        refusal = await shared.acquire(charges("account"), max_wait_s=0.1)
+        assert isinstance(refusal, Refusal)
+        assert refusal.reason == "redis_lost"
+        await redis_server.start()
+        await wait_until(partial(granted, shared, "account"), "a grant by Redis again")
 
 
 async def test_a_fleet_with_accounts(

@@ -39,6 +39,7 @@ async def test_every_request_is_answered_and_nothing_is_left(tmp_path: Path) -> 
     assert re.search(r"^ requests +\d+ ", printed, re.MULTILINE)
     assert re.search(r"^ results +\d+  \d+ with data, 0 errors, 0 missing", printed, re.MULTILINE)
     assert re.search(r"^ violations +0 ", printed, re.MULTILINE)
+    assert re.search(r"^ lane +bucket +granted +fullest +waited +refused", printed, re.MULTILINE)
     for event in ("okx goes down", "okx is up again", "every request has its result"):
         assert event in printed
     assert not left(tmp_path)
