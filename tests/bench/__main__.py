@@ -14,7 +14,7 @@ from typing import Final
 
 import uvloop
 
-from . import acquire, bulk, crowd, door, fleet, hop, outages, precision, redis_lost, routing, strangers
+from . import acquire, bulk, changes, crowd, door, fleet, hop, outages, precision, redis_lost, routing, strangers
 from .measure import Options
 
 PARTS: Final = {
@@ -29,6 +29,7 @@ PARTS: Final = {
     "routing": routing.run,
     "outages": outages.run,
     "crowd": crowd.run,
+    "changes": changes.run,
 }
 
 

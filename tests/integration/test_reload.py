@@ -115,6 +115,15 @@ async def test_a_lane_goes_and_comes_back(changing: Stand) -> None:
     assert (await stand.client.ask("fetch_time", exchanges=["okx"])).result.lane == "okx"
 
 
+async def test_a_lane_that_comes_serves_its_first_request(changing: Stand) -> None:
+    stand = changing
+    change(stand, lanes={"okx.other": {**lane_of(stand, "okx"), "local_addr": "127.0.0.2"}})
+    await in_use(stand)
+    await wait_until(lambda: stand.healthy("okx.other"), "it is healthy")
+    result = (await stand.client.ask("fetch_time", exchanges=["okx.other"])).result
+    assert (result.ok, result.lane, len(result.attempts)) == (True, "okx.other", 1), result
+
+
 async def test_what_waits_for_a_removed_lane_goes_to_others_and_its_queue_goes(changing: Stand) -> None:
     stand = changing
     await stand.simulator.fault("okx", latency_ms=1000)
