@@ -77,6 +77,8 @@ local function epoch(found, known, new, now, limit)
   return id or new, since
 end
 
+local KINDS = { rolling = rolling, fixed = fixed, decaying = decaying, paced = decaying }
+
 -- A bucket as its table has it, less what was learned, and what it is still short of after a pause that ended at
 -- `paused`; `at` is the earliest that anything can be granted.
 local function bucket(number, from, offset, since, known, at, paused, away)

@@ -2,8 +2,8 @@
 
 `Budget.reserve` asks one Lua script (``budget.lua``), in one round trip and for all buckets of a call: the earliest
 instant at which every bucket has room is reserved and the caller sleeps until then, once. There is no polling, so
-whoever asked first is served first. The only clock is Redis's. What is reserved and then not used lapses: it may cost
-throughput, never a limit.
+whoever asked first is served first. The only clock is Redis's. What is reserved and then not used is given back,
+or lapses: it may cost throughput, never a limit.
 
 Three things make a bucket hold less than its table says, and the script heeds them all in the same step. *Jitter*: what
 an exchange counts are arrivals, so that windows are longer by a margin, which is measured (`Spread`) and shared.
@@ -11,29 +11,27 @@ an exchange counts are arrivals, so that windows are longer by a margin, which i
 *Limits*: where it says "too many" though we kept to the table (`Budget.limited`), the bucket holds a tenth less, and a
 hundredth more again each minute, half as much where that happens again; after every pause it starts at half and is
 whole again after some windows.
-
-Keys are ``fleet:{<exchange>}:<egress or account>:<bucket>``: one hash slot per exchange, because one call may be
-charged to buckets of its address and of its account. All of them expire.
 """
 
 import asyncio
-import hashlib
 import math
-import secrets
 import time
 from collections.abc import Coroutine, Sequence
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final
 
 import redis.asyncio
-from msgspec import Struct
 from msgspec.structs import replace
 
 from schemas.config import LaneConfig
 
-from .costs import Bucket, Charge
+from .costs import Charge
+from .grants import Grant, Learned, Reason, Refusal, Use
 from .punctuality import Punctuality
-from .script import LOST, REDIS_CLOCK, Script
+from .scope import SCALE, Scope
+from .script import LOST, REDIS_CLOCK
 from .spread import Spread
+
+__all__ = ["Budget", "Grant", "Learned", "Reason", "Refusal", "Use"]
 
 LIVE_RESERVE: Final = LaneConfig().live_reserve
 # How long a request waits for Redis to come back before it is offered again.
@@ -43,79 +41,9 @@ LATE_TRIES: Final = 3
 RECHECK_S: Final = 0.02
 # How much longer than it wanted to a call waits that is moved then.
 MOVED_S: Final = 0.25
-# How long a measured difference between the exchange's clock and Redis's is believed.
-CLOCK_TTL_S: Final = 3600.0
-# Costs are whole thousandths in the script.
-_SCALE: Final = 1000
-
-Reason: TypeAlias = Literal["budget", "paused", "redis_lost", "share_too_small"]
 
 
-class Grant(Struct, frozen=True):
-    """Room is reserved.
-
-    Args:
-        delay_us: sleep so long, then send.
-        at_us: the reserved instant on Redis's clock, microseconds since 1970.
-        ranks: what each of its buckets had spent with it, thousandths; tells our calls from others in what the exchange
-            counts.
-        due_s: the instant on the monotonic clock.
-        spare_us: how late the call may leave; beyond that it must not.
-        margin_us: how late it may arrive without making others wait.
-        must_tell: Redis has to be told of its arrival in any case (`Budget.arrived`).
-        held_by: which of the call's charges it waits for, None where there is no wait, or it isn't known.
-    """
-
-    delay_us: int
-    at_us: int
-    ranks: tuple[int, ...] = ()
-    due_s: float = 0.0
-    spare_us: float = math.inf
-    margin_us: float = math.inf
-    must_tell: bool = False
-    held_by: int | None = None
-
-
-class Refusal(Struct, frozen=True):
-    """Nothing is reserved.
-
-    Args:
-        earliest_ms: when there would be room, on Redis's clock, milliseconds since 1970.
-        wait_s: the same as seconds from now.
-        reason: no room in time; the exchange told us to pause; Redis can't be asked; or it can't be asked, and this
-            worker's share of a bucket never holds the call.
-        held_by: which of the call's charges had no room; None where that is not why.
-    """
-
-    earliest_ms: int
-    wait_s: float
-    reason: Reason
-    held_by: int | None = None
-
-
-class Use(Struct, frozen=True):
-    """One bucket now.
-
-    Args:
-        used: the used part of what it may hold, 0 to 1, strangers' calls included.
-        effective: the part of its table's amount that it may hold: less than 1 where the exchange said "too many".
-        paused_s: how long the exchange asked it, and not the whole scope, still to be silent.
-    """
-
-    used: float
-    effective: float
-    paused_s: float = 0.0
-
-
-class Learned(Struct, frozen=True):
-    """A bucket holds less from now on: its count's key, its amount by the table, and the one it has now."""
-
-    bucket: str
-    amount: float
-    effective: float
-
-
-class Budget:
+class Budget(Scope):
     """The budget of one exchange as seen from one address, and one account there if any.
 
     Args:
@@ -135,29 +63,11 @@ class Budget:
         live_reserve: float = LIVE_RESERVE,
         clock: str = REDIS_CLOCK,
     ) -> None:
-        self._client: Any = client
-        self._script = Script(client, clock)
-        self._telling: set[asyncio.Task[None]] = set()
-        exchange, _, egress = scope.partition(":")
-        self._egress = f"fleet:{{{exchange}}}:{_key_part(egress)}"
-        self._account = f"fleet:{{{exchange}}}:account:{_hashed(account)}" if account else self._egress
-        self._clock = f"fleet:{{{exchange}}}:clock"
-        self._epoch = f"{self._egress}:epoch"
+        super().__init__(client, scope, account=account, clock=clock)
         self._spread_key = f"{self._egress}:spread"
-        self._sharing = [f"{self._egress}:away", f"{self._egress}:members"]
-        # The epoch of what Redis remembers that we have seen, and the one we begin where there is none.
-        self._known, self._new = "", secrets.token_hex(8)
-        self._run_id = ""
-        self._lost = True
-        self._meeting = asyncio.Lock()
-        self._paused: dict[str, float] = {}
-        self._ahead_clock_us: int | None = None
-        self._ahead_us = 0
-        self._pauses = [f"{self._egress}:pause"]
-        if account:
-            self._pauses.append(f"{self._account}:pause")
         self._live_reserve = live_reserve
-        self._seen: dict[str, Bucket] = {}
+        self._ahead_us = 0
+        self._telling: set[asyncio.Task[None]] = set()
         self._punctuality = Punctuality()
         self._spare_us = 0.0  # how late the last granted call might have left
         self.spread = Spread()
@@ -362,70 +272,6 @@ class Budget:
         except LOST:
             self._lost = True
 
-    async def pause(
-        self,
-        for_s: float,
-        reason: str,
-        charges: Sequence[Charge] = (),
-        *,
-        told: bool = True,
-        account: bool = False,
-        grant: Grant | None = None,
-    ) -> float:
-        """Stop all workers from sending for so long; a longer pause stays as it is.
-
-        Args:
-            for_s: how long, from now.
-            reason: why, for those who look.
-            charges: pause only these buckets (the exchange limits each endpoint alone); everything when empty.
-            told: the exchange itself said how long. Otherwise the pause is doubled each time the limit is met again by
-                a call that was granted after the last pause.
-            account: the call was the account's: pause it at all addresses too.
-            grant: that of the call that met the limit.
-
-        Returns:
-            How long the pause holds now, in seconds.
-
-        Where Redis can't be reached this process keeps the pause, and tells the others when Redis is back.
-        """
-        # An account's calls also leave from this address, so that the address's pause holds them too.
-        keys = [f"{self._key(charge)}:pause" for charge in charges] or self._pauses[: 2 if account else 1]
-        self._keep_pause(keys, for_s)
-        try:
-            at_us = grant.at_us if grant else 0
-            args: list[str | int] = ["pause", max(0, int(for_s * 1e6)), reason[:200], int(told), at_us]
-            holds_s = float(await self._run(keys, args)) / 1e6
-        except LOST:
-            self._lost = True
-            return for_s
-        self._keep_pause(keys, holds_s)
-        return holds_s
-
-    def _keep_pause(self, keys: Sequence[str], for_s: float) -> None:
-        now = time.monotonic()
-        self._paused = {key: till for key, till in self._paused.items() if till > now}
-        for key in keys:
-            self._paused[key] = max(now + for_s, self._paused.get(key, 0.0))
-
-    async def paused(self, charges: Sequence[Charge] = ()) -> float:
-        """Return for how many more seconds calls with these charges must not be sent; 0 when they may.
-
-        When Redis can't be asked only our own pauses count: what was reserved may be sent.
-        """
-        keys = [*self._pauses, *(f"{self._key(charge)}:pause" for charge in charges)]
-        ours = self._paused_s(charges)
-        try:
-            return max(ours, float(await self._run(keys, ["paused"])) / 1e6)
-        except LOST:
-            self._lost = True
-            return ours
-
-    def _paused_s(self, charges: Sequence[Charge]) -> float:
-        """How much longer those pauses hold that this process knows of."""
-        now = time.monotonic()
-        keys = (*self._pauses, *(f"{self._key(charge)}:pause" for charge in charges))
-        return max(0.0, *(self._paused.get(key, now) - now for key in keys))
-
     async def observe(
         self, charge: Charge, rank: int, grant: Grant, used: float, *, late_us: float, span_s: float
     ) -> None:
@@ -449,7 +295,7 @@ class Budget:
         """
         # Calls of ours that left before that time may have arrived in it: all that can have count as ours.
         span_us = int(span_s * 1e6) + max(int(charge.bucket.margin_ms * 1000), self.spread.worst_us())
-        counted = math.ceil(used * _SCALE)
+        counted = math.ceil(used * SCALE)
         key = self._key(charge)
         args = ["observe", counted, grant.at_us + int(late_us), rank, span_us, *self._args(charge.bucket, 0.0, 0.0)]
         try:
@@ -482,81 +328,9 @@ class Budget:
             return None
         number, thousandths = answer
         charge = charges[int(number) - 1]
-        return Learned(charge.key, charge.bucket.amount, charge.bucket.amount * float(thousandths) / _SCALE)
-
-    async def set_clock(self, ahead_s: float) -> None:
-        """Tell all workers how far the exchange's clock is ahead of Redis's; its fixed windows follow it."""
-        self._ahead_clock_us = int(ahead_s * 1e6)
-        await self._run([self._clock], ["clock", self._ahead_clock_us, int(CLOCK_TTL_S * 1000)])
-
-    async def usage(self) -> dict[str, Use]:
-        """Return every bucket this process has charged; the fullest and smallest count of it where it has many."""
-        seen = list(self._seen.items())
-        args: list[str | int] = ["usage", len(seen), 0]
-        for _, bucket in seen:
-            args += self._args(bucket, 0.0, 0.0)
-        keys = [key for key, _ in seen]
-        known = [f"{key}:{what}" for what in ("learned", "pause") for key in keys]
-        answer = await self._run([*keys, self._clock, *known], args)
-        buckets: dict[str, Use] = {}
-        for (_, bucket), used, effective, paused_us in zip(seen, answer[::3], answer[1::3], answer[2::3], strict=True):
-            other = buckets.get(bucket.name, Use(0.0, 1.0))
-            buckets[bucket.name] = Use(
-                max(used / _SCALE, other.used),
-                min(effective / _SCALE, other.effective),
-                max(paused_us / 1e6, other.paused_s),
-            )
-        return buckets
-
-    async def _meet(self) -> None:
-        """After a loss, find out whether this is still the Redis we knew, and tell it of our pauses."""
-        async with self._meeting:
-            if not self._lost:
-                return
-            run_id = (await self._client.info("server"))["run_id"]
-            if self._run_id not in ("", run_id):
-                self._known = "?"
-            self._run_id = run_id
-            for key, till in self._paused.items():
-                left_us = max(0, int((till - time.monotonic()) * 1e6))
-                await self._run([key], ["pause", left_us, "told again", 1, 0])
-            if self._ahead_clock_us is not None:
-                await self._run([self._clock], ["clock", self._ahead_clock_us, int(CLOCK_TTL_S * 1000)])
-            self._lost = False
-
-    def _key(self, charge: Charge) -> str:
-        return f"{self._account if charge.bucket.scope == 'account' else self._egress}:{charge.key}"
-
-    def _see(self, charge: Charge) -> None:
-        key = self._key(charge)
-        if key not in self._seen:
-            if len(self._seen) >= 1000:  # Pairs and instruments come from requests: this must not grow for ever.
-                self._seen.clear()
-            self._seen[key] = charge.bucket
-
-    @staticmethod
-    def _args(bucket: Bucket, cost: float, reserve: float) -> list[str | int]:
-        """The script's six: kind, amount, window, margin, cost, and the most that may be in use after the call."""
-        amount = math.floor(bucket.amount * _SCALE + 1e-6)
-        thousandths = math.ceil(cost * _SCALE - 1e-6)
-        # A call that is bigger than what bulk may use still gets its turn: when the bucket is empty.
-        cap = max(math.floor(amount * (1 - reserve)), min(thousandths, amount))
-        window_us, margin_us = math.ceil(bucket.window_s * 1e6), math.ceil(bucket.margin_ms * 1000)
-        return [bucket.kind, amount, window_us, margin_us, thousandths, cap]
-
-    async def _run(self, keys: Sequence[str], args: Sequence[str | int]) -> Any:
-        return await self._script.run(keys, args)
+        return Learned(charge.key, charge.bucket.amount, charge.bucket.amount * float(thousandths) / SCALE)
 
 
 async def _sleep_until(instant: float) -> None:
     while (left := instant - time.monotonic()) > 0:  # uvloop's timers may fire a little early
         await asyncio.sleep(left)
-
-
-def _key_part(name: str) -> str:
-    """A proxy's URL may hold a password, and braces would move the hash slot: neither goes into a key."""
-    return _hashed(name) if set(name) & set("@{}/") else name
-
-
-def _hashed(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()[:16]

@@ -11,7 +11,7 @@ import redis.exceptions
 
 from . import membership
 
-PARTS: Final = ("kinds.lua", "budget.lua", "turns.lua", "shares.lua")
+PARTS: Final = ("kinds.lua", "rolling.lua", "budget.lua", "turns.lua", "shares.lua")
 SCRIPT: Final = membership.CONSTANTS + "".join(
     Path(__file__).with_name(name).read_text(encoding="utf-8") for name in PARTS
 )

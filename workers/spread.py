@@ -18,8 +18,8 @@ ENOUGH: Final = 20
 # What is remembered: this generation and the last; a new one begins after both.
 GENERATION_CALLS: Final = 50
 GENERATION_S: Final = 10.0
-# So many calls may be later than usual.
-UNUSUAL_PART: Final = 0.1
+# The part of calls that are later than the margin. A small margin is worth their messages: it is every call's.
+UNUSUAL_PART: Final = 0.5
 # How many calls apart the usual is worked out anew.
 LOOK_EVERY: Final = 10
 LEAST_US: Final = 10_000

@@ -1,0 +1,262 @@
+-- Buckets with rolling windows. Stands after kinds.lua.
+
+-- Calls that wait for room anyway are granted apart: this part of the time that the amount has them apart on average.
+-- Otherwise a burst would come back as a burst every window, and calls that leave together leave late.
+local APART = 500
+-- In windows up to this length nobody leaves for the room of a call that was not heard of, until so long after it: it is
+-- looked at again a little later.
+local SHORT, UNHEARD, LOOK_AGAIN, SOON = 5000000, 3000000, 60000, 25000
+-- So many grants at the same instant are told apart.
+local SAME = 128
+-- As many older ones are looked at, for they may arrive after it.
+local OLDER = 16
+-- How far from the last grant one is still given back: all after it are written anew.
+local GIVEN_BACK = 1000
+
+-- rolling: a list of pairs: the time of a grant, and all that was spent up to and with it. What stands in the window of
+-- a grant is then a difference of two sums, and the first grant that must have left the window is found by its sum.
+-- In short windows a time that ends with a half is that of a call of which nothing was heard since: it may still arrive.
+local rolling = {}
+
+local function timed(b, at)
+  return b.length <= SHORT and b.margin > 0 and string.format('%.1f', at + 0.5) or whole(at)
+end
+
+local function spent(key, index)
+  return tonumber(redis.call('LINDEX', key, 2 * index + 1))
+end
+
+-- The last grant up to and with `at`; -1 where there is none.
+local function place(key, at, length)
+  local low, high = -1, length
+  while high - low > 1 do
+    local middle = math.floor((low + high) / 2)
+    if tonumber(redis.call('LINDEX', key, 2 * middle)) <= at + 0.5 then
+      low = middle
+    else
+      high = middle
+    end
+  end
+  return low
+end
+
+-- What was spent up to and with `at`.
+local function upto(key, at, length)
+  local last = place(key, at, length)
+  return last < 0 and 0 or spent(key, last)
+end
+
+-- The time of the first grant with at least `sum` spent, and where it stands; the last grant always has. Looked for where
+-- it stands if all cost the same.
+local function first(b, sum)
+  local length = redis.call('LLEN', b.key) / 2
+  local high = math.max(0, math.min(length - 1, length - 1 - math.floor((b.total - sum) / math.max(b.cost, 1))))
+  local from = math.max(high - 1, 0)
+  local near = redis.call('LRANGE', b.key, 2 * from, 2 * high + 1)
+  local low, step = high - 1, 1
+  if tonumber(near[#near]) >= sum then
+    if low < 0 or tonumber(near[2]) < sum then
+      return tonumber(near[#near - 1]), high
+    end
+    high = low
+    while low >= 0 and spent(b.key, low) >= sum do
+      high, low, step = low, low - step, step * 2
+    end
+    low = math.max(low, -1)
+  else
+    low, high = high, high + 1
+    while high < length and spent(b.key, high) < sum do
+      low, high, step = high, high + step, step * 2
+    end
+    high = math.min(high, length - 1)
+  end
+  while high - low > 1 do
+    local middle = math.floor((low + high) / 2)
+    if spent(b.key, middle) >= sum then
+      high = middle
+    else
+      low = middle
+    end
+  end
+  return tonumber(redis.call('LINDEX', b.key, 2 * high)), high
+end
+
+-- When the first grant with at least `sum` spent, and all before it, have left the window.
+local function leaves(b, sum)
+  local at, index = first(b, sum)
+  local free = math.floor(at) + b.window + b.margin
+  if b.length > SHORT or b.margin == 0 or free > b.now + SOON then
+    return free
+  end
+  local older = redis.call('LRANGE', b.key, 2 * math.max(0, index - OLDER), 2 * index)
+  for number = #older, 1, -2 do
+    local heard = tonumber(older[number])
+    if heard < b.now - UNHEARD then
+      return free
+    end
+    if heard % 1 > 0 then
+      return math.max(free, b.now + LOOK_AGAIN)
+    end
+  end
+  return free
+end
+
+-- A call that costs more than is left of the amount would never fit: then the window is longer by as much.
+function rolling.shrink(b)
+  b.amount = math.max(b.amount - math.min(math.max(b.learned.most, b.learned.last), b.full), math.ceil(b.full / 4))
+  local least = math.min(b.cost, b.full)
+  if b.amount < least then
+    b.window = math.ceil(b.window * least / b.amount)
+    b.amount = least
+  end
+end
+
+function rolling.read(b)
+  local tail = redis.call('LRANGE', b.key, -2, -1)
+  b.last, b.total = math.floor(tonumber(tail[1] or 0)), tonumber(tail[2] or 0)
+  local leave = b.total + b.cost - b.cap
+  if leave > 0 then
+    local free = leaves(b, leave)
+    if free > b.at then
+      free = math.max(free, b.last + math.floor(b.window * b.cost * APART / (b.amount * THOUSAND)))
+    end
+    b.last = math.max(b.last, free)
+  end
+  if b.since > 0 then
+    b.last = math.max(b.last, b.since + b.window + b.margin)
+  end
+end
+
+function rolling.fit(_, t)
+  return t
+end
+
+function rolling.take(b, t, now)
+  redis.call('RPUSH', b.key, timed(b, t), whole(b.total + b.cost))
+  b.rank = b.total + b.cost
+  -- What no later call can be held up by (a live call of no cost looks for this sum, all others for more), and what no
+  -- answer that is still to come is counted from. One grant comes, at most two go.
+  local leave, old = b.total + b.cost - b.full, now - 2 * b.length
+  if leave > 0 then
+    local head, drop = redis.call('LRANGE', b.key, 0, 5), 0
+    while head[2 * drop + 4] and tonumber(head[2 * drop + 2]) < leave and tonumber(head[2 * drop + 3]) <= old do
+      drop = drop + 1
+    end
+    if drop > 0 then
+      redis.call('LTRIM', b.key, 2 * drop, -1)
+    end
+  end
+  -- A window may be up to four times as long while less is left of the bucket.
+  expire(b.key, t + 4 * b.length + b.margin)
+end
+
+function rolling.used(b, now)
+  local length = redis.call('LLEN', b.key) / 2
+  return length == 0 and 0 or spent(b.key, length - 1) - upto(b.key, now - b.window, length)
+end
+
+-- `counted` by the exchange within the last `span` up to `at`, by when none of ours that was granted later had arrived.
+function rolling.observe(b, key, counted, at, rank, span, now)
+  if now - at > b.length then
+    return
+  end
+  local length = redis.call('LLEN', b.key) / 2
+  if length == 0 then
+    return
+  end
+  local ours = math.max(upto(b.key, at, length), rank) - upto(b.key, at - span, length)
+  local a = b.learned
+  local strangers = math.min(math.max(0, counted - ours), math.floor(b.full * STRANGERS_PART))
+  if strangers > a.most then
+    a.most = strangers
+    learn(key, a, b.length, now)
+  end
+end
+
+-- Finds the grant at `at` again. Those at that instant and of the same cost look alike: of the ones not heard of it is
+-- the first for who has sent its call, and the last for who is still to.
+function rolling.hold(b, at, sent)
+  b.count = redis.call('LLEN', b.key) / 2
+  b.held, b.mine = at, nil
+  local unheard, last = false, place(b.key, at, b.count)
+  if last < 0 then
+    return false
+  end
+  local from = math.max(0, last - SAME)
+  local near = redis.call('LRANGE', b.key, 2 * from, 2 * last + 1)
+  for index = last, from, -1 do
+    local place_of = 2 * (index - from)
+    local found = tonumber(near[place_of + 1])
+    if math.floor(found) ~= at then
+      break
+    end
+    -- Before the first one there was nothing, or it is too old to be looked for.
+    local before = near[place_of] or index == 0 and 0
+    if before and near[place_of + 2] - before == b.cost and (not b.mine or found > at and (sent or not unheard)) then
+      b.mine, unheard = index, found > at
+    end
+  end
+  b.total = spent(b.key, -1)
+  return b.mine ~= nil
+end
+
+-- Where it comes to stand among the others at `t`.
+local function among(b, t)
+  return t > b.held and place(b.key, t, b.count) or b.mine
+end
+
+function rolling.refit(b, t)
+  local sum, mine = spent(b.key, among(b, t)), spent(b.key, b.mine)
+  local leave = sum - b.cap
+  if leave > 0 then
+    if leave > mine - b.cost then
+      leave = leave + b.cost -- It no longer stands before those.
+    end
+    t = math.max(t, leaves(b, leave))
+  end
+  return t
+end
+
+function rolling.move(b, t, heard)
+  local to = among(b, t)
+  if to > b.mine then
+    local passed, sum = redis.call('LRANGE', b.key, 2 * b.mine + 2, 2 * to + 1), 0
+    for number = 1, #passed, 2 do
+      sum = passed[number + 1]
+      redis.call('LSET', b.key, 2 * b.mine + number - 1, passed[number])
+      redis.call('LSET', b.key, 2 * b.mine + number, whole(tonumber(sum) - b.cost))
+    end
+    redis.call('LSET', b.key, 2 * to + 1, sum)
+  end
+  redis.call('LSET', b.key, 2 * to, heard and whole(t) or timed(b, t))
+  if to == b.count - 1 then
+    expire(b.key, t + 4 * b.length + b.margin)
+  end
+  b.held, b.mine = t, to
+end
+
+function rolling.arrived(b, _, counted)
+  rolling.move(b, counted, true)
+end
+
+function rolling.drop(b)
+  if b.count - b.mine > GIVEN_BACK then
+    return
+  end
+  local later = redis.call('LRANGE', b.key, 2 * b.mine + 2, -1)
+  if b.mine == 0 then
+    redis.call('DEL', b.key)
+  else
+    redis.call('LTRIM', b.key, 0, 2 * b.mine - 1)
+  end
+  for number = 1, #later, 2 do
+    redis.call('RPUSH', b.key, later[number], whole(tonumber(later[number + 1]) - b.cost))
+  end
+  if b.mine == 0 and #later > 0 then
+    expire(b.key, tonumber(later[#later - 1]) + 4 * b.length + b.margin)
+  end
+end
+
+function rolling.strangers(b)
+  return math.max(b.learned.most, b.learned.last)
+end

@@ -1,0 +1,192 @@
+"""One scope of budgets in Redis, an exchange as seen from one address: its keys, its pauses, its clock, what is used.
+
+Keys are ``fleet:{<exchange>}:<egress or account>:<bucket>``: one hash slot per exchange, because one call may be
+charged to buckets of its address and of its account. All of them expire.
+"""
+
+import asyncio
+import hashlib
+import math
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+import redis.asyncio
+
+from .costs import Bucket, Charge
+from .grants import Grant, Use
+from .script import LOST, REDIS_CLOCK, Script
+
+# How long a measured difference between the exchange's clock and Redis's is believed.
+CLOCK_TTL_S: Final = 3600.0
+# Costs are whole thousandths in the script.
+SCALE: Final = 1000
+
+
+class Scope:
+    """One scope, as this process knows it.
+
+    Args:
+        client: made by `schemas.store.connect`.
+        scope: ``<exchange>:<egress>``.
+        account: names the account; buckets counted per account are shared by all who use it, from any address.
+        clock: the script's line that tells the time; tests bring their own.
+    """
+
+    def __init__(self, client: redis.asyncio.Redis, scope: str, *, account: str = "", clock: str = REDIS_CLOCK) -> None:
+        self._client: Any = client
+        self._script = Script(client, clock)
+        exchange, _, egress = scope.partition(":")
+        self._egress = f"fleet:{{{exchange}}}:{_key_part(egress)}"
+        self._account = f"fleet:{{{exchange}}}:account:{_hashed(account)}" if account else self._egress
+        self._clock = f"fleet:{{{exchange}}}:clock"
+        self._epoch = f"{self._egress}:epoch"
+        self._sharing = [f"{self._egress}:away", f"{self._egress}:members"]
+        # The epoch of what Redis remembers that we have seen, and the one we begin where there is none.
+        self._known, self._new = "", secrets.token_hex(8)
+        self._run_id = ""
+        self._lost = True
+        self._meeting = asyncio.Lock()
+        self._paused: dict[str, float] = {}
+        self._ahead_clock_us: int | None = None
+        self._pauses = [f"{self._egress}:pause"]
+        if account:
+            self._pauses.append(f"{self._account}:pause")
+        self._seen: dict[str, Bucket] = {}
+
+    async def pause(
+        self,
+        for_s: float,
+        reason: str,
+        charges: Sequence[Charge] = (),
+        *,
+        told: bool = True,
+        account: bool = False,
+        grant: Grant | None = None,
+    ) -> float:
+        """Stop all workers from sending for so long; a longer pause stays as it is.
+
+        Args:
+            for_s: how long, from now.
+            reason: why, for those who look.
+            charges: pause only these buckets (the exchange limits each endpoint alone); everything when empty.
+            told: the exchange itself said how long. Otherwise the pause is doubled each time the limit is met again by
+                a call that was granted after the last pause.
+            account: the call was the account's: pause it at all addresses too.
+            grant: that of the call that met the limit.
+
+        Returns:
+            How long the pause holds now, in seconds.
+
+        Where Redis can't be reached this process keeps the pause, and tells the others when Redis is back.
+        """
+        # An account's calls also leave from this address, so that the address's pause holds them too.
+        keys = [f"{self._key(charge)}:pause" for charge in charges] or self._pauses[: 2 if account else 1]
+        self._keep_pause(keys, for_s)
+        try:
+            at_us = grant.at_us if grant else 0
+            args: list[str | int] = ["pause", max(0, int(for_s * 1e6)), reason[:200], int(told), at_us]
+            holds_s = float(await self._run(keys, args)) / 1e6
+        except LOST:
+            self._lost = True
+            return for_s
+        self._keep_pause(keys, holds_s)
+        return holds_s
+
+    def _keep_pause(self, keys: Sequence[str], for_s: float) -> None:
+        now = time.monotonic()
+        self._paused = {key: till for key, till in self._paused.items() if till > now}
+        for key in keys:
+            self._paused[key] = max(now + for_s, self._paused.get(key, 0.0))
+
+    async def paused(self, charges: Sequence[Charge] = ()) -> float:
+        """Return for how many more seconds calls with these charges must not be sent; 0 when they may.
+
+        When Redis can't be asked only our own pauses count: what was reserved may be sent.
+        """
+        keys = [*self._pauses, *(f"{self._key(charge)}:pause" for charge in charges)]
+        ours = self._paused_s(charges)
+        try:
+            return max(ours, float(await self._run(keys, ["paused"])) / 1e6)
+        except LOST:
+            self._lost = True
+            return ours
+
+    def _paused_s(self, charges: Sequence[Charge]) -> float:
+        """How much longer those pauses hold that this process knows of."""
+        now = time.monotonic()
+        keys = (*self._pauses, *(f"{self._key(charge)}:pause" for charge in charges))
+        return max(0.0, *(self._paused.get(key, now) - now for key in keys))
+
+    async def set_clock(self, ahead_s: float) -> None:
+        """Tell all workers how far the exchange's clock is ahead of Redis's; its fixed windows follow it."""
+        self._ahead_clock_us = int(ahead_s * 1e6)
+        await self._run([self._clock], ["clock", self._ahead_clock_us, int(CLOCK_TTL_S * 1000)])
+
+    async def usage(self) -> dict[str, Use]:
+        """Return every bucket this process has charged; the fullest and smallest count of it where it has many."""
+        seen = list(self._seen.items())
+        args: list[str | int] = ["usage", len(seen), 0]
+        for _, bucket in seen:
+            args += self._args(bucket, 0.0, 0.0)
+        keys = [key for key, _ in seen]
+        known = [f"{key}:{what}" for what in ("learned", "pause") for key in keys]
+        answer = await self._run([*keys, self._clock, *known], args)
+        buckets: dict[str, Use] = {}
+        for (_, bucket), used, effective, paused_us in zip(seen, answer[::3], answer[1::3], answer[2::3], strict=True):
+            other = buckets.get(bucket.name, Use(0.0, 1.0))
+            buckets[bucket.name] = Use(
+                max(used / SCALE, other.used),
+                min(effective / SCALE, other.effective),
+                max(paused_us / 1e6, other.paused_s),
+            )
+        return buckets
+
+    async def _meet(self) -> None:
+        """After a loss, find out whether this is still the Redis we knew, and tell it of our pauses."""
+        async with self._meeting:
+            if not self._lost:
+                return
+            run_id = (await self._client.info("server"))["run_id"]
+            if self._run_id not in ("", run_id):
+                self._known = "?"
+            self._run_id = run_id
+            for key, till in self._paused.items():
+                left_us = max(0, int((till - time.monotonic()) * 1e6))
+                await self._run([key], ["pause", left_us, "told again", 1, 0])
+            if self._ahead_clock_us is not None:
+                await self._run([self._clock], ["clock", self._ahead_clock_us, int(CLOCK_TTL_S * 1000)])
+            self._lost = False
+
+    def _key(self, charge: Charge) -> str:
+        return f"{self._account if charge.bucket.scope == 'account' else self._egress}:{charge.key}"
+
+    def _see(self, charge: Charge) -> None:
+        key = self._key(charge)
+        if key not in self._seen:
+            if len(self._seen) >= 1000:  # Pairs and instruments come from requests: this must not grow for ever.
+                self._seen.clear()
+            self._seen[key] = charge.bucket
+
+    @staticmethod
+    def _args(bucket: Bucket, cost: float, reserve: float) -> list[str | int]:
+        """The script's six: kind, amount, window, margin, cost, and the most that may be in use after the call."""
+        amount = math.floor(bucket.amount * SCALE + 1e-6)
+        thousandths = math.ceil(cost * SCALE - 1e-6)
+        # A call that is bigger than what bulk may use still gets its turn: when the bucket is empty.
+        cap = max(math.floor(amount * (1 - reserve)), min(thousandths, amount))
+        window_us, margin_us = math.ceil(bucket.window_s * 1e6), math.ceil(bucket.margin_ms * 1000)
+        return [bucket.kind, amount, window_us, margin_us, thousandths, cap]
+
+    async def _run(self, keys: Sequence[str], args: Sequence[str | int]) -> Any:
+        return await self._script.run(keys, args)
+
+
+def _key_part(name: str) -> str:
+    """A proxy's URL may hold a password, and braces would move the hash slot: neither goes into a key."""
+    return _hashed(name) if set(name) & set("@{}/") else name
+
+
+def _hashed(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:16]
