@@ -9,7 +9,7 @@ local SHORT, UNHEARD, LOOK_AGAIN, SOON = 5000000, 3000000, 60000, 25000
 -- So many grants at the same instant are told apart.
 local SAME = 128
 -- As many older ones are looked at, for they may arrive after it.
-local OLDER = 16
+local OLDER = 100
 -- How far from the last grant one is still given back: all after it are written anew.
 local GIVEN_BACK = 1000
 

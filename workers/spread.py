@@ -18,8 +18,8 @@ ENOUGH: Final = 20
 # What is remembered: this generation and the last; a new one begins after both.
 GENERATION_CALLS: Final = 50
 GENERATION_S: Final = 10.0
-# The part of calls that are later than the margin. A small margin is worth their messages: it is every call's.
-UNUSUAL_PART: Final = 0.5
+# So many calls may be later than usual.
+UNUSUAL_PART: Final = 0.1
 # How many calls apart the usual is worked out anew.
 LOOK_EVERY: Final = 10
 LEAST_US: Final = 10_000
@@ -83,7 +83,7 @@ class Spread:
     """What one lane's calls in this process show."""
 
     def __init__(self) -> None:
-        self._trips: dict[str, _Least] = {}
+        self._trips: dict[str, tuple[float, _Least]] = {}
         self._any = _Least()
         self._far = [_Sizes(), _Sizes()]
         self._began_s: float | None = None
@@ -102,12 +102,11 @@ class Spread:
         if len(self._trips) > ENDPOINTS_KEPT:
             self._trips.clear()
         least_s = self._any.add(now_s, trip_s)
-        if endpoint in self._trips:
-            least_s = self._trips[endpoint].add(now_s, trip_s)
-        else:
-            # The first one may have been slow itself: beside the fastest of all it looks slower than it was.
-            self._trips[endpoint] = _Least()
-            self._trips[endpoint].add(now_s, trip_s)
+        since_s, trips = self._trips.setdefault(endpoint, (now_s, _Least()))
+        mine_s = trips.add(now_s, trip_s)
+        if now_s - since_s >= GENERATION_S:
+            # All of the first ones may have been slow: beside the fastest of all they look slower than they were.
+            least_s = mine_s
         far_us = late_us + (trip_s - least_s) * 1e6
         this = self._far[0]
         this.add(min(far_us, LONGEST_US))
