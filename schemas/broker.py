@@ -1,7 +1,8 @@
 """RabbitMQ as the fleet uses it: the one place that knows aio-pika's traps.
 
 A `Broker` is two connections that come back by themselves, one to consume and one to publish (the broker stops reading
-from a connection that publishes when it is short of memory; acknowledgements must still get through).
+from a connection that publishes when it is short of memory; acknowledgements must still get through). Workers have a
+third for their reports.
 
 It is built on aio-pika's plain connection, not its robust one, and rebuilds a lost connection as a whole: connect,
 declare, consume. So nothing is restored half-way, a queue the broker lost is declared again, and a queue declared with
@@ -348,19 +349,23 @@ class Broker:
         config: where it is and how long to wait for it.
         name: shown in RabbitMQ's list of connections.
         lanes: whose work queues must exist.
+        reports: it publishes to `fleet.reports`, on a connection of its own. RabbitMQ stops to read for seconds from
+            one that publishes faster than quorum queues write; a heartbeat must not wait behind that.
     """
 
-    def __init__(self, config: BrokerConfig, name: str, lanes: list[str]) -> None:
+    def __init__(self, config: BrokerConfig, name: str, lanes: list[str], *, reports: bool = False) -> None:
         self._config = config
         self._consumer = Link(config, f"{name} consumes", lanes, publishes=False)
         self._publisher = Link(config, f"{name} publishes", lanes, publishes=True)
+        self._reporter = Link(config, f"{name} reports", lanes, publishes=True) if reports else self._publisher
+        self._links = list(dict.fromkeys((self._consumer, self._publisher, self._reporter)))
         self._message_prefix = os.urandom(6).hex()
         self._message_numbers = itertools.count()
 
     async def start(self) -> None:
         """Connects and declares the topology; see `Link.start` for what it raises."""
-        await self._consumer.start()
-        await self._publisher.start()
+        for link in self._links:
+            await link.start()
 
     @property
     def declares(self) -> bool:
@@ -369,8 +374,8 @@ class Broker:
 
     @property
     def connected(self) -> bool:
-        """Whether both connections stand."""
-        return self._consumer.up() and self._publisher.up()
+        """Whether all connections stand."""
+        return all(link.up() for link in self._links)
 
     @property
     def blocked(self) -> bool:
@@ -379,8 +384,8 @@ class Broker:
 
     @property
     def connects(self) -> int:
-        """How often the connection that lost it more often was made."""
-        return max(self._consumer.connects, self._publisher.connects)
+        """How often the connection was made that was lost most often."""
+        return max(link.connects for link in self._links)
 
     async def lasts(self) -> None:
         """Returns never.
@@ -388,7 +393,7 @@ class Broker:
         Raises:
             BrokerLost, ConfigError, TopologyError: a connection did not come back for `give_up_s`.
         """
-        await asyncio.gather(self._consumer.lasts(), self._publisher.lasts())
+        await asyncio.gather(*(link.lasts() for link in self._links))
 
     async def starving(self, *, quiet_s: float = QUIET_S) -> list[str]:
         """The queues that hold messages while we have room for them and got none for `quiet_s`.
@@ -446,7 +451,8 @@ class Broker:
             else:
                 for queue in topology.lane_queues(lanes):
                     await channel.queue_declare(queue.name, passive=True, timeout=self._config.timeout_s)
-        self._consumer.lanes = self._publisher.lanes = lanes
+        for link in self._links:
+            link.lanes = lanes
 
     def subscribed(self, queue: str) -> bool:
         """Whether this queue is consumed."""
@@ -499,7 +505,8 @@ class Broker:
         give_up_s = clock() + self._config.patience_s
 
         async def send(message_type: str | None) -> None:
-            channel = await self._publisher.channel(self._config.timeout_s)
+            link = self._reporter if exchange == topology.REPORTS else self._publisher
+            channel = await link.channel(self._config.timeout_s)
             properties = Basic.Properties(
                 # Returned messages are matched to publishes by this id: it must be unique among those in flight.
                 message_id=f"{self._message_prefix}-{next(self._message_numbers)}",
@@ -553,8 +560,8 @@ class Broker:
 
     async def close(self) -> None:
         """Leaves the broker. What is unsettled comes to another consumer."""
-        await self._consumer.close()
-        await self._publisher.close()
+        for link in self._links:
+            await link.close()
 
 
 async def declare(channel: aiormq.Channel, lanes: list[str], timeout_s: float) -> None:

@@ -50,7 +50,7 @@ class Worker:
         self._start_with = config
         self._config = config.worker
         self.name = f"{socket.gethostname()}-{os.getpid()}"
-        self._broker = Broker(config.broker, f"worker {self.name}", list(config.lanes))
+        self._broker = Broker(config.broker, f"worker {self.name}", list(config.lanes), reports=True)
         self._redis = store.connect(config.redis.url, timeout_s=config.redis.timeout_s)
         self._reports = Reports()
         self._lanes = Lanes(config, self._redis, self._broker, self._reports, self._on_attempt)
