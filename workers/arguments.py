@@ -6,7 +6,7 @@ at status 200 comes out as a ticker of Nones (measured on six exchanges, ccxt 4.
 
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any, Final, NoReturn
 
 from ccxt.base.errors import BadResponse, NotSupported  # pyright: ignore[reportMissingTypeStubs]
@@ -19,6 +19,8 @@ Takes = Mapping[str, inspect.Parameter]
 _TEXT: Final = frozenset({"symbol", "timeframe", "code", "id", "type", "side"})
 _TEXT_LISTS: Final = frozenset({"symbols", "codes"})
 _TEXT_LIMIT: Final = 256
+_IN_PATH: Final = re.compile(r"\{([\w-]+)\}")
+_SLASHES: Final = re.compile(r"[/\\%]")
 _STRAYS: Final = re.compile(r"\.\.|[?#\r\n]")
 
 # Keys of `params` that would change how ccxt works rather than what is asked for, with what to do instead.
@@ -53,8 +55,28 @@ def takes(function: Callable[..., Any]) -> Takes:
     }
 
 
-def check(method: str, accepted: Takes, args: Mapping[str, Any]) -> None:
+def path_keys(api: object) -> frozenset[str]:
+    """The names that an exchange's URLs have in their paths, as ccxt's table `api` has them: ``products/{product_id}``.
+
+    ccxt puts a parameter of that name there in place of its own: one with a slash would reach another endpoint.
+    """
+    if isinstance(api, Mapping):
+        table: Mapping[str, object] = api  # pyright: ignore[reportUnknownVariableType]
+        return path_keys([*table.keys(), *table.values()])
+    if isinstance(api, list):
+        items: list[object] = api  # pyright: ignore[reportUnknownVariableType]
+        return frozenset[str]().union(*map(path_keys, items))
+    return frozenset(_IN_PATH.findall(api)) if isinstance(api, str) else frozenset()
+
+
+def check(method: str, accepted: Takes, args: Mapping[str, Any], in_path: Set[str] = frozenset()) -> None:
     """Checks names and shapes.
+
+    Args:
+        method: the ccxt method.
+        accepted: the arguments it takes.
+        args: those of the request.
+        in_path: parameters that become part of a URL's path.
 
     Raises:
         InvalidMessage: `invalid_arguments`, naming the argument and what is taken.
@@ -64,6 +86,8 @@ def check(method: str, accepted: Takes, args: Mapping[str, Any]) -> None:
             _refuse(f"{method} takes no argument {name!r}; it takes {', '.join(accepted) or 'none'}")
         if value is not None:
             _check_shape(method, name, value)
+            if name == "params":
+                _check_paths(method, value, in_path)
     for name, parameter in accepted.items():
         if parameter.default is parameter.empty and args.get(name) is None:
             _refuse(f"{method} needs the argument {name!r}; it takes {', '.join(accepted)}")
@@ -107,6 +131,12 @@ def _check_params(method: str, params: Any) -> None:
             _refuse(f"{method}: params.{key} is not taken: {reason}")
         for item in _items(value) if isinstance(value, list) else (value,):
             _check_plain(f"{method}: params.{key}", item)
+
+
+def _check_paths(method: str, params: Any, in_path: Set[str]) -> None:
+    for key, value in _pairs(params):
+        if key in in_path and _SLASHES.search(str(value)):
+            _refuse(f"{method}: params.{key} is part of a path and may not hold '/', '\\' or '%'")
 
 
 def _check_plain(where: str, value: Any) -> None:

@@ -458,6 +458,7 @@ class LaneExchange:
         self.tallies = self._kind.fleet_tallies = Tallies(name)
         self._budget = budget
         self._takes: dict[str, arguments.Takes] = {}
+        self._in_path = arguments.path_keys(self._ccxt.api)
         # Compared without underscores: ccxt's own translation makes fetch_adlrank of fetchADLRank.
         supported = {name.lower() for name, has in self._ccxt.has.items() if has}
         self.methods = sorted(
@@ -543,7 +544,7 @@ class LaneExchange:
             if method not in self.methods:
                 raise NotSupported(f"{self.exchange} {method}: not supported by ccxt")
             accepted = self._takes[method] = arguments.takes(getattr(self._ccxt, method))
-        arguments.check(method, accepted, args)
+        arguments.check(method, accepted, args, self._in_path)
         timeframe = args.get("timeframe")
         if timeframe is not None and self._ccxt.timeframes and timeframe not in self._ccxt.timeframes:
             raise NotSupported(f"{self.exchange} {method}: timeframes are {', '.join(self._ccxt.timeframes)}")

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas.errors import InvalidMessage
-from workers.arguments import check, takes
+from workers.arguments import check, path_keys, takes
 
 EXCHANGES: Final = ("binance", "okx", "htx", "coinbase", "kraken", "bybit", "gate", "kucoin")
 METHODS: Final = ("fetch_ticker", "fetch_order_book", "fetch_ohlcv", "fetch_trades")
@@ -83,7 +83,7 @@ def test_params_reach_the_query_and_nothing_else(name: str, method: str, params:
     function = getattr(exchange, method)
     args = {"symbol": "BTC/USDT", "params": params}
     try:
-        check(method, takes(function), args)
+        check(method, takes(function), args, path_keys(exchange.api))
     except InvalidMessage:
         return
     before = {key: copy.deepcopy(getattr(exchange, key, None)) for key in STATE}
@@ -96,3 +96,11 @@ def test_params_reach_the_query_and_nothing_else(name: str, method: str, params:
         assert parts.scheme == "https"
         assert CANARY not in (parts.netloc + parts.path), url
         assert CANARY not in str(headers), headers
+
+
+def test_a_parameter_in_a_path_holds_no_path() -> None:
+    exchange, _ = MADE["coinbase"]
+    accepted, in_path = takes(exchange.fetch_ticker), path_keys(exchange.api)
+    check("fetch_ticker", accepted, {"symbol": "BTC/USDT", "params": {"product_id": "BTC-USD"}}, in_path)
+    with pytest.raises(InvalidMessage, match="part of a path"):
+        check("fetch_ticker", accepted, {"symbol": "BTC/USDT", "params": {"product_id": "BTC-USD/candles"}}, in_path)
