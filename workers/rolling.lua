@@ -217,16 +217,38 @@ function rolling.refit(b, t)
   return t
 end
 
+-- So many grants are moved one by one; and so many words go into one command.
+local FEW, CHUNK = 4, 1000
+
+-- Brings the grant to a later place: those it passes come one place nearer. A few are written one by one. Of many the
+-- rest of the list is written anew, as each LSET walks through the list; the first stays, so that the key never goes,
+-- and its time to live with it.
+local function shift(b, to)
+  local few, passed = to - b.mine <= FEW, 2 * (to - b.mine)
+  local list = redis.call('LRANGE', b.key, 2 * b.mine + 2, few and 2 * to + 1 or -1)
+  local sum = list[passed]
+  for number = 2, passed, 2 do
+    list[number] = whole(tonumber(list[number]) - b.cost)
+  end
+  -- The grant's own time is written by the caller.
+  table.insert(list, passed + 1, list[passed - 1])
+  table.insert(list, passed + 2, sum)
+  local one_by_one = few and #list or 2
+  for number = 1, one_by_one do
+    redis.call('LSET', b.key, 2 * b.mine + number - 1, list[number])
+  end
+  if not few then
+    redis.call('LTRIM', b.key, 0, 2 * b.mine + 1)
+    for from = 3, #list, CHUNK do
+      redis.call('RPUSH', b.key, unpack(list, from, math.min(from + CHUNK - 1, #list)))
+    end
+  end
+end
+
 function rolling.move(b, t, heard)
   local to = among(b, t)
   if to > b.mine then
-    local passed, sum = redis.call('LRANGE', b.key, 2 * b.mine + 2, 2 * to + 1), 0
-    for number = 1, #passed, 2 do
-      sum = passed[number + 1]
-      redis.call('LSET', b.key, 2 * b.mine + number - 1, passed[number])
-      redis.call('LSET', b.key, 2 * b.mine + number, whole(tonumber(sum) - b.cost))
-    end
-    redis.call('LSET', b.key, 2 * to + 1, sum)
+    shift(b, to)
   end
   redis.call('LSET', b.key, 2 * to, heard and whole(t) or timed(b, t))
   if to == b.count - 1 then
