@@ -261,6 +261,27 @@ async def test_it_holds_no_more_than_its_prefetch(vhost: str, handler: Handler) 
         await wait_until(lambda: len(handler.done) == 10, "the rest")
 
 
+async def test_its_prefetch_can_be_changed_while_it_holds_some(vhost: str, handler: Handler) -> None:
+    async with connected(vhost) as broker:
+        await broker.subscribe(topology.RETURNED, handler, prefetch=2)
+        for number in range(6):
+            await broker.publish(b"%d" % number, topology.RETURNED)
+        await wait_until(lambda: len(handler.begun) == 2, "two deliveries")
+        await broker.resize(topology.RETURNED, 3)
+        await wait_until(lambda: len(handler.begun) == 5, "three more: those it held do not count")
+        handler.go_on.set()
+        await wait_until(lambda: len(handler.done) == 6, "all")
+        handler.go_on.clear()
+        await broker.resize(topology.RETURNED, 1)
+        for number in range(3):
+            await broker.publish(b"more %d" % number, topology.RETURNED)
+        await wait_until(lambda: len(handler.begun) == 7, "one delivery")
+        await broker.publish(b"last", topology.RETURNED)
+        assert len(handler.begun) == 7
+        handler.go_on.set()
+        await wait_until(lambda: len(handler.done) == 10, "all")
+
+
 async def test_leaving_lets_handlers_finish_and_takes_no_more(vhost: str, handler: Handler) -> None:
     async with connected(vhost) as broker:
         await broker.subscribe(topology.RETURNED, handler, prefetch=5)
