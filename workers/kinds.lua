@@ -74,10 +74,37 @@ function fixed.shrink(b)
   b.amount = math.max(b.amount, math.min(b.cost, b.full))
 end
 
+-- The bucket counts in this window from now on. Of the one before it is kept what was spent, and when the last was
+-- granted: after the exchange's clock was measured anew, some of that may lie in this one.
+function fixed.turn(b, index)
+  if index > b.index then
+    b.before, b.ended = b.spent, b.last
+    b.index, b.spent, b.others = index, 0, 0
+  end
+end
+
+-- The exchange's clock is known anew, and what was counted by the old one stands in the window that the last grant is in
+-- now. What was counted before that stands in it too, if any of it may.
+function fixed.follow(b, old)
+  local starts = b.index * b.window - old
+  local last = math.max(starts, math.min(b.last, starts + b.window - 1))
+  b.index = math.floor((last + b.offset) / b.window)
+  if b.before > 0 and b.ended >= b.index * b.window - b.offset then
+    b.spent, b.before = b.spent + b.before, 0
+  end
+end
+
 function fixed.read(b)
-  local state = redis.call('HMGET', b.key, 'window', 'used', 'last', 'others', 'rate', 'heard')
+  local state = redis.call(
+    'HMGET', b.key, 'window', 'used', 'last', 'others', 'rate', 'heard', 'offset', 'before', 'ended'
+  )
   b.index, b.spent, b.last = tonumber(state[1] or -1), tonumber(state[2] or 0), tonumber(state[3] or 0)
   b.others, b.rate, b.heard = tonumber(state[4] or 0), tonumber(state[5] or 0), tonumber(state[6] or 0)
+  b.before, b.ended = tonumber(state[8] or 0), tonumber(state[9] or 0)
+  local old = tonumber(state[7] or b.offset)
+  if old ~= b.offset and b.index >= 0 then
+    fixed.follow(b, old)
+  end
   if b.heard < b.at - 2 * b.window then
     b.rate = 0
   end
@@ -113,17 +140,16 @@ end
 function fixed.write(b)
   redis.call(
     'HSET', b.key, 'window', whole(b.index), 'used', whole(b.spent), 'last', whole(b.last),
-    'others', whole(b.others), 'rate', whole(b.rate), 'heard', whole(b.heard)
+    'others', whole(b.others), 'rate', whole(b.rate), 'heard', whole(b.heard),
+    'offset', whole(b.offset), 'before', whole(b.before), 'ended', whole(b.ended)
   )
-  local ends = math.max((b.index + 1) * b.window - b.offset, b.last)
+  -- One window longer than it counts, for the exchange's clock may be known anew by then.
+  local ends = math.max((b.index + 2) * b.window - b.offset, b.last)
   expire(b.key, math.max(ends, b.rate > 0 and b.heard + 2 * b.window or 0) + b.margin)
 end
 
 function fixed.take(b, t)
-  local index = math.floor((t + b.offset) / b.window)
-  if index ~= b.index then
-    b.index, b.spent, b.others = index, 0, 0
-  end
+  fixed.turn(b, math.floor((t + b.offset) / b.window))
   b.spent, b.last = b.spent + b.cost, t
   b.rank = b.spent
   fixed.write(b)
@@ -143,7 +169,8 @@ function fixed.observe(b, _, counted, at, rank, _, now)
   end
   fixed.read(b)
   if b.index < index then
-    b.index, b.spent, b.others = index, rank, 0
+    fixed.turn(b, index)
+    b.spent = rank
   end
   local strangers = math.max(0, counted - rank)
   if b.index == index then
@@ -169,10 +196,13 @@ function fixed.hold(b, at)
 end
 
 function fixed.refit(b, t)
-  if t == b.held or t <= (b.mine + 1) * b.window - b.offset - b.margin then
-    return t
+  local starts = b.mine * b.window - b.offset
+  local spent = b.index == b.mine and b.spent or b.index == b.mine + 1 and b.before or 0
+  local inside = math.max(t, starts + b.margin)
+  if spent <= b.full and inside <= starts + b.window - b.margin then
+    return inside
   end
-  return fixed.fit(b, t)
+  return fixed.fit(b, t) -- Too late for its window, or, by the clock as it is known now, there is too much in it.
 end
 
 function fixed.move(b, t)
@@ -189,9 +219,7 @@ end
 function fixed.arrived(b, arrived)
   local index = math.floor((arrived + b.offset) / b.window)
   if index > b.mine and index >= b.index then
-    if index > b.index then
-      b.index, b.spent, b.others = index, 0, 0
-    end
+    fixed.turn(b, index)
     b.spent = b.spent + b.cost
     fixed.write(b)
   end
@@ -200,8 +228,10 @@ end
 function fixed.drop(b)
   if b.index == b.mine then
     b.spent = math.max(0, b.spent - b.cost)
-    fixed.write(b)
+  elseif b.index == b.mine + 1 then
+    b.before = math.max(0, b.before - b.cost)
   end
+  fixed.write(b)
 end
 
 function fixed.strangers(b)

@@ -219,21 +219,17 @@ function give.rolling(key, grants, window)
   expire(key, tonumber(merged[#merged - 1]) + 5 * window)
 end
 
-function give.fixed(key, grants, window, offset)
+function give.fixed(key, grants, window, offset, left)
+  local b = { key = key, window = window, offset = offset, full = left, margin = window, at = 0, since = 0 }
+  fixed.read(b)
   for number = 1, #grants, 2 do
     local index = math.floor((grants[number] + offset) / window)
-    local state = redis.call('HMGET', key, 'window', 'used', 'last')
-    local known = tonumber(state[1] or -1)
-    if index >= known then
-      local used = (index == known and tonumber(state[2]) or 0) + grants[number + 1]
-      local last = math.max(tonumber(state[3] or 0), grants[number])
-      redis.call('HSET', key, 'window', whole(index), 'used', whole(used), 'last', whole(last))
-      if index > known then
-        redis.call('HSET', key, 'others', 0)
-      end
-      expire(key, math.max((index + 1) * window - offset, last) + 2 * window)
+    if index >= b.index then
+      fixed.turn(b, index)
+      b.spent, b.last = b.spent + grants[number + 1], math.max(b.last, grants[number])
     end
   end
+  fixed.write(b)
 end
 
 -- One pair: the last grant, and the level then. It falls as fast as what we grant from now on: see `left_of`.

@@ -401,6 +401,40 @@ async def test_fixed_windows_follow_the_exchange_clock(client: Any) -> None:
     assert answer.at_us == START_US + MINUTE_US - 7_500_000 + 100_000
 
 
+async def test_what_was_spent_counts_in_the_minute_that_the_clock_puts_it_in(client: Any) -> None:
+    budget = Budget(client, "x:1", clock=TEST_CLOCK)
+    calls = [charge(bucket(10, 60, kind="fixed", margin_ms=100))]
+    # Our minute has begun, the exchange's not: it is the last one's calls that they join, and nobody waits for more.
+    await client.set(NOW_KEY, START_US + 55_000_000)
+    assert await grants(budget, calls, at_most=2) == 2
+    await client.set(NOW_KEY, START_US + 65_000_000)
+    assert await grants(budget, calls, at_most=3) == 3
+    await budget.set_clock(-20)
+    assert await grants(budget, calls) == 5
+    assert (await budget.usage())["b"].used == 1
+    # Our minute is not over, the exchange's is; what it counted in this one stays counted in this one.
+    await client.set(NOW_KEY, START_US + 82_000_000)
+    assert await grants(budget, calls, at_most=4) == 4
+    await budget.set_clock(0.5)
+    assert await grants(budget, calls) == 0  # before, some of those of the last minute may be in this one
+    await client.set(NOW_KEY, START_US + 120_000_000)
+    assert await grants(budget, calls) == 10
+
+
+async def test_what_is_reserved_moves_where_the_clock_puts_too_much_in_a_minute(client: Any) -> None:
+    budget = Budget(client, "x:1", clock=TEST_CLOCK)
+    calls = [charge(bucket(2, 60, kind="fixed", margin_ms=100))]
+    await client.set(NOW_KEY, START_US + 59_000_000)
+    assert await grants(budget, calls) == 2
+    waiting = await budget.reserve(calls, max_wait_s=10)
+    assert isinstance(waiting, Grant)
+    assert waiting.at_us == START_US + MINUTE_US + 100_000
+    await budget.set_clock(-5)
+    moved = await budget.again(calls, waiting, max_wait_s=10)
+    assert isinstance(moved, Grant)
+    assert moved.at_us == START_US + MINUTE_US + 5_100_000
+
+
 async def test_a_call_of_several_buckets_waits_for_the_last_and_takes_from_all_or_none(
     client: Any,
 ) -> None:
