@@ -33,8 +33,7 @@ async def test_a_stranger_takes_its_part_and_nobody_is_refused(lanes: Lanes) -> 
         url = simulator.urls["binance"]
         gone_s = time.time() % WINDOW_S
         # Now three quarters of a minute are over: what is left of it can be waited for.
-        ahead_s = (GONE * WINDOW_S - gone_s) % WINDOW_S
-        await simulator.set_clock(advance_s=ahead_s)
+        await simulator.set_clock(advance_s=(GONE * WINDOW_S - gone_s) % WINDOW_S)
         ends_s = time.monotonic() + (1 - GONE) * WINDOW_S
         lane, budget = lanes.lane("binance", ccxt_config("binance", url))
         statuses: set[int] = set()
@@ -48,8 +47,6 @@ async def test_a_stranger_takes_its_part_and_nobody_is_refused(lanes: Lanes) -> 
                 await take("klines?symbol=BTCUSDT&interval=1m")
                 await asyncio.sleep(PRICE / (AMOUNT * PART / WINDOW_S))
 
-        # As a lane finds it out that opens, but before its first calls: a clock that jumps is no part of this.
-        await budget.set_clock((ahead_s + WINDOW_S / 2) % WINDOW_S - WINDOW_S / 2)
         for _ in range(int(AMOUNT * PART * GONE / OURS)):  # what it took of this minute so far, in few calls
             await take("ticker/24hr")
         await lane.open()
