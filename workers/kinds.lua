@@ -84,13 +84,19 @@ function fixed.turn(b, index)
 end
 
 -- The exchange's clock is known anew, and what was counted by the old one stands in the window that the last grant is in
--- now. What was counted before that stands in it too, if any of it may.
+-- now. What was counted before that stands in it too, if any of it may. What strangers took they took in so much of the
+-- window as was over by the new clock.
 function fixed.follow(b, old)
   local starts = b.index * b.window - old
   local last = math.max(starts, math.min(b.last, starts + b.window - 1))
   b.index = math.floor((last + b.offset) / b.window)
   if b.before > 0 and b.ended >= b.index * b.window - b.offset then
     b.spent, b.before = b.spent + b.before, 0
+  end
+  local least = b.window / 20
+  if math.abs(b.offset - old) > least then
+    local gone = math.max((b.heard + b.offset) % b.window, least)
+    b.rate = math.ceil(b.rate * math.max((b.heard + old) % b.window, least) / gone)
   end
 end
 

@@ -421,6 +421,17 @@ async def test_what_was_spent_counts_in_the_minute_that_the_clock_puts_it_in(cli
     assert await grants(budget, calls) == 10
 
 
+async def test_how_fast_strangers_are_is_known_anew_with_the_clock(client: Any) -> None:
+    told = Told(client, bucket(1000, 60, kind="fixed", margin_ms=100))
+    # A tenth of the minute is over by our clock, and half of it by the exchange's.
+    await told.at(START_US + 6_000_000)
+    await told.counted(await told.call(), 151)
+    await told.budget.set_clock(24)
+    assert await told.left() == 1000 - 1 - 150 - 165
+    await told.at(START_US + MINUTE_US - 24_000_000 + 200_000)
+    assert await told.left() == 1000 - 330
+
+
 async def test_what_is_reserved_moves_where_the_clock_puts_too_much_in_a_minute(client: Any) -> None:
     budget = Budget(client, "x:1", clock=TEST_CLOCK)
     calls = [charge(bucket(2, 60, kind="fixed", margin_ms=100))]
