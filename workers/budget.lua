@@ -27,9 +27,14 @@ local PAUSE_KEPT = 60000000
 -- What is set aside for workers that are away, and what that leaves of an amount: shares.lua.
 local parts_away, left_of
 
--- How far the exchange's clock is ahead of Redis's.
+-- `<ahead>:<error>`: how far the exchange's clock is ahead of Redis's, and by how much that may be wrong.
+local function offset_in(found)
+  local ahead, wrong = string.match(found or '', '^(-?%d+):(%d+)$')
+  return tonumber(ahead or 0), tonumber(wrong or 0)
+end
+
 local function offset_of(key)
-  return tonumber(redis.call('GET', key) or 0)
+  return (offset_in(redis.call('GET', key)))
 end
 
 -- A pause is `<until>:<doublings>:<reason>`, and is kept for a while after its end; the longest of several counts.
@@ -110,14 +115,18 @@ local function bucket(number, from, offset, since, known, at, paused, away)
   return b
 end
 
--- A table's own margin holds until calls were measured. Fixed windows keep it always, as it also stands for the error
--- in the exchange's clock; a bucket without one needs none.
-local function margin(b, far, unknown)
+-- A table's own margin holds until calls were measured. Fixed windows keep it always, and `wrong`, as their ends are known
+-- no better than the exchange's clock; a bucket without one needs none.
+local function margin(b, far, unknown, wrong)
   if b.margin == 0 then
     return 0
   end
-  local measured = math.min(far, math.floor(b.length * MARGIN_PART))
-  return (unknown or b.kind == fixed) and math.max(b.margin, measured) or measured
+  local most = math.floor(b.length * MARGIN_PART)
+  if b.kind == fixed then
+    return math.max(b.margin, math.min(far + wrong, most))
+  end
+  local measured = math.min(far, most)
+  return unknown and math.max(b.margin, measured) or measured
 end
 
 local run = {}
@@ -127,7 +136,8 @@ local run = {}
 local function planned(now, count, since)
   local shared = redis.call('MGET', unpack(KEYS, count + 1))
   local known = #shared - count
-  local offset, pause, lead = tonumber(shared[1] or 0), longest(shared, 6, known), tonumber(ARGV[7])
+  local offset, wrong = offset_in(shared[1])
+  local pause, lead = longest(shared, 6, known), tonumber(ARGV[7])
   local plan = { lead = lead, pause = pause, buckets = {} }
   if since then
     plan.id = string.match(shared[2] or '', '^%x+') or ''
@@ -144,7 +154,7 @@ local function planned(now, count, since)
     if b.cost > b.full and b.full < tonumber(ARGV[from + 1]) then
       plan.short = number
     end
-    b.margin, b.now = margin(b, far, unknown), now
+    b.margin, b.now = margin(b, far, unknown, wrong), now
     plan.buckets[number] = b
   end
   return plan
@@ -276,7 +286,7 @@ function run.limited()
   return { which, a.ratio }
 end
 
--- KEYS: clock. ARGV: clock, how far the exchange's clock is ahead, for how long to believe it.
+-- KEYS: clock. ARGV: clock, how far the exchange's clock is ahead and how wrong that may be, for how long to believe it.
 function run.clock()
   redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 end
@@ -291,7 +301,7 @@ function run.usage()
   end
   local shared = redis.call('MGET', unpack(KEYS, count + 1))
   for number = 1, count do
-    local b = bucket(number, 4 + (number - 1) * FIELDS, tonumber(shared[1] or 0), 0, shared[1 + number], now, 0)
+    local b = bucket(number, 4 + (number - 1) * FIELDS, (offset_in(shared[1])), 0, shared[1 + number], now, 0)
     used[#used + 1] = math.floor(math.min(b.kind.used(b, now) / b.amount, 1) * THOUSAND)
     used[#used + 1] = math.max(FLOOR, b.learned.now)
     used[#used + 1] = math.max(0, longest(shared, 1 + count + number, 1 + count + number) - now)

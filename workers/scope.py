@@ -49,7 +49,7 @@ class Scope:
         self._lost = True
         self._meeting = asyncio.Lock()
         self._paused: dict[str, float] = {}
-        self._ahead_clock_us: int | None = None
+        self._ahead_clock = ""
         self._pauses = [f"{self._egress}:pause"]
         if account:
             self._pauses.append(f"{self._account}:pause")
@@ -119,10 +119,15 @@ class Scope:
         keys = (*self._pauses, *(f"{self._key(charge)}:pause" for charge in charges))
         return max(0.0, *(self._paused.get(key, now) - now for key in keys))
 
-    async def set_clock(self, ahead_s: float) -> None:
-        """Tell all workers how far the exchange's clock is ahead of Redis's; its fixed windows follow it."""
-        self._ahead_clock_us = int(ahead_s * 1e6)
-        await self._run([self._clock], ["clock", self._ahead_clock_us, int(CLOCK_TTL_S * 1000)])
+    async def set_clock(self, ahead_s: float, error_s: float = 0.0) -> None:
+        """Tell all workers how far the exchange's clock is ahead of Redis's; its fixed windows follow it.
+
+        Args:
+            ahead_s: how far, below zero where it is behind.
+            error_s: by how much that may be wrong: calls stay as much further away from a window's ends.
+        """
+        self._ahead_clock = f"{int(ahead_s * 1e6)}:{math.ceil(error_s * 1e6)}"
+        await self._run([self._clock], ["clock", self._ahead_clock, int(CLOCK_TTL_S * 1000)])
 
     async def usage(self) -> dict[str, Use]:
         """Return every bucket this process has charged; the fullest and smallest count of it where it has many."""
@@ -155,8 +160,8 @@ class Scope:
             for key, till in self._paused.items():
                 left_us = max(0, int((till - time.monotonic()) * 1e6))
                 await self._run([key], ["pause", left_us, "told again", 1, 0])
-            if self._ahead_clock_us is not None:
-                await self._run([self._clock], ["clock", self._ahead_clock_us, int(CLOCK_TTL_S * 1000)])
+            if self._ahead_clock:
+                await self._run([self._clock], ["clock", self._ahead_clock, int(CLOCK_TTL_S * 1000)])
             self._lost = False
 
     def _key(self, charge: Charge) -> str:

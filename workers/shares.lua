@@ -151,7 +151,7 @@ function run.beat()
   end
   redis.call('SET', KEYS[3], name .. ':' .. whole(since), 'EX', 90000)
   local answer = {
-    now, offered, count, hash, name, since, tonumber(shared[2] or 0), longest(shared, 3, 3),
+    now, offered, count, hash, name, since, (offset_in(shared[2])), longest(shared, 3, 3),
   }
   for other, m in pairs(members) do
     if other ~= '?' and m.lease + PRESENT <= now then

@@ -401,6 +401,17 @@ async def test_fixed_windows_follow_the_exchange_clock(client: Any) -> None:
     assert answer.at_us == START_US + MINUTE_US - 7_500_000 + 100_000
 
 
+async def test_calls_stay_away_from_a_minutes_ends_by_as_much_as_the_clock_may_be_wrong(client: Any) -> None:
+    budget = Budget(client, "x:1", clock=TEST_CLOCK)
+    calls = [charge(bucket(1, 60, kind="fixed", margin_ms=100))]
+    await budget.set_clock(-1, 1.5)
+    for asked_us, granted_us in ((60_000_000, 62_500_000), (120_000_000, 122_500_000)):
+        await client.set(NOW_KEY, START_US + asked_us)
+        answer = await budget.reserve(calls, max_wait_s=60)
+        assert isinstance(answer, Grant)
+        assert answer.at_us == START_US + granted_us
+
+
 async def test_what_was_spent_counts_in_the_minute_that_the_clock_puts_it_in(client: Any) -> None:
     budget = Budget(client, "x:1", clock=TEST_CLOCK)
     calls = [charge(bucket(10, 60, kind="fixed", margin_ms=100))]

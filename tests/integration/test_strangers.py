@@ -49,8 +49,8 @@ async def test_a_stranger_takes_its_part_and_nobody_is_refused(lanes: Lanes) -> 
 
         for _ in range(int(AMOUNT * PART * GONE / OURS)):  # what it took of this minute so far, in few calls
             await take("ticker/24hr")
-        await lane.open()
         stranger = asyncio.create_task(take_evenly())
+        await lane.open()
         calls = 0
         while not stranger.done():
             try:
