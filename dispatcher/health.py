@@ -56,6 +56,9 @@ LEAST_PART: Final = 0.1
 TRIALS_NEEDED_MAX: Final = 3
 # A lane is crowded when the budget for what is with it takes so much longer to come back than an answer takes.
 CROWDED_MS: Final = 1_000.0
+# How fast a lane works off a backlog is known after so long in which its workers held at least so many attempts.
+RATE_S: Final = 3.0
+BUSY_ATTEMPTS: Final = 20
 # Own attempts that no report can show yet are counted so long.
 UNREPORTED_S: Final = 0.2
 
@@ -137,6 +140,8 @@ class LaneHealth(Choice):
         self._last_heard_s = 0.0
         self._last_asked_s = -math.inf
         self._in_flight = 0
+        self._ended_per_s = 0.0
+        self._busy_from_s = math.inf
         self._row = 0
         self._row_maintenance = 0
         self._window = Window()
@@ -176,7 +181,7 @@ class LaneHealth(Choice):
         if report.methods is not None:
             self.methods = frozenset(report.methods)
         self.paused_until_ms = max(self.paused_until_ms, report.paused_until_ms)
-        self._count_load(now_s, report)
+        self._count_load(now_s, report, passed_s)
         ill = sum(count for code, count in report.failed.items() if code in ILL) - report.excused
         self._count_row(report, ill)
         self._window.add(report.ok, ill, now_s)
@@ -191,7 +196,7 @@ class LaneHealth(Choice):
             self._trials_needed = 1
         self._weigh(now_s)
 
-    def _count_load(self, now_s: float, report: LaneReport) -> None:
+    def _count_load(self, now_s: float, report: LaneReport, passed_s: float) -> None:
         deadline_s = now_s - self._config.silent_after_s
         for worker in [worker for worker, (heard_s, _) in self._heard.items() if heard_s < deadline_s]:
             del self._heard[worker]
@@ -201,6 +206,18 @@ class LaneHealth(Choice):
         self.outstanding = self._in_flight + self._unreported
         if report.budget_ms:
             self.budget_ms = report.budget_ms
+        self._count_backlog(now_s, report, passed_s)
+
+    def _count_backlog(self, now_s: float, report: LaneReport, passed_s: float) -> None:
+        """How fast it works shows only while it has enough to do, and nothing but its limits holds it up."""
+        ended = report.ok + report.rejected + sum(report.failed.values())
+        followed = 1 - math.exp(-passed_s / RATE_S)
+        if passed_s:
+            self._ended_per_s += followed * (ended / passed_s - self._ended_per_s)
+        if self._in_flight < BUSY_ATTEMPTS or self._aside or report.paused_until_ms:
+            self._busy_from_s = now_s + RATE_S
+        known = now_s >= self._busy_from_s and self._ended_per_s > 0
+        self.backlog_ms = self.outstanding / self._ended_per_s * 1000 if known else 0.0
 
     def _count_row(self, report: LaneReport, ill: int) -> None:
         maintenance = report.failed.get(ErrorCode.MAINTENANCE, 0)

@@ -184,7 +184,7 @@ class Router:
         if returns.exhausted(attempt, past.doubts, self._config.max_attempts):
             return End(ErrorCode.ATTEMPTS_EXHAUSTED, f"{attempt.number} attempts failed{_history(attempt)}")
         if not attempt.tries:
-            backlog_s = min(map(shedding.backlog_ms, able)) / 1000
+            backlog_s = min(lane.backlog_ms for lane in able) / 1000
             able = shedding.in_time(able, left_ms)
             if not able:
                 text = f"overloaded: what waits before it takes {backlog_s:.1f} s, and it has {left_ms / 1000:.1f} s"

@@ -11,17 +11,11 @@ C = TypeVar("C", bound=Choice)
 def in_time(lanes: Sequence[C], left_ms: float) -> list[C]:
     """The lanes that may answer one more before its deadline.
 
-    What is known: the attempts that are with a lane, and the time in which the budget comes back that each of them
-    takes. A lane of which either is unknown may do it. A request that is refused at once can be asked elsewhere; one
-    that waits in vain until its deadline makes those after it wait too.
+    A lane whose backlog is not known (see `Choice.backlog_ms`) may do it. A request that is refused at once can be
+    asked elsewhere; one that waits in vain until its deadline makes those after it wait too.
 
     Args:
         lanes: all that could answer it.
         left_ms: until its deadline.
     """
-    return [lane for lane in lanes if backlog_ms(lane) <= left_ms]
-
-
-def backlog_ms(lane: Choice) -> float:
-    """In which time a lane's budget comes back for what is with it."""
-    return lane.outstanding * lane.budget_ms
+    return [lane for lane in lanes if lane.backlog_ms <= left_ms]

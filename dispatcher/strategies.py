@@ -22,6 +22,8 @@ class Choice:
         latency_ms: how long it takes to answer: a peak EWMA, which follows a rise at once and a fall slowly.
         outstanding: attempts that are with it, as far as is known.
         budget_ms: how much time of its tightest limit one attempt takes; 0 where unknown.
+        backlog_ms: how long what is with it will take, at the rate at which it has been working off a backlog; 0 where
+            it has none, or not long enough to tell.
     """
 
     def __init__(self, name: str, weight: float) -> None:
@@ -31,6 +33,7 @@ class Choice:
         self.latency_ms = 0.0
         self.outstanding = 0
         self.budget_ms = 0.0
+        self.backlog_ms = 0.0
         # What it has earned and not had yet, by weight and evenly. Kept over requests with different candidates.
         self.credit = 0.0
         self.even_credit = 0.0

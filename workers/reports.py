@@ -103,14 +103,14 @@ class Reports:
         self._lanes[lane].in_flight += 1
         metrics.IN_FLIGHT.labels(lane).inc()
 
-    def end(self, item: Try, request: Request, http_calls: int, budget_ms: float) -> None:
+    def end(self, item: Try, request: Request, http_calls: int, budget_ms: float | None) -> None:
         """An attempt ended.
 
         Args:
             item: how.
             request: what was asked.
             http_calls: how many HTTP calls it sent.
-            budget_ms: in which time the budget that it took comes back.
+            budget_ms: in which time the budget that it took comes back; None if it is no example of what attempts take.
         """
         lane, count, known = item.lane, self._lanes[item.lane], self._known[item.lane]
         metrics.ATTEMPTS.labels(lane, item.outcome, item.code or "none").inc()
@@ -118,7 +118,8 @@ class Reports:
         metrics.WAITED.labels(lane).observe(item.waited_ms / 1000)
         if http_calls:
             metrics.EXCHANGE.labels(lane).observe(item.exchange_ms / 1000)
-            known.took(budget_ms)
+            if budget_ms is not None:
+                known.took(budget_ms)
         match item.outcome:
             case Outcome.OK:
                 count.ok += 1

@@ -9,7 +9,7 @@ TWO: dict[str, Any] = {"exchanges": ["okx", "binance"], "strategy": "failover"}
 
 
 async def test_a_slow_exchange_s_second_answers_and_the_first_is_dropped(stand: Stand) -> None:
-    await stand.simulator.fault("okx", latency_ms=1_000)
+    await stand.simulator.fault("okx", latency_ms=1_300)
     sent = await stand.client.send({"method": "fetch_ticker", "args": BTC, "hedge_ms": 100, **TWO})
     answer = await stand.client.answer(sent)
     assert answer.result.ok
@@ -29,7 +29,7 @@ async def test_a_quick_answer_needs_no_second(stand: Stand) -> None:
     for _ in range(5):
         answer = await stand.client.ask("fetch_ticker", BTC, hedge_ms=500, **TWO)
         assert answer.result.exchange == "okx"
-    await stand.simulator.fault("okx", latency_ms=1_000)
+    await stand.simulator.fault("okx", latency_ms=1_300)
     # Its timer is the last to run out.
     assert (await stand.client.ask("fetch_ticker", BTC, hedge_ms=500, **TWO)).result.exchange == "binance"
     assert await stand.metric(stand.fleet.dispatchers, "fleet_hedges_total") == before + 1

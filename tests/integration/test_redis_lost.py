@@ -402,18 +402,17 @@ async def test_a_fleet_answers_while_redis_is_away_and_says_so(stand: Stand) -> 
         )
         return answer.result.ok
 
+    async def all_share() -> bool:
+        return await shared() == len(stand.fleet.workers)
+
     await wait_until(lambda: said("lane_open"), "lanes are open")
     assert await ask()
-    assert await shared() == len(stand.fleet.workers)
+    await wait_until(all_share, "all share the budget: a test before this one may have taken Redis away")
     stand.redis.freeze()
     await wait_until(lambda: said("budget_on_its_own"), "the logs say it")
     await wait_until(ask, "an answer from a worker's share", timeout_s=60)
     assert await shared() == 0
     stand.redis.thaw()
-
-    async def again() -> bool:
-        return await shared() == len(stand.fleet.workers)
-
-    await wait_until(again, "all share the budget again")
+    await wait_until(all_share, "all share the budget again")
     assert said("budget_shared_again")
     assert await ask()
