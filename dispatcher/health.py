@@ -23,7 +23,7 @@ from typing import Final
 from msgspec import Struct
 
 from schemas.config import DispatcherConfig
-from schemas.messages import ILL, ErrorCode, LaneReport
+from schemas.messages import ILL, ErrorCode, LaneReport, Priority, Request
 
 from .strategies import Choice
 
@@ -162,7 +162,7 @@ class LaneHealth(Choice):
         self.trial_at_s = 0.0
         self.paused_until_ms = 0
         self.methods: frozenset[str] | None = None
-        self._no_budget_until_ms: dict[str, int] = {}
+        self._no_budget_until_ms: dict[tuple[str, Priority], int] = {}
 
     def configure(self, weight: float, config: DispatcherConfig) -> None:
         """Takes other settings; what is known of the lane stays."""
@@ -327,18 +327,18 @@ class LaneHealth(Choice):
         self._well = part >= 0.5
         self.share = self.weight * max(LEAST_PART, part) * min(1.0, max(LEAST_PART, ramp))
 
-    def refused(self, method: str, until_ms: int) -> None:
+    def refused(self, request: Request, until_ms: int) -> None:
         """A worker handed back an attempt unsent: no budget before this time."""
-        self._no_budget_until_ms[method] = until_ms
+        self._no_budget_until_ms[request.method, request.priority] = until_ms
 
-    def has_budget(self, method: str, now_ms: int) -> bool:
-        """Whether the last attempt of this kind found budget, as far as is known; another symbol may well find some.
+    def has_budget(self, request: Request, now_ms: int) -> bool:
+        """Whether the last attempt of this method and priority found budget; another symbol may well find some.
 
         Nor has a crowded lane any, before its workers say so: what is sent there at once is refused only later, and
         the last of several lanes of which no refusal is known yet would get all of a crowd.
         """
         crowded = self.outstanding * self.budget_ms > self.latency_ms + CROWDED_MS
-        return not crowded and self._no_budget_until_ms.get(method, 0) <= now_ms
+        return not crowded and self._no_budget_until_ms.get((request.method, request.priority), 0) <= now_ms
 
     def forget(self, worker: str) -> None:
         """A worker said that it leaves."""

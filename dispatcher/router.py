@@ -149,7 +149,7 @@ class Router:
             and lane.name != attempt.lane
             and lane.name not in past.never
             and lane.name not in past.failed
-            and lane.has_budget(attempt.request.method, now_ms)
+            and lane.has_budget(attempt.request, now_ms)
         ]
         return self._send(attempt.request, other, left_ms, now_s, now_ms)
 
@@ -229,7 +229,7 @@ class Router:
             return None
         others = len(ready) > 1
         if len(choice) > 1:
-            funded = [lane for lane in choice if lane.has_budget(request.method, now_ms)]
+            funded = [lane for lane in choice if lane.has_budget(request, now_ms)]
             others = len(funded) > 1
             choice = funded or choice
         lane = self._chooser.choose(self.strategy(request), choice)

@@ -264,7 +264,7 @@ class Dispatcher:
             if last.code is ErrorCode.BAD_SYMBOL:
                 self._router.knowledge.correct(last.lane, attempt.request, time.monotonic())
             if last.code is ErrorCode.NO_BUDGET and last.retry_at_ms and last.lane in self._router.health:
-                self._router.health[last.lane].refused(attempt.request.method, last.retry_at_ms)
+                self._router.health[last.lane].refused(attempt.request, last.retry_at_ms)
         if attempt.request.hedge_ms is not None:
             self._hedges.cancel(attempt)
         if attempt.contested and await self._answered.by_another(attempt):

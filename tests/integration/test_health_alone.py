@@ -1,7 +1,11 @@
 """Health of lanes that nobody asks anything, and of dispatchers that have just started."""
 
+from pathlib import Path
+
+from deploy.local import Fleet, simulated
+from deploy.simulator.process import Simulator
 from schemas.store import connect
-from tests.integration.fleet import Stand, wait_until
+from tests.integration.fleet import QUICK, Client, Stand, opened, wait_until
 
 
 async def state(stand: Stand, lane: str, state: str) -> bool:
@@ -26,19 +30,27 @@ async def test_maintenance_is_seen_by_probes_alone_and_its_end_too(stand: Stand)
     assert await stand.metric(stand.fleet.dispatchers, "fleet_probes_total", "kraken") > 0
 
 
-async def test_what_waits_for_a_lane_goes_elsewhere_when_it_has_no_worker_any_more(stand: Stand) -> None:
-    """Its queue would give it back only after five seconds; the bulk queue, of these, after ten minutes."""
-    for worker in stand.fleet.workers:
-        worker.kill()
-    request = {"method": "fetch_ticker", "args": {"symbol": "BTC/USDT"}, "priority": "bulk"}
-    sent = [await stand.client.send(request) for _ in range(10)]
-    await wait_until(lambda: state(stand, "okx", "offline"), "okx is offline")
-    for worker in stand.fleet.workers:
-        worker.start()
-    for each in sent:
-        assert (await stand.client.answer(each)).result.ok
-    (dispatcher,) = stand.fleet.dispatchers
-    assert "taken_back" in dispatcher.log.read_text(encoding="utf-8")
+async def test_what_waits_for_a_lane_goes_elsewhere_when_it_has_no_worker_any_more(
+    vhost: str, redis_url: str, tmp_path: Path
+) -> None:
+    """A fleet of its own: what dead workers may still send is kept from the others for minutes."""
+    async with Simulator(exchanges=["okx"]) as simulator:
+        config = {**simulated(simulator.urls), **QUICK}
+        fleet = Fleet(tmp_path, config, broker_url=vhost, redis_url=redis_url, workers=1)
+        async with fleet, Client.on(vhost) as client:
+            (dispatcher,), (worker,) = fleet.dispatchers, fleet.workers
+            await opened(fleet)
+            assert (await client.ask("fetch_time")).result.ok
+            worker.kill()
+            sent = [await client.send({"method": "fetch_time"}) for _ in range(10)]
+
+            def taken_back() -> bool:
+                return "taken_back" in dispatcher.log.read_text(encoding="utf-8")
+
+            await wait_until(taken_back, "the dispatcher has taken back what waited")
+            worker.start()
+            for each in sent:
+                assert (await client.answer(each)).result.ok
 
 
 async def test_a_dispatcher_that_starts_knows_what_the_last_one_knew(stand: Stand) -> None:

@@ -97,11 +97,18 @@ def test_no_budget_before_the_deadline_ends_at_once(router: Router) -> None:
 
 
 def test_lanes_known_to_have_no_budget_are_the_last_choice(router: Router) -> None:
-    router.health["binance"].refused("fetch_ticker", NOW_MS + 1_000)
+    router.health["binance"].refused(Request("fetch_ticker"), NOW_MS + 1_000)
     assert decide(router, attempt("okx", "binance")) == Send("okx", timeout_ms=15_000)
     assert decide(router, attempt("binance")) == Send("binance")
     later = decide(router, attempt("okx", "binance"), now_ms=NOW_MS + 1_000)
     assert later == Send("binance", max_wait_ms=100, timeout_ms=14_500)
+
+
+def test_what_is_left_to_live_requests_is_no_less_for_a_refused_bulk_one(router: Router) -> None:
+    bulk = Request("fetch_ticker", priority="bulk")
+    router.health["okx"].refused(bulk, NOW_MS + 1_000)
+    assert router.health["okx"].has_budget(Request("fetch_ticker"), NOW_MS)
+    assert not router.health["okx"].has_budget(bulk, NOW_MS)
 
 
 def test_a_paused_lane_is_passed_over(router: Router) -> None:
@@ -301,7 +308,7 @@ def test_a_crowd_that_has_just_come_is_not_refused(router: Router) -> None:
 def test_a_crowd_does_not_all_go_to_the_one_lane_that_has_not_refused_yet(router: Router) -> None:
     heard(router, LaneReport("kraken.eu", budget_ms=1_000.0))
     for name in ("binance", "okx", "kraken.us"):
-        router.health[name].refused("fetch_ticker", NOW_MS + 2_000)
+        router.health[name].refused(Request("fetch_ticker"), NOW_MS + 2_000)
     sent = Counter(lane_of(decide(router, attempt(left_ms=3_600_000))) for _ in range(602))
     assert sent["kraken.eu"] == 102  # two wait for its budget at once; all others go by the weights
     assert sent["binance"] == 300
