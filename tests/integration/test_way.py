@@ -14,6 +14,8 @@ from tests.integration.fleet import Stand, wait_until
 
 TICKER: dict[str, Any] = {"method": "fetch_ticker", "args": {"symbol": "BTC/USDT"}}
 BTC = {"symbol": "BTC/USDT"}
+# A symbol that lanes have refused is known from that, whatever they list: each is asked for once in all tests.
+NUMBERS = itertools.count()
 JSON, MSGPACK = "application/json", "application/msgpack"
 # Each takes a lane down in a way of its own.
 FAULTS: dict[str, dict[str, object]] = {
@@ -185,10 +187,8 @@ async def test_a_pinned_request_alone_outlasts_its_exchange_s_fault(stand: Stand
 async def known(stand: Stand) -> None:
     """Returns when the dispatcher knows what all lanes list: just after a start it goes by the methods alone."""
 
-    numbers = itertools.count()  # symbols that lanes have refused are known from that
-
     async def nobody_is_asked() -> bool:
-        symbol = f"NO{next(numbers)}/SUCH"
+        symbol = f"NO{next(NUMBERS)}/SUCH"
         return not (await stand.client.ask("fetch_ticker", {"symbol": symbol})).result.attempts
 
     await wait_until(nobody_is_asked, "the dispatcher knows what the lanes list")
