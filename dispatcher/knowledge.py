@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import redis.asyncio
-import redis.exceptions
 from msgspec import DecodeError, Struct
 
 from schemas import knowledge
 from schemas.messages import ErrorCode, Request
+from schemas.store import AWAY
 
 log = logging.getLogger(__name__)
 
@@ -203,7 +203,7 @@ async def follow(lanes: LaneKnowledge, client: redis.asyncio.Redis) -> None:
                 if body is None:  # emptied; the workers put it there again
                     raise LookupError(digest)  # noqa: TRY301
                 lanes.learn(digest, await asyncio.to_thread(_read, body))
-            except (redis.exceptions.RedisError, OSError, LookupError, DecodeError, zlib.error) as error:
+            except (*AWAY, LookupError, DecodeError, zlib.error) as error:
                 log.warning("knowledge_not_read", extra={"digest": digest, "error": repr(error)})
                 await asyncio.sleep(AGAIN_S)
 

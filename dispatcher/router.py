@@ -142,10 +142,8 @@ class Router:
         past = returns.past(attempt.tries)
         other = [
             lane
-            for lane in named
+            for lane in _ready(named, now_s, now_ms)
             if lane.serving
-            and now_s <= lane.silent_at_s
-            and lane.paused_until_ms <= now_ms
             and lane.name != attempt.lane
             and lane.name not in past.never
             and lane.name not in past.failed
@@ -189,7 +187,7 @@ class Router:
             if not able:
                 text = f"overloaded: what waits before it takes {backlog_s:.1f} s, and it has {left_ms / 1000:.1f} s"
                 return End(ErrorCode.DEADLINE_EXCEEDED, text)
-        ready = [lane for lane in able if now_s <= lane.silent_at_s and lane.paused_until_ms <= now_ms]
+        ready = _ready(able, now_s, now_ms)
         fresh = ready
         if attempt.tries:
             ready = [lane for lane in ready if past.retry_at_ms.get(lane.name, 0) <= now_ms]
@@ -280,6 +278,11 @@ class Router:
 
 def _has(lane: LaneHealth, method: str) -> bool:
     return lane.methods is None or method in lane.methods
+
+
+def _ready(lanes: Sequence[LaneHealth], now_s: float, now_ms: int) -> Sequence[LaneHealth]:
+    """Those that a worker serves and that are not paused."""
+    return [lane for lane in lanes if now_s <= lane.silent_at_s and lane.paused_until_ms <= now_ms]
 
 
 def _wait_ms(lane: LaneHealth, retry_at_ms: int, now_s: float, now_ms: int) -> float:

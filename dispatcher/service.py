@@ -121,8 +121,7 @@ class Dispatcher:
 
     async def ill(self) -> str:
         """Why only a fresh process would help."""
-        starving = await self._broker.starving()
-        return f"messages wait and don't come: {', '.join(starving)}" if starving else ""
+        return await self._broker.ill()
 
     async def _on_report(self, delivery: Delivery) -> None:
         try:
@@ -151,8 +150,8 @@ class Dispatcher:
         while True:
             await asyncio.sleep(PROBES_EVERY_S)
             for probe in probes.due(self._router.health, time.monotonic(), answers.now_ms()):
-                if not await self._may_probe(probe):
-                    continue
+                if not await self._may_probe(probe) or probe.lane not in self._router.health:
+                    continue  # or it was removed meanwhile
                 trial = self._router.health[probe.lane].sent(time.monotonic())
                 timeout_s = self._config.trial_timeout_s
                 try:
@@ -193,28 +192,31 @@ class Dispatcher:
 
     async def _take_back(self, lane: str) -> None:
         """What waits for a lane that stands aside goes elsewhere now, not when it expires."""
-        for bulk in (False, True):
-            queue = topology.work_name(lane, bulk=bulk)
+        for queue in topology.lane_queues([lane]):
             try:
-                taken = await self._broker.take_back(queue, self._on_taken_back)
+                taken = await self._broker.take_back(queue.name, self._on_taken_back)
             except FleetError as error:
                 # Nothing is lost: what is left there expires, and comes back that way.
-                log.warning("not_taken_back", extra={"queue": queue, "error": str(error)})
+                log.warning("not_taken_back", extra={"queue": queue.name, "error": str(error)})
             else:
                 if taken:
-                    log.info("taken_back", extra={"queue": queue, "count": taken})
+                    log.info("taken_back", extra={"queue": queue.name, "count": taken})
 
     async def _on_taken_back(self, delivery: Delivery) -> None:
+        attempt = await self._read(delivery)
+        if attempt is not None and not attempt.dispensable:
+            text = "fell ill before a worker took it" if attempt.lane in self._lanes else "was removed"
+            attempt = _unsent(attempt, ErrorCode.EXPIRED, f"{attempt.lane} {text}")
+            await self._advance(self._router.less_removed(attempt), rested=False)
+        await delivery.ack()
+
+    async def _read(self, delivery: Delivery) -> Attempt | None:
+        """The attempt in a message; None where it holds none, and lies in `fleet.dead` now."""
         try:
-            attempt = decode_attempt(delivery.body)
+            return decode_attempt(delivery.body)
         except DecodeError as error:
             await self._bury(ErrorCode.UNREADABLE, f"not an attempt: {error}", delivery)
-        else:
-            if not (attempt.hedge or attempt.probe):
-                text = "fell ill before a worker took it" if attempt.lane in self._lanes else "was removed"
-                attempt = _unsent(attempt, ErrorCode.EXPIRED, f"{attempt.lane} {text}")
-                await self._advance(self._router.less_removed(attempt), rested=False)
-        await delivery.ack()
+            return None
 
     async def _on_request(self, delivery: Delivery) -> None:
         started_s = time.perf_counter()
@@ -234,11 +236,8 @@ class Dispatcher:
 
     async def _on_returned(self, delivery: Delivery) -> None:
         started_s = time.perf_counter()
-        try:
-            attempt = decode_attempt(delivery.body)
-        except DecodeError as error:
-            await self._bury(ErrorCode.UNREADABLE, f"not an attempt: {error}", delivery)
-        else:
+        attempt = await self._read(delivery)
+        if attempt is not None:
             # What expired in a work queue may have been with a worker that answered it and lost the broker.
             if delivery.repeated or (delivery.death_reason and attempt.lane):
                 attempt = replace(attempt, repeated=True)
@@ -255,7 +254,7 @@ class Dispatcher:
                 if not attempt.probe:
                     await self._end(attempt, End(ErrorCode.DELIVERY_LIMIT, text))
                 return
-            if attempt.hedge or attempt.probe:
+            if attempt.dispensable:
                 return
             attempt = _unsent(attempt, ErrorCode.EXPIRED, f"no worker took it from {attempt.lane}'s queue in time")
         if not rested and attempt.tries:

@@ -395,6 +395,11 @@ class Broker:
         """
         await asyncio.gather(*(link.lasts() for link in self._links))
 
+    async def ill(self) -> str:
+        """Why only a fresh process would help, as far as RabbitMQ tells; empty if nothing speaks for it."""
+        starving = await self.starving()
+        return f"messages wait and don't come: {', '.join(starving)}" if starving else ""
+
     async def starving(self, *, quiet_s: float = QUIET_S) -> list[str]:
         """The queues that hold messages while we have room for them and got none for `quiet_s`.
 

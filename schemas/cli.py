@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .config import BrokerConfig, load
-from .dead import DeadLetters, Filter, Letter
+from .dead import Act, DeadLetters, Filter, Letter
 from .definitions import definitions as make_definitions
 
 app = typer.Typer(no_args_is_help=True, help="Programs for who runs or uses the fleet.", add_completion=False)
@@ -131,11 +131,7 @@ def drop(
         _say("to drop" if dry_run else "dropped", letter)
         return not dry_run
 
-    async def work() -> None:
-        async with DeadLetters.at(url) as letters:
-            await letters.each(wanted, gone)
-
-    _run(work())
+    _run(_each(url, wanted, gone))
 
 
 def _filter(
@@ -154,9 +150,9 @@ def _filter(
     return wanted
 
 
-async def _each(url: str, wanted: Filter) -> list[Letter]:
+async def _each(url: str, wanted: Filter, act: Act | None = None) -> list[Letter]:
     async with DeadLetters.at(url) as letters:
-        return await letters.each(wanted)
+        return await letters.each(wanted, act)
 
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:

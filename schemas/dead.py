@@ -8,7 +8,7 @@ import datetime
 import hashlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import aio_pika
 import msgspec
@@ -55,19 +55,7 @@ class Letter(Struct, frozen=True):
             ours = msgspec.msgpack.decode(message.body, type=DeadLetter)
         except msgspec.DecodeError:
             return cls._of_rabbitmq(message)
-        return cls(
-            _key(message.body),
-            ours.reason,
-            ours.message,
-            ours.origin,
-            ours.at_ms,
-            ours.request_id,
-            ours.attempts,
-            ours.body,
-            ours.content_type,
-            ours.reply_to,
-            ours.correlation_id,
-        )
+        return cls(_key(message.body), **msgspec.structs.asdict(ours))
 
     @classmethod
     def _of_rabbitmq(cls, message: AbstractIncomingMessage) -> Self:
@@ -111,6 +99,10 @@ class Letter(Struct, frozen=True):
         return msgspec.structs.replace(attempt, request=_afresh(attempt.request))
 
 
+# What to do with a letter; one for which it gives true is taken out of the queue.
+Act: TypeAlias = Callable[[Letter], Awaitable[bool]]
+
+
 class Filter(Struct, frozen=True):
     """Which letters are meant: those that fit all that is said.
 
@@ -152,12 +144,12 @@ class DeadLetters:
         async with await aio_pika.connect(url, timeout=10) as connection:
             yield cls(await connection.channel(on_return_raises=True))
 
-    async def each(self, wanted: Filter, act: Callable[[Letter], Awaitable[bool]] | None = None) -> list[Letter]:
+    async def each(self, wanted: Filter, act: Act | None = None) -> list[Letter]:
         """Goes through the letters that were there at the beginning, oldest first.
 
         Args:
             wanted: which.
-            act: called for each of them; a letter for which it gives true is taken out of the queue.
+            act: called for each of them.
 
         Returns:
             Those that are meant.

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 import certifi
-import redis.exceptions
 from ccxt.base.errors import (  # pyright: ignore[reportMissingTypeStubs]
     BadResponse,
     DDoSProtection,
@@ -36,6 +35,7 @@ from schemas.config import LaneConfig, LimitsConfig
 from schemas.errors import ConfigError, InvalidMessage
 from schemas.messages import ErrorCode
 from schemas.methods import PRIVATE_READS, PUBLIC_READS
+from schemas.store import AWAY
 
 from . import arguments, costs
 from .answering import Answering
@@ -378,7 +378,7 @@ class Fleet(_Ccxt):
             )
             call.pause = replace(pause, seconds=seconds)
         # Redis away: nobody gets budget then, and this attempt's own verdict still carries the pause.
-        with contextlib.suppress(redis.exceptions.RedisError, OSError):
+        with contextlib.suppress(*AWAY):
             if send.count is not None and grant.ranks:
                 self.fleet_observed_s = time.monotonic()
                 number = send.count.speaks_of([charge.bucket for charge in send.charges])

@@ -19,11 +19,11 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 import redis.asyncio
-import redis.exceptions
 from msgspec import Struct
 from redis.asyncio.lock import Lock
 
 from schemas import knowledge
+from schemas.store import AWAY
 
 from . import arguments
 
@@ -112,7 +112,7 @@ class Markets:
         try:
             if not await self._client.expire(name, knowledge.KEEP_S):
                 await self._client.set(name, body, ex=knowledge.KEEP_S)
-        except (redis.exceptions.RedisError, OSError) as error:
+        except AWAY as error:
             # Dispatchers that do not have it yet go on without.
             log.warning("markets_not_shared", extra={"key": name, "error": repr(error)})
         return digest
@@ -123,7 +123,7 @@ class Markets:
         lock = self._client.lock(f"{name}:lock", timeout=LOCK_S, blocking=False, thread_local=False)
         try:
             found = await self._take_or_lock(name, lock, held, make, max_age_s)
-        except (redis.exceptions.RedisError, OSError) as error:
+        except AWAY as error:
             log.warning("markets_not_shared", extra={"key": name, "error": repr(error)})
             return (await _read(make))[0], True
         if found is not None:
@@ -134,7 +134,7 @@ class Markets:
             return held, True
         finally:
             # What is left of it ends by itself.
-            with contextlib.suppress(redis.exceptions.RedisError, OSError):
+            with contextlib.suppress(*AWAY):
                 await lock.release()
 
     async def _take_or_lock(
@@ -191,7 +191,7 @@ class Markets:
                 pipeline.hset(name, mapping=fields)
                 pipeline.pexpire(name, int(self._keep_s * 1000))
                 await pipeline.execute()
-        except (redis.exceptions.RedisError, OSError, TypeError, ValueError, OverflowError) as error:
+        except (*AWAY, TypeError, ValueError, OverflowError) as error:
             # Or ccxt keeps something in them that JSON does not know: then each worker reads its own.
             log.warning("markets_not_shared", extra={"key": name, "error": repr(error)})
 

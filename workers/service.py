@@ -7,7 +7,6 @@ import socket
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-import redis.exceptions
 from msgspec import DecodeError
 from msgspec.structs import replace
 
@@ -107,8 +106,7 @@ class Worker:
 
     async def ill(self) -> str:
         """Why only a fresh process would help."""
-        starving = await self._broker.starving()
-        return f"messages wait and don't come: {', '.join(starving)}" if starving else ""
+        return await self._broker.ill()
 
     def _served(self) -> list[ServedLane]:
         in_flight = self._reports.in_flight()
@@ -169,7 +167,7 @@ class Worker:
             self._reports.end(seen, attempt.request, ended.http_calls, None if attempt.probe else ended.budget_ms)
             if result is not None and not attempt.probe:
                 await self._publish(attempt, result, body)
-            elif result is None and not (attempt.hedge or attempt.probe):
+            elif result is None and not attempt.dispensable:
                 await self._hand_back(attempt, item)
         finally:
             self._reports.leave(name)
@@ -192,7 +190,7 @@ class Worker:
 
     async def _hand_back_unsent(self, attempt: Attempt) -> None:
         """The lane was removed, and its dispatcher may not know yet."""
-        if not (attempt.hedge or attempt.probe):
+        if not attempt.dispensable:
             retry_at_ms = answers.now_ms() + REMOVED_PAUSE_MS
             text = f"{attempt.lane} was removed"
             item = Try(attempt.lane, Outcome.THROTTLED, ErrorCode.EXPIRED, text, retry_at_ms=retry_at_ms)
@@ -255,7 +253,7 @@ class Worker:
         try:
             async with asyncio.timeout(self._config.report_every_s):
                 return await budget.usage(), await budget.paused()
-        except (redis.exceptions.RedisError, OSError) as error:
+        except store.AWAY as error:
             log.warning("budget_unknown", extra={"lane": name, "error": repr(error)})
             return None
 
