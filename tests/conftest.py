@@ -118,9 +118,10 @@ async def stand(rabbitmq: RabbitMQ, shared_fleet: tuple[str, Redis, Simulator, F
         stand = Stand(rabbitmq, url, redis, simulator, fleet, client)
         await stand.heal()
         yield stand
-        if violations := await stand.violations():
+        violations, broken = await stand.violations(), await stand.broken()
+        if violations:
             await simulator.reset()
-        assert not violations
+        assert not violations, broken
 
 
 @pytest.fixture

@@ -5,9 +5,16 @@
 -- planned on all its buckets before anything is written, so a refusal leaves no trace. Every key expires when what it
 -- says can no longer hold anyone up.
 --
--- `clock()`, microseconds since 1970, is defined by the line that the loader puts before this file.
+-- `clock()`, microseconds since 1970, `KEYS` and `ARGV` are defined by what the loader puts before and behind these files.
 
-local FIELDS = 6 -- arguments per bucket: kind, amount, window, margin, cost, cap
+-- A call's buckets are the last argument, as doubles: kind, amount, window, margin, cost, cap of each. Read as text they
+-- would take as long as all the rest of a reservation.
+local BUCKET, BYTES = '<dddddd', 48
+local KINDS = { rolling, fixed, decaying, decaying } -- the last is `paced`
+
+local function buckets()
+  return #ARGV[#ARGV] / BYTES
+end
 
 -- What the exchange sees are arrivals. How much later than another a call may arrive is measured by the workers; the
 -- largest measure of this span and the last one counts for all, as one worker's late call lands among all others'.
@@ -59,6 +66,9 @@ local function spread(key, found, mine, now)
     last = span == this - 1 and largest or 0
     span, largest = this, 0
   end
+  if mine >= 0 and mine <= largest and span == this then
+    return math.max(largest, last), unknown > now
+  end
   largest = math.max(largest, mine)
   if mine < 0 and unknown < now + SPREAD_SPAN / 2 then
     unknown = now + SPREAD_SPAN
@@ -73,34 +83,41 @@ end
 -- What Redis remembers has an epoch, `<id>:<since>`. A caller that knows another one than we find has seen grants that
 -- are forgotten now (Redis was emptied): then every bucket counts as full at `since`, the last instant that was handed
 -- out before. `?` says that Redis was restarted and may remember only part.
-local function epoch(found, known, new, now, limit)
+-- It is kept by who shares the scope (shares.lua), and else for a day.
+local function epoch(key, found, known, new, now, limit)
   local id, since = string.match(found or '', '^(%x+):(%d+)$')
   since = tonumber(since or 0)
   if known == '?' or known ~= '' and known ~= id and since == 0 then
     since = now + limit
+  elseif id then
+    return id, since
   end
+  redis.call('SET', key, (id or new) .. ':' .. whole(since), 'EX', 90000)
   return id or new, since
 end
 
-local KINDS = { rolling = rolling, fixed = fixed, decaying = decaying, paced = decaying }
-
 -- A bucket as its table has it, less what was learned, and what it is still short of after a pause that ended at
 -- `paused`; `at` is the earliest that anything can be granted.
-local function bucket(number, from, offset, since, known, at, paused, away)
+local function bucket(number, offset, since, known, at, paused, away)
+  local kind, amount, window, margin, cost, cap = struct.unpack(BUCKET, ARGV[#ARGV], BYTES * (number - 1) + 1)
+  local full = left_of(amount, away)
   local b = {
     key = KEYS[number],
-    kind = KINDS[ARGV[from]],
-    full = left_of(tonumber(ARGV[from + 1]), away),
-    window = tonumber(ARGV[from + 2]),
-    margin = tonumber(ARGV[from + 3]),
-    cost = tonumber(ARGV[from + 4]),
-    cap = tonumber(ARGV[from + 5]),
+    kind = KINDS[kind],
+    table = amount,
+    full = full,
+    amount = full,
+    window = window,
+    length = window,
+    margin = margin,
+    cost = cost,
+    cap = math.min(cap, full),
+    learned = learned(known, window, at),
     offset = offset,
     since = since,
     at = at,
+    rank = 0,
   }
-  b.length, b.cap = b.window, math.min(b.cap, b.full)
-  b.learned = learned(known, b.length, at)
   local ratio = b.learned.now
   if paused > 0 then
     local ramp = math.max(RAMP_LEAST, math.min(RAMP_WINDOWS * b.length, RAMP_MOST))
@@ -132,26 +149,24 @@ end
 local run = {}
 
 -- What a call meets: its buckets as they are now, what the scope's workers share, and when it can be sent at the earliest.
--- `since` is where what Redis remembers begins.
-local function planned(now, count, since)
+-- Who made a reservation before knows no epoch and tells no horizon: what it finds is what Redis remembers.
+local function planned(now, lead, mine, horizon)
+  local count, since = buckets(), 0
   local shared = redis.call('MGET', unpack(KEYS, count + 1))
   local known = #shared - count
   local offset, wrong = offset_in(shared[1])
-  local pause, lead = longest(shared, 6, known), tonumber(ARGV[7])
-  local plan = { lead = lead, pause = pause, buckets = {} }
-  if since then
+  local pause = longest(shared, 6, known)
+  local plan = { pause = pause, at = math.max(now + lead, pause), buckets = {} }
+  if not horizon then
     plan.id = string.match(shared[2] or '', '^%x+') or ''
   else
-    plan.id, since = epoch(shared[2], ARGV[4], ARGV[5], now, tonumber(ARGV[6]))
-    redis.call('SET', KEYS[count + 2], plan.id .. ':' .. whole(since), 'EX', 90000)
+    plan.id, since = epoch(KEYS[count + 2], shared[2], ARGV[3], ARGV[4], now, horizon)
   end
-  local far, unknown = spread(KEYS[count + 3], shared[3], tonumber(ARGV[8]), now)
+  local far, unknown = spread(KEYS[count + 3], shared[3], mine, now)
   plan.away = parts_away(shared[4], KEYS[count + 4], KEYS[count + 5], now)
-  plan.at = math.max(now + lead, pause)
   for number = 1, count do
-    local from = 9 + (number - 1) * FIELDS
-    local b = bucket(number, from, offset, since, shared[known + number], plan.at, pause, plan.away)
-    if b.cost > b.full and b.full < tonumber(ARGV[from + 1]) then
+    local b = bucket(number, offset, since, shared[known + number], plan.at, pause, plan.away)
+    if b.cost > b.full and b.full < b.table then
       plan.short = number
     end
     b.margin, b.now = margin(b, far, unknown, wrong), now
@@ -167,14 +182,14 @@ local function granted(plan, t, now, held_by)
   local least, spare, short = math.huge, math.huge, false
   local answer = { 1, t - now, t, 0, plan.id, held_by, 0, 0 }
   for _, b in ipairs(plan.buckets) do
-    answer[#answer + 1] = b.rank or 0
+    answer[#answer + 1] = b.rank
     if b.kind == fixed then
       local left = (math.floor((t + b.offset) / b.window) + 1) * b.window - b.offset - t
       least = math.min(least, left)
       spare = math.min(spare, math.max(left - b.margin, math.floor(left / 4)))
     elseif b.margin > 0 then
       least = math.min(least, b.margin)
-      short = short or b.kind == rolling and b.length <= SHORT
+      short = short or is_short(b)
       spare = math.min(spare, math.max(b.margin, math.floor(b.length * LATE_PART)))
     end
   end
@@ -183,14 +198,14 @@ local function granted(plan, t, now, held_by)
   return answer
 end
 
--- KEYS: buckets, clock, epoch, spread, away, members, pauses, what was learned of each bucket. ARGV: reserve, number of
--- buckets, longest wait, the epoch the caller knows, one to begin, how far ahead instants are handed out, how soon the
--- caller can be ready to send, how far its calls spread, then six a bucket.
+-- KEYS: buckets, clock, epoch, spread, away, members, pauses, what was learned of each bucket. ARGV: reserve, four
+-- doubles (longest wait, how soon the caller can be ready to send, how far its calls spread, how far ahead instants are
+-- handed out), the epoch the caller knows, one to begin, buckets.
 -- Returns as `granted` does, or {0, delay, instant, 1 if a pause is why not, epoch, which bucket had no room}.
 function run.reserve()
-  local now, count, limit = clock(), tonumber(ARGV[2]), tonumber(ARGV[3])
-  local plan = planned(now, count)
-  local lead, t, held_by = plan.lead, plan.at, 0
+  local now, limit, lead, far, horizon = clock(), struct.unpack('<dddd', ARGV[2])
+  local plan = planned(now, lead, far, horizon)
+  local t, held_by = plan.at, 0
   if plan.short then
     return { 0, 1000000, now + 1000000, 0, plan.id, plan.short } -- Not before those who are away are back.
   end
@@ -256,22 +271,21 @@ function run.pause()
 end
 
 -- KEYS: a bucket, clock, what was learned of it. ARGV: observe, what the exchange has counted, by when our calls that it
--- counted were granted, what the bucket had spent with the call, within which time, then the bucket's six.
+-- counted were granted, what the bucket had spent with the call, within which time, the bucket.
 function run.observe()
   local now = clock()
-  local b = bucket(1, 6, offset_of(KEYS[2]), 0, redis.call('GET', KEYS[3]), now, 0)
+  local b = bucket(1, offset_of(KEYS[2]), 0, redis.call('GET', KEYS[3]), now, 0)
   b.kind.observe(b, KEYS[3], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), now)
 end
 
--- KEYS: buckets, clock, what was learned of each. ARGV: limited, number of buckets, when the call was granted that met a
--- limit, then six a bucket. The fullest bucket holds less from now on, once for all calls that were out already; not
+-- KEYS: buckets, clock, what was learned of each. ARGV: limited, when the call was granted that met a limit, buckets. The fullest bucket holds less from now on, once for all calls that were out already; not
 -- where strangers explain it. Returns {which, what part it holds} or nothing.
 function run.limited()
-  local now, count, at = clock(), tonumber(ARGV[2]), tonumber(ARGV[3])
+  local now, count, at = clock(), buckets(), tonumber(ARGV[2])
   local offset, which, fullest, part = offset_of(KEYS[count + 1]), 0, nil, -1
   for number = 1, count do
     local known = redis.call('GET', KEYS[count + 1 + number])
-    local b = bucket(number, 4 + (number - 1) * FIELDS, offset, 0, known, now, 0)
+    local b = bucket(number, offset, 0, known, now, 0)
     local used = b.kind.used(b, now) / b.amount
     if used > part then
       which, fullest, part = number, b, used
@@ -291,17 +305,16 @@ function run.clock()
   redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 end
 
--- KEYS: buckets, clock, what was learned of each, their pauses. ARGV: usage, number of buckets, nothing, then six a
--- bucket. Returns three a bucket: how full it is and what part of its table's amount it holds, in thousandths, and how
+-- KEYS: buckets, clock, what was learned of each, their pauses. ARGV: usage, buckets. Returns three a bucket: how full it is and what part of its table's amount it holds, in thousandths, and how
 -- long its own pause still holds.
 function run.usage()
-  local now, count, used = clock(), tonumber(ARGV[2]), {}
+  local now, count, used = clock(), buckets(), {}
   if count == 0 then
     return used
   end
   local shared = redis.call('MGET', unpack(KEYS, count + 1))
   for number = 1, count do
-    local b = bucket(number, 4 + (number - 1) * FIELDS, (offset_in(shared[1])), 0, shared[1 + number], now, 0)
+    local b = bucket(number, (offset_in(shared[1])), 0, shared[1 + number], now, 0)
     used[#used + 1] = math.floor(math.min(b.kind.used(b, now) / b.amount, 1) * THOUSAND)
     used[#used + 1] = math.max(FLOOR, b.learned.now)
     used[#used + 1] = math.max(0, longest(shared, 1 + count + number, 1 + count + number) - now)

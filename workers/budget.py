@@ -15,6 +15,7 @@ whole again after some windows.
 
 import asyncio
 import math
+import struct
 import time
 from collections.abc import Coroutine, Sequence
 from typing import Any, Final
@@ -27,8 +28,8 @@ from schemas.config import LaneConfig
 from .costs import Charge
 from .grants import Grant, Learned, Reason, Refusal, Use
 from .punctuality import Punctuality
-from .scope import SCALE, Scope
-from .script import LOST, REDIS_CLOCK
+from .scope import SCALE, Scope, packed
+from .script import LOST, REDIS_CLOCK, Argument
 from .spread import Spread
 
 __all__ = ["Budget", "Grant", "Learned", "Reason", "Refusal", "Use"]
@@ -41,6 +42,8 @@ LATE_TRIES: Final = 3
 RECHECK_S: Final = 0.02
 # How much longer than it wanted to a call waits that is moved then.
 MOVED_S: Final = 0.25
+# What the script is asked with: longest wait, lead, spread, and how far ahead instants go or which one is held.
+_HEAD: Final = struct.Struct("<4d")
 
 
 class Budget(Scope):
@@ -90,8 +93,8 @@ class Budget(Scope):
         try:
             if self._lost:
                 await self._meet()
-            head: list[str | int] = ["reserve", len(charges), limit_us, self._known, self._new, self._ahead_us]
-            return await self._ask(charges, head, lead_us, bulk=bulk)
+            asked = _HEAD.pack(limit_us, lead_us, self.spread.margin_us(), self._ahead_us)
+            return await self._ask(charges, ["reserve", asked, self._known, self._new], bulk=bulk)
         except LOST:
             self._lost = True
             return Refusal(int((time.time() + LOST_WAIT_S) * 1000), LOST_WAIT_S, "redis_lost")
@@ -102,7 +105,8 @@ class Budget(Scope):
         """Look at a reservation again: whether it was paused meanwhile, or has to be moved to a later instant.
 
         It has to where a call before it arrived later than its grant allowed for, or where this call can't leave in
-        time. Where Redis can't be asked, what was reserved may be sent in time.
+        time. Where Redis can't be asked, what was reserved may be sent in time; but not in short windows, where nobody
+        could tell of a call before it that was late.
 
         Args:
             charges: as in `reserve`.
@@ -113,11 +117,11 @@ class Budget(Scope):
         """
         limit_us = max(0, int(max_wait_s * 1e6))
         try:
-            head: list[str | int] = ["again", len(charges), limit_us, grant.at_us, 0, 0]
-            answer = await self._ask(charges, head, lead_us, bulk=bulk)
+            asked = _HEAD.pack(limit_us, lead_us, self.spread.margin_us(), grant.at_us)
+            answer = await self._ask(charges, ["again", asked], bulk=bulk)
         except LOST:
             self._lost = True
-            if not lead_us and not (left_s := self._paused_s(charges)):
+            if not lead_us and not grant.must_tell and not self._paused_s(charges):
                 return grant
             left_s = max(LOST_WAIT_S, self._paused_s(charges))
             return Refusal(int((time.time() + left_s) * 1000), left_s, "redis_lost")
@@ -128,16 +132,12 @@ class Budget(Scope):
             return replace(answer, ranks=grant.ranks, held_by=held_by)
         return answer
 
-    async def _ask(
-        self, charges: Sequence[Charge], head: Sequence[str | int], lead_us: int, *, bulk: bool
-    ) -> Grant | Refusal:
+    async def _ask(self, charges: Sequence[Charge], head: Sequence[Argument], *, bulk: bool) -> Grant | Refusal:
         keys = [self._key(charge) for charge in charges]
         pauses = [*self._pauses, *(f"{key}:pause" for key in keys)]
         shared = [self._clock, self._epoch, self._spread_key, *self._sharing]
-        args: list[str | int] = [*head, lead_us, self.spread.margin_us()]
-        for charge in charges:
-            args += self._args(charge.bucket, charge.cost, self._live_reserve if bulk else 0.0)
-        answer = await self._run([*keys, *shared, *pauses, *(f"{key}:learned" for key in keys)], args)
+        buckets = _packed(charges, self._live_reserve if bulk else 0.0)
+        answer = await self._run([*keys, *shared, *pauses, *(f"{key}:learned" for key in keys)], [*head, buckets])
         self._punctuality.answered(time.monotonic(), redis_us=answer[2] - answer[1])
         granted, delay_us, at_us, paused, epoch, number, *rest = answer
         held_by = number - 1 if number else None
@@ -264,11 +264,9 @@ class Budget(Scope):
         if not self._lost:
             await self._amend(charges, ["back", grant.at_us])
 
-    async def _amend(self, charges: Sequence[Charge], args: list[str | int]) -> None:
-        for charge in charges:
-            args += self._args(charge.bucket, charge.cost, 0.0)
+    async def _amend(self, charges: Sequence[Charge], args: Sequence[Argument]) -> None:
         try:
-            await self._run([*(self._key(charge) for charge in charges), self._clock], args)
+            await self._run([*(self._key(charge) for charge in charges), self._clock], [*args, _packed(charges)])
         except LOST:
             self._lost = True
 
@@ -297,7 +295,7 @@ class Budget(Scope):
         span_us = int(span_s * 1e6) + max(int(charge.bucket.margin_ms * 1000), self.spread.worst_us())
         counted = math.ceil(used * SCALE)
         key = self._key(charge)
-        args = ["observe", counted, grant.at_us + int(late_us), rank, span_us, *self._args(charge.bucket, 0.0, 0.0)]
+        args: list[Argument] = ["observe", counted, grant.at_us + int(late_us), rank, span_us, packed(charge.bucket)]
         try:
             await self._run([key, self._clock, f"{key}:learned"], args)
         except LOST:
@@ -316,9 +314,7 @@ class Budget(Scope):
             What was learned, if anything.
         """
         keys = [self._key(charge) for charge in charges]
-        args: list[str | int] = ["limited", len(keys), grant.at_us]
-        for charge in charges:
-            args += self._args(charge.bucket, 0.0, 0.0)
+        args: list[Argument] = ["limited", grant.at_us, b"".join(packed(charge.bucket) for charge in charges)]
         try:
             answer = await self._run([*keys, self._clock, *(f"{key}:learned" for key in keys)], args)
         except LOST:
@@ -329,6 +325,10 @@ class Budget(Scope):
         number, thousandths = answer
         charge = charges[int(number) - 1]
         return Learned(charge.key, charge.bucket.amount, charge.bucket.amount * float(thousandths) / SCALE)
+
+
+def _packed(charges: Sequence[Charge], reserve: float = 0.0) -> bytes:
+    return b"".join(packed(charge.bucket, charge.cost, reserve) for charge in charges)
 
 
 async def _sleep_until(instant: float) -> None:

@@ -2,7 +2,7 @@
 -- Stands first, before rolling.lua, which has the third kind, and uses no Redis key but a bucket's own and what was
 -- learned of it. What they have in common tells budget.lua.
 --
--- `clock()`, microseconds since 1970, is defined by the line that the loader puts before this file.
+-- `clock()`, microseconds since 1970, is defined by the loader.
 
 local THOUSAND = 1000 -- ratios are whole thousandths
 
@@ -15,8 +15,9 @@ local MINUTE, REMEMBERED = 60000000, 86400000000
 -- that overtake each other look like strangers too.
 local STRANGERS_PART, NOISE_PART = 0.5, 0.01
 
+-- All of them are whole: '%.0f' says the same in twice the time.
 local function whole(number)
-  return string.format('%.0f', number)
+  return string.format('%d', number)
 end
 
 local function expire(key, at_us)

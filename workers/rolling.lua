@@ -18,8 +18,12 @@ local GIVEN_BACK = 1000
 -- In short windows a time that ends with a half is that of a call of which nothing was heard since: it may still arrive.
 local rolling = {}
 
+local function is_short(b)
+  return b.kind == rolling and b.length <= SHORT and b.margin > 0
+end
+
 local function timed(b, at)
-  return b.length <= SHORT and b.margin > 0 and string.format('%.1f', at + 0.5) or whole(at)
+  return is_short(b) and whole(at) .. '.5' or whole(at)
 end
 
 local function spent(key, index)
@@ -85,7 +89,7 @@ end
 local function leaves(b, sum)
   local at, index = first(b, sum)
   local free = math.floor(at) + b.window + b.margin
-  if b.length > SHORT or b.margin == 0 or free > b.now + SOON then
+  if not is_short(b) or free > b.now + SOON then
     return free
   end
   local older = redis.call('LRANGE', b.key, 2 * math.max(0, index - OLDER), 2 * index)

@@ -5,23 +5,27 @@ charged to buckets of its address and of its account. All of them expire.
 """
 
 import asyncio
+import functools
 import hashlib
 import math
 import secrets
+import struct
 import time
 from collections.abc import Sequence
 from typing import Any, Final
 
 import redis.asyncio
 
-from .costs import Bucket, Charge
+from .costs import Bucket, Charge, Kind
 from .grants import Grant, Use
-from .script import LOST, REDIS_CLOCK, Script
+from .script import LOST, REDIS_CLOCK, Argument, Script
 
 # How long a measured difference between the exchange's clock and Redis's is believed.
 CLOCK_TTL_S: Final = 3600.0
 # Costs are whole thousandths in the script.
 SCALE: Final = 1000
+_BUCKET: Final = struct.Struct("<6d")
+_KINDS: Final[tuple[Kind, ...]] = ("rolling", "fixed", "decaying", "paced")
 
 
 class Scope:
@@ -86,7 +90,7 @@ class Scope:
         self._keep_pause(keys, for_s)
         try:
             at_us = grant.at_us if grant else 0
-            args: list[str | int] = ["pause", max(0, int(for_s * 1e6)), reason[:200], int(told), at_us]
+            args: list[Argument] = ["pause", max(0, int(for_s * 1e6)), reason[:200], int(told), at_us]
             holds_s = float(await self._run(keys, args)) / 1e6
         except LOST:
             self._lost = True
@@ -132,9 +136,7 @@ class Scope:
     async def usage(self) -> dict[str, Use]:
         """Return every bucket this process has charged; the fullest and smallest count of it where it has many."""
         seen = list(self._seen.items())
-        args: list[str | int] = ["usage", len(seen), 0]
-        for _, bucket in seen:
-            args += self._args(bucket, 0.0, 0.0)
+        args: list[Argument] = ["usage", b"".join(packed(bucket) for _, bucket in seen)]
         keys = [key for key, _ in seen]
         known = [f"{key}:{what}" for what in ("learned", "pause") for key in keys]
         answer = await self._run([*keys, self._clock, *known], args)
@@ -174,18 +176,29 @@ class Scope:
                 self._seen.clear()
             self._seen[key] = charge.bucket
 
-    @staticmethod
-    def _args(bucket: Bucket, cost: float, reserve: float) -> list[str | int]:
-        """The script's six: kind, amount, window, margin, cost, and the most that may be in use after the call."""
-        amount = math.floor(bucket.amount * SCALE + 1e-6)
-        thousandths = math.ceil(cost * SCALE - 1e-6)
-        # A call that is bigger than what bulk may use still gets its turn: when the bucket is empty.
-        cap = max(math.floor(amount * (1 - reserve)), min(thousandths, amount))
-        window_us, margin_us = math.ceil(bucket.window_s * 1e6), math.ceil(bucket.margin_ms * 1000)
-        return [bucket.kind, amount, window_us, margin_us, thousandths, cap]
-
-    async def _run(self, keys: Sequence[str], args: Sequence[str | int]) -> Any:
+    async def _run(self, keys: Sequence[str], args: Sequence[Argument]) -> Any:
         return await self._script.run(keys, args)
+
+
+@functools.lru_cache(maxsize=4096)
+def packed(bucket: Bucket, cost: float = 0.0, reserve: float = 0.0) -> bytes:
+    """A charge as the script reads it: kind, amount, window, margin, cost, and the most that may be in use with it."""
+    thousandths = math.ceil(cost * SCALE - 1e-6)
+    amount, window_us = amount_of(bucket), window_us_of(bucket)
+    # A call that is bigger than what bulk may use still gets its turn: when the bucket is empty.
+    cap = max(math.floor(amount * (1 - reserve)), min(thousandths, amount))
+    margin_us = math.ceil(bucket.margin_ms * 1000)
+    return _BUCKET.pack(_KINDS.index(bucket.kind) + 1, amount, window_us, margin_us, thousandths, cap)
+
+
+def amount_of(bucket: Bucket) -> int:
+    """What may be spent per window, thousandths."""
+    return math.floor(bucket.amount * SCALE + 1e-6)
+
+
+def window_us_of(bucket: Bucket) -> int:
+    """The window, microseconds."""
+    return math.ceil(bucket.window_s * 1e6)
 
 
 def _key_part(name: str) -> str:

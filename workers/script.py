@@ -1,4 +1,4 @@
-"""The budgets' Lua script on its way to Redis and back: its text, what a loss looks like, who is asked together."""
+"""The budgets' Lua functions on their way to Redis and back: their text, a loss, who is asked together."""
 
 import asyncio
 import hashlib
@@ -12,11 +12,13 @@ import redis.exceptions
 from . import membership
 
 PARTS: Final = ("kinds.lua", "rolling.lua", "budget.lua", "turns.lua", "shares.lua")
-SCRIPT: Final = membership.CONSTANTS + "".join(
+TEXT: Final = membership.CONSTANTS + "".join(
     Path(__file__).with_name(name).read_text(encoding="utf-8") for name in PARTS
 )
 REDIS_CLOCK: Final = "local function clock() local t = redis.call('TIME') return t[1] * 1000000 + t[2] end\n"
 
+# What Redis says where it has no such function: it was restarted, or never had it.
+UNKNOWN: Final = "Function not found"
 # Redis is away, starts, or has become a replica; anything else it says is a fault of ours.
 LOST: Final = (
     redis.exceptions.ConnectionError,
@@ -29,31 +31,48 @@ LOST: Final = (
 # So many go out together at most: Redis answers other clients in between.
 BATCH: Final = 64
 
-Command: TypeAlias = tuple[str | int, ...]
+Argument: TypeAlias = str | int | bytes
+Command: TypeAlias = tuple[Argument, ...]
+
+
+class Library:
+    """The text as a library of one function.
+
+    Redis runs a script's whole text at every call, a library's once. It is named by what is in it, so that versions
+    live side by side while a fleet is renewed.
+
+    Args:
+        clock: the line that tells the time; tests bring their own.
+    """
+
+    def __init__(self, clock: str = REDIS_CLOCK) -> None:
+        self.name = f"fleet_{hashlib.sha256((clock + TEXT).encode()).hexdigest()[:16]}"
+        call = "function(keys, args) KEYS, ARGV = keys, args return run[args[1]]() end"
+        ends = f"redis.register_function('{self.name}', {call})\n"
+        self.text = f"#!lua name={self.name}\nlocal KEYS, ARGV\n{clock}{TEXT}{ends}"
 
 
 class Script:
-    """Runs the script.
+    """Runs the function.
 
     Args:
         client: made by `schemas.store.connect`.
-        clock: the line that tells the time; tests bring their own.
+        clock: as for `Library`.
     """
 
     def __init__(self, client: redis.asyncio.Redis, clock: str = REDIS_CLOCK) -> None:
         self._client: Any = client
-        self._text = clock + SCRIPT
-        self._sha = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
+        self._library = Library(clock)
         self._waiting: list[tuple[Command, asyncio.Future[Any]]] = []
         self._sender: asyncio.Task[None] | None = None
         self._busy = False
 
-    async def run(self, keys: Sequence[str], args: Sequence[str | int]) -> Any:
+    async def run(self, keys: Sequence[str], args: Sequence[Argument]) -> Any:
         """Ask. What is asked while an answer is awaited goes out together next, in the order of asking.
 
         One reservation at a time costs the client about 300 us of CPU, ten sent together 90 us each.
         """
-        command = (self._sha, len(keys), *keys, *args)
+        command = (self._library.name, len(keys), *keys, *args)
         try:
             if self._busy:
                 answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -61,13 +80,16 @@ class Script:
                 return await answer
             self._busy = True
             try:
-                return await self._client.evalsha(*command)
+                return await self._client.fcall(*command)
             finally:
                 self._sender = asyncio.create_task(self._send()) if self._waiting else None
                 self._busy = bool(self._sender)
-        except redis.exceptions.NoScriptError:
+        except redis.exceptions.ResponseError as error:
+            if str(error) != UNKNOWN:
+                raise
             # It ran nothing, so that asking again charges once.
-            return await self._client.eval(self._text, len(keys), *keys, *args)
+            await self._client.function_load(self._library.text, replace=True)
+            return await self._client.fcall(*command)
 
     async def _send(self) -> None:
         batch: list[tuple[Command, asyncio.Future[Any]]] = []
@@ -76,7 +98,7 @@ class Script:
                 batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
                 pipeline = self._client.pipeline(transaction=False)
                 for command, _ in batch:
-                    pipeline.evalsha(*command)
+                    pipeline.fcall(*command)
                 try:
                     results: list[Any] = await pipeline.execute(raise_on_error=False)
                 except Exception as error:

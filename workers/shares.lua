@@ -145,7 +145,7 @@ function run.beat()
   write_away(key, KEYS[2], members, now)
 
   local shared = redis.call('MGET', unpack(KEYS, 3))
-  local name, since = epoch(shared[1], ARGV[9], ARGV[10], now, HORIZON)
+  local name, since = epoch(KEYS[3], shared[1], ARGV[9], ARGV[10], now, HORIZON)
   if told > 0 then
     since = math.max(since, told + HORIZON)
   end
@@ -259,5 +259,3 @@ function run.give()
   local left = left_of(tonumber(ARGV[4]), others)
   give[ARGV[3]](KEYS[1], grants, tonumber(ARGV[5]), offset_of(KEYS[2]), left)
 end
-
-return run[ARGV[1]]()

@@ -18,7 +18,8 @@ import redis.exceptions
 from .budget import LIVE_RESERVE, LOST_WAIT_S, Budget, Grant, Reason, Refusal, Use
 from .costs import Charge
 from .membership import HORIZON_US, Membership
-from .script import LOST, REDIS_CLOCK
+from .scope import amount_of, window_us_of
+from .script import LOST, REDIS_CLOCK, Argument
 from .shares import TooSmall
 
 log = logging.getLogger(__name__)
@@ -91,9 +92,9 @@ class SharedBudget(Budget):
             await self._beat()
             if self._away and member.may_return():
                 for told in member.settle():
-                    kind, amount, window_us = self._args(told.bucket, 0.0, 0.0)[:3]
+                    limit = [told.bucket.kind, amount_of(told.bucket), window_us_of(told.bucket)]
                     keys = [told.key, self._clock, self._sharing[1]]
-                    await self._run(keys, ["give", member.id, kind, amount, window_us, *told.grants])
+                    await self._run(keys, ["give", member.id, *limit, *told.grants])
                 self._own_us = member.settled()
                 await self._beat()  # Hears Redis again,
                 await self._beat()  # and says so: our part is no longer set aside.
@@ -194,7 +195,7 @@ class SharedBudget(Budget):
         await super()._meet()
         self._known = known  # That Redis was restarted is seen by the script itself.
 
-    async def _run(self, keys: Sequence[str], args: Sequence[str | int]) -> Any:
+    async def _run(self, keys: Sequence[str], args: Sequence[Argument]) -> Any:
         if self._away and asyncio.current_task() is not self._prober:
             raise redis.exceptions.ConnectionError("Redis is away")
         try:

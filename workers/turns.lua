@@ -5,22 +5,22 @@
 -- arrived later than that; its answer tells. Then its grant is moved to where it belongs (`late`), and those that were
 -- granted upon it find out when they look again, shortly before they leave (`again`): they move in their turn.
 
--- KEYS: as for reserve. ARGV: again, number of buckets, longest wait, the instant held, nothing, nothing, how soon the
--- caller can be ready to send, how far its calls spread, then six a bucket. Returns as reserve does; where nothing is
+-- KEYS: as for reserve. ARGV: again, four doubles (longest wait, how soon the caller can be ready to send, how far its
+-- calls spread, the instant held), buckets. Returns as reserve does; where nothing is
 -- granted the reservation was given back. A wait of 0 says that it was forgotten, and may be asked for anew.
 function run.again()
-  local now, count, limit, at = clock(), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-  local plan = planned(now, count, 0)
-  local t, held_by, forgotten = math.max(at, now + plan.lead, plan.pause), 0, false
+  local now, limit, lead, far, at = clock(), struct.unpack('<dddd', ARGV[2])
+  local plan = planned(now, lead, far)
+  local t, held_by, forgotten, unheard = math.max(at, now + lead, plan.pause), 0, false, false
   if plan.away then
-    limit = math.min(limit, HORIZON - plan.lead)
+    limit = math.min(limit, HORIZON - lead)
   end
   local held = {}
   for number, b in ipairs(plan.buckets) do
     if b.kind.hold(b, at) then
       held[#held + 1] = { b, number }
     else
-      forgotten = true
+      forgotten, unheard = true, unheard or is_short(b)
     end
   end
   local fits, rounds = false, 0
@@ -34,15 +34,16 @@ function run.again()
     end
     fits, rounds = t == before, rounds + 1
   end
-  local refused = t - now > limit + plan.lead or not fits
-  if refused or forgotten and t > at then
+  local refused = t - now > limit + lead or not fits
+  -- What was forgotten may still be sent at its instant; not where those before it may have come late, which nobody knows.
+  if refused or forgotten and (t > at or unheard) then
     for _, one in ipairs(held) do
       one[1].kind.drop(one[1])
     end
     if not refused then
       return { 0, 0, now, 0, plan.id, 0 }
     end
-    return { 0, t - now, t, plan.pause - now > limit + plan.lead and 1 or 0, plan.id, held_by }
+    return { 0, t - now, t, plan.pause - now > limit + lead and 1 or 0, plan.id, held_by }
   end
   if t > at then
     for _, one in ipairs(held) do
@@ -52,10 +53,10 @@ function run.again()
   return granted(plan, t, now, held_by)
 end
 
-local function each_held(from, act)
+local function each_held(act)
   local offset, at = offset_of(KEYS[#KEYS]), tonumber(ARGV[2])
   for number = 1, #KEYS - 1 do
-    local b = bucket(number, from + (number - 1) * FIELDS, offset, 0, false, clock(), 0)
+    local b = bucket(number, offset, 0, false, clock(), 0)
     if b.kind.hold(b, at, true) then
       act(b)
     end
@@ -63,19 +64,19 @@ local function each_held(from, act)
 end
 
 -- KEYS: buckets, clock. ARGV: late, the instant granted, by when the call has arrived, what its buckets' margins allow,
--- then six a bucket.
+-- buckets.
 function run.late()
   local at, arrived, margin = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-  each_held(5, function(b)
+  each_held(function(b)
     if b.margin > 0 then
       b.kind.arrived(b, arrived, math.max(at, arrived - margin))
     end
   end)
 end
 
--- KEYS: buckets, clock. ARGV: back, the instant granted, then six a bucket. The call was not sent.
+-- KEYS: buckets, clock. ARGV: back, the instant granted, buckets. The call was not sent.
 function run.back()
-  each_held(3, function(b)
+  each_held(function(b)
     b.kind.drop(b)
   end)
 end

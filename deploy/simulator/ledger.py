@@ -12,6 +12,8 @@ from .limits import Bucket, Limits, Query
 
 # What a counter that falls may be off by.
 _ROUNDING = 1e-6
+# So many requests above a limit are told one by one.
+BROKEN_KEPT = 20
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -49,6 +51,18 @@ class BucketCount(msgspec.Struct):
     violations: int = 0
 
 
+class Broken(msgspec.Struct, frozen=True):
+    """One request above a limit: when, which bucket and whose count of it, and what was asked of how much."""
+
+    at_ms: float
+    bucket: str
+    per: str
+    asked: float
+    amount: int
+    ages_ms: tuple[float, ...]
+    """How long ago those arrived that fill a rolling window."""
+
+
 class ExchangeCount(msgspec.Struct):
     """What `/counters` tells of one exchange."""
 
@@ -62,6 +76,8 @@ class ExchangeCount(msgspec.Struct):
     endpoints: Counter[str] = msgspec.field(default_factory=Counter[str])
     clients: Counter[str] = msgspec.field(default_factory=Counter[str])
     buckets: dict[str, BucketCount] = msgspec.field(default_factory=dict[str, BucketCount])
+    broken: list[Broken] = msgspec.field(default_factory=list[Broken])
+    """The first requests above a limit, each one in `violations` too."""
 
 
 class _Rolling:
@@ -89,6 +105,9 @@ class _Rolling:
 
     def resets_ns(self, now_ns: int) -> int:
         return self._log[0][0] + self._window_ns if self._log else now_ns
+
+    def ages_ms(self, now_ns: int) -> tuple[float, ...]:
+        return tuple((now_ns - at_ns) / 1e6 for at_ns, _ in self._log)
 
 
 class _Fixed:
@@ -231,6 +250,10 @@ class Ledger:
             if asked > bucket.amount + _ROUNDING:
                 over = True
                 count.violations += 1
+                if len(counts.broken) < BROKEN_KEPT:
+                    ages_ms = window.ages_ms(now_ns) if isinstance(window, _Rolling) else ()
+                    broken = Broken(now_ns / 1e6, *key, asked, bucket.amount, ages_ms)
+                    counts.broken.append(broken)
             costs.append((window, count, cost, bucket))
 
         banned_ns = max(client.banned_until_ns, self._everyone_banned_until_ns) - now_ns

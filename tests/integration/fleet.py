@@ -209,6 +209,11 @@ class Stand(Struct, frozen=True):
         """How often a limit was broken."""
         return int((await self.simulator.counters())["violations"])
 
+    async def broken(self) -> dict[str, Any]:
+        """Return the calls that broke a limit, by exchange."""
+        exchanges = (await self.simulator.counters())["exchanges"]
+        return {name: counts["broken"] for name, counts in exchanges.items() if counts["broken"]}
+
 
 class Heard:
     """The last report of each lane by each worker, and what all of them said of buckets."""

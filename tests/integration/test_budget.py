@@ -476,11 +476,11 @@ async def test_redis_away_is_a_refusal() -> None:
     await client.aclose()
 
 
-async def test_redis_that_forgot_the_script_is_told_again(client: Any) -> None:
+async def test_redis_that_forgot_the_function_is_told_again(client: Any) -> None:
     budget = Budget(client, "x:1")
     calls = [charge(bucket(10, 60))]
     assert await grants(budget, calls, at_most=2) == 2
-    await client.script_flush()
+    await client.function_flush("SYNC")
     assert await grants(budget, calls) == 8
 
 

@@ -135,6 +135,18 @@ async def test_what_redis_forgot_may_leave_in_time_and_not_later(clocked: Clocke
     assert anew.wait_s > LONG_S
 
 
+async def test_what_redis_forgot_of_a_short_window_does_not_leave(clocked: Clocked) -> None:
+    calls = [charge(2, window_s=1)]
+    first, _, third = [await clocked.granted(calls) for _ in range(3)]
+    await clocked.client.flushdb()
+    await clocked.at(500_000)
+    # Nobody knows of it any more, and so nobody can make room for it.
+    await clocked.budget.arrived(calls, first, 400_000)
+    refused = await clocked.budget.again(calls, third, max_wait_s=1)
+    assert isinstance(refused, Refusal)
+    assert refused.wait_s > LONG_S
+
+
 async def test_a_pause_is_waited_for_or_refused(clocked: Clocked) -> None:
     calls = [charge(1)]
     await clocked.granted(calls)

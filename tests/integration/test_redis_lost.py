@@ -30,7 +30,7 @@ from tests.integration.tcp_proxy import Proxy
 from workers.budget import Grant, Refusal
 from workers.costs import Bucket, Charge, Kind
 from workers.membership import BEAT_EVERY_S, Membership
-from workers.script import SCRIPT
+from workers.script import Library
 from workers.shares import PARTS
 from workers.sharing import SharedBudget
 
@@ -54,21 +54,18 @@ class Line:
             raise Lost
         return await self.net.client.info(section)
 
-    async def evalsha(self, *command: Any) -> Any:
+    async def fcall(self, *command: Any) -> Any:
         if self.state == "cut":
             raise Lost
         if self.state == "late":
             self.net.late.append(command)
             raise Lost
         await self.net.pass_time(self.net.chance.choice([0, 0, 500, 30_000]))
-        answer = await self.net.client.evalsha(*command)
+        answer = await self.net.client.fcall(*command)
         await self.net.pass_time(self.net.chance.choice([0, 0, 500, 30_000]))
         if self.state == "deaf":
             raise Lost
         return answer
-
-    async def eval(self, *command: Any) -> Any:
-        return await self.net.client.eval(*command)
 
 
 @dataclass
@@ -172,7 +169,7 @@ async def test_never_above_whatever_happens_to_whom(
 async def play(client: Any, chosen: list[Bucket], workers: int, chance: random.Random) -> None:
     """Half a minute of a fleet's life."""
     await client.flushdb()
-    await client.script_load(TEST_CLOCK + SCRIPT)
+    await client.function_load(Library(TEST_CLOCK).text, replace=True)
     net = Net(client, chance)
     await net.pass_time(1)
     fleet = [Simulated(net) for _ in range(workers)]
@@ -200,7 +197,7 @@ async def play(client: Any, chosen: list[Bucket], workers: int, chance: random.R
         if chance.random() < 0.1:
             # What a frozen Redis had in its sockets, run at last.
             for command in net.late:
-                await client.evalsha(*command)
+                await client.fcall(*command)
             net.late.clear()
         for worker in fleet:
             if net.now_us >= worker.next_beat_us:
