@@ -188,7 +188,7 @@ local function granted(plan, t, now, held_by)
       least = math.min(least, left)
       spare = math.min(spare, math.max(left - b.margin, math.floor(left / 4)))
     elseif b.margin > 0 then
-      least = math.min(least, b.margin)
+      least = math.min(least, b.margin, LEAST_MARGIN)
       short = short or is_short(b)
       spare = math.min(spare, math.max(b.margin, math.floor(b.length * LATE_PART)))
     end

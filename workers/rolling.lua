@@ -85,21 +85,23 @@ local function first(b, sum)
   return tonumber(redis.call('LINDEX', b.key, 2 * high)), high
 end
 
--- When the first grant with at least `sum` spent, and all before it, have left the window.
+-- When the first grant with at least `sum` spent, and all before it, have left the window. One that was heard of arrived
+-- no more than the least margin after the instant that it has now, whatever the margin was when it left.
 local function leaves(b, sum)
   local at, index = first(b, sum)
-  local free = math.floor(at) + b.window + b.margin
+  local heard_of = is_short(b) and at % 1 == 0
+  local free = math.floor(at) + b.window + (heard_of and math.min(b.margin, LEAST_MARGIN) or b.margin)
   if not is_short(b) or free > b.now + SOON then
     return free
   end
   local older = redis.call('LRANGE', b.key, 2 * math.max(0, index - OLDER), 2 * index)
   for number = #older, 1, -2 do
-    local heard = tonumber(older[number])
-    if heard < b.now - UNHEARD then
+    local one = tonumber(older[number])
+    local unheard, old = one % 1 > 0, one < b.now - UNHEARD
+    if unheard then
+      return math.max(free, old and math.floor(one) + b.window + b.margin or b.now + LOOK_AGAIN)
+    elseif old then
       return free
-    end
-    if heard % 1 > 0 then
-      return math.max(free, b.now + LOOK_AGAIN)
     end
   end
   return free

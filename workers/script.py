@@ -10,11 +10,11 @@ import redis.asyncio
 import redis.exceptions
 
 from . import membership
+from .spread import LEAST_US
 
 PARTS: Final = ("kinds.lua", "rolling.lua", "budget.lua", "turns.lua", "shares.lua")
-TEXT: Final = membership.CONSTANTS + "".join(
-    Path(__file__).with_name(name).read_text(encoding="utf-8") for name in PARTS
-)
+CONSTANTS: Final = f"{membership.CONSTANTS}local LEAST_MARGIN = {LEAST_US}\n"
+TEXT: Final = CONSTANTS + "".join(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in PARTS)
 REDIS_CLOCK: Final = "local function clock() local t = redis.call('TIME') return t[1] * 1000000 + t[2] end\n"
 
 # What Redis says where it has no such function: it was restarted, or never had it.

@@ -91,7 +91,7 @@ class Spread:
         self._usual_us = self._worst_us = 0.0
 
     def answered(self, now_s: float, endpoint: str, trip_s: float, late_us: float = 0.0) -> float:
-        """Takes in a round trip, and returns how late the call was, departure and way, microseconds.
+        """Takes in a round trip, and returns how late the call was at the most, departure and way, microseconds.
 
         Args:
             now_s: the monotonic clock.
@@ -108,6 +108,8 @@ class Spread:
             # All of the first ones may have been slow: beside the fastest of all they look slower than they were.
             least_s = mine_s
         far_us = late_us + (trip_s - least_s) * 1e6
+        # Where little is known the fastest trip may have been slow too: it came when its answer began, at the latest.
+        told_us = far_us if self._known else late_us + trip_s * 1e6
         this = self._far[0]
         this.add(min(far_us, LONGEST_US))
         if this.number % LOOK_EVERY == 0:
@@ -120,7 +122,7 @@ class Spread:
         if this.number >= GENERATION_CALLS and now_s - self._began_s >= GENERATION_S:
             self._far = [_Sizes(), this]
             self._began_s = now_s
-        return far_us
+        return told_us
 
     def margin_us(self) -> int:
         """How far apart from their windows' ends calls stay; below zero while too little is known."""

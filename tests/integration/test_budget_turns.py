@@ -9,10 +9,12 @@ from typing import Any
 import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from schemas.store import connect
 from workers.budget import Budget, Grant, Refusal
 from workers.costs import Bucket, Charge, Kind
+from workers.spread import ENOUGH, LEAST_US
 
 NOW_KEY = "test:now"
 TEST_CLOCK = f"local function clock() return tonumber(redis.call('GET', '{NOW_KEY}')) end\n"
@@ -71,11 +73,26 @@ async def test_who_waits_for_a_call_that_arrived_late_waits_longer(clocked: Cloc
     assert second.at_us == first.at_us + 1_000_000 + MARGIN_US
     await clocked.budget.arrived(calls, first, MARGIN_US - 1)  # the margin is for that
     assert (await clocked.again(calls, second)).at_us == second.at_us
+    first = replace(first, at_us=first.at_us + MARGIN_US - 1 - LEAST_US)
     await clocked.budget.arrived(calls, first, 300_000)
     moved = await clocked.again(calls, second)
     assert moved.at_us == first.at_us + 1_000_000 + 300_000
     # And who asks next comes after it.
     assert (await clocked.granted(calls)).at_us == moved.at_us + 1_000_000 + MARGIN_US
+
+
+async def test_a_margin_that_shrank_lets_nobody_leave_too_early(clocked: Clocked) -> None:
+    """What was late within the margin of its time is still there when less is kept free."""
+    calls = [charge(1)]
+    await clocked.granted(calls)
+    for trip_s in (0.01,) * ENOUGH:
+        clocked.budget.spread.answered(0.0, "a", trip_s)
+    assert clocked.budget.spread.margin_us() == LEAST_US
+    await clocked.at(9_500_000)  # the table's margin holds for ten seconds more
+    second = await clocked.granted(calls)
+    await clocked.budget.arrived(calls, second, MARGIN_US - 1)
+    await clocked.at(10_100_000)
+    assert (await clocked.granted(calls)).at_us == second.at_us + 1_000_000 + MARGIN_US - 1
 
 
 async def test_nobody_leaves_for_the_room_of_a_call_that_was_not_heard_of(clocked: Clocked) -> None:

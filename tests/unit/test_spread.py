@@ -40,10 +40,18 @@ def test_an_endpoint_that_takes_longer_to_answer_is_no_longer_way() -> None:
 
 def test_a_late_departure_counts_as_well_as_a_long_way() -> None:
     spread = Spread()
-    feed(spread, [0.01])
+    feed(spread, [0.01] * ENOUGH)
     assert spread.answered(0.0, "a", 0.03, 15_000) == pytest.approx(35_000)
     feed(spread, [0.03] * ENOUGH, late_us=15_000)
     assert 35_000 <= spread.margin_us() <= 35_000 * 1.2
+
+
+def test_as_long_as_little_is_known_a_call_may_have_arrived_as_late_as_its_answer() -> None:
+    spread = Spread()
+    for _ in range(ENOUGH - 1):
+        assert spread.answered(0.0, "a", 0.08, 15_000) == pytest.approx(95_000)
+    spread.answered(0.0, "a", 0.08)
+    assert spread.answered(0.0, "a", 0.08, 15_000) == pytest.approx(15_000)
 
 
 def test_a_slow_start_is_forgotten_two_generations_later() -> None:
