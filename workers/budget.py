@@ -137,8 +137,9 @@ class Budget(Scope):
         pauses = [*self._pauses, *(f"{key}:pause" for key in keys)]
         shared = [self._clock, self._epoch, self._spread_key, *self._sharing]
         buckets = _packed(charges, self._live_reserve if bulk else 0.0)
+        asked = time.monotonic()
         answer = await self._run([*keys, *shared, *pauses, *(f"{key}:learned" for key in keys)], [*head, buckets])
-        self._punctuality.answered(time.monotonic(), redis_us=answer[2] - answer[1])
+        self._punctuality.answered(time.monotonic(), redis_us=answer[2] - answer[1], asked=asked)
         granted, delay_us, at_us, paused, epoch, number, *rest = answer
         held_by = number - 1 if number else None
         if head[0] == "reserve":
@@ -200,7 +201,7 @@ class Budget(Scope):
             late_us = (time.monotonic() - due) * 1e6
             self._punctuality.woke(late_us)
             if late_us <= answer.spare_us:
-                return replace(answer, due_s=due)
+                return replace(answer, due_s=due, early_s=min(due, self._punctuality.earliest(answer.at_us)))
             tries += 1
             if tries == LATE_TRIES:
                 await self.back(charges, answer)
@@ -227,7 +228,7 @@ class Budget(Scope):
             left_s: when the call left, on the monotonic clock.
             answered_s: when the answer began, on the same.
         """
-        late_us = max(0.0, (left_s - grant.due_s) * 1e6)
+        late_us = max(0.0, (left_s - grant.early_s) * 1e6)
         return self.spread.answered(answered_s, endpoint, answered_s - left_s, late_us)
 
     async def arrived(self, charges: Sequence[Charge], grant: Grant, late_us: float) -> None:

@@ -180,7 +180,7 @@ class Call(Seen):
         budget_s: in which time the budget comes back that it took, each call in the bucket where that is longest.
         started_s: when it began, by the monotonic clock.
         left_us: when its last HTTP call that was answered left, on Redis's clock, microseconds since 1970.
-        trip_s: from then to the head of the answer.
+        trip_s: from then to the head of the answer, and what is not known of when it left by that clock.
     """
 
     max_wait_s: float = 0.0
@@ -319,9 +319,9 @@ class Fleet(_Ccxt):
             call.exchange_s += time.monotonic() - sent_s
             if send.answered_s:
                 call.left_us = send.grant.at_us + (send.left_s - send.grant.due_s) * 1e6
-                call.trip_s = send.answered_s - send.left_s
+                call.trip_s = send.answered_s - send.left_s + send.grant.due_s - send.grant.early_s
             if not send.answered_s and not send.late:  # It may have arrived until now, and hardly will later.
-                send.budget.tell(send.charges, send.grant, (time.monotonic() - send.grant.due_s) * 1e6)
+                send.budget.tell(send.charges, send.grant, (time.monotonic() - send.grant.early_s) * 1e6)
             if send.answered_s and (send.pause is not None or send.count is not None):
                 await self._heed(call, send, send.late_us)
         if not 200 <= send.status < 300:

@@ -16,7 +16,8 @@ class Grant(Struct, frozen=True):
         at_us: the reserved instant on Redis's clock, microseconds since 1970.
         ranks: what each of its buckets had spent with it, thousandths; tells our calls from others in what the exchange
             counts.
-        due_s: the instant on the monotonic clock.
+        due_s: the instant on the monotonic clock, at the latest.
+        early_s: the same at the earliest: the clocks' difference is known no better.
         spare_us: how late the call may leave; beyond that it must not.
         margin_us: how late it may arrive without making others wait.
         must_tell: Redis has to be told of its arrival in any case (`Budget.arrived`).
@@ -27,6 +28,7 @@ class Grant(Struct, frozen=True):
     at_us: int
     ranks: tuple[int, ...] = ()
     due_s: float = 0.0
+    early_s: float = 0.0
     spare_us: float = math.inf
     margin_us: float = math.inf
     must_tell: bool = False

@@ -16,23 +16,30 @@ LEAD_LIMIT_US: Final = 250_000
 SHORTEST_LEAD_US: Final = 500
 
 
+ANYTHING_S: Final = (float("-inf"), float("inf"))
+
+
+def _closer(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
+    return max(one[0], other[0]), min(one[1], other[1])
+
+
 class Punctuality:
     """Follows one Redis's clock from this process."""
 
     def __init__(self) -> None:
-        self._ahead_s = float("inf")  # our clock less Redis's, at most this: the least of two spans' answers
-        self._span_s = float("inf")
+        # Our clock less Redis's, at least and at most: the closest of two spans' questions and answers.
+        self._difference_s = self._span_s = ANYTHING_S
         self._span_end = 0.0
         self._lead_us = 0.0
 
-    def answered(self, now: float, redis_us: float) -> None:
-        """Takes in an answer that Redis gave when its clock showed `redis_us`."""
-        seen_s = now - redis_us / 1e6
+    def answered(self, now: float, redis_us: float, *, asked: float) -> None:
+        """Takes in an answer that Redis gave when its clock showed `redis_us`, to what was asked at `asked`."""
+        seen_s = (asked - redis_us / 1e6, now - redis_us / 1e6)
         if now >= self._span_end:
-            self._ahead_s, self._span_s, self._span_end = self._span_s, float("inf"), now + EPOCH_S
-        self._span_s = min(self._span_s, seen_s)
-        self._ahead_s = min(self._ahead_s, seen_s)
-        self._learn((seen_s - self._ahead_s) * 1e6)
+            self._difference_s, self._span_s, self._span_end = self._span_s, ANYTHING_S, now + EPOCH_S
+        self._span_s = _closer(self._span_s, seen_s)
+        self._difference_s = _closer(self._difference_s, seen_s)
+        self._learn((seen_s[1] - self._difference_s[1]) * 1e6)
 
     def due(self, at_us: float, *, not_before: float) -> float:
         """The instant `at_us` of Redis's clock on ours: never early, and late by the fastest answer's way at most.
@@ -41,7 +48,11 @@ class Punctuality:
             at_us: the granted instant.
             not_before: our clock when we asked, and the delay that was granted: it can't be earlier than that.
         """
-        return max(at_us / 1e6 + self._ahead_s, not_before)
+        return max(at_us / 1e6 + self._difference_s[1], not_before)
+
+    def earliest(self, at_us: float) -> float:
+        """When `at_us` of Redis's clock was here on ours at the earliest: who counts lateness counts from then."""
+        return at_us / 1e6 + self._difference_s[0]
 
     def woke(self, late_us: float) -> None:
         """Takes in how late the process woke for an instant."""

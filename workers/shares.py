@@ -100,7 +100,8 @@ class _Rolling(_Count):
                 slot = at * SLICES // self.window
                 before = slices[slot][1] if slot in slices else 0
                 slices[slot] = (at, before + cost)
-        return [number for at, cost in slices.values() for number in (at + error, cost)]
+        # Nobody is told how late they were: as late as may be.
+        return [number for at, cost in slices.values() for number in (at + error + self.margin, cost)]
 
 
 class _Fixed(_Count):
