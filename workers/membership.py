@@ -16,6 +16,8 @@ that is silent is cut off or dead. So parts of the limit are leases:
 - A worker that comes back tells Redis what it has granted itself before its lease is renewed. So the whole limit is in
   use again at once; while Redis may have forgotten what it granted itself (killed, emptied: `since`) the worker goes on
   with its share in place of nothing. The parts of those that have not come back yet stay set aside.
+- Workers that come back to a Redis which forgot them say how long ago they could last be granted anything. When all
+  parts are back that bounds what was forgotten, and after an absence that was longer the whole is shared at once.
 - Who never met this Redis has no part.
 
 Accepted: a worker that dies without leaving takes its part with it for `LASTS_S`, unless one on the same machine sees
@@ -94,7 +96,9 @@ class Membership:
         self._keep_us = max(self._keep_us, _keep_us(buckets))
         part = max(self.part, self.share.parts if self.share else 0)
         mine: list[str | int] = [self.id, self._beats, self._leased_us, part, self._keep_us]
-        return ["beat", *mine, self._hash, self._new, epoch, new_epoch]
+        # By our clock at its slowest, and Redis reads it later: at least so long ago, or it is taken for more recent.
+        heard_us = max(0, int((self.clock() - self._answered_s) * (1 - DRIFT) * 1e6))
+        return ["beat", *mine, self._hash, self._new, epoch, new_epoch, heard_us]
 
     def answered(self, answer: Sequence[Any], sent_s: float) -> tuple[str, float]:
         """Takes in the answer to the latest beat; returns the epoch, and for how long everything is paused."""

@@ -3,8 +3,9 @@
 -- HORIZON and LASTS (microseconds).
 --
 -- The members are one hash: `<id>` is `<beats> <lease> <part> <keep> <drop>`, and `gen` tells the hash from one that was
--- forgotten: `<id> <run id of Redis> <since when it is known that one was forgotten, or 0>`. The member `?` stands for
--- those of a forgotten hash that have not come back.
+-- forgotten: `<id> <run id of Redis> <since when it is known that one was forgotten, or 0> <when any of its members could
+-- last be granted anything, as far as they are back>`. The member `?` stands for those of a forgotten hash that have not
+-- come back.
 
 local function read_members(key, now)
   local flat, members, gen = redis.call('HGETALL', key), {}, nil
@@ -87,21 +88,21 @@ function left_of(amount, parts)
 end
 
 -- KEYS: members, away, epoch, clock, pause. ARGV: beat, id, number of the beat, lease, part, keep, the hash's id
--- as the caller knows it, one to begin, the epoch it knows, one to begin.
+-- as the caller knows it, one to begin, the epoch it knows, one to begin, how long ago it last heard of grants.
 -- Returns {now, part, members, the hash's id, epoch, since, offset, end of the pause, ids that are away}.
 function run.beat()
   local key, now, id = KEYS[1], clock(), ARGV[2]
   local beats, lease, part, keep = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
   local members, gen = read_members(key, now)
   local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
-  local hash, run_of, told = string.match(gen or '', '^(%S+) (%S+) (%d+)$')
-  told = tonumber(told or 0)
+  local hash, run_of, told, heard = string.match(gen or '', '^(%S+) (%S+) (%d+) (%d+)$')
+  told, heard = tonumber(told or 0), tonumber(heard or 0)
   if hash and run_of ~= run_id then
     -- Kept on disk over a restart: it may lack the last moments, and so is as good as forgotten.
     for other in pairs(members) do
       redis.call('HDEL', key, other)
     end
-    hash, members, told = nil, {}, now
+    hash, members, told, heard = nil, {}, now, 0
   end
   hash = hash or ARGV[8]
   local mine = members[id]
@@ -117,7 +118,7 @@ function run.beat()
   if rest then
     rest.drop = math.max(rest.drop, told + LASTS + keep)
     if returns then
-      rest.part = math.max(0, rest.part - part)
+      rest.part, heard = math.max(0, rest.part - part), math.max(heard, now - tonumber(ARGV[11]))
     end
     if rest.part == 0 then
       members['?'] = nil
@@ -141,13 +142,17 @@ function run.beat()
   mine.beats, mine.lease, mine.part, mine.keep = beats, lease, math.max(part, offered), keep
   mine.drop = math.max(mine.drop, drop)
   write_member(key, id, mine)
-  redis.call('HSET', key, 'gen', table.concat({ hash, run_id, whole(told) }, ' '))
+  redis.call('HSET', key, 'gen', table.concat({ hash, run_id, whole(told), whole(heard) }, ' '))
   write_away(key, KEYS[2], members, now)
 
   local shared = redis.call('MGET', unpack(KEYS, 3))
   local name, since = epoch(KEYS[3], shared[1], ARGV[9], ARGV[10], now, HORIZON)
   if told > 0 then
     since = math.max(since, told + HORIZON)
+    if heard > 0 and not members['?'] then
+      -- All are back. What was granted to them before was granted until then, and has their instants at the latest.
+      since = math.min(since, heard + PRESENT + HORIZON)
+    end
   end
   redis.call('SET', KEYS[3], name .. ':' .. whole(since), 'EX', 90000)
   local answer = {

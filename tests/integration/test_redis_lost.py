@@ -215,6 +215,45 @@ async def play(client: Any, chosen: list[Bucket], workers: int, chance: random.R
         assert most(bucket, granted[bucket.name]) <= 1 + 1e-9
 
 
+async def test_who_are_all_back_after_long_share_all_of_it_at_once(redis_url: str) -> None:
+    """A Redis that was killed has forgotten what it granted; but that has left every window meanwhile."""
+    client: Any = connect(redis_url, timeout_s=5)
+    await client.flushdb()
+    await client.function_load(Library(TEST_CLOCK).text, replace=True)
+    net = Net(client, random.Random(0))
+    await net.pass_time(1)
+    fleet = [Simulated(net) for _ in range(2)]
+    limit = Bucket(name="b", kind="rolling", amount=20, window_s=5, margin_ms=MARGIN_MS, source="")
+    calls = [Charge(limit, 1, "b")]
+
+    async def beats(ticks: int) -> None:
+        for _ in range(ticks):
+            await net.pass_time(TICK_US)
+            for worker in fleet:
+                await worker.budget.beat()
+
+    async def granted_at_once() -> int:
+        return sum([await worker.ask(calls, max_wait_s=0, bulk=False) is not None for worker in fleet * 20])
+
+    try:
+        await beats(10)
+        assert await granted_at_once() == 20
+        for worker in fleet:
+            worker.line.state = "cut"
+        await beats(200)
+        await client.flushdb()
+        await client.set(NOW_KEY, net.now_us)
+        fleet[0].line.state = "good"
+        await beats(3)
+        assert fleet[0].budget.own_part == 0.5  # the other one may have been granted something since
+        fleet[1].line.state = "good"
+        await beats(3)
+        assert [worker.budget.own_part for worker in fleet] == [None, None]
+        assert await granted_at_once() == 20
+    finally:
+        await client.aclose()
+
+
 WINDOW_S = 0.5
 LIMIT = Bucket(name="b", kind="rolling", amount=60, window_s=WINDOW_S, margin_ms=MARGIN_MS, source="")
 CALL = [Charge(LIMIT, 1.0, "b")]
