@@ -7,8 +7,8 @@
 --
 -- `clock()`, microseconds since 1970, `KEYS` and `ARGV` are defined by what the loader puts before and behind these files.
 
--- A call's buckets are the last argument, as doubles: kind, amount, window, margin, cost, cap of each. Read as text they
--- would take as long as all the rest of a reservation.
+-- A call's buckets are the last argument, as doubles: kind, amount, window, margin, cost, cap of each. To read a number
+-- from text takes Redis six times as long.
 local BUCKET, BYTES = '<dddddd', 48
 local KINDS = { rolling, fixed, decaying, decaying } -- the last is `paced`
 
@@ -66,7 +66,7 @@ local function spread(key, found, mine, now)
     last = span == this - 1 and largest or 0
     span, largest = this, 0
   end
-  if mine >= 0 and mine <= largest and span == this then
+  if mine >= 0 and mine <= largest then -- it says nothing new
     return math.max(largest, last), unknown > now
   end
   largest = math.max(largest, mine)
@@ -278,8 +278,9 @@ function run.observe()
   b.kind.observe(b, KEYS[3], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), now)
 end
 
--- KEYS: buckets, clock, what was learned of each. ARGV: limited, when the call was granted that met a limit, buckets. The fullest bucket holds less from now on, once for all calls that were out already; not
--- where strangers explain it. Returns {which, what part it holds} or nothing.
+-- KEYS: buckets, clock, what was learned of each. ARGV: limited, when the call was granted that met a limit, buckets.
+-- The fullest bucket holds less from now on, once for all calls that were out already; not where strangers explain it.
+-- Returns {which, what part it holds} or nothing.
 function run.limited()
   local now, count, at = clock(), buckets(), tonumber(ARGV[2])
   local offset, which, fullest, part = offset_of(KEYS[count + 1]), 0, nil, -1
@@ -305,8 +306,8 @@ function run.clock()
   redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 end
 
--- KEYS: buckets, clock, what was learned of each, their pauses. ARGV: usage, buckets. Returns three a bucket: how full it is and what part of its table's amount it holds, in thousandths, and how
--- long its own pause still holds.
+-- KEYS: buckets, clock, what was learned of each, their pauses. ARGV: usage, buckets. Returns three a bucket: how full it
+-- is and what part of its table's amount it holds, in thousandths, and how long its own pause still holds.
 function run.usage()
   local now, count, used = clock(), buckets(), {}
   if count == 0 then
