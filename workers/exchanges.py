@@ -2,8 +2,7 @@
 
 ccxt's own limiter knows its process alone, so it is off. What replaces it sits in `fetch2`, the one funnel of all REST
 calls (ccxt 4.5.90: pagination, market loading and the implicit methods all go through it), and in `fetch`, where ccxt
-repeats a call by itself. Two more sources of calls nobody charges are closed in aiohttp: a silent repetition on a stale
-connection, and followed redirects.
+repeats a call by itself. Two more sources of calls nobody charges are closed in aiohttp, see `egress`.
 """
 
 import asyncio
@@ -13,14 +12,11 @@ import importlib
 import json
 import logging
 import math
-import ssl
 import time
 from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
-import aiohttp
-import certifi
 from ccxt.base.errors import (  # pyright: ignore[reportMissingTypeStubs]
     BadResponse,
     DDoSProtection,
@@ -40,6 +36,7 @@ from schemas.store import AWAY
 from . import arguments, costs
 from .answering import Answering
 from .budget import LATE_TRIES, LOST_WAIT_S, Budget, Grant, Refusal
+from .egress import PASSAGE, Egress, Late
 from .markets import Markets
 from .tally import Tallies
 from .verdict import DEFAULT_PAUSE_S, Count, NoBudget, Pause, Seen, counted, limit_signal
@@ -59,111 +56,6 @@ OPEN_RESERVE_S: Final = 2.0
 CLOCK_TRIES: Final = 3
 # How often an exchange's own count is taken over: each time is one more round trip to Redis.
 OBSERVE_EVERY_S: Final = 0.25
-
-
-def tls() -> ssl.SSLContext:
-    """The TLS settings of all lanes: one for the process, as parsing the certificates takes 30 ms and 0.7 MiB."""
-    return ssl.create_default_context(cafile=certifi.where())
-
-
-class Egress:
-    """One address that exchanges see: a connection pool and the TLS settings, shared by the lanes that use it.
-
-    Must be made inside the running event loop.
-
-    Args:
-        ssl_context: from `tls`.
-        local_addr: the source address of its connections; None leaves it to the system.
-        proxy: the HTTP proxy all its calls go through.
-    """
-
-    def __init__(self, ssl_context: ssl.SSLContext, local_addr: str | None = None, proxy: str | None = None) -> None:
-        self.ssl_context = ssl_context
-        self.proxy = proxy
-        # No limit of connections: a call that waits for one after its budget was granted is sent later than granted,
-        # and too many of them at once.
-        connector = _Connector(
-            local_addr=(local_addr, 0) if local_addr else None,
-            ssl=ssl_context,
-            limit=0,
-            limit_per_host=0,
-            ttl_dns_cache=300,
-            keepalive_timeout=60,
-        )
-        trace = aiohttp.TraceConfig()
-        trace.on_request_end.append(_answered)
-        # Cookies would carry one lane's standing with a firewall to the next.
-        self._session = aiohttp.ClientSession(
-            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trace_configs=[trace]
-        )
-        # aiohttp repeats a GET when a reused connection turns out dead: a second call that nobody charged. There is no
-        # public switch (aiohttp 3.14).
-        if not hasattr(self._session, "_retry_connection"):
-            raise RuntimeError("this aiohttp repeats requests by itself; install the version ccxt-fleet names")
-        self._session._retry_connection = False  # pyright: ignore[reportPrivateUsage]
-        self.session = _Session(self._session)
-
-    async def close(self) -> None:
-        """Closes all connections."""
-        await self._session.close()
-
-
-class _Late(Exception):
-    """The call was not sent: it would have left too late for what it was granted."""
-
-
-class _Connector(aiohttp.TCPConnector):
-    """Lets a call go only in time.
-
-    A new connection may take longer than the call may be late. Then the connection is kept for the next one, and the
-    call asks for budget again.
-    """
-
-    async def connect(
-        self, req: aiohttp.ClientRequest, traces: list[Any], timeout: aiohttp.ClientTimeout
-    ) -> aiohttp.connector.Connection:
-        """Gets a connection; what it is for is written to it next."""
-        connection = await super().connect(req, traces, timeout)
-        send = _SEND.get()
-        send.left_s = time.monotonic()
-        if send.budget.is_late(send.grant, send.left_s):
-            send.late = True
-            connection.release()
-            raise _Late
-        return connection
-
-
-async def _answered(*_: object) -> None:
-    """The head of an answer is here."""
-    send = _SEND.get()
-    send.answered_s = time.monotonic()
-    send.answering.heard(send.answered_s)
-    # At once, as others wait to hear of it: reading the rest may take a while.
-    send.late_us = send.budget.answered(send.grant, send.endpoint, left_s=send.left_s, answered_s=send.answered_s)
-    send.budget.tell(send.charges, send.grant, send.late_us)
-
-
-class _Session:
-    """The part of aiohttp's session that ccxt uses, without redirects, and within the attempt's time.
-
-    A followed redirect would be a second, uncharged call.
-    """
-
-    def __init__(self, session: aiohttp.ClientSession) -> None:
-        self._session = session
-        self.headers = session.headers
-
-    def __getattr__(self, verb: str) -> Any:
-        send = getattr(self._session, verb)
-
-        def send_once(*args: Any, timeout: aiohttp.ClientTimeout, **kwargs: Any) -> Any:
-            left_s = _CALL.get().left_s
-            if timeout.total is None or left_s < timeout.total:
-                timeout = aiohttp.ClientTimeout(total=max(left_s, 0.001))  # 0 would be none
-            return send(*args, timeout=timeout, allow_redirects=False, **kwargs)
-
-        setattr(self, verb, send_once)
-        return send_once
 
 
 class Call(Seen):
@@ -234,9 +126,28 @@ class _Send:
         self.status = 0
         self.count: Count | None = None
 
+    @property
+    def time_left_s(self) -> float:
+        """See `Passage`."""
+        return _CALL.get().left_s
+
+    def leave(self, now_s: float) -> None:
+        """See `Passage`."""
+        self.left_s = now_s
+        self.late = self.budget.is_late(self.grant, now_s)
+        if self.late:
+            raise Late
+
+    def heard(self, now_s: float) -> None:
+        """See `Passage`. Others wait to hear of it, and reading the rest of the answer may take a while."""
+        self.answered_s = now_s
+        self.answering.heard(now_s)
+        self.late_us = self.budget.answered(self.grant, self.endpoint, left_s=self.left_s, answered_s=now_s)
+        self.budget.tell(self.charges, self.grant, self.late_us)
+
 
 _CALL: Final[ContextVar[Call]] = ContextVar("call")
-_SEND: Final[ContextVar[_Send]] = ContextVar("send")
+_SEND: Final = cast("ContextVar[_Send]", PASSAGE)
 
 if TYPE_CHECKING:
 
@@ -285,7 +196,7 @@ class Fleet(_Ccxt):
             token = _SEND.set(send)
             try:
                 return await super().fetch2(path, api, method, params, config)
-            except _Late:
+            except Late:
                 continue  # and is signed again
             finally:
                 _SEND.reset(token)
@@ -308,7 +219,7 @@ class Fleet(_Ccxt):
         self.fleet_answering.sent(sent_s)
         try:
             data = await super().fetch(url, method, headers, body)
-        except _Late:
+        except Late:
             call.http_calls -= 1
             raise
         except (DDoSProtection, RateLimitExceeded):

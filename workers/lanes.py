@@ -28,7 +28,8 @@ from schemas.errors import ConfigError
 
 from . import metrics
 from .costs import SAME_LIMITS, check_limits
-from .exchanges import Egress, LaneExchange, tls
+from .egress import Egress, tls
+from .exchanges import LaneExchange
 from .markets import LOOK_EVERY_S, Markets
 from .membership import BEAT_EVERY_S
 from .reports import Reports

@@ -136,7 +136,7 @@ async def _round(ask: Ask, pids: Mapping[str, int], seconds: float) -> dict[str,
 @contextlib.asynccontextmanager
 async def _direct(urls: Mapping[str, str]) -> AsyncGenerator[Ask]:
     """Calls ccxt in this process: its own limiter off, the workers' connection settings."""
-    # As `workers.exchanges.Egress` sets up its own.
+    # As `workers.egress.Egress` sets up its own.
     connector = aiohttp.TCPConnector(limit=0, limit_per_host=0, ttl_dns_cache=300, keepalive_timeout=60)
     session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
     exchanges: dict[str, Any] = {}

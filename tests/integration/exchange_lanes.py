@@ -15,7 +15,8 @@ from schemas.config import LaneConfig, LimitsConfig
 from schemas.store import connect
 from workers.budget import Budget, Grant, Refusal
 from workers.costs import Charge
-from workers.exchanges import Call, Egress, LaneExchange, ccxt, tls
+from workers.egress import Egress, tls
+from workers.exchanges import Call, LaneExchange, ccxt
 from workers.markets import Markets
 
 BTC_USDT: dict[str, Any] = {
