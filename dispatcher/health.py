@@ -18,12 +18,13 @@ neither are requests that it rejects.
 
 import enum
 import math
+from collections.abc import Sequence
 from typing import Final
 
 from msgspec import Struct
 
 from schemas.config import DispatcherConfig
-from schemas.messages import ILL, ErrorCode, LaneReport, Priority, Request
+from schemas.messages import ILL, ErrorCode, LaneReport, Request
 
 from .strategies import Choice
 
@@ -131,6 +132,7 @@ class LaneHealth(Choice):
         silent_at_s: without another report no worker serves it from then on.
         trial_at_s: when it stands aside: the next trial is due then.
         methods: what it can do; None until a worker said.
+        no_budget_until_ms: kinds of requests (`_kind`) of which an attempt found no budget, and until when.
     """
 
     def __init__(self, name: str, weight: float, config: DispatcherConfig) -> None:
@@ -162,7 +164,7 @@ class LaneHealth(Choice):
         self.trial_at_s = 0.0
         self.paused_until_ms = 0
         self.methods: frozenset[str] | None = None
-        self._no_budget_until_ms: dict[tuple[str, Priority], int] = {}
+        self.no_budget_until_ms: dict[str, int] = {}
 
     def configure(self, weight: float, config: DispatcherConfig) -> None:
         """Takes other settings; what is known of the lane stays."""
@@ -329,16 +331,7 @@ class LaneHealth(Choice):
 
     def refused(self, request: Request, until_ms: int) -> None:
         """A worker handed back an attempt unsent: no budget before this time."""
-        self._no_budget_until_ms[request.method, request.priority] = until_ms
-
-    def has_budget(self, request: Request, now_ms: int) -> bool:
-        """Whether the last attempt of this method and priority found budget; another symbol may well find some.
-
-        Nor has a crowded lane any, before its workers say so: what is sent there at once is refused only later, and
-        the last of several lanes of which no refusal is known yet would get all of a crowd.
-        """
-        crowded = self.outstanding * self.budget_ms > self.latency_ms + CROWDED_MS
-        return not crowded and self._no_budget_until_ms.get((request.method, request.priority), 0) <= now_ms
+        self.no_budget_until_ms[_kind(request)] = until_ms
 
     def forget(self, worker: str) -> None:
         """A worker said that it leaves."""
@@ -428,3 +421,23 @@ class LaneHealth(Choice):
             return ""
         calls, failures = self._window.total()
         return f"{failures} of {calls} calls failed, {self.slowness:.1f} times slower than it was"
+
+
+def funded(lanes: Sequence[LaneHealth], request: Request, now_ms: int) -> list[LaneHealth]:
+    """Those where the last attempt of this method and priority found budget; another symbol may well find some.
+
+    Nor has a crowded lane any, before its workers say so: what is sent there at once is refused only later, and the
+    last of several lanes of which no refusal is known yet would get all of a crowd.
+    """
+    kind = _kind(request)
+    return [
+        lane
+        for lane in lanes
+        if lane.no_budget_until_ms.get(kind, 0) <= now_ms
+        and lane.outstanding * lane.budget_ms <= lane.latency_ms + CROWDED_MS
+    ]
+
+
+def _kind(request: Request) -> str:
+    """One text: unlike a tuple it is hashed once for all lanes."""
+    return f"{request.priority} {request.method}"

@@ -11,7 +11,7 @@ import difflib
 import logging
 import re
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import redis.asyncio
@@ -35,7 +35,10 @@ AGAIN_S: Final = 2.0
 POOL: Final = 50
 LONGEST_TIMEFRAME: Final = 64
 
-_NOTHING: Final = frozenset[str]()
+# Sets of contents, see `Contents`.
+DOUBT: Final = 1
+ALL: Final = -1
+
 _SEPARATOR: Final = re.compile(r"[/_:-]")
 _NAME: Final = re.compile(r"(?!.*\.\.)[^?#\r\n]{1,256}")
 
@@ -58,46 +61,98 @@ class Known:
     """One content, made ready to be looked up.
 
     Attributes:
+        timeframes: as the exchange lists them.
+        names: all that ccxt may take for a symbol here, but options: any of those may have expired.
         by_base: symbols by what comes before their first separator.
         bases: those by their first two letters.
     """
 
     def __init__(self, content: knowledge.Knowledge) -> None:
         self.timeframes = tuple(content.timeframes)
-        self._frames = frozenset(content.timeframes)
         names: set[str] = set(content.aliases)
         self.by_base: dict[str, list[str]] = {}
         for listing in content.listings:
             symbol = listing.symbol
             names |= {symbol, listing.id, symbol.partition(":")[0]}
             self.by_base.setdefault(_base(symbol), []).append(symbol)
-        self._names = frozenset(names)
+        self.names = frozenset(name for name in names if _NAME.fullmatch(name) and not _is_option(name))
         self.bases: dict[str, list[str]] = {}
         for base in self.by_base:
             self.bases.setdefault(base[:2], []).append(base)
 
-    def lists(self, symbols: Iterable[str]) -> bool:
-        """Whether ccxt may take all these for symbols here."""
-        return all(symbol in self._names or _is_option(symbol) for symbol in symbols)
 
-    def has_frame(self, timeframe: str) -> bool:
-        """Whether there are candles of this length."""
-        return not self._frames or timeframe in self._frames
+class Contents:
+    """All contents that are known, as one table: who lists all of many symbols costs no more where many contents are.
 
-
-class LaneKnowledge:
-    """What all lanes can do beyond their methods. Pure: the clock is an argument.
-
-    Attributes:
-        version: changes with everything that changes an answer.
+    A set of contents is an integer with a bit for each. `DOUBT` is the bit of all that is not known, and in every set.
     """
 
     def __init__(self) -> None:
-        self.version = 0
-        self._known: dict[str, Known] = {}
+        self.known: dict[str, Known] = {}
+        self._bits: dict[str, int] = {}
+        self._used = DOUBT
+        self._listing: dict[str, int] = {}
+        self._framed: dict[str, int] = {}
+        self._frameless = DOUBT
+
+    def add(self, digest: str, known: Known) -> None:
+        """Takes in a content."""
+        bit = ~self._used & (self._used + 1)  # the lowest that is free
+        self._used |= bit
+        self.known[digest], self._bits[digest] = known, bit
+        for name in known.names:
+            self._listing[name] = self._listing.get(name, DOUBT) | bit
+        for frame in known.timeframes:
+            self._framed[frame] = self._framed.get(frame, 0) | bit
+        if not known.timeframes:
+            self._frameless |= bit
+
+    def drop(self, digest: str) -> None:
+        """Forgets a content."""
+        known, bit = self.known.pop(digest), self._bits.pop(digest)
+        for name in known.names:
+            self._listing[name] ^= bit
+            if self._listing[name] == DOUBT:
+                del self._listing[name]
+        for frame in known.timeframes:
+            self._framed[frame] &= ~bit
+        self._frameless &= ~bit
+        self._used ^= bit
+
+    def of(self, digests: Collection[str]) -> int:
+        """These contents; `DOUBT` with them if one is not known, or there is none."""
+        contents = 0 if digests else DOUBT
+        for digest in digests:
+            contents |= self._bits.get(digest, DOUBT)
+        return contents
+
+    def listing(self, symbols: Sequence[str]) -> int:
+        """Those where ccxt may take all these for symbols; all of them where one can be none."""
+        contents, listing = ALL, self._listing
+        for symbol in symbols:
+            if symbol in listing:
+                contents &= listing[symbol]
+            elif not _NAME.fullmatch(symbol):
+                return ALL
+            elif not _is_option(symbol):
+                contents &= DOUBT
+        return contents
+
+    def framed(self, timeframe: str) -> int:
+        """Those that have candles of this length, as far as they say."""
+        return self._framed.get(timeframe, 0) | self._frameless
+
+
+class LaneKnowledge:
+    """What all lanes can do beyond their methods. Pure: the clock is an argument."""
+
+    def __init__(self) -> None:
+        self._contents = Contents()
         self._told: dict[str, dict[str, tuple[str, float]]] = {}  # lane -> worker -> digest, when it was told
         self._of: dict[str, frozenset[str]] = {}  # lane -> digests
+        self._sets: dict[str, int] = {}  # lane -> the same as a set of contents
         self._off_until_s: dict[tuple[str, str, str], float] = {}  # lane, method, symbol
+        self._off: dict[str, dict[str, set[str]]] = {}  # method -> symbol -> lanes
 
     def hear(self, worker: str, lane: str, digest: str, now_s: float) -> None:
         """A worker told what a lane can do."""
@@ -107,8 +162,7 @@ class LaneKnowledge:
             del told[gone]
         self._settle(lane)
         while self._off_until_s and next(iter(self._off_until_s.values())) <= now_s:  # in the order of their times
-            del self._off_until_s[next(iter(self._off_until_s))]
-            self.version += 1
+            self._take_back(next(iter(self._off_until_s)))
 
     def forget(self, worker: str, lane: str) -> None:
         """A worker serves a lane no more."""
@@ -120,74 +174,80 @@ class LaneKnowledge:
         if digests == self._of.get(lane):
             return
         self._of[lane] = digests
-        self._off_until_s = {key: until_s for key, until_s in self._off_until_s.items() if key[0] != lane}
-        used = frozenset[str]().union(*self._of.values())
-        self._known = {digest: known for digest, known in self._known.items() if digest in used}
-        self.version += 1
+        self._sets[lane] = self._contents.of(digests)
+        for key in [key for key in self._off_until_s if key[0] == lane]:
+            self._take_back(key)
+        for digest in self._contents.known.keys() - frozenset[str]().union(*self._of.values()):
+            self._contents.drop(digest)
 
     def missing(self) -> set[str]:
         """The digests whose contents are still to be fetched."""
-        return set[str]().union(*self._of.values()) - self._known.keys()
+        return set[str]().union(*self._of.values()) - self._contents.known.keys()
 
     def learn(self, digest: str, known: Known) -> None:
         """The content of a digest."""
-        self._known[digest] = known
-        self.version += 1
+        if digest in self._contents.known:
+            return
+        self._contents.add(digest, known)
+        self._sets = {lane: self._contents.of(digests) for lane, digests in self._of.items()}
 
     def correct(self, lane: str, request: Request, now_s: float) -> None:
         """A lane had no such symbol, whatever it lists: for this method, as another may well take the symbol."""
         symbols = asked(request.args).symbols
         # Further parameters may be what it did not like.
-        if len(symbols) == 1 and not request.args.get("params") and len(self._off_until_s) < CORRECTIONS_KEPT:
-            key = lane, request.method, symbols[0]
-            self._off_until_s.pop(key, None)
-            self._off_until_s[key] = now_s + CORRECTED_S
-            self.version += 1
+        if len(symbols) != 1 or request.args.get("params") or len(self._off_until_s) >= CORRECTIONS_KEPT:
+            return
+        if _NAME.fullmatch(symbols[0]):
+            self._off_until_s.pop((lane, request.method, symbols[0]), None)
+            self._off_until_s[lane, request.method, symbols[0]] = now_s + CORRECTED_S
+            self._off.setdefault(request.method, {}).setdefault(symbols[0], set()).add(lane)
+
+    def _take_back(self, correction: tuple[str, str, str]) -> None:
+        del self._off_until_s[correction]
+        lane, method, symbol = correction
+        self._off[method][symbol].discard(lane)
+        if not self._off[method][symbol]:
+            del self._off[method][symbol]
 
     def able(self, lanes: Sequence[str], method: str, of: Asked) -> Sequence[str] | Lack:
         """Those of the lanes that can take a request, as far as is known; `lanes` itself where all can."""
         able = lanes
         symbols, timeframe = of
         if timeframe:
-            able = self._having(able, lambda known: known.has_frame(timeframe))
+            able = self._having(able, self._contents.framed(timeframe))
             if not able:
                 return Lack(ErrorCode.NOT_SUPPORTED, self._no_frame(lanes, timeframe))
         if symbols:
-            listing = self._having(able, lambda known: known.lists(symbols))
-            if off := self._off_until_s:
-                on = [lane for lane in listing if not any((lane, method, each) in off for each in symbols)]
-                listing = listing if len(on) == len(listing) else on
+            listing = self._having(able, self._contents.listing(symbols))
+            off = self._off.get(method)
+            if off and not off.keys().isdisjoint(symbols):
+                refusing = set[str]().union(*(off[symbol] for symbol in symbols if symbol in off))
+                listing = [lane for lane in listing if lane not in refusing]
             if not listing:
                 return Lack(ErrorCode.BAD_SYMBOL, self._no_symbol(able, symbols))
             able = listing
         return able
 
-    def _having(self, lanes: Sequence[str], has: Callable[[Known], bool]) -> Sequence[str]:
-        verdicts: dict[frozenset[str], bool] = {}  # many lanes share few contents
-        having: list[str] = []
-        for lane in lanes:
-            digests = self._of.get(lane, _NOTHING)
-            verdict = verdicts.get(digests)
-            if verdict is None:
-                contents = [self._known.get(digest) for digest in digests]
-                verdict = verdicts[digests] = not contents or any(known is None or has(known) for known in contents)
-            if verdict:
-                having.append(lane)
+    def _having(self, lanes: Sequence[str], contents: int) -> Sequence[str]:
+        """The lanes that have one of these contents, or may have."""
+        sets = self._sets
+        having = [lane for lane in lanes if sets.get(lane, DOUBT) & contents]
         return lanes if len(having) == len(lanes) else having
 
-    def _contents(self, lanes: Sequence[str]) -> list[Known]:
-        digests = {digest for lane in lanes for digest in self._of.get(lane, _NOTHING)}
-        return [self._known[digest] for digest in sorted(digests) if digest in self._known]
+    def _known(self, lanes: Sequence[str]) -> list[Known]:
+        digests = {digest for lane in lanes for digest in self._of.get(lane, ())}
+        return [self._contents.known[digest] for digest in sorted(digests) if digest in self._contents.known]
 
     def _no_frame(self, lanes: Sequence[str], timeframe: str) -> str:
-        frames = dict.fromkeys(frame for known in self._contents(lanes) for frame in known.timeframes)
+        frames = dict.fromkeys(frame for known in self._known(lanes) for frame in known.timeframes)
         return f"none of {', '.join(lanes)} has the timeframe {timeframe!r}; they have {', '.join(frames)}"
 
     def _no_symbol(self, lanes: Sequence[str], symbols: Sequence[str]) -> str:
-        contents = self._contents(lanes)
-        strange = [symbol for symbol in symbols if not any(known.lists([symbol]) for known in contents)]
+        theirs = self._contents.of({digest for lane in lanes for digest in self._of.get(lane, ())}) & ~DOUBT
+        strange = [symbol for symbol in symbols if not self._contents.listing([symbol]) & theirs]
         if not strange:  # each of them somewhere, or listed and refused
             return f"none of {', '.join(lanes)} has {', '.join(map(repr, symbols[:5]))} for this method"
+        contents = self._known(lanes)
         near = dict.fromkeys(like for symbol in strange[:3] for like in _alike(symbol, contents))
         hint = f"; they list {', '.join(near)}" if near else ""
         return f"none of {', '.join(lanes)} lists {', '.join(map(repr, strange[:5]))}{hint}"
@@ -216,7 +276,7 @@ def asked(args: Mapping[str, Any]) -> Asked:
     """What a request's arguments ask of a lane."""
     one, many, timeframe = args.get("symbol"), args.get("symbols"), args.get("timeframe")
     names: tuple[Any, ...] = tuple(many) if isinstance(many, list) else () if one is None else (one,)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-    if not all(isinstance(name, str) and _NAME.fullmatch(name) for name in names):
+    if names and set(map(type, names)) != {str}:
         names = ()
     return Asked(names, timeframe if isinstance(timeframe, str) and len(timeframe) < LONGEST_TIMEFRAME else "")
 

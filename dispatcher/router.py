@@ -1,7 +1,7 @@
 """What to do with a request: send it to a lane, let it wait, or end it. Pure: the clock is an argument."""
 
 from collections.abc import Sequence
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -10,16 +10,14 @@ from schemas.config import Config, LaneConfig
 from schemas.messages import Attempt, ErrorCode, Report, Request, Strategy
 
 from . import returns, shedding
-from .health import LaneHealth
-from .knowledge import Asked, Lack, LaneKnowledge, asked
+from .health import LaneHealth, funded
+from .knowledge import Lack, LaneKnowledge, asked
 from .strategies import Chooser
 
 # Below this there is no waiting room that would bring the request back in time.
 SHORTEST_WAIT_MS: Final = 250
-# So many answers to "which lanes can take it" are remembered.
-CHOICES_KEPT: Final = 10_000
-# Those for more symbols are not: producers decide how many they name.
-SYMBOLS_KEPT: Final = 20
+# So many answers to "which of them have the method" are remembered.
+CHOICES_KEPT: Final = 1_000
 
 
 class Send(Struct, frozen=True):
@@ -54,14 +52,20 @@ class End(Struct, frozen=True):
 Decision: TypeAlias = Send | Wait | End
 
 
+class Able(NamedTuple):
+    """The lanes a request names that have its method."""
+
+    lanes: Sequence[LaneHealth]
+    names: Sequence[str]
+
+
 class Router:
     """Chooses lanes, over the configured lanes and their health."""
 
     def __init__(self, config: Config) -> None:
         self._chooser = Chooser()
         self._by_exchange: dict[str, list[str]] = {}
-        self._able: dict[tuple[object, ...], Sequence[LaneHealth] | End] = {}
-        self._able_version = 0
+        self._able: dict[tuple[str, ...], Able] = {}
         self.knowledge = LaneKnowledge()
         self.health: dict[str, LaneHealth] = {}
         self.configure(config)
@@ -97,16 +101,26 @@ class Router:
 
     def candidates(self, request: Request) -> Sequence[LaneHealth] | End:
         """The lanes a request names, in its order, that have its method and list its symbol; or why there are none."""
-        of = asked(request.args)
-        if len(of.symbols) > SYMBOLS_KEPT:
-            return self._find(request, of)
-        if self._able_version != self.knowledge.version or len(self._able) >= CHOICES_KEPT:
-            self._able_version = self.knowledge.version
-            self._able.clear()
-        key = request.method, request.account or "", of, *request.exchanges
-        able = self._able.get(key)
-        if able is None:
-            able = self._able[key] = self._find(request, of)
+        able = self._having_method(request)
+        if isinstance(able, End):
+            return able
+        listing = self.knowledge.able(able.names, request.method, asked(request.args))
+        if listing is able.names:
+            return able.lanes
+        if isinstance(listing, Lack):
+            return End(listing.code, listing.message)
+        return [self.health[name] for name in listing]
+
+    def _having_method(self, request: Request) -> Able | End:
+        key = request.method, request.account or "", *request.exchanges
+        if known := self._able.get(key):
+            return known
+        able = self._find(request)
+        # A name that is no lane's may be long, and so may a list that repeats some.
+        if isinstance(able, Able) and len(request.exchanges) <= len(self.health):
+            if len(self._able) >= CHOICES_KEPT:
+                self._able.clear()
+            self._able[key] = able
         return able
 
     def less_removed(self, attempt: Attempt) -> Attempt:
@@ -147,9 +161,8 @@ class Router:
             and lane.name != attempt.lane
             and lane.name not in past.never
             and lane.name not in past.failed
-            and lane.has_budget(attempt.request, now_ms)
         ]
-        return self._send(attempt.request, other, left_ms, now_s, now_ms)
+        return self._send(attempt.request, funded(other, attempt.request, now_ms), left_ms, now_s, now_ms)
 
     def strategy(self, request: Request) -> Strategy:
         """How to choose among the lanes it names."""
@@ -175,16 +188,16 @@ class Router:
         if isinstance(named, End):
             return named
         past = returns.past(attempt.tries)
-        able = [lane for lane in named if lane.name not in past.never]
+        able = [lane for lane in named if lane.name not in past.never] if past.never else named
         if past.final is not None or not able:
             final = past.final or attempt.tries[-1]
             return End(final.code or ErrorCode.INTERNAL, f"no lane can answer it{_history(attempt)}")
         if returns.exhausted(attempt, past.doubts, self._config.max_attempts):
             return End(ErrorCode.ATTEMPTS_EXHAUSTED, f"{attempt.number} attempts failed{_history(attempt)}")
         if not attempt.tries:
-            backlog_s = min(lane.backlog_ms for lane in able) / 1000
             able = shedding.in_time(able, left_ms)
             if not able:
+                backlog_s = min(lane.backlog_ms for lane in named) / 1000
                 text = f"overloaded: what waits before it takes {backlog_s:.1f} s, and it has {left_ms / 1000:.1f} s"
                 return End(ErrorCode.DEADLINE_EXCEEDED, text)
         ready = _ready(able, now_s, now_ms)
@@ -227,9 +240,9 @@ class Router:
             return None
         others = len(ready) > 1
         if len(choice) > 1:
-            funded = [lane for lane in choice if lane.has_budget(request, now_ms)]
-            others = len(funded) > 1
-            choice = funded or choice
+            able = funded(choice, request, now_ms)
+            others = len(able) > 1
+            choice = able or choice
         lane = self._chooser.choose(self.strategy(request), choice)
         trial = lane.sent(now_s)
         timeout_ms = left_ms / 2 if len(ready) > 1 else None
@@ -237,7 +250,7 @@ class Router:
             timeout_ms = min(timeout_ms, trial_ms)
         return Send(lane.name, trial, self._config.wait_with_others_s * 1000 if others else None, timeout_ms)
 
-    def _find(self, request: Request, of: Asked) -> Sequence[LaneHealth] | End:
+    def _find(self, request: Request) -> Able | End:
         names = list(self.health)
         if request.exchanges:
             names.clear()
@@ -259,10 +272,7 @@ class Router:
         able = [lane for lane in map(self.health.__getitem__, names) if _has(lane, request.method)]
         if not able:
             return End(ErrorCode.NOT_SUPPORTED, f"none of {', '.join(names)} has {request.method!r} in ccxt")
-        listing = self.knowledge.able([lane.name for lane in able], request.method, of)
-        if isinstance(listing, Lack):
-            return End(listing.code, listing.message)
-        return [self.health[name] for name in listing]
+        return Able(able, [lane.name for lane in able])
 
     def _named(self, name: str) -> Sequence[str]:
         """The lanes that a name in a request stands for: itself, an exchange's, or a group's."""

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from dispatcher.knowledge import CORRECTED_S, WORKER_GONE_S, Known, Lack, LaneKnowledge, asked
+from dispatcher.knowledge import CORRECTED_S, DOUBT, WORKER_GONE_S, Known, Lack, LaneKnowledge, asked
 from schemas.knowledge import Knowledge, Listing, pack, unpack
 from schemas.messages import ErrorCode, Request
 
@@ -156,8 +156,36 @@ def test_who_is_gone_has_no_say(known: LaneKnowledge, leaves: bool) -> None:
 
 def test_contents_that_nobody_tells_of_are_dropped(known: LaneKnowledge) -> None:
     for number in range(5):
-        told(known, "okx", content("okx", f"A{number}/USDT"))
-    assert len(known._known) == 2  # pyright: ignore[reportPrivateUsage]
+        told(known, "okx", content("okx", f"A{number}/USDT", timeframes=[] if number else ["9m"]))
+    contents = known._contents  # pyright: ignore[reportPrivateUsage]
+    assert len(contents.known) == 2
+    assert contents.listing(["A3/USDT"]) == contents.listing(["SOL/USDT"]) == DOUBT
+    assert contents.listing(["A4/USDT"]).bit_count() == 2
+    assert able(known, request("A4/USDT", timeframe="9m")) == ["okx"]  # which does not say what it has
+
+
+def test_many_contents_are_told_apart() -> None:
+    known = LaneKnowledge()
+    lanes = [f"lane{number}" for number in range(100)]
+    for number, lane in enumerate(lanes):
+        told(known, lane, content(lane, "BTC/USDT", f"A{number}/USDT", f"B{number % 7}/USDT"))
+    assert able(known, request("BTC/USDT"), lanes) == lanes
+    assert able(known, request("A77/USDT"), lanes) == ["lane77"]
+    assert able(known, request(symbols=["BTC/USDT", "B3/USDT"]), lanes) == lanes[3::7]
+    for lane in lanes[:50]:
+        known.forget("w1", lane)
+    for lane in lanes[:50]:
+        told(known, lane, content(lane, "BTC/USDT", "C/USDT"))
+    assert able(known, request("C/USDT"), lanes) == lanes[:50]
+    lack(known, request("A7/USDT"), lanes)
+
+
+def test_a_request_for_many_symbols_goes_where_none_of_them_was_refused(known: LaneKnowledge) -> None:
+    known.correct("kraken", request("BTC/USD"), 0.0)
+    many = request(symbols=["BTC/USDT", "BTC/USD", "XBT/USD"])
+    assert able(known, many) == ["kraken.eu"]
+    known.correct("kraken.eu", request("BTC/USDT"), 0.0)
+    lack(known, many)
 
 
 def test_a_refused_symbol_is_off_for_its_method_until_the_markets_change(known: LaneKnowledge) -> None:
@@ -184,20 +212,3 @@ def test_what_may_have_been_refused_for_something_else_is_no_correction(known: L
     before = able(known, of)
     known.correct("okx", of, 0.0)
     assert able(known, of) == before
-
-
-def test_every_change_is_seen_in_the_version(known: LaneKnowledge) -> None:
-    seen = [known.version]
-
-    def changed() -> bool:
-        seen.append(known.version)
-        return seen[-1] != seen[-2]
-
-    told(known, "okx", content("okx", "BTC/USDT", "SOL/USDT", "ETH/USDT:USDT"), now_s=1.0)
-    assert not changed()
-    told(known, "okx", content("okx", "BTC/USDT"), now_s=2.0)
-    assert changed()
-    known.correct("okx", request("BTC/USDT"), 2.0)
-    assert changed()
-    known.forget("w1", "okx")
-    assert changed()

@@ -4,6 +4,7 @@ from collections import Counter
 import pytest
 from msgspec.structs import replace
 
+from dispatcher.health import funded
 from dispatcher.router import End, Router, Send, Wait
 from schemas import topology
 from schemas.config import Config, DispatcherConfig, GroupConfig, LaneConfig
@@ -107,8 +108,9 @@ def test_lanes_known_to_have_no_budget_are_the_last_choice(router: Router) -> No
 def test_what_is_left_to_live_requests_is_no_less_for_a_refused_bulk_one(router: Router) -> None:
     bulk = Request("fetch_ticker", priority="bulk")
     router.health["okx"].refused(bulk, NOW_MS + 1_000)
-    assert router.health["okx"].has_budget(Request("fetch_ticker"), NOW_MS)
-    assert not router.health["okx"].has_budget(bulk, NOW_MS)
+    okx = [router.health["okx"]]
+    assert funded(okx, Request("fetch_ticker"), NOW_MS) == okx
+    assert not funded(okx, bulk, NOW_MS)
 
 
 def test_a_paused_lane_is_passed_over(router: Router) -> None:
