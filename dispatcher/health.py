@@ -24,30 +24,18 @@ from typing import Final
 from msgspec import Struct
 
 from schemas.config import DispatcherConfig
-from schemas.messages import ILL, ErrorCode, LaneReport, Request
+from schemas.messages import ILL, LaneReport, Request
 
+from .evidence import Failures, Slowness
 from .strategies import Choice
 
 # Nobody knows when a worker comes: requests for a silent lane look again after this time.
 SILENT_RECHECK_S: Final = 1.0
-# Errors are counted over this time, at most; half of it at least.
-WINDOW_S: Final = 3.0
-# Fewer calls say nothing about a rate.
-RATE_CALLS: Final = 30
-# The error rate at which good calls just make up for failures, as a part of the configured one. Above it failures are
-# left over, and the lane stands aside with so many of them, or so many for each call of the window.
-BALANCED: Final = 0.75
-LEFT_OVER: Final = 2.3
-LEFT_OVER_PART: Final = 0.056
-# So many answers "in maintenance" in a row are believed.
-MAINTENANCE_ROW: Final = 2
 # So many calls must be without an answer, for this many times the lane's latency, before it counts as stalled.
 STALLED_CALLS: Final = 3
 STALLED_LATENCIES: Final = 4
-# Slowness is forgotten with this time constant; faster answers than these are never slow.
-SLOWNESS_S: Final = 1.0
+# Faster answers than these are never slow.
 SLOW_FROM_MS: Final = 50.0
-LEAST_SLOWNESS: Final = 0.01
 # A lane that is slower than ever by less than this keeps its whole share.
 SLOW_FREE: Final = 2.0
 LATENCY_FALL_S: Final = 10.0
@@ -97,28 +85,6 @@ class Memory(Struct, frozen=True):
     methods: list[str] | None
 
 
-class Window:
-    """Good and bad calls of the last seconds: the half that fills, and the one before it."""
-
-    def __init__(self) -> None:
-        self._halves = [(0, 0), (0, 0)]
-        self._until_s = 0.0
-
-    def add(self, good: int, bad: int, now_s: float) -> None:
-        """Counts calls."""
-        if now_s >= self._until_s:
-            late = now_s >= self._until_s + WINDOW_S / 2
-            self._halves = [(0, 0), (0, 0) if late else self._halves[0]]
-            self._until_s = now_s + WINDOW_S / 2
-        goods, bads = self._halves[0]
-        self._halves[0] = goods + good, bads + bad
-
-    def total(self) -> tuple[int, int]:
-        """All calls, and the bad ones among them."""
-        (good, bad), (older_good, older_bad) = self._halves
-        return good + bad + older_good + older_bad, bad + older_bad
-
-
 class LaneHealth(Choice):
     """What the dispatcher knows of one lane. All times are seconds of one monotonic clock but `paused_until_ms`.
 
@@ -144,11 +110,8 @@ class LaneHealth(Choice):
         self._in_flight = 0
         self._ended_per_s = 0.0
         self._busy_from_s = math.inf
-        self._row = 0
-        self._row_maintenance = 0
-        self._window = Window()
-        self._left_over = 0.0
-        self._slowness_log = 0.0
+        self._failures = Failures()
+        self._slowness = Slowness()
         self._well = True
         self._aside: State | None = None
         self._why = ""
@@ -185,9 +148,8 @@ class LaneHealth(Choice):
         self.paused_until_ms = max(self.paused_until_ms, report.paused_until_ms)
         self._count_load(now_s, report, passed_s)
         ill = sum(count for code, count in report.failed.items() if code in ILL) - report.excused
-        self._count_row(report, ill)
-        self._window.add(report.ok, ill, now_s)
-        self._weigh_failures(report.ok, ill)
+        self._failures.hear(report, ill, self._config.error_rate, now_s)
+        self._slowness.hear(report, passed_s)
         self._follow_latency(report, passed_s)
         if self._aside:
             self._judge_trial(report, ill, now_s)
@@ -221,51 +183,27 @@ class LaneHealth(Choice):
         known = now_s >= self._busy_from_s and self._ended_per_s > 0
         self.backlog_ms = self.outstanding / self._ended_per_s * 1000 if known else 0.0
 
-    def _count_row(self, report: LaneReport, ill: int) -> None:
-        maintenance = report.failed.get(ErrorCode.MAINTENANCE, 0)
-        if report.ok or report.rejected or len(report.failed) > len(report.failed.keys() & ILL):
-            # The exchange answered. Failures since then are all the row there is.
-            self._row = report.failures_in_a_row
-            self._row_maintenance = min(self._row, maintenance)
-        else:
-            self._row += ill
-            self._row_maintenance += maintenance
-
-    def _weigh_failures(self, good: int, ill: int) -> None:
-        """Lets good calls make up for failures, and counts those that are left over.
-
-        This is Page's cumulative sum test (Biometrika 41, 1954): it needs as few calls as can be for a rate that has
-        risen, whatever good calls were before, and at any number of calls a second.
-        """
-        balanced = BALANCED * self._config.error_rate
-        pardoned = good * balanced / (1 - balanced)
-        # In which order they came within the report is not known: half of the good calls first, the others after.
-        self._left_over = max(0.0, max(0.0, self._left_over - pardoned / 2) + ill - pardoned / 2)
-
     def _follow_latency(self, report: LaneReport, passed_s: float) -> None:
         fall = math.exp(-passed_s / LATENCY_FALL_S)
         self.latency_ms = max(report.exchange_ms, report.exchange_ms + (self.latency_ms - report.exchange_ms) * fall)
-        if report.ok:
-            followed = 1 - math.exp(-passed_s / SLOWNESS_S)
-            self._slowness_log += followed * (math.log(max(report.slowness, LEAST_SLOWNESS)) - self._slowness_log)
 
     @property
     def slowness(self) -> float:
         """How many times slower it answers than it used to; 1 where that is no matter."""
-        return math.exp(self._slowness_log) if self.latency_ms >= SLOW_FROM_MS else 1.0
+        return self._slowness.times if self.latency_ms >= SLOW_FROM_MS else 1.0
 
     def _verdict(self, now_s: float) -> tuple[State, str] | None:
         """Why it should stand aside."""
-        config, row = self._config, self._row
-        if row >= MAINTENANCE_ROW and self._row_maintenance == row:
+        config, failures = self._config, self._failures
+        if failures.in_maintenance:
             return State.MAINTENANCE, "the exchange says that it is in maintenance"
-        if row >= config.failures_in_a_row:
-            return State.OFFLINE, f"{row} failures in a row"
-        calls, failures = self._window.total()
-        if failures and self._ramping(now_s) and failures >= config.error_rate / 2 * calls:
-            return self._was, f"{failures} of {calls} calls failed after it came back"
-        if self._left_over >= max(LEFT_OVER, LEFT_OVER_PART * calls):
-            return State.DEGRADED, f"{failures} of {calls} calls failed"
+        if failures.row >= config.failures_in_a_row:
+            return State.OFFLINE, f"{failures.row} failures in a row"
+        calls, failed = failures.total()
+        if failed and self._ramping(now_s) and failed >= config.error_rate / 2 * calls:
+            return self._was, f"{failed} of {calls} calls failed after it came back"
+        if failures.too_many:
+            return State.DEGRADED, f"{failed} of {calls} calls failed"
         if self.slowness >= config.slow_times:
             return State.DEGRADED, f"{self.slowness:.1f} times slower than it was"
         waiting = [report for _, report in self._heard.values() if report.unanswered]
@@ -295,9 +233,9 @@ class LaneHealth(Choice):
 
     def _judge_trial(self, report: LaneReport, ill: int, now_s: float) -> None:
         if self._aside is State.DEGRADED:
-            if self._row >= self._config.failures_in_a_row:  # it got worse
+            if self._failures.row >= self._config.failures_in_a_row:  # it got worse
                 self._aside = self._was = State.OFFLINE
-                self._why = f"{self._row} failures in a row"
+                self._why = f"{self._failures.row} failures in a row"
             elif not self._trial_sent:
                 return  # what was under way before says nothing new
         slow = report.slowness >= self._config.slow_times and report.exchange_ms >= SLOW_FROM_MS
@@ -309,9 +247,8 @@ class LaneHealth(Choice):
                 return
             self._aside, self._why = None, ""
             self._back_s = now_s
-            self._window = Window()
-            self._left_over = 0.0
-            self._slowness_log = 0.0
+            self._failures.forget()
+            self._slowness = Slowness()
             self.latency_ms = report.exchange_ms
         elif (ill or (report.ok and slow)) and self._trial_sent:  # others may still fail that were under way before
             self._trial_sent = False
@@ -320,11 +257,7 @@ class LaneHealth(Choice):
 
     def _weigh(self, now_s: float) -> None:
         self.serving = self._aside is None
-        calls, failures = self._window.total()
-        part = 1.0
-        if calls >= RATE_CALLS and failures > 1:
-            part = max(LEAST_PART, 1 - failures / calls / self._config.error_rate)
-        part *= min(1.0, (SLOW_FREE / self.slowness) ** 2)
+        part = max(LEAST_PART, self._failures.part_left(self._config)) * min(1.0, (SLOW_FREE / self.slowness) ** 2)
         ramp = ((now_s - self._back_s) / self._config.slow_start_s) ** 2
         self._well = part >= 0.5
         self.share = self.weight * max(LEAST_PART, part) * min(1.0, max(LEAST_PART, ramp))
@@ -419,7 +352,7 @@ class LaneHealth(Choice):
             return self._why
         if self._well:
             return ""
-        calls, failures = self._window.total()
+        calls, failures = self._failures.total()
         return f"{failures} of {calls} calls failed, {self.slowness:.1f} times slower than it was"
 
 

@@ -1,0 +1,134 @@
+"""What speaks against a lane: failures in a row, too many failures, answers that come slower than before. Pure."""
+
+import math
+from typing import Final
+
+from schemas.config import DispatcherConfig
+from schemas.messages import ILL, ErrorCode, LaneReport
+
+# Errors are counted over this time, at most; half of it at least.
+WINDOW_S: Final = 3.0
+# Fewer calls say nothing about a rate.
+RATE_CALLS: Final = 30
+# The error rate at which good calls just make up for failures, as a part of the configured one. Above it failures are
+# left over, and the lane stands aside with so many of them, or so many for each call of the window.
+BALANCED: Final = 0.75
+LEFT_OVER: Final = 2.3
+LEFT_OVER_PART: Final = 0.056
+# So many answers "in maintenance" in a row are believed.
+MAINTENANCE_ROW: Final = 2
+# Slowness is forgotten with this time constant.
+SLOWNESS_S: Final = 1.0
+LEAST_SLOWNESS: Final = 0.01
+
+
+class Window:
+    """Good and bad calls of the last seconds: the half that fills, and the one before it."""
+
+    def __init__(self) -> None:
+        self._halves = [(0, 0), (0, 0)]
+        self._until_s = 0.0
+
+    def add(self, good: int, bad: int, now_s: float) -> None:
+        """Counts calls."""
+        if now_s >= self._until_s:
+            late = now_s >= self._until_s + WINDOW_S / 2
+            self._halves = [(0, 0), (0, 0) if late else self._halves[0]]
+            self._until_s = now_s + WINDOW_S / 2
+        goods, bads = self._halves[0]
+        self._halves[0] = goods + good, bads + bad
+
+    def total(self) -> tuple[int, int]:
+        """All calls, and the bad ones among them."""
+        (good, bad), (older_good, older_bad) = self._halves
+        return good + bad + older_good + older_bad, bad + older_bad
+
+
+class Failures:
+    """A lane's failed calls, beside its good ones.
+
+    Attributes:
+        row: failures since the last call that the exchange answered, of all workers.
+    """
+
+    def __init__(self) -> None:
+        self.row = 0
+        self._row_maintenance = 0
+        self._window = Window()
+        self._left_over = 0.0
+
+    def hear(self, report: LaneReport, ill: int, error_rate: float, now_s: float) -> None:
+        """Takes in a worker's report.
+
+        Args:
+            report: of this lane.
+            ill: the failures in it that speak against the lane.
+            error_rate: the configured one.
+            now_s: the clock.
+        """
+        self._count_row(report, ill)
+        self._window.add(report.ok, ill, now_s)
+        self._weigh(report.ok, ill, error_rate)
+
+    def _count_row(self, report: LaneReport, ill: int) -> None:
+        maintenance = report.failed.get(ErrorCode.MAINTENANCE, 0)
+        if report.ok or report.rejected or len(report.failed) > len(report.failed.keys() & ILL):
+            # The exchange answered. Failures since then are all the row there is.
+            self.row = report.failures_in_a_row
+            self._row_maintenance = min(self.row, maintenance)
+        else:
+            self.row += ill
+            self._row_maintenance += maintenance
+
+    def _weigh(self, good: int, ill: int, error_rate: float) -> None:
+        """Lets good calls make up for failures, and counts those that are left over.
+
+        This is Page's cumulative sum test (Biometrika 41, 1954): it needs as few calls as can be for a rate that has
+        risen, whatever good calls were before, and at any number of calls a second.
+        """
+        balanced = BALANCED * error_rate
+        pardoned = good * balanced / (1 - balanced)
+        # In which order they came within the report is not known: half of the good calls first, the others after.
+        self._left_over = max(0.0, max(0.0, self._left_over - pardoned / 2) + ill - pardoned / 2)
+
+    def forget(self) -> None:
+        """The lane comes back: what was before says nothing of it."""
+        self._window = Window()
+        self._left_over = 0.0
+
+    def total(self) -> tuple[int, int]:
+        """All calls of the last seconds, and the failed ones among them."""
+        return self._window.total()
+
+    @property
+    def in_maintenance(self) -> bool:
+        """Whether the exchange says so, again and again."""
+        return self.row >= MAINTENANCE_ROW and self._row_maintenance == self.row
+
+    @property
+    def too_many(self) -> bool:
+        """Whether more calls fail than may."""
+        return self._left_over >= max(LEFT_OVER, LEFT_OVER_PART * self.total()[0])
+
+    def part_left(self, config: DispatcherConfig) -> float:
+        """What is left of a lane's share, 0 to 1."""
+        calls, failures = self.total()
+        return max(0.0, 1 - failures / calls / config.error_rate) if calls >= RATE_CALLS and failures > 1 else 1.0
+
+
+class Slowness:
+    """How many times slower a lane answers than it used to."""
+
+    def __init__(self) -> None:
+        self._log = 0.0
+
+    @property
+    def times(self) -> float:
+        """The mean of late."""
+        return math.exp(self._log)
+
+    def hear(self, report: LaneReport, passed_s: float) -> None:
+        """Takes in a worker's report, so long after the last one."""
+        if report.ok:
+            followed = 1 - math.exp(-passed_s / SLOWNESS_S)
+            self._log += followed * (math.log(max(report.slowness, LEAST_SLOWNESS)) - self._log)
