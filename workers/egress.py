@@ -1,16 +1,28 @@
-"""One address that exchanges see, with its connections.
+"""One address that exchanges see, with its connections: opened before they are needed, kept alive, given up when dead.
 
-aiohttp repeats a call by itself on a stale connection, and follows redirects: both would be calls that nobody charged,
-so both are closed here. What else a call wants to know of its way it learns as a `Passage`.
+aiohttp repeats a call by itself on a connection that turns out dead, and follows redirects: both would be calls that
+nobody charged, so both are closed here. What a call needs to know of its way it learns as a `Passage`.
 """
 
+import asyncio
+import logging
 import ssl
 import time
+from collections.abc import Collection
 from contextvars import ContextVar
-from typing import Any, Final, Protocol
+from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import aiohttp
 import certifi
+from yarl import URL
+
+log = logging.getLogger(__name__)
+
+# A server that ends idle connections may do so just as a call arrives. AWS's load balancers do after 60 s by default,
+# nginx after 75 s, Cloudflare after 400 s (their documentation): so we never use one that was idle for so long.
+IDLE_S: Final = 50.0
+OPEN_TIMEOUT_S: Final = 2.0
 
 
 def tls() -> ssl.SSLContext:
@@ -22,21 +34,39 @@ class Late(Exception):
     """The call was not sent: it would have left too late for what it was granted."""
 
 
-class Passage(Protocol):
-    """One HTTP call on its way out and back. All times in seconds of the monotonic clock."""
+class _Opened(Exception):
+    """The connection is there, and there is nothing to send."""
+
+
+class Passage:
+    """One HTTP call on its way out and back. All times in seconds of the monotonic clock.
+
+    Attributes:
+        reused: its connection had an earlier call.
+        left_s: when it was written to its connection; 0 before.
+        answered_s: when the head of its answer came; 0 before.
+    """
+
+    connection: asyncio.BaseProtocol | None = None
+    reused: bool = False
+    left_s: float = 0.0
+    answered_s: float = 0.0
 
     @property
     def time_left_s(self) -> float:
         """How long it may still take."""
-        ...
+        return OPEN_TIMEOUT_S
 
-    def leave(self, now_s: float) -> None:
-        """It has a connection, and is written to it next. Raises `Late` if it must not go."""
-        ...
+    def leave(self) -> None:
+        """It is written to its connection next. Raises what keeps it from leaving; the connection waits for another."""
 
-    def heard(self, now_s: float) -> None:
+    def heard(self) -> None:
         """The head of its answer is here."""
-        ...
+
+
+class _Opening(Passage):
+    def leave(self) -> None:
+        raise _Opened
 
 
 PASSAGE: Final[ContextVar[Passage]] = ContextVar("passage")
@@ -64,10 +94,11 @@ class Egress:
             limit=0,
             limit_per_host=0,
             ttl_dns_cache=300,
-            keepalive_timeout=60,
+            keepalive_timeout=IDLE_S,
         )
         trace = aiohttp.TraceConfig()
-        trace.on_request_end.append(_answered)
+        trace.on_request_end.append(connector.answered)
+        trace.on_request_exception.append(connector.failed)
         # Cookies would carry one lane's standing with a firewall to the next.
         self._session = aiohttp.ClientSession(
             connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trace_configs=[trace]
@@ -79,33 +110,77 @@ class Egress:
         self._session._retry_connection = False  # pyright: ignore[reportPrivateUsage]
         self.session = _Session(self._session)
 
+    async def open(self, urls: Collection[str]) -> None:
+        """Sees to it that the next call to each of these places finds a connection. Nothing is asked there."""
+        await asyncio.gather(*map(self._open, {str(URL(url).origin()) for url in urls}))
+
+    async def _open(self, url: str) -> None:
+        token = PASSAGE.set(_Opening())
+        try:
+            async with self.session.get(url, timeout=aiohttp.ClientTimeout(total=OPEN_TIMEOUT_S), proxy=self.proxy):
+                raise AssertionError("it was sent")
+        except _Opened:
+            pass
+        except (aiohttp.ClientError, TimeoutError) as error:
+            # A call would see that too. The error may tell the proxy's password.
+            log.info("connection_opens_not", extra={"place": url, "error": type(error).__name__})
+        finally:
+            PASSAGE.reset(token)
+
     async def close(self) -> None:
         """Closes all connections."""
         await self._session.close()
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Lets a call go only in time.
+    """Lets a call go only in time, and only on a connection that is probably alive.
 
     A new connection may take longer than the call may be late. Then the connection is kept for the next one, and the
-    call asks for budget again.
+    call asks for budget again. A connection may be dead and look well, as where a firewall on the way has forgotten
+    it, and then costs a call its time-out. Where one is dead others are: what brought nothing since then is given up.
     """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._last_s = WeakKeyDictionary[asyncio.BaseProtocol, float]()  # when it was opened, or brought an answer
+        self._doubted_s: dict[str, float] = {}  # when a call left there that got no answer
 
     async def connect(
         self, req: aiohttp.ClientRequest, traces: list[Any], timeout: aiohttp.ClientTimeout
     ) -> aiohttp.connector.Connection:
         """Gets a connection; what it is for is written to it next."""
-        connection = await super().connect(req, traces, timeout)
+        passage, place = PASSAGE.get(), req.url.raw_authority
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            now_s = time.monotonic()
+            passage.connection = connection.protocol
+            assert passage.connection is not None
+            passage.reused = passage.connection in self._last_s
+            last_s = self._last_s.setdefault(passage.connection, now_s)
+            if last_s >= max(now_s - IDLE_S, self._doubted_s.get(place, 0.0)):
+                break
+            connection.close()
+        passage.left_s = now_s
         try:
-            PASSAGE.get().leave(time.monotonic())
-        except Late:
+            passage.leave()
+        except (Late, _Opened):
             connection.release()
             raise
         return connection
 
+    async def answered(self, *_: object) -> None:
+        """The head of an answer came."""
+        passage = PASSAGE.get()
+        passage.answered_s = time.monotonic()
+        if passage.connection is not None:
+            self._last_s[passage.connection] = passage.answered_s
+        passage.heard()
 
-async def _answered(*_: object) -> None:
-    PASSAGE.get().heard(time.monotonic())
+    async def failed(self, _: object, __: object, params: aiohttp.TraceRequestExceptionParams) -> None:
+        """No answer came."""
+        passage = PASSAGE.get()
+        if passage.reused and isinstance(params.exception, (TimeoutError, aiohttp.ClientConnectionError)):
+            self._doubted_s[params.url.raw_authority] = passage.left_s
 
 
 class _Session:

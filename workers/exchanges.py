@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, cast
 
+import aiohttp
 from ccxt.base.errors import (  # pyright: ignore[reportMissingTypeStubs]
     BadResponse,
     DDoSProtection,
@@ -36,8 +37,9 @@ from schemas.store import AWAY
 from . import arguments, costs
 from .answering import Answering
 from .budget import LATE_TRIES, LOST_WAIT_S, Budget, Grant, Refusal
-from .egress import PASSAGE, Egress, Late
+from .egress import PASSAGE, Egress, Late, Passage
 from .markets import Markets
+from .places import places
 from .tally import Tallies
 from .verdict import DEFAULT_PAUSE_S, Count, NoBudget, Pause, Seen, counted, limit_signal
 
@@ -96,7 +98,11 @@ class Call(Seen):
         return self.started_s + self.timeout_s - time.monotonic()
 
 
-class _Send:
+class _Stale(Exception):
+    """The connection was ended as the call came, as servers do that think it idle. It may have arrived nevertheless."""
+
+
+class _Send(Passage):
     """One pass through `fetch2`. Pages fetched side by side belong to one `Call`, but each has its own of these."""
 
     def __init__(
@@ -116,33 +122,30 @@ class _Send:
         self.grant = grant
         self.reports = reports
         self.http_calls = 0
+        self.again = False  # the one before met a connection that was ended
         self.begin()
 
     def begin(self) -> None:
         """An HTTP call begins."""
         self.left_s = self.answered_s = self.late_us = 0.0
-        self.late = False
+        self.late = self.reused = False
         self.pause: Pause | None = None
         self.status = 0
         self.count: Count | None = None
 
     @property
     def time_left_s(self) -> float:
-        """See `Passage`."""
         return _CALL.get().left_s
 
-    def leave(self, now_s: float) -> None:
-        """See `Passage`."""
-        self.left_s = now_s
-        self.late = self.budget.is_late(self.grant, now_s)
+    def leave(self) -> None:
+        self.late = self.budget.is_late(self.grant, self.left_s)
         if self.late:
             raise Late
 
-    def heard(self, now_s: float) -> None:
-        """See `Passage`. Others wait to hear of it, and reading the rest of the answer may take a while."""
-        self.answered_s = now_s
-        self.answering.heard(now_s)
-        self.late_us = self.budget.answered(self.grant, self.endpoint, left_s=self.left_s, answered_s=now_s)
+    def heard(self) -> None:
+        self.answering.heard(self.answered_s)
+        # At once, as others wait to hear of it: reading the rest may take a while.
+        self.late_us = self.budget.answered(self.grant, self.endpoint, left_s=self.left_s, answered_s=self.answered_s)
         self.budget.tell(self.charges, self.grant, self.late_us)
 
 
@@ -189,21 +192,25 @@ class Fleet(_Ccxt):
         # A few endpoints take a list as their body.
         charges = self.fleet_costs.charges(apis, method, path, {} if isinstance(params, list) else params, ccxt_cost)
         reports = self.fleet_costs.reports(apis, method, path)
-        grant: Grant | None = None
+        late: Grant | None = None
+        stale = False
         for _ in range(LATE_TRIES):
-            grant = await self._pay(charges, grant)
+            grant = await self._pay(charges, late)
             send = _Send(self.fleet_budget, self.fleet_answering, f"{apis} {path}", charges, grant, reports=reports)
+            send.again = stale
             token = _SEND.set(send)
             try:
                 return await super().fetch2(path, api, method, params, config)
             except Late:
-                continue  # and is signed again
+                late = grant  # and is signed again
+            except _Stale:
+                late, stale = None, True  # it is paid, and so is the next
             finally:
                 _SEND.reset(token)
                 if not send.http_calls:
                     send.budget.release(charges, grant)
-        if grant is not None:
-            await self.fleet_budget.back(charges, grant)
+        if late is not None:
+            await self.fleet_budget.back(charges, late)
         raise NoBudget("budget", LOST_WAIT_S)
 
     async def fetch(self, url: str, method: str = "GET", headers: Any = None, body: Any = None) -> Any:
@@ -221,6 +228,11 @@ class Fleet(_Ccxt):
             data = await super().fetch(url, method, headers, body)
         except Late:
             call.http_calls -= 1
+            raise
+        except ExchangeNotAvailable as error:
+            ended = isinstance(error.__cause__, aiohttp.ClientConnectionError) and not send.answered_s
+            if ended and send.reused and not send.again:
+                raise _Stale from error
             raise
         except (DDoSProtection, RateLimitExceeded):
             send.pause = send.pause or Pause(DEFAULT_PAUSE_S, f"status {send.status}", told=False)
@@ -351,6 +363,7 @@ class LaneExchange:
         self.name = name
         self.config = config
         self.exchange = config.exchange
+        self._egress = egress
         self._markets = markets
         said = f"{ccxt.__version__} {json.dumps(config.ccxt, sort_keys=True, default=str)}"
         self._markets_key = hashlib.sha256(said.encode()).hexdigest()[:16]
@@ -429,11 +442,22 @@ class LaneExchange:
                 loaded = await self._markets.give(self._markets_key, self._ccxt, self._make, max_age_s)
                 if self._keyed:
                     await self._markets.give(self._markets_key, self._keyed, self._make, math.inf)
+                if not self.knowledge:
+                    await self._connect()
                 self.knowledge = await self._markets.publish(self._markets_key)
                 if loaded and any(bucket.kind == "fixed" for bucket in self.costs.buckets.values()):
                     await self._set_clock(call)
         finally:
             _CALL.reset(token)
+
+    async def _connect(self) -> None:
+        """Sees to it that the first calls find connections."""
+        rehearsal = self._make()
+        try:
+            await self._markets.give(self._markets_key, rehearsal, self._make, math.inf)
+            await self._egress.open(await places(rehearsal, self.methods))
+        finally:
+            await rehearsal.close()
 
     async def call(self, method: str, args: Mapping[str, Any], call: Call) -> Any:
         """Runs one read.

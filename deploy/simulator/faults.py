@@ -29,6 +29,8 @@ class Faults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Every address is banned for so long, from the moment this is set."""
     hang: bool = False
     """Requests are read and never answered."""
+    hangs_up: bool = False
+    """A connection's second request is not answered, but ends it: so it looks where an exchange took it for idle."""
     unlisted: tuple[str, ...] = ()
     """Coins it does not list for now, `("SOL",)`; without this they are new listings."""
 

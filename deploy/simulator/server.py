@@ -9,6 +9,7 @@ import struct
 from functools import lru_cache
 from random import Random
 from urllib.parse import parse_qsl, unquote
+from weakref import WeakSet
 
 from aiohttp import web
 
@@ -50,6 +51,7 @@ class Door:
         self._fresh: dict[str, Answer] = {}
         self._fresh_tick = -1
         self._unknown_seen: set[str] = set()
+        self._used = WeakSet[asyncio.BaseTransport]()
 
     @property
     def url(self) -> str:
@@ -182,6 +184,12 @@ class Door:
         if faults.hang:
             counts.faults += 1
             await asyncio.Event().wait()
+        if faults.hangs_up and request.transport is not None:
+            if request.transport in self._used:
+                counts.faults += 1
+                request.transport.close()
+                return web.Response()
+            self._used.add(request.transport)
         late_ms = faults.latency_ms + faults.latency_jitter_ms * self._random.random()
         if late_ms:
             await asyncio.sleep(late_ms / 1000)

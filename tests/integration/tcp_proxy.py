@@ -19,7 +19,7 @@ class Proxy:
         self.port = 0
         self.accepted = 0
         self.delay_s = 0.0
-        self._frozen: int | None = None
+        self._frozen: tuple[int, ...] = ()
 
     @classmethod
     @asynccontextmanager
@@ -43,13 +43,13 @@ class Proxy:
             writer.transport.abort()
         self._writers.clear()
 
-    def freeze(self, connection: int | None = None) -> None:
+    def freeze(self, *connections: int) -> None:
         """Lets nothing through, either way; connections stay open, and new ones are taken and not served.
 
         Args:
-            connection: the one to freeze, by its place among all that were accepted, from 1; None for all.
+            connections: those to freeze, by their places among all that were accepted, from 1; none for all.
         """
-        self._frozen = connection
+        self._frozen = connections
         self._open.clear()
 
     def thaw(self) -> None:
@@ -75,7 +75,7 @@ class Proxy:
             while data := await source.read(65536):
                 if self.delay_s:
                     await asyncio.sleep(self.delay_s)
-                if self._frozen in (None, number):
+                if not self._frozen or number in self._frozen:
                     await self._open.wait()
                 sink.write(data)
                 await sink.drain()

@@ -162,30 +162,6 @@ async def test_ccxts_own_retry_waits_for_the_pause_its_first_try_caused(server: 
     assert len(server.hits) == 1
 
 
-async def test_a_stale_connection_is_an_error_not_a_second_call(lanes: Lanes) -> None:
-    """The server ends a connection as its second request arrives, which aiohttp would repeat on a new one."""
-    requests = 0
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal requests
-        await reader.readuntil(b"\r\n\r\n")
-        requests += 1
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n")
-        writer.write(f"Content-Length: {len(TICKER)}\r\n\r\n{TICKER}".encode())
-        await reader.readuntil(b"\r\n\r\n")
-        requests += 1
-        writer.close()
-
-    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with listener:
-        answers = Answers()
-        answers.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
-        lane, budget = lanes.lane("binance", answers.settings("binance"))
-        await lane.call("fetch_ticker", BTC, call("binance"))
-        assert await failed(lane, call("binance")) is ErrorCode.EXCHANGE_UNAVAILABLE
-    assert requests == len(budget.granted) == 2
-
-
 async def test_an_exchange_without_a_table_gets_ccxts_own_pace(server: Answers, lanes: Lanes) -> None:
     server.answer = (200, {}, '{"last":"5","bid":"4","ask":"6","timestamp":"1"}')
     lane, budget = lanes.lane("bitstamp", server.settings("bitstamp"))

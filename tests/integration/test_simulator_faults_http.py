@@ -63,6 +63,20 @@ async def until_fault(simulator: Simulator, name: str) -> None:
             pass
 
 
+async def test_it_hangs_up_on_a_connection_s_second_request(simulator: Simulator) -> None:
+    await simulator.fault("okx", hangs_up=True)
+    async with aiohttp.ClientSession() as session:
+        session._retry_connection = False  # pyright: ignore[reportPrivateUsage]
+        for number in range(6):
+            if number % 2:
+                with pytest.raises(aiohttp.ServerDisconnectedError):
+                    await session.get(simulator.urls["okx"] + TIMES["okx"])
+                continue
+            async with session.get(simulator.urls["okx"] + TIMES["okx"]) as answer:
+                assert answer.status == 200
+    assert await faults(simulator, "okx") == 3
+
+
 @pytest.mark.parametrize("name", EXCHANGES)
 async def test_down_refuses_connections_and_comes_back_on_the_same_port(simulator: Simulator, name: str) -> None:
     url = simulator.urls[name] + TIMES[name]

@@ -1,0 +1,37 @@
+"""Where an exchange's calls go, as ccxt says when it signs them: some have a host for each kind of market."""
+
+import contextlib
+from collections.abc import Collection
+from typing import Any, Final
+
+# What is asked most; the first that the exchange has.
+_ASKED: Final = ("fetch_ticker", "fetch_order_book", "fetch_trades")
+
+
+class _Rehearsed(Exception):
+    """ccxt has come so far as to send a call."""
+
+
+async def places(exchange: Any, methods: Collection[str]) -> set[str]:
+    """The URLs that ccxt would call first for one market of each kind. Nothing is sent.
+
+    Args:
+        exchange: an instance of ccxt's class with markets, which is of no use for anything else afterwards.
+        methods: what the lane can do.
+    """
+    found = set[str]()
+
+    async def note(path: str, api: Any = "public", method: str = "GET", params: Any = (), config: Any = ()) -> Any:
+        found.add(exchange.sign(path, api, method, dict(params))["url"])
+        raise _Rehearsed
+
+    exchange.fetch2 = note
+    markets = exchange.markets.values()
+    kinds = {(market.get("type"), market.get("linear")): market["symbol"] for market in markets}
+    asked = next((method for method in _ASKED if method in methods), None)
+    if asked is not None:
+        for symbol in kinds.values():
+            # Whatever ccxt misses here, it will say of the call itself.
+            with contextlib.suppress(Exception):
+                await getattr(exchange, asked)(symbol)
+    return found
