@@ -14,11 +14,17 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from .config import BrokerConfig, load
+from .config import BrokerConfig, broker_urls, load
 from .dead import Act, DeadLetters, Filter, Letter
 from .definitions import definitions as make_definitions
+from .errors import ConfigError
 
-app = typer.Typer(no_args_is_help=True, help="Programs for who runs or uses the fleet.", add_completion=False)
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Programs for who runs or uses the fleet.",
+    add_completion=False,
+    pretty_exceptions_show_locals=False,  # there may be a password among them
+)
 dead = typer.Typer(no_args_is_help=True, help="What lies in fleet.dead: look at it, send it again, drop it.")
 app.add_typer(dead, name="dead")
 
@@ -29,11 +35,23 @@ RequestId = Annotated[str | None, typer.Option("--request", help="only letters o
 Older = Annotated[float | None, typer.Option("--older-than-s", help="only letters that came so many seconds ago")]
 Everything = Annotated[bool, typer.Option("--all", help="all letters: needed where nothing else is said")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="say what would be done, and leave all as it is")]
+
+
+def _checked(url: str) -> str:
+    try:
+        return broker_urls("--url, or FLEET_BROKER_URL", url)[0]
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
 Url = Annotated[  # not shown as the default: there may be a password in it
-    str, typer.Option(show_default=False, help="RabbitMQ; by default FLEET_BROKER_URL, else this machine's")
+    str,
+    typer.Option(
+        show_default=False, callback=_checked, help="RabbitMQ; by default FLEET_BROKER_URL, else this machine's"
+    ),
 ]
 
-URL: Final = os.environ.get("FLEET_BROKER_URL", BrokerConfig().urls[0]).split(",")[0]
+URL: Final = os.environ.get("FLEET_BROKER_URL", BrokerConfig().urls[0])
 
 
 @app.callback()

@@ -12,12 +12,13 @@ import tomllib
 from collections.abc import Collection, Mapping, Set
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeAlias
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
 
 from . import methods
-from .accounts import CCXT_NAMES, AccountConfig
+from .accounts import CCXT_NAMES, HIDDEN, AccountConfig
 from .errors import ConfigError
 from .messages import Strategy
 
@@ -32,7 +33,28 @@ _LANE_NAME: Final = re.compile(r"[a-z0-9]+(\.(?!bulk$)[a-z0-9_-]+)?")
 _LANE_NAME_LIMIT: Final = 128  # so many characters a request may use to name it
 
 
-class BrokerConfig(Struct, frozen=True, forbid_unknown_fields=True):
+_USER_AND_PASSWORD: Final = re.compile(r"(?<=://).*@")
+
+
+class _WithUrls(Struct, frozen=True):
+    """Shows its URLs without user and password."""
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Its fields as they may be shown."""
+        return [(name, _shown(value)) for name, value in msgspec.structs.asdict(self).items()]
+
+    def __repr__(self) -> str:
+        """As of any Struct, but for URLs."""
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_shown, value))  # pyright: ignore[reportUnknownArgumentType]
+    return _USER_AND_PASSWORD.sub(f"{HIDDEN}@", value) if isinstance(value, str) else value
+
+
+class BrokerConfig(_WithUrls, frozen=True, forbid_unknown_fields=True):
     """RabbitMQ.
 
     Args:
@@ -54,7 +76,7 @@ class BrokerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     declare: bool = True
 
 
-class RedisConfig(Struct, frozen=True, forbid_unknown_fields=True):
+class RedisConfig(_WithUrls, frozen=True, forbid_unknown_fields=True):
     """Redis or Valkey: the budgets all workers share.
 
     Args:
@@ -128,7 +150,7 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     renew_every_s: Seconds = 1800.0
 
 
-class LaneConfig(Struct, frozen=True, forbid_unknown_fields=True):
+class LaneConfig(_WithUrls, frozen=True, forbid_unknown_fields=True):
     """One way to reach one exchange. Its key is its name: ``binance``, or ``binance.eu1`` where there are several.
 
     Args:
@@ -220,6 +242,9 @@ def parse(path: Path, body: bytes, environment: Mapping[str, str] = os.environ) 
         config = msgspec.convert(raw, Config)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path}: {_name_entry(raw) or _explain(error)}") from error
+    _check_url(f"{path}: redis.url", config.redis.url)
+    for each in config.broker.urls:
+        _check_url(f"{path}: broker.urls", each)
     lanes = {name: _complete(path, name, lane, config.accounts) for name, lane in config.lanes.items()}
     _check_groups(path, config.groups, {*lanes, *(lane.exchange for lane in lanes.values())})
     for method in config.dispatcher.methods:
@@ -227,23 +252,49 @@ def parse(path: Path, body: bytes, environment: Mapping[str, str] = os.environ) 
             raise ConfigError(f"{path}: dispatcher.methods: {refusal}")
     broker, redis = config.broker, config.redis
     if url := environment.get("FLEET_BROKER_URL"):
-        urls = _from_environment("FLEET_BROKER_URL", url.split(","), tuple[BrokerUrl, ...])
-        broker = msgspec.structs.replace(broker, urls=urls)
+        broker = msgspec.structs.replace(broker, urls=broker_urls("FLEET_BROKER_URL in the environment", url))
     if url := environment.get("FLEET_REDIS_URL"):
-        redis = msgspec.structs.replace(redis, url=_from_environment("FLEET_REDIS_URL", url, RedisUrl))
+        redis = msgspec.structs.replace(redis, url=_url("FLEET_REDIS_URL in the environment", url, RedisUrl))
     return msgspec.structs.replace(config, lanes=lanes, broker=broker, redis=redis)
 
 
-def _from_environment(name: str, value: object, kind: Any) -> Any:
+def broker_urls(where: str, urls: str) -> tuple[str, ...]:
+    """RabbitMQ's URLs in a text, with commas between them.
+
+    Args:
+        where: the text is from, for the error.
+        urls: the text.
+
+    Raises:
+        ConfigError: one is none; says nothing of it, as there may be a password in it.
+    """
+    return tuple(_url(where, url, BrokerUrl) for url in urls.split(","))
+
+
+def _url(where: str, url: str, kind: Any) -> str:
     try:
-        return msgspec.convert(value, kind)
+        _check_url(where, msgspec.convert(url, kind))
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{name} in the environment: {_explain(error)}") from error
+        raise ConfigError(f"{where}: {_explain(error)}") from error
+    return url
+
+
+def _check_url(where: str, url: str) -> None:
+    """Refuses a URL whose password would be taken for something else, and be told in errors and logs."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises where it is no number
+    except ValueError:  # which tells what it read
+        parts = None
+    if parts is None or "@" in parts.path + parts.query.partition("=")[0] + parts.fragment:
+        raise ConfigError(f"{where}: expected a URL; /, ?, #, [ and ] in its password are %2F, %3F, %23, %5B and %5D")
 
 
 def _complete(path: Path, name: str, lane: LaneConfig, accounts: Collection[str]) -> LaneConfig:
     if not _LANE_NAME.fullmatch(name) or len(name) > _LANE_NAME_LIMIT:
         raise ConfigError(f"{path}: lanes.{name}: expected <exchange> or <exchange>.<name>, in lower case")
+    if lane.proxy is not None:
+        _check_url(f"{path}: lanes.{name}.proxy", lane.proxy)
     if lane.local_addr is not None and lane.proxy is not None:
         raise ConfigError(f"{path}: lanes.{name}: expected local_addr or proxy, not both")
     if lane.local_addr is not None:

@@ -37,3 +37,5 @@ def setup(level: int = logging.INFO) -> None:
     # Both say ERROR for every failed attempt of a reconnect, which `schemas.broker` reports itself.
     for chatty in ("aiormq", "aio_pika"):
         logging.getLogger(chatty).setLevel(logging.CRITICAL)
+    # Tells at DEBUG what it signs, key and all.
+    logging.getLogger("ccxt").setLevel(logging.INFO)

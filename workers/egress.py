@@ -11,11 +11,14 @@ import time
 from collections.abc import Collection
 from contextvars import ContextVar
 from typing import Any, Final
+from urllib.parse import unquote, urlsplit
 from weakref import WeakKeyDictionary
 
 import aiohttp
 import certifi
 from yarl import URL
+
+from schemas.accounts import Secret
 
 log = logging.getLogger(__name__)
 
@@ -81,11 +84,16 @@ class Egress:
         ssl_context: from `tls`.
         local_addr: the source address of its connections; None leaves it to the system.
         proxy: the HTTP proxy all its calls go through.
+
+    Attributes:
+        secrets: what the proxy is told, and nobody else must know.
     """
 
     def __init__(self, ssl_context: ssl.SSLContext, local_addr: str | None = None, proxy: str | None = None) -> None:
         self.ssl_context = ssl_context
         self.proxy = proxy
+        parts = urlsplit(proxy or "")
+        self.secrets = [Secret(unquote(part)) for part in (parts.username, parts.password) if part]
         # No limit of connections: a call that waits for one after its budget was granted is sent later than granted,
         # and too many of them at once.
         connector = _Connector(

@@ -27,7 +27,7 @@ from ccxt.base.errors import (  # pyright: ignore[reportMissingTypeStubs]
 )
 from msgspec.structs import replace
 
-from schemas.accounts import HIDDEN, Secret
+from schemas.accounts import Secret
 from schemas.config import LaneConfig, LimitsConfig
 from schemas.errors import ConfigError, InvalidMessage
 from schemas.messages import ErrorCode
@@ -40,8 +40,9 @@ from .budget import LATE_TRIES, LOST_WAIT_S, Budget, Grant, Refusal
 from .egress import PASSAGE, Egress, Late, Passage
 from .markets import Markets
 from .places import places
+from .redaction import Redactor
 from .tally import Tallies
-from .verdict import DEFAULT_PAUSE_S, Count, NoBudget, Pause, Seen, counted, limit_signal
+from .verdict import DEFAULT_PAUSE_S, Count, NoBudget, Pause, Seen, counted, in_one_line, limit_signal
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +50,6 @@ ccxt: Any = importlib.import_module("ccxt.async_support")
 CCXT_VERSION: Final = str(ccxt.__version__)
 
 BODY_KEPT: Final = 1024
-# A user's number may be so short that it stands in any text.
-HIDDEN_FROM: Final = 6
 OPEN_TIMEOUT_S: Final = 60.0
 # After Redis was lost nothing is sent for as long as anyone may have reserved ahead, so nobody reserves far ahead.
 OPEN_RESERVE_S: Final = 2.0
@@ -172,6 +171,7 @@ class Fleet(_Ccxt):
     """Mixed into a ccxt class: charges every HTTP call, and shows the attempt what came back."""
 
     fleet_lane: str
+    fleet_redactor: Redactor
     fleet_budget: Budget
     fleet_answering: Answering
     fleet_tallies: Tallies
@@ -252,7 +252,7 @@ class Fleet(_Ccxt):
             kind = ExchangeNotAvailable if send.status >= 500 else BadResponse
             raise kind(f"{self.id} {method} {url} status {send.status}")
         if not isinstance(data, (dict, list)) and not (isinstance(data, str) and data.strip().isdigit()):
-            raise BadResponse(f"{self.id} {method} {url} no JSON: {call.body[:80]!r}")
+            raise BadResponse(f"{self.id} {method} {url} no JSON: {self.fleet_redactor.hide(call.body)[:80]!r}")
         return data  # pyright: ignore[reportUnknownVariableType]
 
     def on_rest_response(
@@ -262,7 +262,7 @@ class Fleet(_Ccxt):
         call, send = _CALL.get(), _SEND.get()
         call.status = send.status = code
         call.body = body[:BODY_KEPT]
-        send.pause = limit_signal(self.id, code, headers, body, time.time())
+        send.pause = limit_signal(self.id, code, headers, body, time.time(), self.fleet_redactor.hide)
         if send.reports and (send.pause is not None or time.monotonic() - self.fleet_observed_s > OBSERVE_EVERY_S):
             send.count = counted(self.id, headers, time.time())
         return super().on_rest_response(code, reason, url, method, headers, body, *request)
@@ -368,7 +368,9 @@ class LaneExchange:
         said = f"{ccxt.__version__} {json.dumps(config.ccxt, sort_keys=True, default=str)}"
         self._markets_key = hashlib.sha256(said.encode()).hexdigest()[:16]
         self._credentials = dict(credentials or {})
+        self.redactor = Redactor([*self._credentials.values(), *egress.secrets])
         self._kind = _charged(config.exchange)
+        self._kind.fleet_redactor = self.redactor
         self._settings: dict[str, Any] = {
             **config.ccxt,
             "enableRateLimit": False,  # ours does it, for all processes together
@@ -398,12 +400,11 @@ class LaneExchange:
             and callable(getattr(self._ccxt, method, None))
         )
 
-    def _make(self, credentials: Mapping[str, str] | None = None) -> Any:
+    def _make(self, credentials: Mapping[str, str] | None = None, **settings: object) -> Any:
         try:
-            exchange = self._kind({**self._settings, **(credentials or {})})
+            exchange = self._kind({**self._settings, **settings, **(credentials or {})})
         except Exception as error:
-            why = self.hide(str(error))
-            raise ConfigError(f"lanes.{self.name}.ccxt: ccxt can't be made with it: {why}") from None
+            raise ConfigError(f"lanes.{self.name}.ccxt: ccxt can't be made with it: {self.say(error)}") from None
         exchange.options["maxRetriesOnFailure"] = 0
         exchange.options["maxRetries"] = 0
         exchange.timeout_on_exit = 0
@@ -415,18 +416,16 @@ class LaneExchange:
         return len(self._ccxt.markets or ())
 
     def _make_keyed(self) -> Any:
-        keyed = self._make({key: secret.reveal() for key, secret in self._credentials.items()})
+        # Verbose, ccxt prints what it signs.
+        keyed = self._make({key: secret.reveal() for key, secret in self._credentials.items()}, verbose=False)
         wanted = [key for key, needed in keyed.requiredCredentials.items() if needed]
         if missing := [key for key in wanted if key not in self._credentials]:
             raise ConfigError(f"accounts.{self.config.account}: {self.exchange} wants {', '.join(missing)} too")
         return keyed
 
-    def hide(self, text: str) -> str:
-        """A text without the account's secrets: an exchange may well repeat them in an error."""
-        for secret in self._credentials.values():
-            if len(secret.reveal()) >= HIDDEN_FROM:
-                text = text.replace(secret.reveal(), HIDDEN)
-        return text
+    def say(self, error: BaseException) -> str:
+        """An error in one line, without the account's and the proxy's secrets."""
+        return in_one_line(error, self.redactor.hide)
 
     async def open(self, *, max_age_s: float = float("inf"), timeout_s: float = OPEN_TIMEOUT_S) -> None:
         """Takes the fleet's markets if they are younger than `max_age_s`, else loads them within the budget.

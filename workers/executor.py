@@ -61,10 +61,9 @@ async def run(lane: LaneExchange, attempt: Attempt, config: WorkerConfig) -> End
     try:
         data = await lane.call(request.method, request.args, call)
     except Exception as error:  # every class has its verdict, those nobody thought of too
-        verdict = judge(error, call)
+        verdict = judge(error, call, lane.redactor.hide)
         retry_at_ms = answers.now_ms() + int(verdict.pause_s * 1000) if verdict.pause_s else None
-        message = lane.hide(verdict.message)
-        item = Try(lane.name, verdict.outcome, verdict.code, message, retry_at_ms=retry_at_ms, **_times(call))
+        item = Try(lane.name, verdict.outcome, verdict.code, verdict.message, retry_at_ms=retry_at_ms, **_times(call))
         return Ended(item, None, call.http_calls, call.budget_s * 1000)
     in_maintenance = request.method == "fetch_status" and data.get("status") in _CLOSED
     item = Try(lane.name, Outcome.OK, **_times(call))

@@ -241,11 +241,12 @@ class Lanes:
             try:
                 await exchange.open(max_age_s=renew_s)
             except Exception as error:  # what it knows stays in use, and the lane's health shows in its attempts
-                log.warning("lane_renews_not", extra={"lane": name, "error": repr(error)})
+                log.warning("lane_renews_not", extra={"lane": name, "error": exchange.say(error)})
 
     async def _open(self, name: str, lane: Lane) -> None:
         def say(state: RetryCallState) -> None:
-            lane.error = repr(state.outcome.exception() if state.outcome else None)
+            error = state.outcome.exception() if state.outcome else None
+            lane.error = "" if error is None else lane.exchange.say(error)
             log.warning("lane_opens_not", extra={"lane": name, "try": state.attempt_number, "error": lane.error})
 
         async for attempt in AsyncRetrying(wait=wait_random_exponential(multiplier=0.5, max=30), before_sleep=say):

@@ -279,6 +279,9 @@ def _answer(attempt: Attempt, lane: LaneExchange, ended: executor.Ended) -> tupl
         )
         try:
             body = encode(result, attempt.content_type)
+            if attempt.request.account and lane.redactor.suspects(body):
+                result = replace(result, data=lane.redactor.hide_in(result.data))
+                body = encode(result, attempt.content_type)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             text = f"the exchange's data can't be encoded: {error}"
             item = replace(item, outcome=Outcome.FAILED, code=ErrorCode.BAD_RESPONSE, message=text)

@@ -11,7 +11,7 @@ import email.utils
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import aiohttp
 import ccxt  # pyright: ignore[reportMissingTypeStubs]
@@ -23,7 +23,11 @@ from schemas.messages import ErrorCode, Outcome
 
 from .costs import Bucket, Scope
 
+# Takes secrets out of a text.
+Hide: TypeAlias = Callable[[str], str]
+
 MESSAGE_LIMIT: Final = 300
+_LOOKED_AT: Final = 4096
 # A limit's answer is short; what is longer at status 200 is data, and not searched.
 BODY_SEARCHED: Final = 1024
 DEFAULT_PAUSE_S: Final = 2.0
@@ -185,7 +189,9 @@ _PER_ENDPOINT: Final = ("okx", "myokx", "htx", "huobi", "gate")
 _IP_BAN_S: Final = 120.0  # Binance's shortest ban, for a 418 without Retry-After
 
 
-def limit_signal(exchange: str, status: int, headers: Mapping[str, str], body: str, now_s: float) -> Pause | None:
+def limit_signal(
+    exchange: str, status: int, headers: Mapping[str, str], body: str, now_s: float, hide: Hide = str
+) -> Pause | None:
     """Reads an answer for "too many calls" and for how long to be silent.
 
     Args:
@@ -194,6 +200,7 @@ def limit_signal(exchange: str, status: int, headers: Mapping[str, str], body: s
         headers: as received, in any case.
         body: as received.
         now_s: the wall clock, Unix seconds.
+        hide: takes secrets out of a text.
 
     Returns:
         How long the scope must be silent, or None where the answer says nothing of limits.
@@ -205,7 +212,7 @@ def limit_signal(exchange: str, status: int, headers: Mapping[str, str], body: s
         return None
     told_s = _told_s({name.lower(): value for name, value in headers.items()}, body[:BODY_SEARCHED], now_s)
     seconds = default_s if told_s is None else told_s
-    reason = f"status {status}: {_clean(body)[:80]}".rstrip(": ")
+    reason = f"status {status}: {_clean(body, hide)[:80]}".rstrip(": ")
     return Pause(
         min(max(seconds, 0.1), LONGEST_PAUSE_S),
         reason,
@@ -383,7 +390,7 @@ _WRONG_KEY: Final = re.compile(r"EAPI: ?Invalid (key|signature)|EGeneral: ?Permi
 _UNKNOWN_SYMBOL: Final = re.compile(r"EQuery: ?(Unknown asset pair|Invalid asset pair)")  # Kraken: bare ExchangeError
 
 
-def judge(error: BaseException, seen: Seen) -> Verdict:
+def judge(error: BaseException, seen: Seen, hide: Hide = str) -> Verdict:
     """Says how an attempt ended that raised `error`.
 
     ``bad_symbol``, ``not_supported`` and ``authentication`` speak of this lane, not against its exchange's health: the
@@ -392,6 +399,7 @@ def judge(error: BaseException, seen: Seen) -> Verdict:
     Args:
         error: what ccxt, the budget or the argument check raised.
         seen: the attempt's HTTP calls.
+        hide: takes secrets out of a text.
 
     Raises:
         BaseException: `error` itself where it is no error but the end (`CancelledError`, `KeyboardInterrupt`).
@@ -403,7 +411,7 @@ def judge(error: BaseException, seen: Seen) -> Verdict:
         return Verdict(_THROTTLED, code, str(error), error.wait_s)
     if isinstance(error, InvalidMessage):
         return Verdict(_REJECTED, error.code, error.message[:MESSAGE_LIMIT])
-    message = _message(error)
+    message = in_one_line(error, hide)
     if isinstance(error, TimeoutError) and seen.http_calls == 0:
         return Verdict(_THROTTLED, ErrorCode.EXPIRED, "the attempt's time ended before it was sent")
     if seen.pause is not None:
@@ -483,12 +491,19 @@ _USER: Final = re.compile(r"(\w+://)[^\s/@]+@")
 _SECRET: Final = re.compile(r"(?i)\b(signature|api-?_?key|secret|passphrase|token)([\"']?\s*[=:]\s*[\"']?)[^\s&,\"'}]+")
 
 
-def _clean(text: str) -> str:
-    text = _SECRET.sub(r"\1\2…", _USER.sub(r"\1", _QUERY.sub(r"\1", text[:4096])))
+def _clean(text: str, hide: Hide) -> str:
+    # A secret at the end of what is looked at must not be cut in two before it is hidden.
+    text = hide(text[: 2 * _LOOKED_AT])[:_LOOKED_AT]
+    text = _SECRET.sub(r"\1\2…", _USER.sub(r"\1", _QUERY.sub(r"\1", text)))
     return " ".join(text.split())
 
 
-def _message(error: Exception) -> str:
-    """The error in one line, without queries, passwords of proxies, or what looks like a secret."""
-    name, text = type(error).__name__, _clean(str(error))
+def in_one_line(error: BaseException, hide: Hide = str) -> str:
+    """An error's class and text, without queries, passwords of proxies, or what looks like a secret.
+
+    Args:
+        error: whatever was raised.
+        hide: takes secrets out of a text.
+    """
+    name, text = type(error).__name__, _clean(str(error), hide)
     return (f"{name}: {text}" if text else name)[:MESSAGE_LIMIT]

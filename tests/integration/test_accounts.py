@@ -84,11 +84,11 @@ async def test_a_wrong_secret_is_the_operator_s_and_does_not_show(lanes: Lanes, 
         attempt = call(exchange, account=wrong.name)
         with pytest.raises(Exception) as raised:
             await lane.call("fetch_balance", {}, attempt)
-        verdict = judge(raised.value, attempt)
+        verdict = judge(raised.value, attempt, lane.redactor.hide)
         assert verdict.code is ErrorCode.AUTHENTICATION
         for secret in SECRETS:
-            assert secret not in lane.hide(verdict.message)
-        assert lane.hide(f"key {wrong.key} and {wrong.secret}") == "key … and …"
+            assert secret not in verdict.message
+        assert lane.redactor.hide(f"key {wrong.key} and {wrong.secret}") == "key … and …"
 
 
 async def test_lanes_share_by_address_and_by_account(lanes: Lanes) -> None:

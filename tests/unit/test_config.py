@@ -2,6 +2,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from rich.pretty import pretty_repr
 
 from schemas.config import Config, load
 from schemas.errors import ConfigError
@@ -122,3 +123,34 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         load(tmp_path / "fleet.toml", {})
     with pytest.raises(ConfigError, match="can't be read: Is a directory"):
         load(tmp_path, {})
+
+
+@pytest.mark.parametrize("password", ["a/b", "a?b", "a#b", "12/b", "12#b", "[a", "a:b/c"])
+@pytest.mark.parametrize(
+    ("text", "variable", "where"),
+    [
+        ("broker.urls = ['amqp://u:{}@host/']\n", "", "broker.urls"),
+        ("redis.url = 'redis://:{}@host/0'\n", "", "redis.url"),
+        ("[lanes.x]\nproxy = 'http://u:{}@host:80'\n", "", "lanes.x.proxy"),
+        ("", "FLEET_BROKER_URL", "FLEET_BROKER_URL in the environment"),
+        ("", "FLEET_REDIS_URL", "FLEET_REDIS_URL in the environment"),
+    ],
+)
+def test_a_password_that_breaks_its_url_is_refused_and_not_shown(
+    tmp_path: Path, text: str, variable: str, where: str, password: str
+) -> None:
+    scheme = "amqp" if variable == "FLEET_BROKER_URL" else "redis"
+    environment = {variable: f"{scheme}://u:{password}@host/"} if variable else {}
+    with pytest.raises(ConfigError, match="expected a URL") as caught:
+        read(tmp_path, text.format(password) + LANE, **environment)
+    assert f"{where}: " in str(caught.value)
+    assert password not in str(caught.value).replace("/, ?, #, [ and ]", "")
+
+
+def test_a_configuration_shows_no_password(tmp_path: Path) -> None:
+    text = "broker.urls = ['amqp://u:s3cr3t@a/', 'amqp://b']\nredis.url = 'redis://:s3cr3t@r/0'\n" + LANE
+    config = read(tmp_path, text + "proxy = 'http://u:s3cr3t@p:80'\n")
+    for shown in (repr(config), pretty_repr(config)):
+        assert "s3cr3t" not in shown
+        for url in ("amqp://…@a/", "amqp://b", "redis://…@r/0", "http://…@p:80"):
+            assert url in shown
