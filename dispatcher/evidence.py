@@ -17,8 +17,9 @@ LEFT_OVER: Final = 2.3
 LEFT_OVER_PART: Final = 0.056
 # So many answers "in maintenance" in a row are believed.
 MAINTENANCE_ROW: Final = 2
-# Slowness is forgotten with this time constant.
+# Slowness is forgotten with this time constant, and in no fewer calls than this.
 SLOWNESS_S: Final = 1.0
+SLOWNESS_CALLS: Final = 5
 LEAST_SLOWNESS: Final = 0.01
 
 
@@ -121,14 +122,18 @@ class Slowness:
 
     def __init__(self) -> None:
         self._log = 0.0
+        self._heard_s = -math.inf
 
     @property
     def times(self) -> float:
         """The mean of late."""
         return math.exp(self._log)
 
-    def hear(self, report: LaneReport, passed_s: float) -> None:
-        """Takes in a worker's report, so long after the last one."""
-        if report.ok:
-            followed = 1 - math.exp(-passed_s / SLOWNESS_S)
-            self._log += followed * (math.log(max(report.slowness, LEAST_SLOWNESS)) - self._log)
+    def hear(self, report: LaneReport, now_s: float) -> None:
+        """Takes in a worker's report."""
+        if not report.ok:
+            return
+        # The time since the last answer, of whatever worker: with many workers most reports bring none.
+        passed = min((now_s - self._heard_s) / SLOWNESS_S, report.ok / SLOWNESS_CALLS)
+        self._heard_s = now_s
+        self._log += (1 - math.exp(-passed)) * (math.log(max(report.slowness, LEAST_SLOWNESS)) - self._log)

@@ -118,7 +118,7 @@ class LaneHealth(Choice):
         self._was = State.DEGRADED
         self._back_s = -math.inf
         self._trial_gap_s = config.trial_after_s
-        self._trial_sent = False
+        self._trial_sent_s = math.inf  # of the trial under way
         self._trials_needed = self._trials_left = 1
         self._unreported = 0
         self._unreported_until_s = 0.0
@@ -148,10 +148,15 @@ class LaneHealth(Choice):
         self.paused_until_ms = max(self.paused_until_ms, report.paused_until_ms)
         self._count_load(now_s, report, passed_s)
         ill = sum(count for code, count in report.failed.items() if code in ILL) - report.excused
+        failed_sent_s = now_s - report.failed_ago_ms / 1000
+        if failed_sent_s < self._back_s:
+            ill = 0  # what was sent before it came back says nothing new
         self._failures.hear(report, ill, self._config.error_rate, now_s)
-        self._slowness.hear(report, passed_s)
+        self._slowness.hear(report, now_s)
         self._follow_latency(report, passed_s)
         if self._aside:
+            if failed_sent_s < self._trial_sent_s < math.inf:
+                ill = 0  # nor does what was sent before the trial
             self._judge_trial(report, ill, now_s)
         elif verdict := self._verdict(now_s):
             self._stand_aside(*verdict, now_s)
@@ -217,7 +222,7 @@ class LaneHealth(Choice):
     def _stand_aside(self, state: State, why: str, now_s: float) -> None:
         self._aside = self._was = state
         self._why = why
-        self._trial_sent = False
+        self._trial_sent_s = math.inf
         self.trial_at_s = now_s + self._trial_gap_s
         if self._ramping(now_s):  # one good trial was luck
             self._trials_needed = min(self._trials_needed + 1, TRIALS_NEEDED_MAX)
@@ -236,11 +241,11 @@ class LaneHealth(Choice):
             if self._failures.row >= self._config.failures_in_a_row:  # it got worse
                 self._aside = self._was = State.OFFLINE
                 self._why = f"{self._failures.row} failures in a row"
-            elif not self._trial_sent:
+            elif self._trial_sent_s == math.inf:
                 return  # what was under way before says nothing new
         slow = report.slowness >= self._config.slow_times and report.exchange_ms >= SLOW_FROM_MS
         if report.ok and not report.failures_in_a_row and not ill and not slow:
-            self._trial_sent = False
+            self._trial_sent_s = math.inf
             self._trials_left -= 1
             if self._trials_left:
                 self.trial_at_s = now_s + self._config.trial_after_s
@@ -250,8 +255,8 @@ class LaneHealth(Choice):
             self._failures.forget()
             self._slowness = Slowness()
             self.latency_ms = report.exchange_ms
-        elif (ill or (report.ok and slow)) and self._trial_sent:  # others may still fail that were under way before
-            self._trial_sent = False
+        elif (ill or (report.ok and slow)) and self._trial_sent_s < math.inf:
+            self._trial_sent_s = math.inf
             self._trials_left = self._trials_needed
             self._lengthen_gap(now_s)
 
@@ -301,7 +306,7 @@ class LaneHealth(Choice):
         self._last_asked_s = now_s
         if self._aside is None or now_s < self.trial_at_s:
             return False
-        self._trial_sent = True
+        self._trial_sent_s = now_s
         self.trial_at_s = now_s + self._trial_gap_s
         return True
 

@@ -279,6 +279,7 @@ class LaneReport(Struct, frozen=True, omit_defaults=True):
         rejected: attempts that no try could have answered.
         excused: of those failed in `ILL`, how many say nothing of the exchange: one request that keeps failing, or had
             next to no time.
+        failed_ago_ms: how long ago the last of those failed that speak against the lane was sent; 0 where none failed.
         throttled: attempts handed back unsent.
         failures_in_a_row: failures in `ILL` since the last that was not, over the worker's life.
         in_flight: attempts it holds now.
@@ -300,6 +301,7 @@ class LaneReport(Struct, frozen=True, omit_defaults=True):
     failed: dict[ErrorCode, int] = {}
     rejected: int = 0
     excused: int = 0
+    failed_ago_ms: float = 0.0
     throttled: int = 0
     failures_in_a_row: int = 0
     in_flight: int = 0

@@ -35,6 +35,7 @@ class LaneCount(Struct):
     excused: int = 0
     throttled: int = 0
     answered_ms: float = 0.0
+    failed_sent_s: float = 0.0
     row: int = 0
     in_flight: int = 0
 
@@ -130,12 +131,14 @@ class Reports:
             case Outcome.FAILED:
                 assert item.code is not None
                 count.failed[item.code] += 1
+                now_s = time.monotonic()
                 if item.code not in ILL:
                     count.row = 0
-                elif known.excused(item, request, time.monotonic()):
+                elif known.excused(item, request, now_s):
                     count.excused += 1
                 else:
                     count.row += 1
+                    count.failed_sent_s = max(count.failed_sent_s, now_s - item.exchange_ms / 1000)
             case Outcome.REJECTED:
                 count.rejected += 1
                 if http_calls:
@@ -171,6 +174,7 @@ class Reports:
                     failed=dict(count.failed),
                     rejected=count.rejected,
                     excused=count.excused,
+                    failed_ago_ms=round((now_s - count.failed_sent_s) * 1000, 3) if count.failed_sent_s else 0.0,
                     throttled=count.throttled,
                     failures_in_a_row=count.row,
                     in_flight=count.in_flight,

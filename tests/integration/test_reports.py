@@ -41,3 +41,16 @@ async def test_reports_say_that_an_exchange_is_silent(stand: Stand, heard: Heard
     await wait_until(
         lambda: not heard.any("okx", lambda report: bool(report.unanswered or report.silent_ms)), "all calls are over"
     )
+
+
+async def test_reports_say_when_the_last_that_failed_was_sent(stand: Stand, heard: Heard) -> None:
+    await stand.simulator.fault("okx", error_rate=1.0, latency_ms=300)
+    asked = await stand.client.send({"method": "fetch_ticker", "args": BTC, "exchanges": ["okx"]})
+
+    def failed(report: LaneReport) -> bool:
+        return bool(report.failed) and 300 <= report.failed_ago_ms < 10_000
+
+    await wait_until(lambda: heard.any("okx", failed), "a report of a failure")
+    await wait_until(lambda: heard.any("okx", lambda report: not report.failed_ago_ms), "a report of none")
+    await stand.simulator.clear("okx")
+    assert (await stand.client.answer(asked)).result.ok

@@ -16,8 +16,8 @@ def ok(count: int = 1, row: int = 0, latency_ms: float = 100.0, slowness: float 
     return LaneReport("okx", ok=count, failures_in_a_row=row, exchange_ms=latency_ms, slowness=slowness)
 
 
-def bad(count: int, row: int, code: ErrorCode = DOWN) -> LaneReport:
-    return LaneReport("okx", failed={code: count}, failures_in_a_row=row)
+def bad(count: int, row: int, code: ErrorCode = DOWN, ago_s: float = 0.0) -> LaneReport:
+    return LaneReport("okx", failed={code: count}, failures_in_a_row=row, failed_ago_ms=ago_s * 1000)
 
 
 def mixed(good: int, failed: int) -> LaneReport:
@@ -159,6 +159,31 @@ def test_ten_times_its_own_latency_degrades_it_within_seconds() -> None:
     assert "times slower than it was" in health.reason(at_s)
 
 
+@pytest.mark.parametrize("workers", [1, 2, 8])
+def test_slowness_is_noticed_as_fast_with_many_workers(workers: int) -> None:
+    """Eight answers a second, by turns; each worker reports five times a second, mostly that it had none."""
+    health = new()
+    for answer in range(80):
+        health.hear(f"w{answer % workers}", ok(), answer / 8)
+    for report in range(100 * workers):
+        at_s = 10 + report / 5 / workers
+        answers = int(at_s * 8) > int((at_s - 1 / 5 / workers) * 8)
+        slow = ok(latency_ms=1_000.0, slowness=10.0) if answers else LaneReport("okx")
+        health.hear(f"w{report % workers}", slow, at_s)
+        if not health.serving:
+            assert 1.0 < at_s - 10 < 1.8
+            return
+    raise AssertionError("it was not noticed")
+
+
+def test_one_answer_after_a_long_silence_is_no_slowness() -> None:
+    health = new()
+    health.hear("w1", ok(), 0.0)
+    for at_s in (60.0, 120.0):
+        health.hear("w1", ok(latency_ms=5_000.0, slowness=50.0), at_s)
+        assert health.serving
+
+
 def test_twice_its_own_latency_is_no_matter_and_four_times_takes_from_its_share() -> None:
     shares: dict[float, float] = {}
     for slowness in (2.0, 4.0):
@@ -238,6 +263,26 @@ def test_what_was_under_way_before_does_not_count_as_a_failed_trial() -> None:
     health.hear("w1", bad(1, 13), 1.1)
     health.hear("w2", bad(1, 4), 1.2)
     assert health.usable_in_s(1.1) == 2.0
+
+
+def test_a_trial_is_not_judged_by_what_was_sent_before_it() -> None:
+    health = failing()
+    assert health.sent(1.0)
+    health.hear("w2", bad(1, 6, ago_s=0.5), 1.2)
+    assert health.usable_in_s(1.2) == pytest.approx(0.8)  # the gap is no longer
+    health.hear("w1", bad(1, 7, ago_s=0.2), 1.3)
+    assert health.usable_in_s(1.3) == pytest.approx(2.0)
+
+
+def test_what_was_sent_before_it_came_back_does_not_set_it_aside_again() -> None:
+    """Another dispatcher's trial, which had no answer."""
+    health = failing()
+    health.sent(1.0)
+    health.hear("w1", ok(), 1.2)
+    health.hear("w2", bad(1, 1, ErrorCode.EXCHANGE_TIMEOUT, ago_s=2.0), 2.5)
+    assert health.serving
+    health.hear("w2", bad(1, 2, ago_s=0.1), 2.6)
+    assert not health.serving
 
 
 def test_a_good_trial_brings_it_back_by_a_slow_start() -> None:
