@@ -16,7 +16,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from deploy.containers import Container
+from msgspec import Struct
+
+from deploy.containers import INSTALL, Container
 from deploy.processes import Process, ProcessError, free_port
 
 # For a machine without the servers and with Docker: the versions that Debian 13 has, which the tests run on too.
@@ -135,17 +137,35 @@ class Server(ABC):
         return f"{self.title} {what}. The end of {self._process.log}:\n{self._process.tail()}"
 
 
+class Membership(Struct, frozen=True):
+    """What a node needs to be one of a cluster.
+
+    Args:
+        epmd_port: the port mapper of all nodes.
+        cookie: the secret of all nodes.
+        settings: lines for its configuration file.
+        advanced: what its other configuration file says, an Erlang term.
+    """
+
+    epmd_port: int
+    cookie: str
+    settings: list[str]
+    advanced: str
+
+
 class RabbitMQ(Server):
     """A private broker node, with its own name, cookie, HOME, port mapper (epmd) and distribution port.
 
-    `folder` keeps all of it, also over restarts; `name` is the node's name on 127.0.0.1.
+    `folder` keeps all of it, also over restarts; `name` is the node's name on 127.0.0.1. A `member` of a cluster shares
+    cookie and port mapper with the others, see `deploy.cluster`.
     """
 
     title = "RabbitMQ"
     oldest = (3, 10)
 
-    def __init__(self, folder: Path, *, name: str = "fleet") -> None:
-        self._node = f"{name}@localhost"
+    def __init__(self, folder: Path, *, name: str = "fleet", member: Membership | None = None) -> None:
+        self.node = f"{name}@localhost"
+        self._member = member
         self._epmd: Process | None = None
         self._ctl: list[str] = []
         self._env: dict[str, str] = {}
@@ -158,9 +178,10 @@ class RabbitMQ(Server):
 
     def _prepare(self) -> Process:
         folder = self.folder.resolve()
+        member = self._member or Membership(free_port(), secrets.token_hex(16), [], "[].")
         (folder / "plugins").write_text("[].\n")
         settings = {
-            "RABBITMQ_NODENAME": self._node,
+            "RABBITMQ_NODENAME": self.node,
             "RABBITMQ_LOGS": "-",
             # The start script then becomes the Erlang machine (exec) in place of starting it as a child of its own.
             "RABBITMQ_ALLOW_INPUT": "1",
@@ -172,12 +193,14 @@ class RabbitMQ(Server):
         log = folder / "rabbitmq.log"
         script = find_program("rabbitmq-server", first=Path("/usr/lib/rabbitmq/lib").glob("rabbitmq_server-*/sbin"))
         if script is None:
+            if self._member is not None:
+                raise ProcessError(f"rabbitmq-server is not on this machine, and a cluster needs it: {INSTALL}")
             return self._contained(log, settings)
         self._env = settings | {
             "PATH": os.environ["PATH"],
             "LANG": "C.UTF-8",
             "HOME": str(folder),
-            "ERL_EPMD_PORT": str(free_port()),
+            "ERL_EPMD_PORT": str(member.epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": str(self.port),
@@ -196,17 +219,16 @@ class RabbitMQ(Server):
             "RABBITMQ_CTL_ERL_ARGS": "+S 1:1 -kernel inet_dist_use_interface {127,0,0,1}",
         }
         (folder / "rabbitmq-env.conf").touch()
+        (folder / "rabbitmq.conf").write_text("".join(f"{line}\n" for line in member.settings))
+        (folder / "advanced.config").write_text(f"{member.advanced}\n")
         cookie = folder / ".erlang.cookie"
         if not cookie.exists():
             cookie.touch(mode=0o600)
-            cookie.write_text(secrets.token_hex(16))
+            cookie.write_text(member.cookie)
             cookie.chmod(0o400)
         self._ctl = [str(script.with_name("rabbitmqctl"))]
-        # In the foreground, so that the node finds it and starts none that would outlive us as a daemon.
-        epmd = find_program("epmd")
-        if epmd is None:
-            raise ProcessError("RabbitMQ is here and Erlang's port mapper (epmd) is not on PATH")
-        self._epmd = Process([str(epmd)], log=folder / "epmd.log", env=self._env, cwd=folder)
+        if self._member is None:
+            self._epmd = port_mapper(folder, member.epmd_port)
         return Process([str(script)], log=log, env=self._env, cwd=folder)
 
     def _contained(self, log: Path, settings: dict[str, str]) -> Process:
@@ -255,7 +277,7 @@ class RabbitMQ(Server):
         ctl = self._ctl
         if isinstance(self._process, Container):
             ctl = ["docker", "exec", self._process.name, "rabbitmqctl"]
-        return await _output([*ctl, "-q", "-n", self._node, *args], self._env)
+        return await _output([*ctl, "-q", "-n", self.node, *args], self._env)
 
     async def _probe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
         # The broker opens its listener last, and answers a protocol header with connection.start, whose server
@@ -298,6 +320,16 @@ class Redis(Server):
         # Valkey says here which Redis it is compatible with (7.2.4 for its 8.x).
         found = re.search(rb"redis_version:([0-9.]+)", await reader.readexactly(int(header[1:])))
         return found[1].decode() if found else ""
+
+
+def port_mapper(folder: Path, port: int) -> Process:
+    """Erlang's port mapper on a port, with its log in the folder; ProcessError where it is not installed."""
+    epmd = find_program("epmd")
+    if epmd is None:
+        raise ProcessError("RabbitMQ is here and Erlang's port mapper (epmd) is not on PATH")
+    # In the foreground, so that nodes find it and start none that would outlive us as a daemon.
+    env = {"PATH": os.environ["PATH"], "HOME": str(folder), "ERL_EPMD_PORT": str(port), "ERL_EPMD_ADDRESS": "127.0.0.1"}
+    return Process([str(epmd)], log=folder / "epmd.log", env=env, cwd=folder)
 
 
 def find_program(*names: str, first: Iterable[Path] = ()) -> Path | None:

@@ -22,6 +22,7 @@ import asyncio
 import itertools
 import logging
 import os
+import random
 import time
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -58,6 +59,8 @@ QUIET_S: Final = 10.0
 RECHECK_S: Final = 0.5
 # So many messages are handled at once when a queue is taken back.
 BATCH: Final = 50
+# A publishing channel that a queue refuses is exchanged for a fresh one when it is so old.
+RENEW_AFTER_S: Final = 1.0
 
 
 class Link:
@@ -68,7 +71,8 @@ class Link:
         self._name = name
         self.lanes = lanes
         self._publishes = publishes
-        self._urls = itertools.cycle(config.urls)
+        # In an order of its own: else all processes would sit on the first node, and all move to the next when it dies.
+        self._urls = itertools.cycle(random.sample(config.urls, len(config.urls)))
         self._up = asyncio.Event()
         self._lost = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -76,7 +80,10 @@ class Link:
         # By the channel below; aio-pika keeps its own by weak reference only.
         self._channels: dict[aiormq.Channel | None, PikaChannel] = {}
         self._publisher: aiormq.Channel | None = None
+        self._publisher_since_s = 0.0
+        self._retiring: set[asyncio.Task[None]] = set()
         self.subscriptions: list[Subscription] = []
+        self._declared = False
         self.connects = 0
         self.up = self._up.is_set
         self.blocked_since_s: float | None = None
@@ -99,7 +106,7 @@ class Link:
 
     async def close(self) -> None:
         """Leaves the broker; nothing may be in flight any more."""
-        await end_tasks([task for task in (self._task, self._alarm) if task is not None])
+        await end_tasks([*self._retiring, *(task for task in (self._task, self._alarm) if task is not None)])
         await self._drop()
 
     async def lasts(self) -> None:
@@ -178,6 +185,36 @@ class Link:
         assert self._publisher is not None
         return self._publisher
 
+    async def renew(self, refused: aiormq.Channel) -> None:
+        """Publishes on a fresh channel from now on, unless this one was not the newest, or is new itself.
+
+        A queue refuses a channel for as long as a node is away that led it when the channel first published to it,
+        whoever leads the queue by then (RabbitMQ before 3.12.5: its pull requests 9221 and 9241). What is in flight on
+        the channel ends there.
+        """
+        clock = asyncio.get_running_loop().time
+        if refused is not self._publisher or clock() < self._publisher_since_s + RENEW_AFTER_S:
+            return
+        self._publisher_since_s = clock()
+        try:
+            async with asyncio.timeout(self._config.timeout_s):
+                fresh = await self._new_channel()
+        except (Exception, asyncio.CancelledError) as error:
+            if not lost(error):
+                raise
+            log.debug("no_fresh_channel", extra={"error": repr(error)})
+            return
+        if self._publisher is refused:
+            self._publisher = fresh
+            self._watch(fresh)
+            self._retiring.add(retiring := asyncio.create_task(self._retire(refused)))
+            retiring.add_done_callback(self._retiring.discard)
+
+    async def _retire(self, channel: aiormq.Channel) -> None:
+        while channel.confirmations and not channel.is_closed:
+            await asyncio.sleep(RENEW_AFTER_S)
+        await self._close(channel)
+
     async def add(self, subscription: Subscription) -> None:
         """Consumes from now on, on this connection and all that follow it."""
         self.subscriptions.append(subscription)
@@ -200,14 +237,18 @@ class Link:
         await subscription.stop_taking(self._config.timeout_s)
         while subscription.tasks:
             await asyncio.wait(subscription.tasks)
-        if (channel := self._channels.pop(subscription.channel, None)) is not None:
-            try:
-                async with asyncio.timeout(self._config.timeout_s):
-                    await channel.close()
-            except Exception as error:
-                if not lost(error):
-                    raise
-                log.debug("channel_is_gone_already", extra={"error": repr(error)})
+        await self._close(subscription.channel)
+
+    async def _close(self, channel: aiormq.Channel | None) -> None:
+        if (closed := self._channels.pop(channel, None)) is None:
+            return
+        try:
+            async with asyncio.timeout(self._config.timeout_s):
+                await closed.close()
+        except Exception as error:
+            if not lost(error):
+                raise
+            log.debug("channel_is_gone_already", extra={"error": repr(error)})
 
     def _retrying(self, stop_after_s: float) -> AsyncRetrying:
         return AsyncRetrying(
@@ -273,14 +314,29 @@ class Link:
     async def _set_up(self) -> None:
         channel = await self._new_channel()
         if self._config.declare:
-            await declare(channel, self.lanes, self._config.timeout_s)
+            await self._declare(channel)
         if self._publishes:
-            self._publisher = channel
+            self._publisher, self._publisher_since_s = channel, asyncio.get_running_loop().time()
         self._watch(channel)
         for subscription in self.subscriptions:
             channel = await self._new_channel()
             await subscription.attach(channel, self._config.timeout_s)
             self._watch(channel)
+
+    async def _declare(self, channel: aiormq.Channel) -> None:
+        """Declares what is not there; on a connection that comes back it binds only where something is gone.
+
+        All nodes of a cluster agree on a binding, also on one that is there already: while a node is silent and not yet
+        given up (for a minute, its `net_ticktime`), no answer comes. What is there is told at once.
+        """
+        if self._declared:
+            try:
+                await find(channel, self.lanes, self._config.timeout_s)
+            except ChannelNotFoundEntity:
+                self._declared = False  # the next try declares and binds all
+                raise
+        await declare(channel, self.lanes, self._config.timeout_s, bind=not self._declared)
+        self._declared = True
 
     async def _new_channel(self) -> aiormq.Channel:
         assert self._connection is not None
@@ -503,7 +559,7 @@ class Broker:
 
         Raises:
             Unroutable: no queue takes it.
-            Refused: the queue was full for `patience_s`.
+            Refused: the queue was full, or nobody led it, for `patience_s`.
             BrokerLost: no confirm within `patience_s`; the message may or may not be there.
         """
         clock = asyncio.get_running_loop().time
@@ -533,7 +589,8 @@ class Broker:
             except aiormq.exceptions.PublishError as error:
                 raise Unroutable(f"no queue takes {exchange!r}/{routing_key!r}") from error
             except aiormq.exceptions.DeliveryError as error:
-                raise Refused(f"the queue behind {exchange!r}/{routing_key!r} is full") from error
+                await link.renew(channel)
+                raise Refused(f"the queue behind {exchange!r}/{routing_key!r} is full, or has no leader") from error
             except (Exception, asyncio.CancelledError) as error:
                 if not lost(error):
                     raise
@@ -569,13 +626,21 @@ class Broker:
             await link.close()
 
 
-async def declare(channel: aiormq.Channel, lanes: list[str], timeout_s: float) -> None:
+async def find(channel: aiormq.Channel, lanes: list[str], timeout_s: float) -> None:
+    """Looks for every exchange and queue, whatever its arguments; raises ChannelNotFoundEntity for one that is away."""
+    for exchange in topology.EXCHANGES:
+        await channel.exchange_declare(exchange.name, passive=True, timeout=timeout_s)
+    for queue in topology.queues(lanes):
+        await channel.queue_declare(queue.name, passive=True, timeout=timeout_s)
+
+
+async def declare(channel: aiormq.Channel, lanes: list[str], timeout_s: float, *, bind: bool = True) -> None:
     """Declares the whole topology; what exists with the same arguments stays as it is."""
     for exchange in topology.EXCHANGES:
         await channel.exchange_declare(exchange.name, exchange_type=exchange.kind, durable=True, timeout=timeout_s)
-    for queue in (*topology.QUEUES, *topology.DELAY_QUEUES, *topology.lane_queues(lanes)):
+    for queue in topology.queues(lanes):
         await channel.queue_declare(queue.name, durable=True, arguments=dict(queue.arguments), timeout=timeout_s)
-        if queue.exchange:
+        if bind and queue.exchange:
             await channel.queue_bind(queue.name, queue.exchange, queue.routing_key, timeout=timeout_s)
 
 

@@ -58,7 +58,7 @@ class BrokerConfig(_WithUrls, frozen=True, forbid_unknown_fields=True):
     """RabbitMQ.
 
     Args:
-        urls: AMQP URLs of the nodes; the first that answers is used.
+        urls: AMQP URLs of the nodes, tried in random order; the first that answers is used.
         heartbeat_s: how often both sides show they live; a frozen broker is noticed after about three of them.
         timeout_s: how long one declaration or connection attempt may take.
         patience_s: how long a publish may take, on all connections it needs, before it counts as failed. More than the

@@ -51,7 +51,7 @@ def definitions(lanes: Iterable[str], vhost: str = "/") -> dict[str, Any]:
     The users have no password, so that nobody gets in before an operator has given them one
     (``rabbitmqctl change_password``).
     """
-    queues = (*topology.QUEUES, *topology.DELAY_QUEUES, *topology.lane_queues(lanes))
+    queues = topology.queues(lanes)
     return {
         "vhosts": [{"name": vhost}],
         "users": [

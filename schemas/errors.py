@@ -8,7 +8,7 @@
     ├── InvalidMessage    a body can't be read as the message it should be                   never try again
     └── BrokerError
         ├── BrokerLost    the connection died or the broker did not answer in time           try again
-        ├── Refused       the broker refused the message (queue full)                        try again later
+        ├── Refused       the broker refused the message (queue full, or without a leader)   try again later
         └── Unroutable    no queue takes the message                                         never try again
 """
 
@@ -56,7 +56,7 @@ class BrokerLost(BrokerError):
 
 
 class Refused(BrokerError):
-    """The broker refused the message with a negative confirm: its queue is full."""
+    """The broker refused the message with a negative confirm: its queue is full, or no node leads it at the moment."""
 
     retryable = True
 

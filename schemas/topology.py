@@ -136,6 +136,11 @@ def lane_queues(lanes: Iterable[str]) -> list[Queue]:
     ]
 
 
+def queues(lanes: Iterable[str]) -> tuple[Queue, ...]:
+    """All queues of a fleet with these lanes."""
+    return (*QUEUES, *DELAY_QUEUES, *lane_queues(lanes))
+
+
 def delay_for(wait_ms: float) -> int:
     """The waiting room that fits a wait: the longest that does not overshoot, or the shortest there is."""
     return max((delay for delay in DELAYS_MS if delay <= wait_ms), default=DELAYS_MS[0])

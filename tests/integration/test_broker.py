@@ -450,6 +450,16 @@ async def test_the_first_url_that_answers_is_used(vhost: str, handler: Handler) 
         await wait_until(lambda: handler.done, "a message")
 
 
+async def test_processes_do_not_all_try_the_same_node_first(vhost: str) -> None:
+    async with Proxy.before(port_of(vhost)) as one, Proxy.before(port_of(vhost)) as other:
+        urls = [vhost.replace(f":{port_of(vhost)}/", f":{proxy.port}/") for proxy in (one, other)]
+        for _ in range(20):  # two connections each: once in 500 billion times all of them take the same one
+            async with connected(*urls):
+                pass
+        assert one.accepted
+        assert other.accepted
+
+
 async def test_when_one_node_goes_the_other_takes_over(vhost: str, through: str, proxy: Proxy) -> None:
     async with connected(through, vhost) as broker:
         await broker.publish(b"through the first", topology.RETURNED)

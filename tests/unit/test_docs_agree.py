@@ -172,7 +172,7 @@ def test_queues() -> None:
     documented: dict[str, list[str]] = {}
     for row in rows(section("operations.md", "## Queues")):
         documented |= dict.fromkeys(named(row[:1]), row[2:4])
-    queues = (*topology.QUEUES, *topology.DELAY_QUEUES, *topology.lane_queues(["<lane>"]))
+    queues = topology.queues(["<lane>"])
     assert sorted(documented) == sorted(queue.name for queue in queues)
     for queue in queues:
         most, stay = documented[queue.name]

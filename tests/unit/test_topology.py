@@ -2,7 +2,7 @@ import pytest
 
 from schemas import topology
 
-QUEUES = (*topology.QUEUES, *topology.DELAY_QUEUES, *topology.lane_queues(["okx", "kraken.eu"]))
+QUEUES = topology.queues(["okx", "kraken.eu"])
 
 
 @pytest.mark.parametrize("queue", QUEUES, ids=lambda queue: queue.name)
