@@ -135,8 +135,9 @@ def _check_params(method: str, params: Any) -> None:
 
 def _check_paths(method: str, params: Any, in_path: Set[str]) -> None:
     for key, value in _pairs(params):
-        if key in in_path and _SLASHES.search(str(value)):
-            _refuse(f"{method}: params.{key} is part of a path and may not hold '/', '\\' or '%'")
+        # A lone dot, or nothing, would leave the path a part shorter.
+        if key in in_path and (_SLASHES.search(str(value)) or str(value) in ("", ".")):
+            _refuse(f"{method}: params.{key} is part of a path: not empty, no '.' alone, no '/', '\\' or '%'")
 
 
 def _check_plain(where: str, value: Any) -> None:
