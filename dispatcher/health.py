@@ -306,8 +306,9 @@ class LaneHealth(Choice):
         self._last_asked_s = now_s
         if self._aside is None or now_s < self.trial_at_s:
             return False
-        self._trial_sent_s = now_s
-        self.trial_at_s = now_s + self._trial_gap_s
+        self._trial_sent_s = min(self._trial_sent_s, now_s)
+        # One at a time: how it ended may be known only when its time is up.
+        self.trial_at_s = now_s + max(self._trial_gap_s, self._config.trial_timeout_s)
         return True
 
     def probe_every_s(self, now_s: float) -> float | None:

@@ -265,11 +265,29 @@ def test_what_was_under_way_before_does_not_count_as_a_failed_trial() -> None:
     assert health.usable_in_s(1.1) == 2.0
 
 
+def test_a_trial_without_an_answer_is_alone() -> None:
+    health = failing()
+    assert health.sent(1.0)
+    health.hear("w1", LaneReport("okx", failures_in_a_row=5, unanswered=1, silent_ms=1_900.0), 2.9)
+    assert not health.due(2.9)
+    health.hear("w1", bad(1, 6, ErrorCode.EXCHANGE_TIMEOUT, ago_s=2.0), 3.1)
+    assert health.usable_in_s(3.1) == pytest.approx(2.0)
+
+
+def test_a_trial_of_which_nothing_is_heard_is_followed_by_another() -> None:
+    health = failing()
+    assert health.sent(1.0)
+    health.hear("w1", LaneReport("okx", failures_in_a_row=5), 3.0)
+    assert health.sent(3.0)
+    health.hear("w1", bad(1, 6, ErrorCode.EXCHANGE_TIMEOUT, ago_s=2.1), 3.1)  # the first
+    assert health.usable_in_s(3.1) == pytest.approx(2.0)
+
+
 def test_a_trial_is_not_judged_by_what_was_sent_before_it() -> None:
     health = failing()
     assert health.sent(1.0)
     health.hear("w2", bad(1, 6, ago_s=0.5), 1.2)
-    assert health.usable_in_s(1.2) == pytest.approx(0.8)  # the gap is no longer
+    assert health.usable_in_s(1.2) == pytest.approx(1.8)  # it goes on
     health.hear("w1", bad(1, 7, ago_s=0.2), 1.3)
     assert health.usable_in_s(1.3) == pytest.approx(2.0)
 
