@@ -1,6 +1,6 @@
 # The commands of this project. Each gets what it needs first, see deploy/setup.sh; none leaves anything running.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test chaos check bench soak constraints clean
+.PHONY: help setup demo up test chaos fuzz check bench soak constraints clean
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
@@ -31,6 +31,9 @@ test: setup ## run all tests on real servers; LOWEST=1 with the oldest packages 
 
 chaos: setup ## kill, stop, freeze and cut off everything under load; SEED=1, ARGS='--requests 2000' for a short one
 	@$(BIN)/python -m tests.faults.chaos --seed $(or $(SEED),1) $(ARGS)
+
+fuzz: setup ## put 100,000 bad messages and configurations into a fleet; SEED=1, ARGS='--inputs 2000' for fewer
+	@$(BIN)/python -m tests.faults.fuzz --seed $(or $(SEED),1) $(ARGS)
 
 check: setup ## lint, check the format, the types and which way imports go
 	@$(BIN)/ruff check

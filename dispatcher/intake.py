@@ -10,14 +10,21 @@ from pamqp.commands import Basic
 
 from schemas import methods
 from schemas.errors import InvalidMessage
-from schemas.messages import BODY_LIMIT_BYTES, JSON, MSGPACK, Attempt, ErrorCode, Request, decode_request, is_json
+from schemas.messages import (
+    BODY_LIMIT_BYTES,
+    JSON,
+    LATEST_MS,
+    MSGPACK,
+    SHORT_LIMIT_BYTES,
+    Attempt,
+    ErrorCode,
+    Request,
+    decode_request,
+    is_json,
+)
 
 # A deadline below this is no Unix time in milliseconds (it would lie in 1973), most likely a duration.
 _EARLIEST_MS: Final = 100_000_000_000
-# One above this (the year 5138) is none either, most likely in microseconds.
-_LATEST_MS: Final = 100_000_000_000_000
-# An id may become the answer's correlation id, and AMQP's short strings end here.
-_ID_LIMIT_BYTES: Final = 255
 # ccxt takes a table `params` and lists in it; what is nested deeper is nobody's argument, and may not fit the stack of
 # who encodes it next.
 _DEPTH_LIMIT: Final = 8
@@ -55,8 +62,9 @@ def read(envelope: Attempt, body: bytes, timeout_s: float) -> Attempt:
     request = _decode(envelope.content_type, body)
     now_ms = envelope.received_ms
     deadline_ms = now_ms + int(timeout_s * 1000) if request.deadline_ms is None else request.deadline_ms
-    if len(request.id.encode()) > _ID_LIMIT_BYTES:
-        raise InvalidMessage(ErrorCode.INVALID_REQUEST, f"id may have at most {_ID_LIMIT_BYTES} bytes in UTF-8")
+    # It may become the answer's correlation id.
+    if len(request.id.encode()) > SHORT_LIMIT_BYTES:
+        raise InvalidMessage(ErrorCode.INVALID_REQUEST, f"id may have at most {SHORT_LIMIT_BYTES} bytes in UTF-8")
     request = replace(request, id=request.id or envelope.request.id or uuid.uuid4().hex, deadline_ms=deadline_ms)
     return replace(envelope, request=request)
 
@@ -86,7 +94,7 @@ def check(attempt: Attempt, allowed: Collection[str]) -> None:
         raise InvalidMessage(
             ErrorCode.DEADLINE_EXCEEDED, f"deadline_ms passed {now_ms - deadline_ms} ms before the request came"
         )
-    if deadline_ms > _LATEST_MS:
+    if deadline_ms > LATEST_MS:
         raise InvalidMessage(
             ErrorCode.INVALID_REQUEST, f"deadline_ms {deadline_ms} is no Unix time in milliseconds, but finer"
         )
@@ -116,5 +124,5 @@ def _decode(content_type: str, body: bytes) -> Request:
             # Arbitrary bytes are often a valid MessagePack integer: that is not a message with a wrong type.
             raise InvalidMessage(ErrorCode.UNREADABLE, f"not a request in JSON or MessagePack: {error}") from error
         raise InvalidMessage(ErrorCode.INVALID_REQUEST, str(error)) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except msgspec.DecodeError as error:
         raise InvalidMessage(ErrorCode.UNREADABLE, f"not a request in JSON or MessagePack: {error}") from error

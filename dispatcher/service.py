@@ -259,7 +259,8 @@ class Dispatcher:
             attempt = _unsent(attempt, ErrorCode.EXPIRED, f"no worker took it from {attempt.lane}'s queue in time")
         if not rested and attempt.tries:
             last = attempt.tries[-1]
-            metrics.RETURNED.labels(last.lane, last.code).inc()
+            if last.lane in self._router.health:  # a removed one's metrics would come back
+                metrics.RETURNED.labels(last.lane, last.code).inc()
             if last.code is ErrorCode.BAD_SYMBOL:
                 self._router.knowledge.correct(last.lane, attempt.request, time.monotonic())
             if last.code is ErrorCode.NO_BUDGET and last.retry_at_ms and last.lane in self._router.health:

@@ -23,7 +23,7 @@ from .errors import ConfigError
 from .messages import Strategy
 
 Seconds: TypeAlias = Annotated[float, Meta(gt=0, le=1e6)]  # TOML knows `inf` and `nan`
-Count: TypeAlias = Annotated[int, Meta(ge=1)]
+Count: TypeAlias = Annotated[int, Meta(ge=1, le=65_535)]  # AMQP says prefetch and heartbeat in 16 bits
 BrokerUrl: TypeAlias = Annotated[str, Meta(pattern=r"^amqps?://")]
 RedisUrl: TypeAlias = Annotated[str, Meta(pattern=r"^(rediss?|unix)://")]
 
@@ -69,7 +69,7 @@ class BrokerConfig(_WithUrls, frozen=True, forbid_unknown_fields=True):
     """
 
     urls: Annotated[tuple[BrokerUrl, ...], Meta(min_length=1)] = ("amqp://guest:guest@127.0.0.1:5672/",)
-    heartbeat_s: Annotated[int, Meta(ge=1)] = 10
+    heartbeat_s: Count = 10
     timeout_s: Seconds = 5.0
     patience_s: Seconds = 60.0
     give_up_s: Seconds = 600.0
@@ -236,7 +236,7 @@ def parse(path: Path, body: bytes, environment: Mapping[str, str] = os.environ) 
     """Checks the configuration that was read from a file; raises as `load` does."""
     try:
         raw = tomllib.loads(body.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also for a number of 5,000 digits, and 1,000 brackets
         raise ConfigError(f"{path}: not TOML: {error}") from error
     try:
         config = msgspec.convert(raw, Config)

@@ -16,7 +16,7 @@ from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 from msgspec import Struct
 
 from . import topology
-from .messages import JSON, MSGPACK, Attempt, DeadLetter, Request, decode_attempt, decode_request, encode
+from .messages import JSON, MSGPACK, Attempt, Request, decode_attempt, decode_letter, decode_request, encode
 
 
 class Letter(Struct, frozen=True):
@@ -52,7 +52,7 @@ class Letter(Struct, frozen=True):
     def read(cls, message: AbstractIncomingMessage) -> Self:
         """Reads what lies in the queue: a `DeadLetter`, or a message as RabbitMQ dead-lettered it."""
         try:
-            ours = msgspec.msgpack.decode(message.body, type=DeadLetter)
+            ours = decode_letter(message.body)
         except msgspec.DecodeError:
             return cls._of_rabbitmq(message)
         return cls(_key(message.body), **msgspec.structs.asdict(ours))
@@ -94,7 +94,7 @@ class Letter(Struct, frozen=True):
                     _afresh(request), "", 0, 0, self.reply_to, self.correlation_id, JSON if json else MSGPACK
                 )
             attempt = decode_attempt(self.body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except msgspec.DecodeError:
             return None
         return msgspec.structs.replace(attempt, request=_afresh(attempt.request))
 

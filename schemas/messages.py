@@ -19,9 +19,17 @@ BODY_LIMIT_BYTES: Final = 256 * 1024
 RESULT_LIMIT_BYTES: Final = 15 * 1024 * 1024
 # A request that waits for days for one exchange must not grow with every trial.
 TRIES_KEPT: Final = 100
+# A deadline above this (the year 5138) is no Unix time in milliseconds, most likely it is in microseconds.
+LATEST_MS: Final = 100_000_000_000_000
+# AMQP's short strings, which ids and addresses go into, end here.
+SHORT_LIMIT_BYTES: Final = 255
 
 T = TypeVar("T")
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=128)]
+# What the fleet's own processes count and measure. Beyond these, or no number at all, is nothing that could be reckoned
+# with: one NaN in a report would stay in all that a dispatcher knows of a lane.
+Whole: TypeAlias = Annotated[int, Meta(gt=-(2**53), lt=2**53)]
+Real: TypeAlias = Annotated[float, Meta(ge=-1e15, le=1e15)]
 Priority: TypeAlias = Literal["live", "bulk"]
 Strategy: TypeAlias = Literal["weighted_round_robin", "round_robin", "least_latency", "failover", "adaptive"]
 
@@ -124,9 +132,9 @@ class Try(Struct, frozen=True, omit_defaults=True):
     outcome: Outcome
     code: ErrorCode | None = None
     message: str = ""
-    waited_ms: float = 0.0
-    exchange_ms: float = 0.0
-    retry_at_ms: int | None = None
+    waited_ms: Real = 0.0
+    exchange_ms: Real = 0.0
+    retry_at_ms: Whole | None = None
 
 
 class Attempt(Struct, frozen=True, omit_defaults=True):
@@ -154,17 +162,17 @@ class Attempt(Struct, frozen=True, omit_defaults=True):
 
     request: Request
     lane: str
-    number: int
-    received_ms: int
+    number: Whole
+    received_ms: Whole
     reply_to: str = ""
     correlation_id: str = ""
-    content_type: str = JSON
+    content_type: Literal["application/json", "application/msgpack"] = JSON
     tries: list[Try] = []
-    throttled: int = 0
-    max_wait_ms: float | None = None
-    timeout_ms: float | None = None
+    throttled: Whole = 0
+    max_wait_ms: Real | None = None
+    timeout_ms: Real | None = None
     trial: bool = False
-    results: int = 1
+    results: Whole = 1
     hedge: bool = False
     repeated: bool = False
     probe: bool = False
@@ -261,12 +269,12 @@ class BucketReport(Struct, frozen=True, omit_defaults=True):
         refused: how many found no room in it in time.
     """
 
-    used: float = 0.0
-    effective: float = 1.0
-    paused_ms: int = 0
-    granted: float = 0.0
-    waited_ms: float = 0.0
-    refused: int = 0
+    used: Real = 0.0
+    effective: Real = 1.0
+    paused_ms: Whole = 0
+    granted: Real = 0.0
+    waited_ms: Real = 0.0
+    refused: Whole = 0
 
 
 class LaneReport(Struct, frozen=True, omit_defaults=True):
@@ -297,22 +305,22 @@ class LaneReport(Struct, frozen=True, omit_defaults=True):
     """
 
     lane: str
-    ok: int = 0
-    failed: dict[ErrorCode, int] = {}
-    rejected: int = 0
-    excused: int = 0
-    failed_ago_ms: float = 0.0
-    throttled: int = 0
-    failures_in_a_row: int = 0
-    in_flight: int = 0
-    exchange_ms: float = 0.0
+    ok: Whole = 0
+    failed: dict[ErrorCode, Whole] = {}
+    rejected: Whole = 0
+    excused: Whole = 0
+    failed_ago_ms: Real = 0.0
+    throttled: Whole = 0
+    failures_in_a_row: Whole = 0
+    in_flight: Whole = 0
+    exchange_ms: Real = 0.0
     buckets: dict[str, BucketReport] = {}
-    paused_until_ms: int = 0
-    budget_ms: float = 0.0
-    unanswered: int = 0
-    silent_ms: float = 0.0
-    slowness: float = 1.0
-    own_part: float | None = None
+    paused_until_ms: Whole = 0
+    budget_ms: Real = 0.0
+    unanswered: Whole = 0
+    silent_ms: Real = 0.0
+    slowness: Real = 1.0
+    own_part: Real | None = None
     methods: list[str] | None = None
     knowledge: str = ""
 
@@ -328,7 +336,7 @@ class Report(Struct, frozen=True):
     """
 
     worker: str
-    sent_ms: int
+    sent_ms: Whole
     lanes: list[LaneReport]
     leaving: bool = False
 
@@ -363,6 +371,7 @@ class DeadLetter(Struct, frozen=True):
 
 _ATTEMPT: Final = msgpack.Decoder(Attempt)
 _REPORT: Final = msgpack.Decoder(Report)
+_LETTER: Final = msgpack.Decoder(DeadLetter)
 _JSON_REQUEST: Final = json.Decoder(Request)
 _MSGPACK_REQUEST: Final = msgpack.Decoder(Request)
 _MSGPACK_ENCODER: Final = msgpack.Encoder(enc_hook=str)
@@ -385,25 +394,41 @@ def decode_request(content_type: str, body: bytes) -> Request:
         msgspec.DecodeError: it is neither JSON nor MessagePack.
         msgspec.ValidationError: it is, but not a request; the text names the field.
     """
-    return _JSON_REQUEST.decode(body) if is_json(content_type, body) else _MSGPACK_REQUEST.decode(body)
+    return _decode(_JSON_REQUEST if is_json(content_type, body) else _MSGPACK_REQUEST, body)
 
 
 def decode_attempt(body: bytes) -> Attempt:
-    """Reads an attempt; raises msgspec.DecodeError if it is none, or lacks what the dispatcher fills in."""
-    attempt = _shallow(_ATTEMPT, body)
-    if attempt.request.deadline_ms is None:
+    """Reads an attempt; raises msgspec.DecodeError if it is none, or not what the dispatcher makes of a request."""
+    attempt = _decode(_ATTEMPT, body)
+    request = attempt.request
+    if request.deadline_ms is None:
         raise ValidationError("Attempt missing required field `deadline_ms` - at `$.request`")
+    if request.deadline_ms > LATEST_MS:
+        raise ValidationError(f"Expected `int` <= {LATEST_MS} - at `$.request.deadline_ms`")
+    if attempt.results > 1 and not request.exchanges:
+        raise ValidationError("Expected the exchange that this result is of - at `$.request.exchanges`")
+    texts = {"request.id": request.id, "reply_to": attempt.reply_to, "correlation_id": attempt.correlation_id}
+    for name, text in texts.items():
+        if len(text.encode()) > SHORT_LIMIT_BYTES:
+            raise ValidationError(f"Expected `str` of at most {SHORT_LIMIT_BYTES} bytes - at `$.{name}`")
     return attempt
 
 
 def decode_report(body: bytes) -> Report:
     """Reads a report; raises msgspec.DecodeError if it is none."""
-    return _shallow(_REPORT, body)
+    return _decode(_REPORT, body)
 
 
-def _shallow(decoder: msgpack.Decoder[T], body: bytes) -> T:
+def decode_letter(body: bytes) -> DeadLetter:
+    """Reads a dead letter; raises msgspec.DecodeError if it is none that the fleet itself wrote."""
+    return _decode(_LETTER, body)
+
+
+def _decode(decoder: json.Decoder[T] | msgpack.Decoder[T], body: bytes) -> T:
     try:
         return decoder.decode(body)
+    except UnicodeDecodeError as error:
+        raise DecodeError(f"text is not UTF-8: {error}") from error
     except RecursionError as error:
         raise DecodeError("nested too deep") from error
 

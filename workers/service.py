@@ -147,6 +147,8 @@ class Worker:
             await answers.bury(self._broker, delivery, ErrorCode.UNREADABLE, f"not an attempt: {error}")
             await delivery.ack()
             return
+        if attempt.lane != name:  # it was never sent here: what is counted by lane must not get names that nobody has
+            attempt = replace(attempt, lane=name)
         if delivery.repeated:
             attempt = replace(attempt, repeated=True)
         if attempt.contested and await self._answered.by_another(attempt):

@@ -28,7 +28,7 @@ from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.process import Simulator
 from schemas import topology
 from schemas.answers import now_ms
-from schemas.messages import DeadLetter
+from schemas.messages import decode_letter
 from tests.faults.load import Load
 from tests.faults.schedule import KINDS, Fault, draw
 from tests.faults.verdict import Happened, Verdict, judge
@@ -128,7 +128,7 @@ class World:
             channel = await connection.channel()
             dead = await channel.get_queue(topology.DEAD)
             while message := await dead.get(fail=False):
-                found.add(msgspec.msgpack.decode(message.body, type=DeadLetter).body.decode(errors="replace"))
+                found.add(decode_letter(message.body).body.decode(errors="replace"))
         return [body for body in self.buried if body not in found]
 
     async def _happen(self, fault: Fault) -> None:

@@ -17,7 +17,7 @@ from msgspec import Struct
 from deploy.local import Fleet, Service
 from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.process import Simulator
-from schemas.messages import BucketReport, DeadLetter, LaneReport, Result, decode_report
+from schemas.messages import BucketReport, DeadLetter, LaneReport, Result, decode_letter, decode_report
 
 # Short enough that a test can wait for a lane to go offline and come back.
 QUICK: Mapping[str, Mapping[str, object]] = {
@@ -154,7 +154,7 @@ class Client:
 
     async def _bury(self, message: AbstractIncomingMessage) -> None:
         try:
-            self.dead.append(msgspec.msgpack.decode(message.body, type=DeadLetter))
+            self.dead.append(decode_letter(message.body))
         except msgspec.DecodeError:
             self.dead.append(message.body)
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from schemas import properties
-from schemas.messages import BODY_LIMIT_BYTES, Attempt, ErrorCode, Report, Request, encode
+from schemas.messages import BODY_LIMIT_BYTES, Attempt, ErrorCode, Outcome, Report, Request, Try, encode
 from tests.integration.fleet import Client, Stand, wait_until
 
 properties.read_leniently()  # this client must see what the fleet put aside
@@ -309,6 +310,7 @@ GARBAGE = {
     "JSON": request(),
     "deep": b"\x91" * 50_000 + b"\x01",
     "a request where an attempt should be": packed(),
+    "text that is no UTF-8": b"\x82\xa4lane\xa2\xff\xfe\xa6worker\xa2\xff\xfe",
 }
 
 
@@ -351,6 +353,28 @@ async def test_an_attempt_that_lacks_what_the_dispatcher_fills_in_is_ended(stand
     dead = await stand.client.buried(encode(attempt))
     assert dead.reason == ErrorCode.UNREADABLE
     assert "deadline_ms" in dead.message
+
+
+async def test_lanes_that_nobody_has_do_not_show_in_the_metrics(stand: Stand) -> None:
+    failed = Try("mtgox", Outcome.FAILED, ErrorCode.EXCHANGE_ERROR)
+    for queue in ("fleet.returned", "fleet.work.okx"):
+        request = Request(
+            "fetch_ticker", {"symbol": "BTC/USDT"}, id=queue, deadline_ms=NOW_MS + 3_600_000, hedge_ms=9999
+        )
+        attempt = Attempt(
+            request, "mtgox", 2, NOW_MS, tries=[failed], reply_to=stand.client.reply_to, correlation_id=queue
+        )
+        await stand.client.publish(encode(attempt), queue)
+        assert (await stand.client.answer(queue)).result.ok
+    before = await stand.metric(stand.fleet.workers, "fleet_copies_dropped_total", "okx")
+    await stand.client.publish(encode(replace(attempt, received_ms=1)), "fleet.work.okx")
+
+    async def dropped() -> bool:
+        return await stand.metric(stand.fleet.workers, "fleet_copies_dropped_total", "okx") > before
+
+    await wait_until(dropped, "the copy is dropped")
+    for service in stand.services:
+        assert not [name for name in await service.metrics() if "mtgox" in name]
 
 
 async def test_a_flood_of_bad_requests_does_not_hold_up_good_ones(stand: Stand) -> None:

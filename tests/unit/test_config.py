@@ -46,6 +46,10 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
     [
         ("[lanes.okx", "not TOML"),
         (b"\xff\xfe", "not TOML"),
+        ("a = " + "[" * 5_000, "not TOML"),
+        ("a = " + "9" * 5_000, "not TOML"),
+        (LANE + "[worker]\nin_flight = 65536\n", "worker.in_flight: Expected `int` <= 65535"),
+        (LANE + f"[broker]\nheartbeat_s = {10**20}\n", "broker.heartbeat_s: Expected `int` <= 65535"),
         ("", "lanes"),
         ("[lanes]\n", "lanes: "),
         ('lanes = "okx"\n', "lanes: "),

@@ -1,3 +1,5 @@
+import math
+
 import msgspec
 import pytest
 from msgspec.structs import replace
@@ -5,6 +7,7 @@ from msgspec.structs import replace
 from schemas.answers import failure, results_key
 from schemas.messages import (
     JSON,
+    LATEST_MS,
     MSGPACK,
     TRIES_KEPT,
     Attempt,
@@ -18,6 +21,7 @@ from schemas.messages import (
     Result,
     Try,
     decode_attempt,
+    decode_letter,
     decode_report,
     decode_request,
     encode,
@@ -80,13 +84,40 @@ def test_dead_letters_keep_any_body() -> None:
         encode(msgspec.structs.replace(ATTEMPT, request=Request("fetch_time"))),
         b"\x91" * 100_000,
         encode(ATTEMPT)[:-1],
+        encode(ATTEMPT).replace(b"okx", b"\xff\xfe\xfd"),
     ],
 )
 def test_what_is_no_attempt_is_one_kind_of_error(body: bytes) -> None:
     with pytest.raises(msgspec.DecodeError):
         decode_attempt(body)
-    with pytest.raises(msgspec.DecodeError):
-        decode_report(body)
+    for decode in (decode_report, decode_letter):
+        with pytest.raises(msgspec.DecodeError):
+            decode(body)
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        replace(ATTEMPT, request=replace(REQUEST, deadline_ms=LATEST_MS + 1)),
+        replace(ATTEMPT, request=replace(REQUEST, exchanges=[]), results=2),
+        replace(ATTEMPT, request=replace(REQUEST, id="é" * 128)),
+        replace(ATTEMPT, reply_to="x" * 256),
+        replace(ATTEMPT, correlation_id="x" * 256),
+        replace(ATTEMPT, number=2**64 - 1),
+        replace(ATTEMPT, timeout_ms=math.nan),
+        replace(ATTEMPT, tries=[replace(FAILED, waited_ms=math.inf)]),
+        replace(ATTEMPT, content_type="text/plain"),
+    ],
+)
+def test_an_attempt_that_could_not_go_on_is_none(attempt: Attempt) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        decode_attempt(encode(attempt))
+
+
+@pytest.mark.parametrize("lane", [LaneReport("okx", slowness=math.nan), LaneReport("okx", ok=2**64 - 1)])
+def test_a_report_holds_numbers_that_can_be_reckoned_with(lane: LaneReport) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        decode_report(encode(Report("w", 5, [lane])))
 
 
 def test_only_what_was_sent_costs_an_attempt() -> None:

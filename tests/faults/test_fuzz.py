@@ -1,0 +1,14 @@
+"""Bad input in its short form; `make fuzz` is the long one."""
+
+from tests.faults.fuzz import KINDS, Run
+from tests.integration.fleet import Stand
+
+SEED = 1
+INPUTS = 300
+
+
+async def test_whatever_comes_is_answered_or_buried_and_nobody_stumbles(stand: Stand) -> None:
+    outcome = await Run(stand, SEED).all(INPUTS)
+    assert outcome.digested, (SEED, outcome.lost, outcome.stumbles, outcome.restarts)
+    assert outcome.kinds.keys() >= KINDS.keys()
+    assert sum(tally.inputs for tally in outcome.kinds.values()) >= INPUTS - len(KINDS)
