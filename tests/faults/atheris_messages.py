@@ -71,8 +71,8 @@ def route(attempt: Attempt) -> None:
             assert answers.results_key(result).endswith(".error")
             for content_type in (JSON, MSGPACK):
                 encode(result, content_type)
-            again = part.handed_back(Try("okx", Outcome.THROTTLED, ErrorCode.NO_BUDGET))
-            assert decode_attempt(encode(again)).request == again.request
+            again = encode(part.handed_back(Try("okx", Outcome.THROTTLED, ErrorCode.NO_BUDGET)))
+            assert encode(decode_attempt(again)) == again
     router.hedge(attempt, NOW_S, NOW_MS)
 
 

@@ -46,9 +46,6 @@ SETTLED_WITHIN_S: Final = 90.0
 # What the allocator may keep beyond the middle of the run.
 GROWTH: Final = 0.05
 GROWTH_MIB: Final = 4.0
-# What quorum queues hold in memory before it is on disk: 512 MiB by default (rabbitmq.com, "Quorum Queues", Resource
-# Use), more than a run puts in, so that their memory would grow until its end.
-WAL: Final = "[{ra, [{wal_max_size_bytes, 8388608}]}]."
 # What a log says of a message that its handler could not deal with, and of a connection that was lost.
 STUMBLES: Final = ("handler_failed", "handler_cancelled_from_below", "message_goes_back", "Traceback", " connected ")
 
@@ -271,10 +268,7 @@ class Run:
 async def stood(folder: Path, seed: int) -> AsyncGenerator[Stand, None]:
     """A fleet of its own: one RabbitMQ, one Redis, a simulator, a dispatcher and two workers; logs go to the folder."""
     async with AsyncExitStack() as stack:
-        home = folder / "rabbitmq"
-        home.mkdir()
-        (home / "advanced.config").write_text(WAL)
-        rabbitmq = await stack.enter_async_context(RabbitMQ(home))
+        rabbitmq = await stack.enter_async_context(RabbitMQ(folder / "rabbitmq"))
         redis = await stack.enter_async_context(Redis(folder / "redis"))
         simulator = await stack.enter_async_context(Simulator(seed, log=folder / "simulator.log"))
         config = {**simulated(simulator.urls), **QUICK}
