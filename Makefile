@@ -29,7 +29,7 @@ up: setup ## run the fleet against the real exchanges until Ctrl-C
 test: setup ## run all tests on real servers; LOWEST=1 with the oldest packages we allow, ARGS='-k name' for some
 	@$(BIN)/python -m pytest $(ARGS)
 
-chaos: setup ## kill, stop, freeze and cut off everything under load; SEED=1, ARGS='--requests 2000' for a short one
+chaos: setup ## kill, stop, freeze and cut off everything under load; SEED=1, ARGS='--requests 2000' or --cluster
 	@$(BIN)/python -m tests.faults.chaos --seed $(or $(SEED),1) $(ARGS)
 
 fuzz: setup ## put 100,000 bad messages and configurations into a fleet; SEED=1, ARGS='--inputs 2000' for fewer

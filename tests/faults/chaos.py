@@ -1,13 +1,15 @@
 """The chaos run: ``python -m tests.faults.chaos --seed 1`` (``make chaos SEED=1``).
 
 A producer publishes requests at a steady rate while a schedule drawn from the seed kills, stops, freezes and restarts
-every part of a fleet, cuts and delays its connections, takes exchanges down and puts bad messages into its queues.
+every part of a fleet, cuts and delays its connections, takes exchanges down and puts bad messages into its queues. With
+``--cluster`` RabbitMQ is three nodes, of which one at a time is hit.
 Then every request must have its answer. If not, the seed, the schedule, the producer's record and all logs stay in one
 folder, and the run says where.
 """
 
 import argparse
 import asyncio
+import itertools
 import random
 import shutil
 import sys
@@ -23,6 +25,7 @@ import msgspec
 import redis.asyncio as redis_client
 from msgspec.structs import replace
 
+from deploy.cluster import Cluster
 from deploy.local import Fleet, Service, simulated
 from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.process import Simulator
@@ -30,7 +33,7 @@ from schemas import topology
 from schemas.answers import now_ms
 from schemas.messages import decode_letter
 from tests.faults.load import Load
-from tests.faults.schedule import KINDS, Fault, draw
+from tests.faults.schedule import ALONE, KINDS, Fault, draw
 from tests.faults.verdict import Happened, Verdict, judge
 from tests.integration.fleet import QUICK, opened, wait_until
 from tests.integration.tcp_proxy import Proxy
@@ -39,6 +42,8 @@ PER_S: Final = 40.0
 FAULT_EVERY_S: Final = 4.0
 # A request may wait for what is mended last, and its answer for a broker that boots.
 ANSWERED_WITHIN_S: Final = 120.0
+# A node that was given up starts afresh, and needs a while for its replicas on a busy machine.
+WHOLE_WITHIN_S: Final = 120.0
 
 EXCHANGE_FAULTS: Final[dict[str, dict[str, object]]] = {
     "exchange_refuses": {"down": "refused"},
@@ -53,12 +58,21 @@ EXCHANGE_FAULTS: Final[dict[str, dict[str, object]]] = {
 class World:
     """A fleet with all that it stands on, each part of which can be hurt; services reach the servers by proxies."""
 
-    def __init__(self, rabbitmq: RabbitMQ, redis: Redis, simulator: Simulator, fleet: Fleet, *links: Proxy) -> None:
-        self.rabbitmq = rabbitmq
+    def __init__(
+        self,
+        rabbitmq: RabbitMQ | Cluster,
+        redis: Redis,
+        simulator: Simulator,
+        fleet: Fleet,
+        to_nodes: list[Proxy],
+        to_redis: Proxy,
+    ) -> None:
+        self.cluster = rabbitmq if isinstance(rabbitmq, Cluster) else None
+        self.nodes = _nodes(rabbitmq)
         self.redis = redis
         self.simulator = simulator
         self.fleet = fleet
-        self.to_rabbitmq, self.to_redis = links
+        self.to_nodes, self.to_redis = to_nodes, to_redis
         self.happened: list[Happened] = []
         self.buried: list[str] = []
         self.bad_exits: list[str] = []
@@ -68,18 +82,19 @@ class World:
 
     @classmethod
     @asynccontextmanager
-    async def at(cls, folder: Path, seed: int) -> AsyncGenerator[Self, None]:
+    async def at(cls, folder: Path, seed: int, *, cluster: bool) -> AsyncGenerator[Self, None]:
         """Everything started, with two dispatchers and three workers; logs go to the folder."""
         async with AsyncExitStack() as stack:
-            rabbitmq = await stack.enter_async_context(RabbitMQ(folder / "rabbitmq"))
+            rabbitmq = (Cluster if cluster else RabbitMQ)(folder / "rabbitmq")
+            await stack.enter_async_context(rabbitmq)
             redis = await stack.enter_async_context(Redis(folder / "redis"))
             simulator = await stack.enter_async_context(Simulator(seed, log=folder / "simulator.log"))
-            to_rabbitmq = await stack.enter_async_context(Proxy.before(rabbitmq.port))
+            to_nodes = [await stack.enter_async_context(Proxy.before(node.port)) for node in _nodes(rabbitmq)]
             to_redis = await stack.enter_async_context(Proxy.before(redis.port))
             fleet = Fleet(
                 folder,
                 {**simulated(simulator.urls), **QUICK},
-                broker_url=f"amqp://guest:guest@127.0.0.1:{to_rabbitmq.port}/",
+                broker_url=",".join(f"amqp://guest:guest@127.0.0.1:{proxy.port}/" for proxy in to_nodes),
                 redis_url=f"redis://127.0.0.1:{to_redis.port}/0",
                 dispatchers=2,
                 workers=3,
@@ -87,7 +102,7 @@ class World:
             await stack.enter_async_context(fleet)
             await opened(fleet)
             await rabbitmq.sync()
-            yield cls(rabbitmq, redis, simulator, fleet, to_rabbitmq, to_redis)
+            yield cls(rabbitmq, redis, simulator, fleet, to_nodes, to_redis)
 
     async def suffer(self, schedule: list[Fault]) -> None:
         """Lets everything happen when it is due; returns when all is mended."""
@@ -109,7 +124,7 @@ class World:
 
         async def none_left() -> bool:
             held.clear()
-            for line in (await self.rabbitmq.ctl("list_queues", "name", "messages", "--no-table-headers")).splitlines():
+            for line in (await self.nodes[0].ctl("list_queues", "name", "messages", "--no-table-headers")).splitlines():
                 name, count = line.split()
                 if name not in (topology.DEAD, topology.RESULTS) and int(count):
                     held[name] = int(count)
@@ -124,7 +139,7 @@ class World:
     async def unburied(self) -> list[str]:
         """The bad messages that are not in `fleet.dead`."""
         found: set[str] = set()
-        async with await aio_pika.connect(self.rabbitmq.url) as connection:
+        async with await aio_pika.connect(self.nodes[0].url) as connection:
             channel = await connection.channel()
             dead = await channel.get_queue(topology.DEAD)
             while message := await dead.get(fail=False):
@@ -169,23 +184,34 @@ class World:
             self.bad_exits.append(f"{service.name}: {service.exit_code}")
 
     async def _rabbitmq(self, fault: Fault) -> None:
-        server = self.rabbitmq
+        node = self.nodes[int(fault.draw * len(self.nodes))]
         match fault.kind.removeprefix("rabbitmq_"):
+            case "leader_killed":
+                assert self.cluster is not None
+                leaders = [queue.leader for _, queue in sorted((await self.cluster.replicas()).items())]
+                node = self.cluster.named(leaders[int(fault.draw * len(leaders))])
+                await self._killed(node, fault.lasts_s)
             case "killed":
-                server.kill()
-                await asyncio.sleep(fault.lasts_s)
-                await server.start()
+                await self._killed(node, fault.lasts_s)
             case "restarted":
-                await server.stop()
+                await node.stop()
                 await asyncio.sleep(fault.lasts_s)
-                await server.start()
-            case _:  # frozen
-                server.freeze()
+                await node.start()
+            case _:  # frozen, given up
+                node.freeze()
                 await asyncio.sleep(fault.lasts_s)
-                server.thaw()
+                node.thaw()
+        if self.cluster is not None:  # two nodes away at once are no majority
+            await wait_until(self.cluster.whole, "all replicas take part", timeout_s=WHOLE_WITHIN_S, every_s=1)
+
+    @staticmethod
+    async def _killed(node: RabbitMQ, lasts_s: float) -> None:
+        node.kill()
+        await asyncio.sleep(lasts_s)
+        await node.start()
 
     async def _network(self, fault: Fault) -> None:
-        link = self.to_rabbitmq
+        link = self.to_nodes[int(fault.draw * len(self.to_nodes))]
         match fault.kind.removeprefix("rabbitmq_"):
             case "cut_off":
                 link.cut()
@@ -236,10 +262,11 @@ class World:
 
     async def _publish(self, body: bytes, routing_key: str, exchange: str = "") -> None:
         """Publishes until it is confirmed: the broker may be away at any time."""
+        nodes = itertools.cycle(self.nodes)
 
         async def confirmed() -> bool:
             try:
-                async with asyncio.timeout(5), await aio_pika.connect(self.rabbitmq.url) as connection:
+                async with asyncio.timeout(5), await aio_pika.connect(next(nodes).url) as connection:
                     channel = await connection.channel()
                     to = await channel.get_exchange(exchange, ensure=False) if exchange else channel.default_exchange
                     await to.publish(aio_pika.Message(body, delivery_mode=2), routing_key, mandatory=not exchange)
@@ -248,6 +275,10 @@ class World:
             return True
 
         await wait_until(confirmed, "a bad message is published", timeout_s=90, every_s=0.5)
+
+
+def _nodes(rabbitmq: RabbitMQ | Cluster) -> list[RabbitMQ]:
+    return rabbitmq.nodes if isinstance(rabbitmq, Cluster) else [rabbitmq]
 
 
 def requests_of(seed: int, exchanges: list[str]) -> Any:
@@ -273,7 +304,8 @@ async def run(
     *,
     per_s: float = PER_S,
     every_s: float = FAULT_EVERY_S,
-    kinds: Sequence[str] = tuple(KINDS),
+    kinds: Sequence[str] = ALONE,
+    cluster: bool = False,
 ) -> Verdict:
     """One run: everything is started, hurt, judged and stopped.
 
@@ -284,10 +316,11 @@ async def run(
         per_s: requests a second.
         every_s: the mean time between two faults.
         kinds: the faults there may be.
+        cluster: whether RabbitMQ is a cluster of three nodes.
     """
     schedule = draw(seed, requests / per_s, every_s, kinds)
     _keep(folder / "schedule.json", schedule)
-    async with World.at(folder, seed) as world:
+    async with World.at(folder, seed, cluster=cluster) as world:
         async with Load.on(world.fleet.broker_url, world.fleet.lanes, per_s=per_s) as load:
             async with asyncio.TaskGroup() as group:
                 group.create_task(world.suffer(schedule))
@@ -334,12 +367,22 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=20_000, help="how many (default: 20000)")
     parser.add_argument("--per-s", type=float, default=PER_S, help=f"requests a second (default: {PER_S:.0f})")
     parser.add_argument("--every-s", type=float, default=FAULT_EVERY_S, help="mean seconds between two faults")
+    parser.add_argument("--cluster", action="store_true", help="a RabbitMQ of three nodes, and what can befall it")
     parser.add_argument("--keep", action="store_true", help="keep the folder in any case")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix=f"ccxt-fleet-chaos-{options.seed}-"))
     kept = False
     try:
-        verdict = asyncio.run(run(options.seed, options.requests, folder, per_s=options.per_s, every_s=options.every_s))
+        running = run(
+            options.seed,
+            options.requests,
+            folder,
+            per_s=options.per_s,
+            every_s=options.every_s,
+            kinds=tuple(KINDS) if options.cluster else ALONE,
+            cluster=options.cluster,
+        )
+        verdict = asyncio.run(running)
         kept = verdict.ok
         print("\n".join(verdict.lines()))
     finally:

@@ -34,6 +34,8 @@ KINDS: Final = {
     "rabbitmq_killed": Kind("rabbitmq", 0, 2, twice=True),
     "rabbitmq_restarted": Kind("rabbitmq", 0, 2, twice=True),
     "rabbitmq_frozen": Kind("rabbitmq", 2, 12, twice=True),
+    "rabbitmq_leader_killed": Kind("rabbitmq", 0, 6, twice=True),
+    "rabbitmq_given_up": Kind("rabbitmq", 22, 30, twice=True),
     "rabbitmq_cut_off": Kind("network", 0, 0, twice=True),
     "rabbitmq_slow": Kind("network", 3, 8, twice=True),
     "rabbitmq_unreachable": Kind("network", 1, 10, twice=True),
@@ -50,6 +52,9 @@ KINDS: Final = {
     "exchange_in_maintenance": Kind("exchange", 3, 10),
     "bad_messages": Kind("messages", 0, 0),
 }
+# What needs a cluster: others that elect another leader, and that go on without a node that is frozen for so long.
+CLUSTER_ONLY: Final = ("rabbitmq_leader_killed", "rabbitmq_given_up")
+ALONE: Final = tuple(name for name in KINDS if name not in CLUSTER_ONLY)
 
 
 class Fault(Struct, frozen=True):
@@ -59,7 +64,7 @@ class Fault(Struct, frozen=True):
         at_s: when, after the first request.
         kind: a key of `KINDS`.
         lasts_s: how long until it is mended.
-        draw: 0 to 1, which of several is hit: the dispatcher, the worker, the exchange.
+        draw: 0 to 1, which of several is hit: the dispatcher, the worker, the exchange, the queue, the node.
     """
 
     at_s: float
@@ -68,7 +73,7 @@ class Fault(Struct, frozen=True):
     draw: float
 
 
-def draw(seed: int, seconds: float, every_s: float, kinds: Sequence[str] = tuple(KINDS)) -> list[Fault]:
+def draw(seed: int, seconds: float, every_s: float, kinds: Sequence[str] = ALONE) -> list[Fault]:
     """A schedule for so long: every kind once in random order, then all again.
 
     Args:

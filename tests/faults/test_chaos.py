@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tests.faults import chaos
-from tests.faults.schedule import KINDS, draw
+from tests.faults.schedule import ALONE, KINDS, draw
 
 SEED = 3
 KINDS_IN_SHORT = (
@@ -23,7 +23,8 @@ def test_a_schedule_follows_from_its_seed_and_has_every_kind() -> None:
     schedule = draw(1, 200, 4)
     assert schedule == draw(1, 200, 4)
     assert schedule != draw(2, 200, 4)
-    assert {fault.kind for fault in schedule} == set(KINDS)
+    assert {fault.kind for fault in schedule} == set(ALONE)
+    assert {fault.kind for fault in draw(1, 200, 4, tuple(KINDS))} == set(KINDS)
 
 
 async def test_no_request_is_lost_whatever_dies(tmp_path: Path) -> None:
