@@ -15,6 +15,7 @@ from schemas.answers import now_ms
 from schemas.broker import Broker
 from schemas.config import BrokerConfig
 from schemas.deliveries import Delivery
+from schemas.errors import BrokerLost
 from schemas.messages import JSON, Result
 from tests.integration.fleet import wait_until
 
@@ -99,7 +100,13 @@ class Load:
             "deadline_ms": self.deadline_ms[name],
             **fields,
         }
-        await self._broker.publish(msgspec.json.encode(request), "", exchange=topology.REQUESTS, content_type=JSON)
+        body = msgspec.json.encode(request)
+        while True:
+            try:
+                await self._broker.publish(body, "", exchange=topology.REQUESTS, content_type=JSON)
+                break
+            except BrokerLost:
+                continue  # It was away for longer than a publish is patient; a producer asks again.
         self.sent.append(name)
 
     async def _take(self, delivery: Delivery) -> None:
