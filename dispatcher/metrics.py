@@ -10,6 +10,7 @@ ENDED = Counter("fleet_requests_ended_total", "Requests the dispatcher itself en
 PROBES = Counter("fleet_probes_total", "Questions how a lane is that nobody else asks anything.", ["lane"])
 HEDGES = Counter("fleet_hedges_total", "Second attempts at requests that the first has not answered in time.")
 DEAD = Counter("fleet_dead_letters_total", "Messages put into fleet.dead.", ["reason"])
+DROPPED = Counter("fleet_results_dropped_total", "Results that fleet.results dropped unread.", ["reason"])
 HEALTHY = Gauge("fleet_lane_healthy", "1 while the lane is healthy.", ["lane"])
 STATE = Gauge("fleet_lane_state", "1 for the state that the lane is in.", ["lane", "state"])
 SHARE = Gauge("fleet_lane_share", "The lane's weight less what its health takes from it now.", ["lane"])

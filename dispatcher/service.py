@@ -29,6 +29,7 @@ from schemas.messages import (
 from schemas.status import ConfigurationStatus, DispatcherStatus, ProcessStatus
 
 from . import intake, knowledge, metrics, probes, snapshot, status
+from .dropped import Dropped
 from .health import State
 from .hedges import Hedges
 from .probes import Probe
@@ -59,6 +60,7 @@ class Dispatcher:
         self._since: dict[str, Since] = {}
         self._started_ms = answers.now_ms()
         self._serves = False
+        self._dropped = Dropped(self._broker)
         self._removed = Removed(self._broker, self._on_taken_back, config.broker.patience_s)
 
     async def run(self, stop: asyncio.Event, follow: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -72,7 +74,10 @@ class Dispatcher:
         log.info("dispatcher_ready", extra={"lanes": ",".join(self._router.health)})
         try:
             async with asyncio.TaskGroup() as side_tasks:
-                jobs = self._watch, self._probe, self._keep, self._learn, self._broker.lasts, self._removed.run, follow
+                jobs = (
+                    *(self._watch, self._probe, self._keep, self._learn),
+                    *(self._broker.lasts, self._removed.run, self._dropped.run, follow),
+                )
                 tasks = [side_tasks.create_task(job(), name=job.__name__) for job in jobs]
                 await stop.wait()
                 await end_tasks(tasks)
@@ -112,6 +117,7 @@ class Dispatcher:
                 connected=self._broker.connected,
                 connects=self._broker.connects,
             ),
+            results_dropped=sum(self._dropped.counts.values()),
             lanes=status.lanes(self._router.health.values(), self._lanes, self._since, now_s, now_ms),
         )
 

@@ -30,7 +30,7 @@ ROLES: Final[dict[str, tuple[list[str], list[str], list[str]]]] = {
     "fleet-dispatcher": (
         [_OWN],
         [_OWN, _ANY_QUEUE, r"fleet\.work", r"fleet\.results"],
-        [_OWN, _WORK, r"fleet\.requests", r"fleet\.returned", r"fleet\.reports"],
+        [_OWN, _WORK, r"fleet\.requests", r"fleet\.returned", r"fleet\.reports", r"fleet\.dropped"],
     ),
     "fleet-worker": (
         [],

@@ -81,10 +81,12 @@ class DispatcherStatus(Struct, frozen=True):
     Args:
         process: what it says of itself.
         lanes: what it knows of each lane.
+        results_dropped: how many results `fleet.results` dropped unread since it began.
     """
 
     process: ProcessStatus
     lanes: list[RoutedLane]
+    results_dropped: int = 0
 
 
 class ServedLane(Struct, frozen=True):

@@ -1,8 +1,8 @@
 """Every exchange, queue and binding of the fleet with its fixed arguments, in one table.
 
-All of it is durable and all queues are quorum queues (only `fleet.reports` feeds exclusive ones). Arguments never
-change once a release has declared them: RabbitMQ refuses a queue declared twice with different ones, and a client that
-tries brings its connection down with it.
+All of it is durable and all queues are quorum queues (only `fleet.reports` and `fleet.dropped` feed exclusive ones).
+Arguments never change once a release has declared them: RabbitMQ refuses a queue declared twice with different ones,
+and a client that tries brings its connection down with it.
 
 RabbitMQ expires messages only at a queue's head, so every waiting room has one TTL for all it holds.
 """
@@ -18,6 +18,7 @@ RETURNED: Final = "fleet.returned"
 RESULTS: Final = "fleet.results"
 REPORTS: Final = "fleet.reports"
 DEAD: Final = "fleet.dead"
+DROPPED: Final = "fleet.dropped"
 
 # Five rooms cover any wait within a factor of four; a longer one passes through several.
 DELAYS_MS: Final = (250, 1_000, 4_000, 15_000, 60_000)
@@ -60,6 +61,7 @@ EXCHANGES: Final = (
     Exchange(WORK, "direct"),
     Exchange(RESULTS, "topic"),
     Exchange(REPORTS, "fanout"),
+    Exchange(DROPPED, "headers"),
 )
 
 
@@ -87,7 +89,11 @@ QUEUES: Final = (
     Queue(
         RESULTS,
         _quorum(
-            delivery_limit=NO_DELIVERY_LIMIT, max_length=RESULTS_LIMIT, message_ttl=RESULTS_TTL_MS, overflow="drop-head"
+            delivery_limit=NO_DELIVERY_LIMIT,
+            max_length=RESULTS_LIMIT,
+            message_ttl=RESULTS_TTL_MS,
+            overflow="drop-head",
+            dead_letter_exchange=DROPPED,  # for who counts them
         ),
         exchange=RESULTS,
         routing_key="#",

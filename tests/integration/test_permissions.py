@@ -54,6 +54,13 @@ def read(queue: str) -> Act:
     return act
 
 
+def bind(exchange: str) -> Act:
+    async def act(channel: AbstractChannel) -> object:
+        return await (await channel.declare_queue(exclusive=True)).bind(exchange)
+
+    return act
+
+
 def declare(queue: str) -> Act:
     return lambda channel: channel.declare_queue(queue)
 
@@ -77,6 +84,7 @@ MAY: dict[str, dict[str, Act]] = {
         "let one wait": publish("", "fleet.delay.1s"),
         "publish a result": publish("fleet.results", "none.x.error"),
         "bury": publish("", "fleet.dead"),
+        "count what is dropped": bind("fleet.dropped"),
     },
     "fleet-worker": {
         "read attempts": read("fleet.work.binance"),

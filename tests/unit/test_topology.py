@@ -18,6 +18,7 @@ def test_every_queue_is_quorum_and_bounded_or_emptied_by_us(queue: topology.Queu
 def test_every_feeding_exchange_is_declared_and_no_name_is_used_twice() -> None:
     exchanges = {exchange.name for exchange in topology.EXCHANGES}
     assert {queue.exchange for queue in QUEUES} - {""} <= exchanges
+    assert {queue.arguments.get("x-dead-letter-exchange", "") for queue in QUEUES} - {""} <= exchanges
     assert len({queue.name for queue in QUEUES}) == len(QUEUES)
 
 
