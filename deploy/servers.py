@@ -222,7 +222,8 @@ class RabbitMQ(Server):
             "RABBITMQ_CTL_ERL_ARGS": "+S 1:1 -kernel inet_dist_use_interface {127,0,0,1}",
         }
         (folder / "rabbitmq-env.conf").touch()
-        (folder / "rabbitmq.conf").write_text("".join(f"{line}\n" for line in member.settings))
+        if member.settings:  # otherwise whoever made the folder may have put a file of theirs into it
+            (folder / "rabbitmq.conf").write_text("".join(f"{line}\n" for line in member.settings))
         (folder / "advanced.config").write_text(f"{member.advanced}\n")
         cookie = folder / ".erlang.cookie"
         if not cookie.exists():
