@@ -142,8 +142,11 @@ async def main(minutes: float, options: Options) -> bool:
         while (last := await _sample(servers, stage, store)).unsettled and time.monotonic() < give_up_s:
             await asyncio.sleep(0.5)
         table.row("the end", f"{load.answered:,}", "0", str(load.errors), "", *_cells(last))
-        violations = (await stage.simulator.counters())["violations"]
-        return _verdict(options, load, samples, last, violations)
+        counters = await stage.simulator.counters()
+        for name, counts in counters["exchanges"].items():
+            for broken in counts["broken"]:
+                print(f"{name} broken: {broken}", flush=True)
+        return _verdict(options, load, samples, last, counters["violations"])
 
 
 def _cells(sample: Sample) -> list[str]:
