@@ -1,5 +1,7 @@
 """Runs one attempt on its lane: what comes back is how it ended, and the data if it went well."""
 
+import asyncio
+import logging
 from typing import Any, Final
 
 from msgspec import Struct
@@ -11,6 +13,10 @@ from schemas.messages import Attempt, Outcome, Try
 from .exchanges import Call, LaneExchange
 from .verdict import judge
 
+log = logging.getLogger(__name__)
+
+# All that an attempt waits for ends with its time. A fault of ours that forgets this must not keep the request.
+HUNG_AFTER_S: Final = 1.0
 # ccxt's words for an exchange that answers but does not work.
 _CLOSED: Final = ("maintenance", "shutdown")
 
@@ -58,9 +64,13 @@ async def run(lane: LaneExchange, attempt: Attempt, config: WorkerConfig) -> End
         bulk=request.priority == "bulk",
         account=request.account,
     )
+    hung = asyncio.timeout(max(timeout_s, 0.0) + HUNG_AFTER_S)
     try:
-        data = await lane.call(request.method, request.args, call)
+        async with hung:
+            data = await lane.call(request.method, request.args, call)
     except Exception as error:  # every class has its verdict, those nobody thought of too
+        if hung.expired():
+            log.exception("attempt_hung", extra={"request_id": request.id, "lane": lane.name})
         verdict = judge(error, call, lane.redactor.hide)
         retry_at_ms = answers.now_ms() + int(verdict.pause_s * 1000) if verdict.pause_s else None
         item = Try(lane.name, verdict.outcome, verdict.code, verdict.message, retry_at_ms=retry_at_ms, **_times(call))

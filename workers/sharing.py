@@ -180,11 +180,13 @@ class SharedBudget(Budget):
         return Refusal(int((time.time() + LOST_WAIT_S) * 1000), LOST_WAIT_S, reason)
 
     async def _beat(self) -> None:
-        sent_s = self._member.clock()
+        sent_s, asked = self._member.clock(), time.monotonic()
         keys = [*self._sharing[::-1], self._epoch, self._clock, self._pauses[0]]
         buckets = list(self._seen.values())
         answer = await self._run(keys, self._member.beat(buckets, self._known, self._new))
         self._known, paused_s = self._member.answered(answer, sent_s)
+        # A share may be all that is ever asked for instants, and they are Redis's.
+        self._punctuality.answered(time.monotonic(), redis_us=answer[0], asked=asked)
         if paused_s:
             self._keep_pause(self._pauses[:1], paused_s)
         if dead := self._member.dead(answer):

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import os
 import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -33,6 +34,8 @@ class Load:
         self._broker = broker
         self._per_s = per_s
         self._numbers = itertools.count()
+        # What another load has left behind is not taken for ours.
+        self._prefix = f"load-{os.urandom(3).hex()}"
         self.sent: list[str] = []
         self.sent_ms: dict[str, int] = {}
         self.deadline_ms: dict[str, int] = {}
@@ -90,7 +93,7 @@ class Load:
         return sum(len(results) - 1 for results in self.results.values())
 
     async def _publish(self, fields: dict[str, Any]) -> None:
-        name = f"load-{next(self._numbers)}"
+        name = f"{self._prefix}-{next(self._numbers)}"
         self.sent_ms[name] = now_ms()
         self.deadline_ms[name] = now_ms() + int(fields.pop("within_ms", DEADLINE_MS))
         request = {
@@ -111,7 +114,7 @@ class Load:
 
     async def _take(self, delivery: Delivery) -> None:
         result = msgspec.json.decode(delivery.body, type=Result)
-        if result.id.startswith("load-"):
+        if result.id.startswith(self._prefix):
             self.results[result.id].append(result)
             self.arrived_ms[result.id].append(now_ms())
         await delivery.ack()

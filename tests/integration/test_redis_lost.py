@@ -20,6 +20,7 @@ from typing import Any, cast
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from redis.exceptions import ConnectionError as Lost
 
 from deploy.servers import Redis
@@ -399,6 +400,29 @@ async def test_who_never_met_redis_sends_nothing(redis_server: Redis, redis_url:
             await on_their_own(workers, time.time())
             assert not newcomer.sent
             assert newcomer.budget.own_part == 0
+
+
+async def test_whose_first_call_meets_the_loss_is_granted_instants_that_come(
+    redis_server: Redis, redis_url: str
+) -> None:
+    client = connect(redis_url, timeout_s=0.5)
+    budget = SharedBudget(client, "x:1")
+    try:
+        await budget.beat()
+        await budget.beat()
+        redis_server.kill()
+        # Its long window keeps the share in use for a while after Redis is back.
+        slow = [Charge(replace(LIMIT, name="slow", window_s=20.0), 1.0, "slow")]
+        assert isinstance(await budget.reserve(slow, max_wait_s=1.0), Refusal)
+        await redis_server.start()
+        async with asyncio.timeout(60):
+            while isinstance(grant := await budget.acquire(CALL, max_wait_s=1.0), Refusal):
+                await budget.beat()
+                await budget.reserve(slow, max_wait_s=1.0)
+        assert budget.own_part == 1
+        assert grant.due_s - 1.0 < grant.early_s <= grant.due_s <= time.monotonic()
+    finally:
+        await client.aclose()
 
 
 def _follow(url: str) -> None:
