@@ -17,6 +17,7 @@ from msgspec import Struct
 from deploy.local import Fleet, Service
 from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.process import Simulator
+from schemas.config import WorkerConfig
 from schemas.messages import BucketReport, DeadLetter, LaneReport, Result, decode_letter, decode_report
 
 # Short enough that a test can wait for a lane to go offline and come back.
@@ -185,15 +186,20 @@ class Stand(Struct, frozen=True):
 
     async def heal(self) -> None:
         """Ends all faults, starts what was killed, and waits until every lane is healthy."""
-        for exchange, faults in (await self.simulator.ask("GET", "/faults")).items():
-            if any(faults.values()):
-                await self.simulator.clear(exchange)
+        faulty = [name for name, faults in (await self.simulator.ask("GET", "/faults")).items() if any(faults.values())]
+        for exchange in faulty:
+            await self.simulator.clear(exchange)
         self.redis.thaw()
         await self.redis.start()
         if not all(service.running for service in self.services):
             for service in self.services:
                 service.start()
             await opened(self.fleet)
+
+        if faulty:
+            # The last slow or failed call must not be news to the dispatchers in the next test.
+            await wait_until(self.idle, "nothing is under way", timeout_s=60)
+            await asyncio.sleep(2 * WorkerConfig().report_every_s)
 
         async def come_back() -> bool:
             if await self.healthy(*self.fleet.lanes):
@@ -204,6 +210,11 @@ class Stand(Struct, frozen=True):
             return await self.healthy(*self.fleet.lanes)
 
         await wait_until(come_back, "all lanes are healthy", timeout_s=60, every_s=0.1)
+
+    async def idle(self) -> bool:
+        """Whether no worker holds an attempt."""
+        seen = [await worker.metrics() for worker in self.fleet.workers]
+        return not any(value for each in seen for key, value in each.items() if key[0] == "fleet_attempts_in_flight")
 
     async def violations(self) -> int:
         """How often a limit was broken."""
