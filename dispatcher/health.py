@@ -28,6 +28,7 @@ from schemas.messages import ILL, LaneReport, Request
 
 from .evidence import Failures, Slowness
 from .strategies import Choice
+from .waiting import Waiting
 
 # Nobody knows when a worker comes: requests for a silent lane look again after this time.
 SILENT_RECHECK_S: Final = 1.0
@@ -98,7 +99,8 @@ class LaneHealth(Choice):
         silent_at_s: without another report no worker serves it from then on.
         trial_at_s: when it stands aside: the next trial is due then.
         methods: what it can do; None until a worker said.
-        no_budget_until_ms: kinds of requests (`_kind`) of which an attempt found no budget, and until when.
+        waiting: what waits for it in the delay rooms.
+        no_budget_until_ms: kinds of requests (`Request.kind`) of which an attempt found no budget, and until when.
     """
 
     def __init__(self, name: str, weight: float, config: DispatcherConfig) -> None:
@@ -109,6 +111,7 @@ class LaneHealth(Choice):
         self._last_asked_s = -math.inf
         self._in_flight = 0
         self._ended_per_s = 0.0
+        self.waiting = Waiting()
         self._busy_from_s = math.inf
         self._failures = Failures()
         self._slowness = Slowness()
@@ -187,6 +190,8 @@ class LaneHealth(Choice):
             self._busy_from_s = now_s + RATE_S
         known = now_s >= self._busy_from_s and self._ended_per_s > 0
         self.backlog_ms = self.outstanding / self._ended_per_s * 1000 if known else 0.0
+        self.waiting.hear(report, now_s, held_up=self._aside is not None or report.paused_until_ms > 0)
+        self.waiting_ms = self.waiting.ms
 
     def _follow_latency(self, report: LaneReport, passed_s: float) -> None:
         fall = math.exp(-passed_s / LATENCY_FALL_S)
@@ -269,7 +274,7 @@ class LaneHealth(Choice):
 
     def refused(self, request: Request, until_ms: int) -> None:
         """A worker handed back an attempt unsent: no budget before this time."""
-        self.no_budget_until_ms[_kind(request)] = until_ms
+        self.no_budget_until_ms[request.kind] = until_ms
 
     def forget(self, worker: str) -> None:
         """A worker said that it leaves."""
@@ -368,15 +373,10 @@ def funded(lanes: Sequence[LaneHealth], request: Request, now_ms: int) -> list[L
     Nor has a crowded lane any, before its workers say so: what is sent there at once is refused only later, and the
     last of several lanes of which no refusal is known yet would get all of a crowd.
     """
-    kind = _kind(request)
+    kind = request.kind
     return [
         lane
         for lane in lanes
         if lane.no_budget_until_ms.get(kind, 0) <= now_ms
         and lane.outstanding * lane.budget_ms <= lane.latency_ms + CROWDED_MS
     ]
-
-
-def _kind(request: Request) -> str:
-    """One text: unlike a tuple it is hashed once for all lanes."""
-    return f"{request.priority} {request.method}"

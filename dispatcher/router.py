@@ -1,11 +1,13 @@
 """What to do with a request: send it to a lane, let it wait, or end it. Pure: the clock is an argument."""
 
+import math
 from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from schemas import topology
 from schemas.config import Config, LaneConfig
 from schemas.messages import Attempt, ErrorCode, Report, Request, Strategy
 
@@ -60,13 +62,20 @@ class Able(NamedTuple):
 
 
 class Router:
-    """Chooses lanes, over the configured lanes and their health."""
+    """Chooses lanes, over the configured lanes and their health.
+
+    Attributes:
+        health: the lanes, by name.
+        knowledge: what they list.
+        dispatchers: how many dispatchers there are: each lets as much wait as the others do.
+    """
 
     def __init__(self, config: Config) -> None:
         self._chooser = Chooser()
         self._by_exchange: dict[str, list[str]] = {}
         self._able: dict[tuple[str, ...], Able] = {}
         self.knowledge = LaneKnowledge()
+        self.dispatchers = 1
         self.health: dict[str, LaneHealth] = {}
         self.configure(config)
 
@@ -195,9 +204,9 @@ class Router:
         if returns.exhausted(attempt, past.doubts, self._config.max_attempts):
             return End(ErrorCode.ATTEMPTS_EXHAUSTED, f"{attempt.number} attempts failed{_history(attempt)}")
         if not attempt.tries:
-            able = shedding.in_time(able, left_ms)
+            able = shedding.in_time(able, attempt.request, left_ms, now_s)
             if not able:
-                backlog_s = min(lane.backlog_ms for lane in named) / 1000
+                backlog_s = shedding.before_ms(named, attempt.request) / 1000
                 text = f"overloaded: what waits before it takes {backlog_s:.1f} s, and it has {left_ms / 1000:.1f} s"
                 return End(ErrorCode.DEADLINE_EXCEEDED, text)
         ready = _ready(able, now_s, now_ms)
@@ -221,7 +230,15 @@ class Router:
         )
         if max(wait_ms, SHORTEST_WAIT_MS) > left_ms:
             return End(ErrorCode.DEADLINE_EXCEEDED, f"{_why(able, now_s, now_ms)}{_history(attempt)}")
+        self._count_waiting(able, attempt.request.kind, now_s + topology.delay_for(wait_ms) / 1000)
         return Wait(wait_ms)
+
+    def _count_waiting(self, able: Sequence[LaneHealth], kind: str, until_s: float) -> None:
+        """A request waits until then for one of these lanes: the faster one is, the more of such it will take."""
+        rates = [1.0] if len(able) == 1 else [lane.waiting.per_s(kind) for lane in able]
+        total = sum(rates) or math.inf
+        for lane, rate in zip(able, rates, strict=True):
+            lane.waiting.put(kind, self.dispatchers * rate / total, until_s)
 
     def _send(
         self, request: Request, ready: Sequence[LaneHealth], left_ms: float, now_s: float, now_ms: int

@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 FULL_PAUSE_MS = 1_000
 # How often it is seen whether a lane needs a probe: requests come first.
 PROBES_EVERY_S: Final = 0.5
+MEET_EVERY_S: Final = 2.0
 
 
 class Dispatcher:
@@ -75,7 +76,7 @@ class Dispatcher:
         try:
             async with asyncio.TaskGroup() as side_tasks:
                 jobs = (
-                    *(self._watch, self._probe, self._keep, self._learn),
+                    *(self._watch, self._probe, self._keep, self._learn, self._meet),
                     *(self._broker.lasts, self._removed.run, self._dropped.run, follow),
                 )
                 tasks = [side_tasks.create_task(job(), name=job.__name__) for job in jobs]
@@ -145,6 +146,15 @@ class Dispatcher:
 
     async def _learn(self) -> None:
         await knowledge.follow(self._router.knowledge, self._redis)
+
+    async def _meet(self) -> None:
+        """Counts the dispatchers: they alone consume `fleet.returned`."""
+        while True:
+            try:
+                self._router.dispatchers = max(1, await self._broker.consumers(topology.RETURNED))
+            except BrokerError as error:
+                log.debug("dispatchers_not_counted", extra={"error": str(error)})
+            await asyncio.sleep(MEET_EVERY_S)
 
     async def _keep(self) -> None:
         while True:

@@ -50,6 +50,7 @@ def _lane(lane: LaneHealth, config: LaneConfig, since: Since | None, now_s: floa
         share=round(lane.share, 3) if lane.serving and not silent else 0.0,
         workers=lane.workers(now_s),
         in_flight=lane.outstanding,
+        waiting=round(lane.waiting.count),
         latency_ms=round(lane.latency_ms, 3),
         methods=None if lane.methods is None else len(lane.methods),
     )

@@ -1,6 +1,6 @@
 """How one lane is chosen among those that could take a request. Pure decisions with their state; no clock, no I/O."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Final, TypeVar
 
@@ -24,6 +24,7 @@ class Choice:
         budget_ms: how much time of its tightest limit one attempt takes; 0 where unknown.
         backlog_ms: how long what is with it will take, at the rate at which it has been working off a backlog; 0 where
             it has none, or not long enough to tell.
+        waiting_ms: how long what waits for it in the delay rooms will take, by `Request.kind`, where that is known.
     """
 
     # Looked at for each lane of each request: a quarter less CPU where there are hundreds of lanes.
@@ -36,6 +37,7 @@ class Choice:
         "name",
         "outstanding",
         "share",
+        "waiting_ms",
         "weight",
     )
 
@@ -47,6 +49,7 @@ class Choice:
         self.outstanding = 0
         self.budget_ms = 0.0
         self.backlog_ms = 0.0
+        self.waiting_ms: Mapping[str, float] = {}
         # What it has earned and not had yet, by weight and evenly. Kept over requests with different candidates.
         self.credit = 0.0
         self.even_credit = 0.0

@@ -33,7 +33,7 @@ import aio_pika
 import aiormq
 from aio_pika.abc import AbstractChannel as PikaChannel
 from aio_pika.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed, ProbableAuthenticationError
-from pamqp.commands import Basic
+from pamqp.commands import Basic, Queue
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
@@ -488,9 +488,15 @@ class Broker:
         return await self._consumer.take_back(queue, handler)
 
     async def _waiting(self, queue: str) -> int:
+        return (await self._found(queue)).message_count or 0
+
+    async def consumers(self, queue: str) -> int:
+        """How many consume a queue, all processes together; see `Link.aside` for what it raises."""
+        return (await self._found(queue)).consumer_count or 0
+
+    async def _found(self, queue: str) -> Queue.DeclareOk:
         async with self.aside() as channel:
-            found = await channel.queue_declare(queue, passive=True, timeout=self._config.timeout_s)
-        return found.message_count or 0
+            return await channel.queue_declare(queue, passive=True, timeout=self._config.timeout_s)
 
     def aside(self) -> AbstractAsyncContextManager[aiormq.Channel]:
         """A channel on the connection that publishes, for a few acts aside; see `Link.aside` for what it raises."""

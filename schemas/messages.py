@@ -114,6 +114,11 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     hedge_ms: Annotated[int, Meta(ge=1, le=3_600_000)] | None = None
     account: Name | None = None
 
+    @property
+    def kind(self) -> str:
+        """Names the requests that have limits of their own, as far as it shows: one text, which is hashed once."""
+        return f"{self.priority} {self.method}"
+
 
 class Try(Struct, frozen=True, omit_defaults=True):
     """One attempt as the result tells it.
@@ -289,6 +294,7 @@ class LaneReport(Struct, frozen=True, omit_defaults=True):
             next to no time.
         failed_ago_ms: how long ago the last of those failed that speak against the lane was sent; 0 where none failed.
         throttled: attempts handed back unsent.
+        ended: attempts that took budget and ended, by `Request.kind`.
         failures_in_a_row: failures in `ILL` since the last that was not, over the worker's life.
         in_flight: attempts it holds now.
         exchange_ms: mean time at the exchange of the attempts that were answered.
@@ -311,6 +317,7 @@ class LaneReport(Struct, frozen=True, omit_defaults=True):
     excused: Whole = 0
     failed_ago_ms: Real = 0.0
     throttled: Whole = 0
+    ended: dict[str, Whole] = {}
     failures_in_a_row: Whole = 0
     in_flight: Whole = 0
     exchange_ms: Real = 0.0

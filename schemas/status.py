@@ -56,6 +56,7 @@ class RoutedLane(Struct, frozen=True):
         share: what its health leaves of it now.
         workers: how many serve it.
         in_flight: attempts that are with it.
+        waiting: requests that will probably go to it and wait in delay rooms now.
         latency_ms: how long it takes to answer.
         methods: how many of the fleet's methods it has, None until a worker said.
     """
@@ -71,6 +72,7 @@ class RoutedLane(Struct, frozen=True):
     share: float
     workers: int
     in_flight: int
+    waiting: int
     latency_ms: float
     methods: int | None
 

@@ -34,6 +34,7 @@ class LaneCount(Struct):
     rejected: int = 0
     excused: int = 0
     throttled: int = 0
+    ended: Counter[str] = field(default_factory=Counter[str])
     answered_ms: float = 0.0
     failed_sent_s: float = 0.0
     row: int = 0
@@ -119,6 +120,7 @@ class Reports:
         metrics.WAITED.labels(lane).observe(item.waited_ms / 1000)
         if http_calls:
             metrics.EXCHANGE.labels(lane).observe(item.exchange_ms / 1000)
+            count.ended[request.kind] += 1
             if budget_ms is not None:
                 known.took(budget_ms)
         match item.outcome:
@@ -176,6 +178,7 @@ class Reports:
                     excused=count.excused,
                     failed_ago_ms=round((now_s - count.failed_sent_s) * 1000, 3) if count.failed_sent_s else 0.0,
                     throttled=count.throttled,
+                    ended=dict(count.ended),
                     failures_in_a_row=count.row,
                     in_flight=count.in_flight,
                     exchange_ms=round(count.answered_ms / count.ok, 3) if count.ok else 0.0,

@@ -1,0 +1,37 @@
+"""A lane that is asked for more than it may do: what waits in the delay rooms counts, and new requests hear of it."""
+
+from typing import Any
+
+from schemas.answers import now_ms
+from tests.integration.fleet import Stand, wait_until
+
+# Kraken answers one of them a second, and a worker holds those of the next two seconds: all others wait in rooms.
+CROWD = 40
+
+
+async def test_requests_that_come_too_late_are_refused_at_once(stand: Stand) -> None:
+    ticker: dict[str, Any] = {"method": "fetch_ticker", "args": {"symbol": "BTC/USDT"}}
+    crowd = [
+        await stand.client.send({**ticker, "exchanges": ["kraken"], "deadline_ms": now_ms() + 180_000})
+        for _ in range(CROWD)
+    ]
+    (dispatcher,) = stand.fleet.dispatchers
+
+    async def waits() -> bool:
+        lanes = {lane["lane"]: lane for lane in (await dispatcher.status())["lanes"]}
+        return bool(lanes["kraken"]["waiting"] > CROWD / 2)
+
+    await wait_until(waits, "most of them wait")
+
+    async def refused() -> bool:
+        late = await stand.client.ask(**ticker, exchanges=["kraken"], deadline_ms=now_ms() + 10_000)
+        assert late.result.ok or late.code == "deadline_exceeded", late
+        return late.result.error is not None and "overloaded: what waits" in late.result.error.message
+
+    await wait_until(refused, "one is refused")
+    # Others have room, and those that were there before are answered.
+    anywhere = await stand.client.ask(**ticker, deadline_ms=now_ms() + 10_000)
+    assert anywhere.result.ok, anywhere
+    for sent in crowd:
+        answer = await stand.client.answer(sent, timeout_s=120)
+        assert answer.result.ok, answer
