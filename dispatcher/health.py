@@ -304,10 +304,11 @@ class LaneHealth(Choice):
         """Whether it stands aside but takes what has no other lane."""
         return self._aside is State.DEGRADED and not self.silent(now_s)
 
-    def sent(self, now_s: float) -> bool:
+    def sent(self, now_s: float, *, bulk: bool = False) -> bool:
         """A request was sent there. Says whether it is a trial; then the next one waits for its gap."""
-        self._unreported += 1
-        self.outstanding += 1
+        if not bulk:
+            self._unreported += 1
+            self.outstanding += 1
         self._last_asked_s = now_s
         if self._aside is None or now_s < self.trial_at_s:
             return False

@@ -296,7 +296,7 @@ class LaneReport(Struct, frozen=True, omit_defaults=True):
         throttled: attempts handed back unsent.
         ended: attempts that took budget and ended, by `Request.kind`.
         failures_in_a_row: failures in `ILL` since the last that was not, over the worker's life.
-        in_flight: attempts it holds now.
+        in_flight: attempts it holds now, but for bulk ones: nobody has to wait for those.
         exchange_ms: mean time at the exchange of the attempts that were answered.
         buckets: the lane's buckets that are in use.
         paused_until_ms: the exchange asked the whole scope to be silent until then.

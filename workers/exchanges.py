@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, cast
+from weakref import WeakValueDictionary
 
 import aiohttp
 from ccxt.base.errors import (  # pyright: ignore[reportMissingTypeStubs]
@@ -65,7 +66,7 @@ class Call(Seen):
     Args:
         max_wait_s: the longest it may wait for budget, all its HTTP calls together.
         timeout_s: the longest it may take, from now.
-        bulk: it may use only what live requests leave.
+        bulk: it may use only what live requests leave, and waits without a reservation.
         account: whose keys it is signed with; None for none.
         reserve_s: the furthest ahead it may reserve; what comes later it asks for again.
         waited_s: the time it waited for budget.
@@ -176,6 +177,7 @@ class Fleet(_Ccxt):
     fleet_answering: Answering
     fleet_tallies: Tallies
     fleet_costs: costs.Costs
+    fleet_bulk_turns: WeakValueDictionary[tuple[str, ...], asyncio.Lock]
     fleet_observed_s: float = 0.0
 
     async def fetch2(
@@ -269,15 +271,35 @@ class Fleet(_Ccxt):
 
     async def _pay(self, charges: list[costs.Charge], late: Grant | None = None) -> Grant:
         call = _CALL.get()
+        if not call.bulk:
+            return await self._granted(call, charges, late)
+        # One at a time asks for the same room: it can't be reserved, and all would be told the same.
+        turn = self.fleet_bulk_turns.setdefault(tuple(charge.key for charge in charges), asyncio.Lock())
+        begun_s = time.monotonic()
+        try:
+            async with asyncio.timeout(max(0.0, min(call.max_wait_s - call.waited_s, call.left_s))):
+                await turn.acquire()
+        except TimeoutError:
+            raise NoBudget("budget", LOST_WAIT_S) from None
+        finally:
+            call.waited_s += time.monotonic() - begun_s
+        try:
+            return await self._granted(call, charges, late)
+        finally:
+            turn.release()
+
+    async def _granted(self, call: Call, charges: list[costs.Charge], late: Grant | None) -> Grant:
         while True:
             asked_s = time.monotonic()
             if call.left_s <= 0:
                 raise TimeoutError("the attempt's time ended before the call was sent")
             max_wait_s = max(min(call.max_wait_s - call.waited_s, call.left_s), 0.0)
-            reserve_s = min(max_wait_s, call.reserve_s)
+            # A bulk call reserves nothing that is not free now, and looks again when it may be.
+            reserve_s = 0.0 if call.bulk else min(max_wait_s, call.reserve_s)
             answer = await self.fleet_budget.acquire(charges, max_wait_s=reserve_s, bulk=call.bulk, grant=late)
             late = None
-            if isinstance(answer, Refusal) and reserve_s < answer.wait_s <= max_wait_s:
+            waits = isinstance(answer, Refusal) and (answer.reason == "budget" or not call.bulk)
+            if isinstance(answer, Refusal) and waits and reserve_s < answer.wait_s <= max_wait_s:
                 await asyncio.sleep(answer.wait_s - reserve_s)
                 call.waited_s += time.monotonic() - asked_s
                 continue
@@ -386,6 +408,7 @@ class LaneExchange:
         self.costs = self._kind.fleet_costs = costs.load(config.exchange, float(self._ccxt.rateLimit), own=limits)
         self._kind.fleet_lane = name
         self._kind.fleet_budget = budget
+        self._kind.fleet_bulk_turns = WeakValueDictionary()
         self.answering = self._kind.fleet_answering = Answering()
         self.tallies = self._kind.fleet_tallies = Tallies(name)
         self._budget = budget

@@ -17,6 +17,9 @@ log = logging.getLogger(__name__)
 
 # All that an attempt waits for ends with its time. A fault of ours that forgets this must not keep the request.
 HUNG_AFTER_S: Final = 1.0
+# The longest that a bulk attempt waits here for room: what waits in its lane's queue costs nobody anything, while what
+# is handed back goes round.
+BULK_WAIT_S: Final = 30.0
 # ccxt's words for an exchange that answers but does not work.
 _CLOSED: Final = ("maintenance", "shutdown")
 
@@ -45,13 +48,14 @@ async def run(lane: LaneExchange, attempt: Attempt, config: WorkerConfig) -> End
     Args:
         lane: where it was sent.
         attempt: the attempt.
-        config: how long it may wait for budget here.
+        config: how long a live one may wait for budget here.
 
     Raises:
         asyncio.CancelledError: the worker was told to stop at once.
     """
     request = attempt.request
-    max_wait_s = config.max_wait_s
+    bulk = request.priority == "bulk"
+    max_wait_s = BULK_WAIT_S if bulk else config.max_wait_s
     if attempt.max_wait_ms is not None:
         max_wait_s = min(max_wait_s, attempt.max_wait_ms / 1000)
     timeout_s = (attempt.deadline_ms - answers.now_ms()) / 1000
@@ -61,7 +65,7 @@ async def run(lane: LaneExchange, attempt: Attempt, config: WorkerConfig) -> End
         lane.exchange,
         max_wait_s=max_wait_s,
         timeout_s=timeout_s,
-        bulk=request.priority == "bulk",
+        bulk=bulk,
         account=request.account,
     )
     hung = asyncio.timeout(max(timeout_s, 0.0) + HUNG_AFTER_S)

@@ -39,6 +39,7 @@ class LaneCount(Struct):
     failed_sent_s: float = 0.0
     row: int = 0
     in_flight: int = 0
+    bulk: int = 0
 
 
 class LaneKnown(Struct):
@@ -100,9 +101,10 @@ class Reports:
         """Attempts that are held, by the lanes that are reported."""
         return {name: count.in_flight for name, count in self._lanes.items() if name in self._open}
 
-    def begin(self, lane: str) -> None:
+    def begin(self, lane: str, *, bulk: bool) -> None:
         """An attempt is held."""
         self._lanes[lane].in_flight += 1
+        self._lanes[lane].bulk += bulk
         metrics.IN_FLIGHT.labels(lane).inc()
 
     def end(self, item: Try, request: Request, http_calls: int, budget_ms: float | None) -> None:
@@ -148,9 +150,10 @@ class Reports:
             case Outcome.THROTTLED:
                 count.throttled += 1
 
-    def leave(self, lane: str) -> None:
+    def leave(self, lane: str, *, bulk: bool) -> None:
         """An attempt is held no more, however it went."""
         self._lanes[lane].in_flight -= 1
+        self._lanes[lane].bulk -= bulk
         metrics.IN_FLIGHT.labels(lane).dec()
 
     def make(
@@ -180,7 +183,7 @@ class Reports:
                     throttled=count.throttled,
                     ended=dict(count.ended),
                     failures_in_a_row=count.row,
-                    in_flight=count.in_flight,
+                    in_flight=count.in_flight - count.bulk,
                     exchange_ms=round(count.answered_ms / count.ok, 3) if count.ok else 0.0,
                     buckets=_buckets(known.tallies.take(), uses.get(lane, {})),
                     paused_until_ms=paused_until_ms.get(lane, 0),
@@ -193,7 +196,7 @@ class Reports:
                     knowledge=knowledge.get(lane, "") if with_methods else "",
                 )
             )
-            self._lanes[lane] = LaneCount(row=count.row, in_flight=count.in_flight)
+            self._lanes[lane] = LaneCount(row=count.row, in_flight=count.in_flight, bulk=count.bulk)
         return reports
 
 

@@ -160,7 +160,8 @@ class Worker:
             await self._hand_back_unsent(attempt)
             await delivery.ack()
             return
-        self._reports.begin(name)
+        bulk = attempt.request.priority == "bulk"
+        self._reports.begin(name, bulk=bulk)
         try:
             with lane.held():
                 ended = await executor.run(lane.exchange, attempt, self._config)
@@ -172,7 +173,7 @@ class Worker:
             elif result is None and not attempt.dispensable:
                 await self._hand_back(attempt, item)
         finally:
-            self._reports.leave(name)
+            self._reports.leave(name, bulk=bulk)
         await delivery.ack()
 
     async def _publish(self, attempt: Attempt, result: Result, body: bytes | None) -> None:

@@ -36,16 +36,21 @@ BTC_USDT: dict[str, Any] = {
 
 
 class CountedBudget(Budget):
-    """The real budget, and a list of what it granted, less what lapsed because the call would have left late."""
+    """The real budget, and a list of what it granted, less what lapsed because the call would have left late.
+
+    `asked` is how often it was asked.
+    """
 
     def __init__(self, client: redis.asyncio.Redis, scope: str, account: str = "") -> None:
         super().__init__(client, scope, account=account)
         self.granted: list[Sequence[Charge]] = []
         self._at_us: list[int] = []
+        self.asked = 0
 
     async def acquire(
         self, charges: Sequence[Charge], *, max_wait_s: float, bulk: bool = False, grant: Grant | None = None
     ) -> Grant | Refusal:
+        self.asked += 1
         answer = await super().acquire(charges, max_wait_s=max_wait_s, bulk=bulk, grant=grant)
         if isinstance(answer, Grant):
             self.granted.append(charges)

@@ -21,6 +21,7 @@ from workers.verdict import NoBudget, judge
 
 SIMULATED = ("binance", "okx", "htx", "coinbase", "kraken")
 TICKER = '{"symbol":"BTCUSDT","lastPrice":"5","bidPrice":"4","askPrice":"6"}'
+BITSTAMP_TICKER = '{"pair":"BTC/USDT","last":"5","timestamp":"1"}'
 BTC: dict[str, Any] = {"symbol": "BTC/USDT"}
 
 
@@ -202,11 +203,15 @@ async def test_a_count_that_the_exchange_itself_calls_wrong_is_not_taken_over(se
     assert 0 < used < 0.1
 
 
+def one_bucket(*, amount: float, window_s: float) -> LimitsConfig:
+    bucket = {"kind": "rolling", "amount": amount, "window_s": window_s}
+    return LimitsConfig(buckets={"own": bucket}, endpoints={"public GET *": [{"bucket": "own"}]})
+
+
 async def test_limits_of_the_configuration_are_kept(server: Answers, lanes: Lanes) -> None:
     """Also where the exchange has no table of ours."""
-    server.answer = (200, {}, '{"pair":"BTC/USDT","last":"5","timestamp":"1"}')
-    bucket = {"amount": 2, "window_s": 60, "kind": "rolling"}
-    limits = LimitsConfig(buckets={"own": bucket}, endpoints={"public GET *": [{"bucket": "own"}]})
+    server.answer = (200, {}, BITSTAMP_TICKER)
+    limits = one_bucket(amount=2, window_s=60)
     lane, budget = lanes.lane("bitstamp", server.settings("bitstamp"), limits=limits)
     for _ in range(2):
         await lane.call("fetch_ticker", BTC, call("bitstamp"))
@@ -357,3 +362,37 @@ async def test_settings_that_would_undo_the_budget_are_overruled(server: Answers
 async def test_an_exchange_ccxt_does_not_know(lanes: Lanes) -> None:
     with pytest.raises(ConfigError, match=r"lanes\.bitcoinica\.exchange: expected an exchange id"):
         lanes.lane("bitcoinica", {})
+
+
+async def test_bulk_calls_wait_for_room_one_after_another_and_live_ones_pass_them(
+    lanes: Lanes, server: Answers
+) -> None:
+    """Those that wait hold no room, so that a live call is not behind them; and they hardly ask Redis meanwhile."""
+    server.answer = (200, {}, BITSTAMP_TICKER)
+    limits = one_bucket(amount=10, window_s=1.0)
+    lane, budget = lanes.lane("bitstamp", server.settings("bitstamp"), limits=limits)
+    attempts = [call("bitstamp", max_wait_s=30, bulk=True) for _ in range(40)]
+    waiting = asyncio.gather(*(lane.call("fetch_ticker", BTC, attempt) for attempt in attempts))
+    await asyncio.sleep(1.5)
+    live = call("bitstamp")
+    await lane.call("fetch_ticker", BTC, live)
+    assert not waiting.done()
+    await waiting
+    assert len(server.hits) == len(budget.granted) == 41
+    # The first ones did not wait, and the last one waited for four windows: eight in each are not live ones'.
+    assert min(attempt.waited_s for attempt in attempts) < 1
+    assert max(attempt.waited_s for attempt in attempts) > 3
+    assert live.waited_s < 1
+    assert budget.asked < 200
+
+
+async def test_bulk_calls_that_wait_too_long_are_handed_back(lanes: Lanes, server: Answers) -> None:
+    server.answer = (200, {}, BITSTAMP_TICKER)
+    limits = one_bucket(amount=1, window_s=5.0)
+    lane, _ = lanes.lane("bitstamp", server.settings("bitstamp"), limits=limits)
+    attempts = [call("bitstamp", max_wait_s=0.5, bulk=True) for _ in range(3)]
+    ended = await asyncio.gather(
+        *(lane.call("fetch_ticker", BTC, attempt) for attempt in attempts), return_exceptions=True
+    )
+    assert [isinstance(each, NoBudget) for each in ended] == [False, True, True], ended
+    assert len(server.hits) == 1
