@@ -2,7 +2,7 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
-REQUESTS = Counter("fleet_requests_total", "Requests taken from fleet.requests.")
+REQUESTS = Counter("fleet_requests_total", "Requests taken from fleet.requests and fleet.requests.bulk.")
 SENT = Counter("fleet_attempts_sent_total", "Attempts sent to a lane.", ["lane"])
 RETURNED = Counter("fleet_attempts_returned_total", "Attempts that came back from a lane.", ["lane", "code"])
 WAITS = Counter("fleet_waits_total", "Requests put into a waiting room.")

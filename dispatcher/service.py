@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from schemas import answers, store, topology
 from schemas.answered import Answered
 from schemas.broker import Broker
-from schemas.config import Config
+from schemas.config import Config, DispatcherConfig
 from schemas.deliveries import Delivery, end_tasks
 from schemas.errors import BrokerError, FleetError, InvalidMessage, Refused, Unroutable
 from schemas.messages import (
@@ -44,6 +44,8 @@ FULL_PAUSE_MS = 1_000
 # How often it is seen whether a lane needs a probe: requests come first.
 PROBES_EVERY_S: Final = 0.5
 MEET_EVERY_S: Final = 2.0
+# Requests from the bulk queue are at most such a part of those in flight.
+BULK_PART: Final = 20
 
 
 class Dispatcher:
@@ -69,8 +71,9 @@ class Dispatcher:
         await self._broker.start()
         await snapshot.load(self._redis, self._router.health, time.monotonic(), answers.now_ms())
         await self._broker.subscribe(None, self._on_report, prefetch=0, exchange=topology.REPORTS)
-        for queue, handler in ((topology.RETURNED, self._on_returned), (topology.REQUESTS, self._on_request)):
-            await self._broker.subscribe(queue, handler, prefetch=self._config.in_flight)
+        for queue, prefetch in _prefetch(self._config).items():
+            handler = self._on_returned if queue == topology.RETURNED else self._on_request
+            await self._broker.subscribe(queue, handler, prefetch=prefetch)
         self._serves = True
         log.info("dispatcher_ready", extra={"lanes": ",".join(self._router.health)})
         try:
@@ -102,8 +105,8 @@ class Dispatcher:
         for lane in gone:
             metrics.forget(lane)
             self._since.pop(lane, None)
-        for queue in (topology.RETURNED, topology.REQUESTS):
-            await self._broker.resize(queue, self._config.in_flight)
+        for queue, prefetch in _prefetch(self._config).items():
+            await self._broker.resize(queue, prefetch)
 
     def status(self, configuration: ConfigurationStatus) -> DispatcherStatus:
         """What ``/status`` says."""
@@ -344,6 +347,12 @@ class Dispatcher:
     async def _bury(self, reason: ErrorCode, message: str, delivery: Delivery, attempt: Attempt | None = None) -> None:
         metrics.DEAD.labels(reason).inc()
         await answers.bury(self._broker, delivery, reason, message, attempt)
+
+
+def _prefetch(config: DispatcherConfig) -> dict[str, int]:
+    """How many deliveries of each queue are in flight; few enough bulk ones that the others hardly notice them."""
+    bulk = max(1, config.in_flight // BULK_PART)
+    return {topology.RETURNED: config.in_flight, topology.REQUESTS: config.in_flight, topology.BULK_REQUESTS: bulk}
 
 
 def _sent(attempt: Attempt, decision: Send) -> Attempt:

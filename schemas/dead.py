@@ -87,7 +87,7 @@ class Letter(Struct, frozen=True):
     def request(self) -> Attempt | None:
         """The request in it, as if it had just come: None if it can't be read, now as then."""
         try:
-            if self.origin == topology.REQUESTS:
+            if self.origin in (topology.REQUESTS, topology.BULK_REQUESTS):
                 request = decode_request(self.content_type, self.body)
                 json = self.content_type != MSGPACK if self.content_type else self.body[:1] in b"{["
                 return Attempt(

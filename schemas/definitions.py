@@ -17,6 +17,7 @@ from . import topology
 _OWN: Final = r"amq\.gen-.*"
 # Queues of producers that are to outlive their connections.
 _RESULTS: Final = r"fleet\.client\..*"
+_REQUESTS: Final = r"fleet\.requests(\.bulk)?"
 _WORK: Final = r"fleet\.work\..*"
 _ANY_QUEUE: Final = r"amq\.default"
 
@@ -24,13 +25,13 @@ _ANY_QUEUE: Final = r"amq\.default"
 ROLES: Final[dict[str, tuple[list[str], list[str], list[str]]]] = {
     "fleet-producer": (
         [_OWN, _RESULTS],
-        [_OWN, _RESULTS, r"fleet\.requests"],
+        [_OWN, _RESULTS, _REQUESTS],
         [_OWN, _RESULTS, r"fleet\.results"],
     ),
     "fleet-dispatcher": (
         [_OWN],
         [_OWN, _ANY_QUEUE, r"fleet\.work", r"fleet\.results"],
-        [_OWN, _WORK, r"fleet\.requests", r"fleet\.returned", r"fleet\.reports", r"fleet\.dropped"],
+        [_OWN, _WORK, _REQUESTS, r"fleet\.returned", r"fleet\.reports", r"fleet\.dropped"],
     ),
     "fleet-worker": (
         [],

@@ -13,6 +13,8 @@ from typing import Final
 from msgspec import Struct
 
 REQUESTS: Final = "fleet.requests"
+# Where nobody is in a hurry, or very many come at once: what lies here keeps nothing in `REQUESTS` waiting.
+BULK_REQUESTS: Final = "fleet.requests.bulk"
 WORK: Final = "fleet.work"
 RETURNED: Final = "fleet.returned"
 RESULTS: Final = "fleet.results"
@@ -58,6 +60,7 @@ class Exchange(Struct, frozen=True):
 
 EXCHANGES: Final = (
     Exchange(REQUESTS, "fanout"),
+    Exchange(BULK_REQUESTS, "fanout"),
     Exchange(WORK, "direct"),
     Exchange(RESULTS, "topic"),
     Exchange(REPORTS, "fanout"),
@@ -80,10 +83,9 @@ def _to(queue: str) -> dict[str, str | int]:
 
 
 QUEUES: Final = (
-    Queue(
-        REQUESTS,
-        _quorum(delivery_limit=DELIVERY_LIMIT, max_length=REQUESTS_LIMIT, **_to(DEAD)),
-        exchange=REQUESTS,
+    *(
+        Queue(name, _quorum(delivery_limit=DELIVERY_LIMIT, max_length=REQUESTS_LIMIT, **_to(DEAD)), exchange=name)
+        for name in (REQUESTS, BULK_REQUESTS)
     ),
     Queue(RETURNED, _quorum(delivery_limit=DELIVERY_LIMIT, **_to(DEAD))),
     Queue(

@@ -301,15 +301,31 @@ function run.limited()
   return { which, a.ratio }
 end
 
+-- KEYS: a bucket, clock, what was learned of it. ARGV: remember, the part that it held when the caller last saw it, and
+-- when that was, the bucket. It was forgotten, and is known again. Returns what part it holds now.
+function run.remember()
+  local now = clock()
+  local b = bucket(1, offset_of(KEYS[2]), 0, redis.call('GET', KEYS[3]), now, 0)
+  local a = b.learned
+  local held = tonumber(ARGV[2]) + math.floor((now - tonumber(ARGV[3])) * MORE_A_MINUTE / MINUTE)
+  if held < a.now then
+    a.ratio, a.at, a.times, a.now = held, now, math.max(a.times, 1), held
+    learn(KEYS[3], a, b.length, now)
+  end
+  return a.now
+end
+
 -- KEYS: clock. ARGV: clock, how far the exchange's clock is ahead and how wrong that may be, for how long to believe it.
 function run.clock()
   redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 end
 
--- KEYS: buckets, clock, what was learned of each, their pauses. ARGV: usage, buckets. Returns three a bucket: how full it
--- is and what part of its table's amount it holds, in thousandths, and how long its own pause still holds.
+-- KEYS: buckets, clock, what was learned of each, their pauses. ARGV: usage, buckets. Returns the time, then four a bucket: how full it
+-- is and what part of its table's amount it holds, in thousandths, how often it was lowered, and how long its own pause
+-- still holds.
 function run.usage()
-  local now, count, used = clock(), buckets(), {}
+  local now, count = clock(), buckets()
+  local used = { now }
   if count == 0 then
     return used
   end
@@ -318,6 +334,7 @@ function run.usage()
     local b = bucket(number, (offset_in(shared[1])), 0, shared[1 + number], now, 0)
     used[#used + 1] = math.floor(math.min(b.kind.used(b, now) / b.amount, 1) * THOUSAND)
     used[#used + 1] = math.max(FLOOR, b.learned.now)
+    used[#used + 1] = b.learned.times
     used[#used + 1] = math.max(0, longest(shared, 1 + count + number, 1 + count + number) - now)
   end
   return used

@@ -58,6 +58,8 @@ class Scope:
         if account:
             self._pauses.append(f"{self._account}:pause")
         self._seen: dict[str, Bucket] = {}
+        # What was learned of our buckets, thousandths of their tables' amounts, and when we saw it, by Redis's clock.
+        self._learned: dict[str, tuple[int, int]] = {}
 
     async def pause(
         self,
@@ -134,14 +136,28 @@ class Scope:
         await self._run([self._clock], ["clock", self._ahead_clock, int(CLOCK_TTL_S * 1000)])
 
     async def usage(self) -> dict[str, Use]:
-        """Return every bucket this process has charged; the fullest and smallest count of it where it has many."""
+        """Return every bucket this process has charged; the fullest and smallest count of it where it has many.
+
+        Where Redis has forgotten that one holds less than its table says, it is told again.
+        """
         seen = list(self._seen.items())
         args: list[Argument] = ["usage", b"".join(packed(bucket) for _, bucket in seen)]
         keys = [key for key, _ in seen]
         known = [f"{key}:{what}" for what in ("learned", "pause") for key in keys]
         answer = await self._run([*keys, self._clock, *known], args)
         buckets: dict[str, Use] = {}
-        for (_, bucket), used, effective, paused_us in zip(seen, answer[::3], answer[1::3], answer[2::3], strict=True):
+        now_us, said = answer[0], zip(answer[1::4], answer[2::4], answer[3::4], answer[4::4], strict=True)
+        for (key, bucket), (used, found, lowered, paused_us) in zip(seen, said, strict=True):
+            forgotten = None if lowered else self._learned.pop(key, None)
+            if forgotten is None:
+                effective = found
+            else:
+                asked: list[Argument] = ["remember", *forgotten, packed(bucket)]
+                effective = await self._run([key, self._clock, f"{key}:learned"], asked)
+            if effective < SCALE:
+                self._learned[key] = effective, now_us
+            else:
+                self._learned.pop(key, None)
             other = buckets.get(bucket.name, Use(0.0, 1.0))
             buckets[bucket.name] = Use(
                 max(used / SCALE, other.used),

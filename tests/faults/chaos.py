@@ -252,7 +252,8 @@ class World:
     async def _messages(self, fault: Fault) -> None:
         """Puts what no consumer can read where each of them reads."""
         lane = self.fleet.lanes[int(fault.draw * len(self.fleet.lanes))]
-        for queue in (topology.REQUESTS, topology.RETURNED, topology.work_name(lane, bulk=False)):
+        queues = (topology.REQUESTS, topology.BULK_REQUESTS, topology.RETURNED, topology.work_name(lane, bulk=False))
+        for queue in queues:
             for form in ("not a message {}", '{{"method": "fetch_ticker", "args": {{ {}'):
                 self._bad_numbers += 1
                 body = form.format(self._bad_numbers)

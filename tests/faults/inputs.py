@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from schemas.answers import now_ms
 from schemas.messages import JSON, MSGPACK, DeadLetter, ErrorCode, Outcome, Report, Try
-from schemas.topology import REQUESTS, RETURNED
+from schemas.topology import BULK_REQUESTS, REQUESTS, RETURNED
 
 VALID: Final = 0.02
 BAD_ARGUMENTS: Final = 0.2
@@ -131,8 +131,8 @@ class Inputs:
 
     def letter(self, token: str) -> bytes:
         """What might lie in `fleet.dead`: a letter with a bad message in it, or a bad letter."""
-        origin = self._rng.choice((REQUESTS, REQUESTS, RETURNED))
-        of_request = origin == REQUESTS
+        origin = self._rng.choice((REQUESTS, BULK_REQUESTS, RETURNED))
+        of_request = origin != RETURNED
         content_type = self._rng.choice((JSON, MSGPACK))
         body = self._bad(self._plain_request(token), content_type) if of_request else self.attempt(token)
         letter = DeadLetter(

@@ -245,6 +245,23 @@ async def test_too_many_lowers_the_bucket_once_for_all_and_it_comes_back(client:
         assert (await told.budget.usage())["b"].effective == 0.3
 
 
+async def test_what_was_learned_outlives_a_redis_that_forgets(client: Any) -> None:
+    for kind in WINDOWS:
+        await client.flushdb()
+        told = Told(client, bucket(100, 60, kind=kind))
+        await told.at(START_US)
+        assert await told.budget.limited(told.calls, await told.call()) is not None
+        assert (await told.budget.usage())["b"].effective == 0.9
+        await client.flushdb()
+        await told.at(START_US + MINUTE_US)
+        for _ in range(2):
+            assert (await told.budget.usage())["b"].effective == 0.91
+        other = Budget(client, "x:1", clock=TEST_CLOCK)
+        assert await grants(other, told.calls) == 91, kind
+        await told.at(START_US + 12 * MINUTE_US)
+        assert (await told.budget.usage())["b"].effective == 1
+
+
 async def test_a_lowered_bucket_is_whole_again_the_later_the_oftener_it_was_lowered(client: Any) -> None:
     for kind in WINDOWS:
         await client.flushdb()

@@ -1,7 +1,9 @@
-"""A lane that is asked for more than it may do: what waits in the delay rooms counts, and new requests hear of it."""
+"""More than a lane may do, or than a dispatcher can take at once: who hears of it, and who goes past."""
 
+import asyncio
 from typing import Any
 
+from schemas import topology
 from schemas.answers import now_ms
 from tests.integration.fleet import Stand, wait_until
 
@@ -35,3 +37,19 @@ async def test_requests_that_come_too_late_are_refused_at_once(stand: Stand) -> 
     for sent in crowd:
         answer = await stand.client.answer(sent, timeout_s=120)
         assert answer.result.ok, answer
+
+
+async def test_a_live_request_goes_past_thousands_of_bulk_ones(stand: Stand) -> None:
+    (dispatcher,), client = stand.fleet.dispatchers, stand.client
+    dispatcher.freeze()
+    try:
+        # Refused by the dispatcher itself, so that all there is to do is to take them.
+        bulk = {"method": "fetch_time", "exchanges": ["nowhere"], "priority": "bulk"}
+        crowd = await asyncio.gather(*(client.send(bulk, to_exchange=topology.BULK_REQUESTS) for _ in range(2_000)))
+        live = await client.send({"method": "fetch_time"})
+    finally:
+        dispatcher.thaw()
+    assert (await client.answer(live)).result.ok
+    assert sum(sent in client.answers for sent in crowd) < len(crowd) / 2
+    for sent in crowd:
+        assert (await client.answer(sent)).code == "unknown_exchange"
