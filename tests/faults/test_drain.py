@@ -47,13 +47,13 @@ async def test_workers_come_and_go_and_no_request_is_lost_or_held_up(stand: Stan
     here, leaving = stand.fleet.workers
     await leaving.stop(grace_s=20)
     stand.fleet.workers.remove(leaving)
-    running = asyncio.create_task(load.run(900, within_ms=WITHIN_MS))
+    running = asyncio.create_task(load.run(600, within_ms=WITHIN_MS))
     try:
         for _ in range(7):
             stand.fleet.add_worker()
         await opened(stand.fleet)
         grown = len(load.results)
-        await load.answered(min(grown + 60, 800))
+        await load.answered(min(grown + 60, 500))
     finally:
         added = [worker for worker in stand.fleet.workers if worker is not here]
         await asyncio.gather(*(worker.stop(grace_s=20) for worker in added))
