@@ -223,7 +223,9 @@ class Dispatcher:
 
     async def _on_taken_back(self, delivery: Delivery) -> None:
         attempt = await self._read(delivery)
-        if attempt is not None and not attempt.dispensable:
+        if attempt is not None and delivery.repeated:
+            attempt = replace(attempt, repeated=True)
+        if attempt is not None and not await self._answered.dispensable(attempt):
             text = "fell ill before a worker took it" if attempt.lane in self._lanes else "was removed"
             attempt = _unsent(attempt, ErrorCode.EXPIRED, f"{attempt.lane} {text}")
             await self._advance(self._router.less_removed(attempt), rested=False)
@@ -249,7 +251,7 @@ class Dispatcher:
             await self._refuse(attempt, error, delivery)
         else:
             parts = self._router.fan_out(attempt)
-            await asyncio.gather(*(self._advance(part, rested=False) for part in parts))
+            await asyncio.gather(*(self._advance(part, rested=False, kept=False) for part in parts))
         await delivery.ack()
         metrics.DECISION.observe(time.perf_counter() - started_s)
 
@@ -273,7 +275,7 @@ class Dispatcher:
                 if not attempt.probe:
                     await self._end(attempt, End(ErrorCode.DELIVERY_LIMIT, text))
                 return
-            if attempt.dispensable:
+            if await self._answered.dispensable(attempt):
                 return
             attempt = _unsent(attempt, ErrorCode.EXPIRED, f"no worker took it from {attempt.lane}'s queue in time")
         if not rested and attempt.tries:
@@ -290,13 +292,19 @@ class Dispatcher:
             return
         await self._advance(self._router.less_removed(attempt), rested=rested)
 
-    async def _advance(self, attempt: Attempt, *, rested: bool) -> None:
-        """Sends, parks or ends a request; returns when the broker has what it published."""
+    async def _advance(self, attempt: Attempt, *, rested: bool, kept: bool = True) -> None:
+        """Sends, parks or ends a request; returns when the broker has what it published.
+
+        Args:
+            attempt: the request, and what was tried.
+            rested: whether it has just waited.
+            kept: whether it lies in a queue of ours as an attempt.
+        """
         while True:
             decision = self._router.decide(attempt, time.monotonic(), answers.now_ms(), rested=rested)
             match decision:
                 case End():
-                    await self._end(attempt, decision)
+                    await self._end(attempt, decision, kept=kept)
                 case Wait():
                     metrics.WAITS.inc()
                     room = topology.delay_name(topology.delay_for(decision.wait_ms))
@@ -327,10 +335,11 @@ class Dispatcher:
             await self._send(replace(_sent(attempt, decision), hedge=True))
         return decision is not None
 
-    async def _end(self, attempt: Attempt, end: End) -> None:
-        claims = attempt.contested and end.code is not ErrorCode.DELIVERY_LIMIT
-        if claims and await self._answered.claim(attempt) is False:
-            return
+    async def _end(self, attempt: Attempt, end: End, *, kept: bool = True) -> None:
+        if attempt.contested and end.code is not ErrorCode.DELIVERY_LIMIT:
+            first = await self._answered.claim(attempt) if kept else not await self._answered.by_another(attempt)
+            if first is False:
+                return
         metrics.ENDED.labels(end.code).inc()
         await answers.publish(self._broker, attempt, answers.failure(attempt, end.code, end.message))
         self._answered.note(attempt)
@@ -342,7 +351,7 @@ class Dispatcher:
             await self._bury(error.code, error.message, delivery)
             if not attempt.reply_to:
                 return
-        await self._end(attempt, End(error.code, error.message))
+        await self._end(attempt, End(error.code, error.message), kept=False)
 
     async def _bury(self, reason: ErrorCode, message: str, delivery: Delivery, attempt: Attempt | None = None) -> None:
         metrics.DEAD.labels(reason).inc()

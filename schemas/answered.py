@@ -8,7 +8,9 @@ them in one round trip. Who may not be alone asks before it runs (`by_another`),
 All of it is best effort: without Redis nothing is known, and what comes twice is answered twice, with the same id. What
 must never happen is a request without an answer. So a claim alone ends nothing: it names the line of copies that come
 from one message (`Attempt.line`). One of them is unsettled until the answer is out, and each of them may claim again,
-wherever the request was sent meanwhile, until the mark says that it is answered.
+wherever the request was sent meanwhile, until the mark says that it is answered. Therefore only a line claims that lies
+in a queue of ours as an attempt: a request that comes again from its own queue begins a new one each time. And a hedge,
+which else may come to nothing, may not any more once it has claimed (`dispensable`).
 
 A mark is of a request's id *and* deadline, and where it fans out of its exchange: who uses an id again later is not
 refused, while a producer that publishes a request again, in doubt whether the broker has it, is answered once.
@@ -61,6 +63,12 @@ class Answered:
             log.warning("mark_unknown", extra={"request_id": attempt.request.id, "error": repr(error)})
             return None
         return mark is None or mark == attempt.line.encode()
+
+    async def dispensable(self, attempt: Attempt) -> bool:
+        """Whether nobody needs to know if it comes to nothing: a probe, and a hedge that did not claim before."""
+        if not attempt.hedge or not attempt.repeated:
+            return attempt.probe or attempt.hedge
+        return await self.by_another(attempt) is True
 
     def note(self, attempt: Attempt) -> None:
         """Its request is answered: the broker has confirmed the result."""

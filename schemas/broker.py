@@ -619,8 +619,8 @@ class Broker:
 
     async def stop_taking(self) -> None:
         """Takes no more deliveries."""
-        for subscription in self._consumer.subscriptions:
-            await subscription.stop_taking(self._config.timeout_s)
+        stopping = (each.stop_taking(self._config.timeout_s) for each in self._consumer.subscriptions)
+        await asyncio.gather(*stopping)
 
     async def drain(self, grace_s: float) -> None:
         """Waits for the handlers that run, at most `grace_s`."""
@@ -628,8 +628,7 @@ class Broker:
 
     async def close(self) -> None:
         """Leaves the broker. What is unsettled comes to another consumer."""
-        for link in self._links:
-            await link.close()
+        await asyncio.gather(*(link.close() for link in self._links))
 
 
 async def find(channel: aiormq.Channel, lanes: list[str], timeout_s: float) -> None:

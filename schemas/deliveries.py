@@ -22,6 +22,9 @@ properties.read_leniently()
 
 Handler: TypeAlias = Callable[["Delivery"], Coroutine[Any, Any, None]]
 
+# What could not be published may be possible a little later. Sooner, a message would be back ten times, which is its
+# queue's delivery limit, within some milliseconds.
+BACK_AFTER_S: Final = 1.0
 # The property `type` of a message that is published again because nobody knows whether the broker has it.
 AGAIN: Final = "again"
 
@@ -180,6 +183,7 @@ class Subscription:
             await delivery.requeue(failed=True)
         except FleetError as error:
             log.warning("message_goes_back", extra={"queue": delivery.queue, "error": repr(error)})
+            await asyncio.sleep(BACK_AFTER_S)
             await delivery.requeue(failed=False)
         except Exception:
             # A bug of ours. The message goes back, and after its delivery limit to fleet.dead: nothing is lost.

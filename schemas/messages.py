@@ -193,11 +193,6 @@ class Attempt(Struct, frozen=True, omit_defaults=True):
         return self.repeated or self.request.hedge_ms is not None
 
     @property
-    def dispensable(self) -> bool:
-        """Whether nobody needs to know if it comes to nothing."""
-        return self.hedge or self.probe
-
-    @property
     def deadline_ms(self) -> int:
         """The request's deadline; the dispatcher has set it on all that is in the fleet."""
         assert self.request.deadline_ms is not None

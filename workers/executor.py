@@ -15,8 +15,9 @@ from .verdict import judge
 
 log = logging.getLogger(__name__)
 
-# All that an attempt waits for ends with its time. A fault of ours that forgets this must not keep the request.
-HUNG_AFTER_S: Final = 1.0
+# All that an attempt waits for ends with its time, or little later where Redis does not answer. A fault of ours that
+# forgets this must not keep the request.
+HUNG_AFTER_S: Final = 10.0
 # The longest that a bulk attempt waits here for room: what waits in its lane's queue costs nobody anything, while what
 # is handed back goes round.
 BULK_WAIT_S: Final = 30.0

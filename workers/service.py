@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 
 # What comes for a lane that was removed looks at it again after so long: by then its dispatcher knows.
 REMOVED_PAUSE_MS: Final = 1_000
+# The longest that it takes to say that it leaves.
+LEAVING_S: Final = 2.0
 
 
 class Worker:
@@ -137,7 +139,12 @@ class Worker:
             await self._broker.stop_taking()
             await self._broker.drain(self._config.grace_s)
             await self._lanes.leave()
-        await self._publish_report(leaving=True)
+        try:
+            async with asyncio.timeout(LEAVING_S):
+                await self._publish_report(leaving=True)
+        except (BrokerError, TimeoutError) as error:
+            # Dispatchers miss its reports soon.
+            log.warning("report_lost", extra={"error": repr(error)})
 
     async def _on_attempt(self, name: str, delivery: Delivery) -> None:
         try:
@@ -170,7 +177,7 @@ class Worker:
             self._reports.end(seen, attempt.request, ended.http_calls, None if attempt.probe else ended.budget_ms)
             if result is not None and not attempt.probe:
                 await self._publish(attempt, result, body)
-            elif result is None and not attempt.dispensable:
+            elif result is None and not await self._answered.dispensable(attempt):
                 await self._hand_back(attempt, item)
         finally:
             self._reports.leave(name, bulk=bulk)
@@ -180,7 +187,7 @@ class Worker:
         """Publishes a result, unless another attempt at the request was first."""
         if attempt.contested:
             first = await self._answered.claim(attempt)
-            if first is False or (first is None and attempt.hedge):
+            if first is False or (first is None and await self._answered.dispensable(attempt)):
                 self._drop_copy(attempt)
                 return
         await answers.publish(self._broker, attempt, result, body)
@@ -193,7 +200,7 @@ class Worker:
 
     async def _hand_back_unsent(self, attempt: Attempt) -> None:
         """The lane was removed, and its dispatcher may not know yet."""
-        if not attempt.dispensable:
+        if not await self._answered.dispensable(attempt):
             retry_at_ms = answers.now_ms() + REMOVED_PAUSE_MS
             text = f"{attempt.lane} was removed"
             item = Try(attempt.lane, Outcome.THROTTLED, ErrorCode.EXPIRED, text, retry_at_ms=retry_at_ms)

@@ -205,7 +205,7 @@ class Run:
 
     def _expect_of(self, attempt: Attempt, kind: str, body: bytes) -> None:
         token = attempt.correlation_id or attempt.request.id
-        if attempt.dispensable or not token:
+        if attempt.hedge or attempt.probe or not token:
             tally = self._tally(kind)
             tally.inputs += 1
             tally.taken += 1

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import aio_pika
 import msgspec
-from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage, AbstractQueue
 from msgspec import Struct
 
 from deploy.local import Fleet, Service
@@ -81,6 +81,7 @@ class Client:
         self.reply_to = ""
         self.answers: defaultdict[str, list[Answer]] = defaultdict(list)
         self.dead: list[DeadLetter | bytes] = []
+        self.results: AbstractQueue | None = None  # its own, of all results
         self._numbers = itertools.count()
 
     @classmethod
@@ -99,9 +100,9 @@ class Client:
             client.reply_to = replies.name
             await replies.consume(client._take, no_ack=True)
             if topology:
-                results = await client.channel.declare_queue(exclusive=True)
-                await results.bind("fleet.results", "#")
-                await results.consume(client._take, no_ack=True)
+                client.results = await client.channel.declare_queue(exclusive=True)
+                await client.results.bind("fleet.results", "#")
+                await client.results.consume(client._take, no_ack=True)
                 dead = await client.channel.get_queue("fleet.dead", ensure=False)
                 await dead.consume(client._bury, no_ack=True)
             yield client
@@ -204,9 +205,9 @@ class Stand(Struct, frozen=True):
         async def come_back() -> bool:
             if await self.healthy(*self.fleet.lanes):
                 return True
-            for lane in self.fleet.lanes:  # a lane that failed comes back with its next request
-                if not await self.healthy(lane):
-                    await self.client.ask("fetch_time", exchanges=[lane])
+            # A lane that failed comes back with its next request.
+            ill = [lane for lane in self.fleet.lanes if not await self.healthy(lane)]
+            await asyncio.gather(*(self.client.ask("fetch_time", exchanges=[lane]) for lane in ill))
             return await self.healthy(*self.fleet.lanes)
 
         await wait_until(come_back, "all lanes are healthy", timeout_s=60, every_s=0.1)

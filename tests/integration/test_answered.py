@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from schemas import store
 from schemas.answered import KEPT_S, Answered
+from schemas.answers import now_ms
 from schemas.messages import Attempt, Request, encode
 from tests.integration.fleet import Stand, wait_until
 
@@ -109,3 +110,43 @@ async def test_a_copy_of_what_was_answered_is_not_run_and_not_answered(stand: St
     await wait_until(another_dropped, "the next copy is dropped")
     assert await calls() == calls_now
     assert len(stand.client.answers[name]) == results
+
+
+async def test_a_hedge_that_has_claimed_may_not_come_to_nothing(answered: Answered) -> None:
+    first = attempt()
+    hedge = replace(first, hedge=True)
+    assert await answered.dispensable(hedge)
+    assert not await answered.dispensable(first)
+    again = replace(hedge, repeated=True)
+    assert await answered.claim(hedge)
+    assert not await answered.dispensable(again)
+    answered.note(first)
+    await answered.close()
+    assert await answered.dispensable(again)
+
+
+async def test_a_request_whose_error_could_not_be_published_is_answered_later(stand: Stand) -> None:
+    """It comes again from its own queue, each time as a new line: what the ones before it said must not stop it."""
+    client, (dispatcher,) = stand.client, stand.fleet.dispatchers
+    assert client.results is not None
+    queues = [client.results, await client.channel.get_queue("fleet.results", ensure=False)]
+
+    def came_back() -> int:
+        return dispatcher.log.read_text(encoding="utf-8").count("message_goes_back")
+
+    before = came_back()
+    for queue in queues:
+        await queue.unbind("fleet.results", "#")
+    try:
+        request = {
+            "method": "fetch_time",
+            "exchanges": ["nowhere"],
+            "id": client.new_id(),
+            "deadline_ms": now_ms() + 60_000,
+        }
+        sent = await client.send(request, reply_to=None)
+        await wait_until(lambda: came_back() > before + 3, "it came back a few times")
+    finally:
+        for queue in queues:
+            await queue.bind("fleet.results", "#")
+    assert (await client.answer(sent)).code == "unknown_exchange"
