@@ -178,6 +178,8 @@ class Fleet(_Ccxt):
     fleet_tallies: Tallies
     fleet_costs: costs.Costs
     fleet_bulk_turns: WeakValueDictionary[tuple[str, ...], asyncio.Lock]
+    fleet_bulk_waits: set[asyncio.Timeout]
+    fleet_hurries: bool = False
     fleet_observed_s: float = 0.0
 
     async def fetch2(
@@ -275,18 +277,19 @@ class Fleet(_Ccxt):
             return await self._granted(call, charges, late)
         # One at a time asks for the same room: it can't be reserved, and all would be told the same.
         turn = self.fleet_bulk_turns.setdefault(tuple(charge.key for charge in charges), asyncio.Lock())
-        begun_s = time.monotonic()
+        wait_s = 0.0 if self.fleet_hurries else min(call.max_wait_s - call.waited_s, call.left_s)
+        limit, begun_s = asyncio.timeout(max(0.0, wait_s)), time.monotonic()
+        self.fleet_bulk_waits.add(limit)
         try:
-            async with asyncio.timeout(max(0.0, min(call.max_wait_s - call.waited_s, call.left_s))):
-                await turn.acquire()
+            async with limit, turn:
+                call.waited_s += time.monotonic() - begun_s
+                return await self._granted(call, charges, late)
         except TimeoutError:
+            if not limit.expired():
+                raise
             raise NoBudget("budget", LOST_WAIT_S) from None
         finally:
-            call.waited_s += time.monotonic() - begun_s
-        try:
-            return await self._granted(call, charges, late)
-        finally:
-            turn.release()
+            self.fleet_bulk_waits.discard(limit)
 
     async def _granted(self, call: Call, charges: list[costs.Charge], late: Grant | None) -> Grant:
         while True:
@@ -409,6 +412,7 @@ class LaneExchange:
         self._kind.fleet_lane = name
         self._kind.fleet_budget = budget
         self._kind.fleet_bulk_turns = WeakValueDictionary()
+        self._kind.fleet_bulk_waits = set[asyncio.Timeout]()
         self.answering = self._kind.fleet_answering = Answering()
         self.tallies = self._kind.fleet_tallies = Tallies(name)
         self._budget = budget
@@ -518,6 +522,14 @@ class LaneExchange:
             _CALL.reset(token)
         arguments.check_answer(method, data, call.http_calls)
         return data
+
+    def hurry(self) -> None:
+        """Bulk calls that wait for room, and those that still come, are handed back."""
+        self._kind.fleet_hurries = True
+        now_s = asyncio.get_running_loop().time()
+        for limit in self._kind.fleet_bulk_waits:
+            if not limit.expired():
+                limit.reschedule(now_s)
 
     async def close(self) -> None:
         """Lets ccxt go; the egress stays open for the other lanes."""

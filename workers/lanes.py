@@ -179,6 +179,11 @@ class Lanes:
         for lane in made.values():
             await self._close(lane)
 
+    def hurry(self) -> None:
+        """Lets no attempt wait long any more; the worker is about to end."""
+        for lane in self._made:
+            lane.exchange.hurry()
+
     async def stop(self) -> None:
         """Opens, renews and removes no lanes any more; those that are open still run attempts."""
         await end_tasks([*self._tasks.values(), *self._leaving])

@@ -134,6 +134,7 @@ class Worker:
             jobs = (follow, self._report, self._broker.lasts)
             tasks = [side_tasks.create_task(job()) for job in jobs]
             await stop.wait()
+            self._lanes.hurry()
             await end_tasks(tasks)
             await self._lanes.stop()
             await self._broker.stop_taking()

@@ -386,6 +386,28 @@ async def test_bulk_calls_wait_for_room_one_after_another_and_live_ones_pass_the
     assert budget.asked < 200
 
 
+async def test_a_lane_in_a_hurry_lets_no_bulk_call_wait(lanes: Lanes, server: Answers) -> None:
+    server.answer = (200, {}, BITSTAMP_TICKER)
+    lane, _ = lanes.lane("bitstamp", server.settings("bitstamp"), limits=one_bucket(amount=2, window_s=60))
+
+    async def asks() -> object:
+        (ended,) = await asyncio.gather(
+            lane.call("fetch_ticker", BTC, call("bitstamp", max_wait_s=30, bulk=True)), return_exceptions=True
+        )
+        return ended
+
+    assert not isinstance(await asks(), NoBudget)
+    waiting = asyncio.gather(*(asks() for _ in range(3)))
+    await asyncio.sleep(0.2)
+    lane.hurry()
+    async with asyncio.timeout(5):
+        assert all(isinstance(ended, NoBudget) for ended in await waiting)
+        assert isinstance(await asks(), NoBudget)
+    live = call("bitstamp")
+    await lane.call("fetch_ticker", BTC, live)
+    assert live.http_calls == 1
+
+
 async def test_bulk_calls_that_wait_too_long_are_handed_back(lanes: Lanes, server: Answers) -> None:
     server.answer = (200, {}, BITSTAMP_TICKER)
     limits = one_bucket(amount=1, window_s=5.0)
