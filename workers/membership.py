@@ -18,6 +18,8 @@ that is silent is cut off or dead. So parts of the limit are leases:
   with its share in place of nothing. The parts of those that have not come back yet stay set aside.
 - Workers that come back to a Redis which forgot them say how long ago they could last be granted anything. When all
   parts are back that bounds what was forgotten, and after an absence that was longer the whole is shared at once.
+- They also say whom they knew. When all of those are back, known to be dead, or may send no more, nothing is set aside
+  for the forgotten any longer.
 - Who never met this Redis has no part.
 
 Accepted: a worker that dies without leaving takes its part with it for `LASTS_S`, unless one on the same machine sees
@@ -78,13 +80,15 @@ class Membership:
         self._leased_us = self._known_us = 0
         self._since_us = self._now_us = 0
         self._offset_us = 0
+        # The others as Redis knew them at our last beat; see `shares.lua`.
+        self._others: list[bytes] = []
         # What an earlier share has granted counts in a later one's first window.
         self._floor_us = 0
         # For how long Redis remembers a part after its end: no window may be longer.
         self._keep_us = self._kept_us = 0
         self._settling = False
 
-    def beat(self, buckets: Iterable[Bucket], epoch: str, new_epoch: str) -> list[str | int]:
+    def beat(self, buckets: Iterable[Bucket], epoch: str, new_epoch: str) -> list[str | int | bytes]:
         """What the script `beat` is asked with; every answer must be told to `answered`."""
         self._beats += 1
         if self._new == self._hash:
@@ -98,11 +102,11 @@ class Membership:
         mine: list[str | int] = [self.id, self._beats, self._leased_us, part, self._keep_us]
         # By our clock at its slowest, and Redis reads it later: at least so long ago, or it is taken for more recent.
         heard_us = max(0, int((self.clock() - self._answered_s) * (1 - DRIFT) * 1e6))
-        return ["beat", *mine, self._hash, self._new, epoch, new_epoch, heard_us]
+        return ["beat", *mine, self._hash, self._new, epoch, new_epoch, heard_us, *self._others]
 
     def answered(self, answer: Sequence[Any], sent_s: float) -> tuple[str, float]:
         """Takes in the answer to the latest beat; returns the epoch, and for how long everything is paused."""
-        now_us, part, count, found, epoch, since_us, offset_us, pause_us, *_ = answer
+        now_us, part, count, found, epoch, since_us, offset_us, pause_us, *self._others = answer
         if not (self.part or self.share):
             # Until now the part was others', who may have been granted instants ahead.
             self._floor_us = max(self._floor_us, int(now_us) + HORIZON_US)
@@ -115,9 +119,10 @@ class Membership:
             self._offset_us = int(offset_us)
         return epoch.decode(), max(0, int(pause_us) - int(now_us)) / 1e6
 
-    def dead(self, answer: Sequence[Any]) -> list[str]:
+    def dead(self) -> list[str]:
         """Those that Redis misses and that are known to be dead: processes of this machine."""
-        return [name for name in (found.decode() for found in answer[8:]) if _is_dead(name)]
+        others = (found.decode().split() for found in self._others)
+        return [name for name, _, drops in others if drops != "0" and _is_dead(name)]
 
     def lost(self, reserve: float, effective: Mapping[str, float], far_us: int) -> None:
         """Redis can't be asked: from now on this worker has its share, if it has a part.

@@ -4,8 +4,8 @@
 --
 -- The members are one hash: `<id>` is `<beats> <lease> <part> <keep> <drop>`, and `gen` tells the hash from one that was
 -- forgotten: `<id> <run id of Redis> <since when it is known that one was forgotten, or 0> <when any of its members could
--- last be granted anything, as far as they are back>`. The member `?` stands for those of a forgotten hash that have not
--- come back.
+-- last be granted anything, as far as they are back>`. The member `?` has the parts of those of a forgotten hash that have
+-- not come back. They stand beside it with no part and no beats, as far as those that came back knew them.
 
 local function read_members(key, now)
   local flat, members, gen = redis.call('HGETALL', key), {}, nil
@@ -87,9 +87,24 @@ function left_of(amount, parts)
   return math.max(left, 0)
 end
 
+-- Those that the caller knew in the hash that was forgotten: until they come back, are buried, or may send no more.
+local function await_others(key, members, id, till, keep)
+  for number = 12, #ARGV do
+    local other, lease, drop = string.match(ARGV[number], '^(%S+) (%d+) (%d+)$')
+    local m = members[other] or { beats = 0, lease = 0, part = 0, keep = 0, drop = 0 }
+    if m.beats == 0 and other ~= id then
+      m.lease, m.keep = math.max(m.lease, tonumber(lease)), math.max(m.keep, keep)
+      m.drop = math.max(m.drop, drop == '0' and till or tonumber(drop))
+      members[other] = m
+      write_member(key, other, m)
+    end
+  end
+end
+
 -- KEYS: members, away, epoch, clock, pause. ARGV: beat, id, number of the beat, lease, part, keep, the hash's id
--- as the caller knows it, one to begin, the epoch it knows, one to begin, how long ago it last heard of grants.
--- Returns {now, part, members, the hash's id, epoch, since, offset, end of the pause, ids that are away}.
+-- as the caller knows it, one to begin, the epoch it knows, one to begin, how long ago it last heard of grants, the others
+-- as they were then. Returns {now, part, members, the hash's id, epoch, since, offset, end of the pause, the others}: each
+-- `<id> <lease> <when its part is given back, or 0 where it is present>`.
 function run.beat()
   local key, now, id = KEYS[1], clock(), ARGV[2]
   local beats, lease, part, keep = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -109,6 +124,9 @@ function run.beat()
   if mine and mine.beats >= beats then
     return {} -- It was on its way for so long that a later one has overtaken it: nobody waits for this answer.
   end
+  if mine and mine.beats == 0 then
+    mine, members[id] = nil, nil
+  end
   local returns = ARGV[7] ~= '' and ARGV[7] ~= hash and not mine
   if returns and told == 0 or told == now then
     told = now
@@ -119,8 +137,17 @@ function run.beat()
     rest.drop = math.max(rest.drop, told + LASTS + keep)
     if returns then
       rest.part, heard = math.max(0, rest.part - part), math.max(heard, now - tonumber(ARGV[11]))
+      await_others(key, members, id, told + LASTS + keep, keep)
     end
-    if rest.part == 0 then
+    -- Who was known to nobody that came back has had time to come back itself.
+    local awaited = now < told + PRESENT + HORIZON
+    for other, m in pairs(members) do
+      awaited = awaited or m.beats == 0 and other ~= '?'
+    end
+    if not awaited then
+      heard = 0 -- What those that are dead were granted last nobody knows.
+    end
+    if rest.part == 0 or not awaited then
       members['?'] = nil
       redis.call('HDEL', key, '?')
     else
@@ -135,7 +162,7 @@ function run.beat()
   members[id] = mine
   local count, others = 0, 0
   for other, m in pairs(members) do
-    count = count + (other == '?' and 0 or 1)
+    count = count + ((other == id or m.beats > 0) and 1 or 0)
     others = others + (other == id and 0 or m.part)
   end
   local offered = math.max(0, math.min(math.floor(PARTS / count), PARTS - others))
@@ -159,8 +186,9 @@ function run.beat()
     now, offered, count, hash, name, since, (offset_in(shared[2])), longest(shared, 3, 3),
   }
   for other, m in pairs(members) do
-    if other ~= '?' and m.lease + PRESENT <= now then
-      answer[#answer + 1] = other
+    if other ~= '?' and other ~= id then
+      local drops = m.lease + PRESENT <= now and m.drop or 0
+      answer[#answer + 1] = table.concat({ other, whole(m.lease), whole(drops) }, ' ')
     end
   end
   return answer

@@ -189,7 +189,7 @@ class SharedBudget(Budget):
         self._punctuality.answered(time.monotonic(), redis_us=answer[0], asked=asked)
         if paused_s:
             self._keep_pause(self._pauses[:1], paused_s)
-        if dead := self._member.dead(answer):
+        if dead := self._member.dead():
             await self._run(self._sharing[::-1], ["bury", *dead])
 
     async def _meet(self) -> None:

@@ -16,6 +16,7 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
+from unittest.mock import patch
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -98,12 +99,8 @@ class Simulated:
         self.line = Line(net)
         self.net = net
         self.rate = 1 + net.chance.uniform(-4e-4, 4e-4)
-        self.budget = SharedBudget(
-            cast("Any", self.line),
-            "x:1",
-            clock=TEST_CLOCK,
-            member=Membership(clock=lambda: (net.now_us - START_US) / 1e6 * self.rate + 1000),
-        )
+        self.member = Membership(clock=lambda: (net.now_us - START_US) / 1e6 * self.rate + 1000)
+        self.budget = SharedBudget(cast("Any", self.line), "x:1", clock=TEST_CLOCK, member=self.member)
         self.next_beat_us = 0
 
     async def ask(self, charges: list[Charge], *, max_wait_s: float, bulk: bool) -> int | None:
@@ -162,13 +159,15 @@ async def test_never_above_whatever_happens_to_whom(
 ) -> None:
     client: Any = connect(redis_url, timeout_s=5)
     try:
-        await play(client, chosen, workers, random.Random(seed))
+        dead = set[str]()
+        with patch("workers.membership._is_dead", dead.__contains__):
+            await play(client, chosen, workers, random.Random(seed), dead)
     finally:
         await client.aclose()
 
 
-async def play(client: Any, chosen: list[Bucket], workers: int, chance: random.Random) -> None:
-    """Half a minute of a fleet's life."""
+async def play(client: Any, chosen: list[Bucket], workers: int, chance: random.Random, dead: set[str]) -> None:
+    """Half a minute of a fleet's life; `dead` are the members that the others see to be dead."""
     await client.flushdb()
     await client.function_load(Library(TEST_CLOCK).text, replace=True)
     net = Net(client, chance)
@@ -193,6 +192,8 @@ async def play(client: Any, chosen: list[Bucket], workers: int, chance: random.R
             worker = fleet.pop(chance.randrange(len(fleet)))
             if chance.random() < 0.5:
                 await worker.budget.leave()
+            elif chance.random() < 0.7:
+                dead.add(worker.member.id)
         if chance.random() < 0.02 and len(fleet) < 5 and known:
             fleet.append(Simulated(net))
         if chance.random() < 0.1:
@@ -447,6 +448,24 @@ async def test_the_part_of_one_that_died_or_left_goes_to_the_others(redis_url: s
         async with Spender.on(redis_url):
             await wait_until(lambda: worker.member.part == PARTS // 2, "another one has come")
         await wait_until(lambda: worker.member.part == PARTS, "it has left")
+
+
+async def test_the_part_of_one_that_died_while_redis_was_away_goes_to_the_others_too(
+    redis_server: Redis, redis_url: str
+) -> None:
+    """Redis has forgotten who there was; those that come back have not. Again and again, as parts must not dwindle."""
+    async with Spender.on(redis_url) as worker:
+        for _ in range(2):
+            other = multiprocessing.get_context("spawn").Process(target=_follow, args=(redis_url,))
+            other.start()
+            try:
+                await wait_until(lambda: worker.member.part == PARTS // 2, "the other one has its part")
+                redis_server.kill()
+            finally:
+                other.kill()
+                await asyncio.to_thread(other.join)
+            await redis_server.start()
+            await wait_until(lambda: worker.member.part == PARTS, "its part is given back")
 
 
 async def test_a_fleet_answers_while_redis_is_away_and_says_so(stand: Stand) -> None:
