@@ -86,6 +86,7 @@ class Spread:
         self._trips: dict[str, tuple[float, _Least]] = {}
         self._any = _Least()
         self._far = [_Sizes(), _Sizes()]
+        self._first_s: float | None = None
         self._began_s: float | None = None
         self._known = False
         self._usual_us = self._worst_us = 0.0
@@ -109,7 +110,10 @@ class Spread:
             least_s = mine_s
         far_us = late_us + (trip_s - least_s) * 1e6
         # Where little is known the fastest trip may have been slow too: it came when its answer began, at the latest.
-        told_us = far_us if self._known else late_us + trip_s * 1e6
+        if self._first_s is None:
+            self._first_s = now_s
+        sure = self._known and now_s - self._first_s >= GENERATION_S
+        told_us = far_us if sure else late_us + trip_s * 1e6
         this = self._far[0]
         this.add(min(far_us, LONGEST_US))
         if this.number % LOOK_EVERY == 0:

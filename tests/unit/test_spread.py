@@ -31,17 +31,17 @@ def test_an_endpoint_that_takes_longer_to_answer_is_no_longer_way() -> None:
     spread = Spread()
     feed(spread, [0.01] * ENOUGH * 10)
     # Only of its first calls nobody can tell.
-    assert spread.answered(0.0, "b", 0.4) == pytest.approx(390_000)
-    assert spread.answered(0.0, "b", 0.4) == pytest.approx(390_000)
-    assert spread.answered(GENERATION_S, "b", 0.4) == pytest.approx(0)
-    feed(spread, [0.4] * ENOUGH, endpoint="b", now_s=GENERATION_S)
+    assert spread.answered(GENERATION_S, "b", 0.4) == pytest.approx(390_000)
+    assert spread.answered(GENERATION_S, "b", 0.4) == pytest.approx(390_000)
+    assert spread.answered(2 * GENERATION_S, "b", 0.4) == pytest.approx(0)
+    feed(spread, [0.4] * ENOUGH, endpoint="b", now_s=2 * GENERATION_S)
     assert spread.margin_us() == LEAST_US
 
 
 def test_a_late_departure_counts_as_well_as_a_long_way() -> None:
     spread = Spread()
     feed(spread, [0.01] * ENOUGH)
-    assert spread.answered(0.0, "a", 0.03, 15_000) == pytest.approx(35_000)
+    assert spread.answered(GENERATION_S, "a", 0.03, 15_000) == pytest.approx(35_000)
     feed(spread, [0.03] * ENOUGH, late_us=15_000)
     assert 35_000 <= spread.margin_us() <= 35_000 * 1.2
 
@@ -51,7 +51,8 @@ def test_as_long_as_little_is_known_a_call_may_have_arrived_as_late_as_its_answe
     for _ in range(ENOUGH - 1):
         assert spread.answered(0.0, "a", 0.08, 15_000) == pytest.approx(95_000)
     spread.answered(0.0, "a", 0.08)
-    assert spread.answered(0.0, "a", 0.08, 15_000) == pytest.approx(15_000)
+    assert spread.answered(GENERATION_S - 1, "a", 0.08, 15_000) == pytest.approx(95_000)
+    assert spread.answered(GENERATION_S, "a", 0.08, 15_000) == pytest.approx(15_000)
 
 
 def test_a_slow_start_is_forgotten_two_generations_later() -> None:
