@@ -28,5 +28,5 @@ def test_a_schedule_follows_from_its_seed_and_has_every_kind() -> None:
 
 
 async def test_no_request_is_lost_whatever_dies(tmp_path: Path) -> None:
-    verdict = await chaos.run(SEED, 800, tmp_path, per_s=20, every_s=4, kinds=KINDS_IN_SHORT)
+    verdict = await chaos.run(SEED, 600, tmp_path, per_s=20, every_s=3, kinds=KINDS_IN_SHORT)
     assert verdict.ok, "\n".join([f"seed {SEED}, schedule, record and logs: {tmp_path}", *verdict.lines()])

@@ -23,7 +23,13 @@ from schemas.messages import BucketReport, DeadLetter, LaneReport, Result, decod
 # Short enough that a test can wait for a lane to go offline and come back.
 QUICK: Mapping[str, Mapping[str, object]] = {
     "broker": {"heartbeat_s": 5, "timeout_s": 3.0},
-    "dispatcher": {"failures_in_a_row": 3, "trial_after_s": 0.3, "trial_after_max_s": 1.0, "silent_after_s": 3.0},
+    "dispatcher": {
+        "failures_in_a_row": 3,
+        "trial_after_s": 0.3,
+        "trial_after_max_s": 1.0,
+        "slow_start_s": 1.0,
+        "silent_after_s": 3.0,
+    },
     "worker": {"http_timeout_s": 1.5},
 }
 

@@ -8,7 +8,7 @@ from schemas.answers import now_ms
 from tests.integration.fleet import Stand, wait_until
 
 # Kraken answers one of them a second, and a worker holds those of the next two seconds: all others wait in rooms.
-CROWD = 40
+CROWD = 26
 
 
 async def test_requests_that_come_too_late_are_refused_at_once(stand: Stand) -> None:

@@ -152,7 +152,7 @@ def most(bucket: Bucket, grants: list[tuple[int, float]]) -> float:
     return worst / bucket.amount
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(chosen=buckets(), workers=st.integers(1, 4), seed=st.integers(0, 2**32))
 async def test_never_above_whatever_happens_to_whom(
     redis_url: str, chosen: list[Bucket], workers: int, seed: int
