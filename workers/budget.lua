@@ -320,9 +320,9 @@ function run.clock()
   redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 end
 
--- KEYS: buckets, clock, what was learned of each, their pauses. ARGV: usage, buckets. Returns the time, then four a bucket: how full it
--- is and what part of its table's amount it holds, in thousandths, how often it was lowered, and how long its own pause
--- still holds.
+-- KEYS: buckets, clock, what was learned of each, their pauses. ARGV: usage, buckets. Returns the time, then four a
+-- bucket: how full it is and what part of its table's amount it holds, in thousandths, how often it was lowered, and how
+-- long its own pause still holds.
 function run.usage()
   local now, count = clock(), buckets()
   local used = { now }

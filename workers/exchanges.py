@@ -275,13 +275,16 @@ class Fleet(_Ccxt):
         call = _CALL.get()
         if not call.bulk:
             return await self._granted(call, charges, late)
+        if self.fleet_hurries:
+            raise NoBudget("budget", LOST_WAIT_S)
         # One at a time asks for the same room: it can't be reserved, and all would be told the same.
         turn = self.fleet_bulk_turns.setdefault(tuple(charge.key for charge in charges), asyncio.Lock())
-        wait_s = 0.0 if self.fleet_hurries else min(call.max_wait_s - call.waited_s, call.left_s)
-        limit, begun_s = asyncio.timeout(max(0.0, wait_s)), time.monotonic()
+        limit = asyncio.timeout(max(0.0, min(call.max_wait_s - call.waited_s, call.left_s)))
+        begun_s = time.monotonic()
         self.fleet_bulk_waits.add(limit)
         try:
             async with limit, turn:
+                limit.reschedule(None)  # from here on the time is looked at before each wait
                 call.waited_s += time.monotonic() - begun_s
                 return await self._granted(call, charges, late)
         except TimeoutError:

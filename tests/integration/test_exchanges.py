@@ -388,7 +388,7 @@ async def test_bulk_calls_wait_for_room_one_after_another_and_live_ones_pass_the
 
 async def test_a_lane_in_a_hurry_lets_no_bulk_call_wait(lanes: Lanes, server: Answers) -> None:
     server.answer = (200, {}, BITSTAMP_TICKER)
-    lane, _ = lanes.lane("bitstamp", server.settings("bitstamp"), limits=one_bucket(amount=2, window_s=60))
+    lane, _ = lanes.lane("bitstamp", server.settings("bitstamp"), limits=one_bucket(amount=2, window_s=20))
 
     async def asks() -> BaseException | None:
         attempt = call("bitstamp", max_wait_s=30, bulk=True)
