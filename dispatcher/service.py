@@ -15,7 +15,7 @@ from schemas import answers, store, topology
 from schemas.answered import Answered
 from schemas.broker import Broker
 from schemas.config import Config, DispatcherConfig
-from schemas.deliveries import Delivery, end_tasks
+from schemas.deliveries import Delivery, done_before, end_tasks
 from schemas.errors import BrokerError, FleetError, InvalidMessage, Refused, Unroutable
 from schemas.messages import (
     Attempt,
@@ -68,7 +68,10 @@ class Dispatcher:
 
     async def run(self, stop: asyncio.Event, follow: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Serves until `stop` is set, then settles what it holds and leaves; `follow` runs meanwhile."""
-        await self._broker.start()
+        if not await done_before(stop, self._broker.start()):
+            await self._broker.close()
+            await self._redis.aclose()
+            return
         await snapshot.load(self._redis, self._router.health, time.monotonic(), answers.now_ms())
         await self._broker.subscribe(None, self._on_report, prefetch=0, exchange=topology.REPORTS)
         for queue, prefetch in _prefetch(self._config).items():

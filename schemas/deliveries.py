@@ -58,6 +58,23 @@ async def end_tasks(tasks: Iterable[asyncio.Task[None]]) -> None:
         _, running = await asyncio.wait(running, timeout=0.2)
 
 
+async def done_before(stop: asyncio.Event, job: Coroutine[Any, Any, None]) -> bool:
+    """Does a job unless told to stop before it is done; says whether it is done. Raises what the job does."""
+    tasks = [asyncio.create_task(job), asyncio.create_task(_told(stop))]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if tasks[0].done():
+            tasks[0].result()
+            return True
+        return False
+    finally:
+        await end_tasks(task for task in tasks if not task.done())
+
+
+async def _told(stop: asyncio.Event) -> None:
+    await stop.wait()
+
+
 class Delivery:
     """One message from a queue; whoever handles it settles it, once, on every path."""
 

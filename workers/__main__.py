@@ -1,16 +1,21 @@
 """``python -m workers --config fleet.toml`` runs one worker until SIGTERM or Ctrl-C."""
 
 import sys
+from typing import TYPE_CHECKING
 
 from schemas import processes
 from schemas.config import Config
 
-from . import versions
-from .exchanges import CCXT_VERSION
-from .service import Worker
+if TYPE_CHECKING:
+    from .service import Worker
 
 
-def _make(config: Config) -> Worker:
+def _make(config: Config) -> "Worker":
+    # Here, as ccxt takes seconds to import: who is told to stop meanwhile hears it.
+    from . import versions  # noqa: PLC0415
+    from .exchanges import CCXT_VERSION  # noqa: PLC0415
+    from .service import Worker  # noqa: PLC0415
+
     versions.check(CCXT_VERSION)
     return Worker(config)
 

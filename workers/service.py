@@ -14,7 +14,7 @@ from schemas import answers, store, topology
 from schemas.answered import Answered
 from schemas.broker import Broker
 from schemas.config import Config
-from schemas.deliveries import Delivery, end_tasks
+from schemas.deliveries import Delivery, done_before, end_tasks
 from schemas.errors import BrokerError, FleetError
 from schemas.messages import (
     RESULT_LIMIT_BYTES,
@@ -64,8 +64,8 @@ class Worker:
         """Serves until `stop` is set, then finishes or hands back what it holds; `follow` runs meanwhile."""
         try:
             made = await self._lanes.plan(self._start_with)
-            await self._broker.start()
-            await self._work(made, stop, follow)
+            if await done_before(stop, self._broker.start()):
+                await self._work(made, stop, follow)
         finally:
             await self._broker.close()
             await self._lanes.close()

@@ -1,6 +1,7 @@
-"""A service that can't run ends at once, with one line that says why."""
+"""A service that can't run ends at once, with one line that says why; told to stop as it starts it ends too."""
 
 import asyncio
+import signal
 import sys
 from pathlib import Path
 
@@ -55,3 +56,20 @@ async def test_a_worker_says_which_lane_is_wrong(tmp_path: Path, text: str, says
     code, said = await ended("workers", tmp_path, broker + text)
     assert code == 1, said
     assert any(line.startswith(says) for line in said.splitlines()), said
+
+
+@pytest.mark.parametrize("package", ["dispatcher", "workers"])
+async def test_who_is_told_to_stop_while_rabbitmq_is_not_there_ends_in_order(tmp_path: Path, package: str) -> None:
+    path = tmp_path / "fleet.toml"
+    path.write_text(f"[broker]\nurls = ['amqp://127.0.0.1:{free_port()}/']\n[lanes.okx]\n")
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", package, "--config", str(path), cwd=ROOT, env={}, stderr=asyncio.subprocess.PIPE
+    )
+    assert child.stderr is not None
+    async for line in child.stderr:
+        if b"connect_failed" in line:
+            break
+    child.send_signal(signal.SIGTERM)
+    async with asyncio.timeout(30):
+        await child.stderr.read()
+        assert await child.wait() == 0
