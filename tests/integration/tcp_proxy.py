@@ -8,7 +8,10 @@ from typing import Self
 
 
 class Proxy:
-    """Stands before one port of this machine; `port` is its own, `delay_s` keeps back every piece for so long."""
+    """Stands before one port of this machine; `port` is its own, `delay_s` keeps back every piece for so long.
+
+    `held` are the connections that have something which a freeze holds back, by their places.
+    """
 
     def __init__(self, target: int) -> None:
         self._target = target
@@ -20,6 +23,7 @@ class Proxy:
         self.accepted = 0
         self.delay_s = 0.0
         self._frozen: tuple[int, ...] = ()
+        self.held: set[int] = set()
 
     @classmethod
     @asynccontextmanager
@@ -75,8 +79,10 @@ class Proxy:
             while data := await source.read(65536):
                 if self.delay_s:
                     await asyncio.sleep(self.delay_s)
-                if not self._frozen or number in self._frozen:
+                if not self._open.is_set() and (not self._frozen or number in self._frozen):
+                    self.held.add(number)
                     await self._open.wait()
+                    self.held.discard(number)
                 sink.write(data)
                 await sink.drain()
         self._writers.discard(sink)

@@ -203,11 +203,11 @@ async def test_after_one_call_without_an_answer_no_other_meets_a_dead_connection
 async def test_what_has_answered_since_is_not_given_up(lanes: Lanes, server: Answers, proxy: Proxy) -> None:
     lane, _ = lanes.lane("binance", server.settings("binance"))
     await ask_on_many(lane, server, 2)
-    proxy.freeze(1)
-    attempt = call("binance", timeout_s=1)
-    lost = asyncio.create_task(lane.call("fetch_ticker", BTC, attempt))
-    await wait_until(lambda: attempt.http_calls, "it is out")
-    await ask(lane)  # on the second connection
+    proxy.freeze()
+    lost = asyncio.create_task(lane.call("fetch_ticker", BTC, call("binance", timeout_s=1)))
+    await wait_until(lambda: proxy.held, "it is out")
+    proxy.freeze(*proxy.held)
+    await ask(lane)  # on the other connection
     with pytest.raises(Exception, match="ticker"):
         await lost
     await ask(lane)
