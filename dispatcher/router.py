@@ -261,7 +261,7 @@ class Router:
             others = len(able) > 1
             choice = able or choice
         lane = self._chooser.choose(self.strategy(request), choice)
-        trial = lane.sent(now_s, bulk=request.priority == "bulk")
+        trial = lane.sent(now_s, bulk=request.bulk)
         timeout_ms = left_ms / 2 if len(ready) > 1 else None
         if trial and timeout_ms:
             timeout_ms = min(timeout_ms, trial_ms)

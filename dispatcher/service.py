@@ -68,10 +68,16 @@ class Dispatcher:
 
     async def run(self, stop: asyncio.Event, follow: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Serves until `stop` is set, then settles what it holds and leaves; `follow` runs meanwhile."""
-        if not await done_before(stop, self._broker.start()):
+        try:
+            if await done_before(stop, self._broker.start()):
+                await self._serve(stop, follow)
+        finally:
             await self._broker.close()
+            await self._answered.close()
             await self._redis.aclose()
-            return
+        log.info("dispatcher_left")
+
+    async def _serve(self, stop: asyncio.Event, follow: Callable[[], Coroutine[Any, Any, None]]) -> None:
         await snapshot.load(self._redis, self._router.health, time.monotonic(), answers.now_ms())
         await self._broker.subscribe(None, self._on_report, prefetch=0, exchange=topology.REPORTS)
         for queue, prefetch in _prefetch(self._config).items():
@@ -79,24 +85,18 @@ class Dispatcher:
             await self._broker.subscribe(queue, handler, prefetch=prefetch)
         self._serves = True
         log.info("dispatcher_ready", extra={"lanes": ",".join(self._router.health)})
-        try:
-            async with asyncio.TaskGroup() as side_tasks:
-                jobs = (
-                    *(self._watch, self._probe, self._keep, self._learn, self._meet),
-                    *(self._broker.lasts, self._removed.run, self._dropped.run, follow),
-                )
-                tasks = [side_tasks.create_task(job(), name=job.__name__) for job in jobs]
-                await stop.wait()
-                await end_tasks(tasks)
-            await self._hedges.close()
-            await self._broker.stop_taking()
-            await end_tasks(self._taking_back)
-            await self._broker.drain(grace_s=self._config.grace_s)
-        finally:
-            await self._broker.close()
-            await self._answered.close()
-            await self._redis.aclose()
-        log.info("dispatcher_left")
+        async with asyncio.TaskGroup() as side_tasks:
+            jobs = (
+                *(self._watch, self._probe, self._keep, self._learn, self._meet),
+                *(self._broker.lasts, self._removed.run, self._dropped.run, follow),
+            )
+            tasks = [side_tasks.create_task(job(), name=job.__name__) for job in jobs]
+            await stop.wait()
+            await end_tasks(tasks)
+        await self._hedges.close()
+        await self._broker.stop_taking()
+        await end_tasks(self._taking_back)
+        await self._broker.drain(grace_s=self._config.grace_s)
 
     async def configure(self, config: Config) -> None:
         """Takes another configuration; requests under way go on."""
@@ -326,7 +326,7 @@ class Dispatcher:
             return
 
     async def _send(self, attempt: Attempt) -> None:
-        key = topology.work_key(attempt.lane, bulk=attempt.request.priority == "bulk")
+        key = topology.work_key(attempt.lane, bulk=attempt.request.bulk)
         await self._broker.publish(encode(attempt), key, exchange=topology.WORK, retry_refused=False)
         metrics.SENT.labels(attempt.lane).inc()
         metrics.TRIALS.labels(attempt.lane).inc(attempt.trial)

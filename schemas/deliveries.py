@@ -45,7 +45,7 @@ def lost(error: BaseException) -> bool:
     return isinstance(error, (*CONNECTION_EXCEPTIONS, TimeoutError)) or type(error) is Exception
 
 
-async def end_tasks(tasks: Iterable[asyncio.Task[None]]) -> None:
+async def end_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """Cancels tasks until they are over.
 
     Once is not enough: `asyncio.wait_for` of Python 3.11, which redis-py and aiormq use, swallows a cancellation that
@@ -60,19 +60,14 @@ async def end_tasks(tasks: Iterable[asyncio.Task[None]]) -> None:
 
 async def done_before(stop: asyncio.Event, job: Coroutine[Any, Any, None]) -> bool:
     """Does a job unless told to stop before it is done; says whether it is done. Raises what the job does."""
-    tasks = [asyncio.create_task(job), asyncio.create_task(_told(stop))]
+    doing, told = asyncio.create_task(job), asyncio.create_task(stop.wait())
     try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        if tasks[0].done():
-            tasks[0].result()
-            return True
-        return False
+        await asyncio.wait([doing, told], return_when=asyncio.FIRST_COMPLETED)
+        if doing.done():
+            doing.result()
+        return doing.done()
     finally:
-        await end_tasks(task for task in tasks if not task.done())
-
-
-async def _told(stop: asyncio.Event) -> None:
-    await stop.wait()
+        await end_tasks(task for task in (doing, told) if not task.done())
 
 
 class Delivery:

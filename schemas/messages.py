@@ -115,6 +115,11 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     account: Name | None = None
 
     @property
+    def bulk(self) -> bool:
+        """Whether it has time, and takes what live requests leave."""
+        return self.priority == "bulk"
+
+    @property
     def kind(self) -> str:
         """Names the requests that have limits of their own, as far as it shows: one text, which is hashed once."""
         return f"{self.priority} {self.method}"

@@ -304,8 +304,8 @@ class Fleet(_Ccxt):
             reserve_s = 0.0 if call.bulk else min(max_wait_s, call.reserve_s)
             answer = await self.fleet_budget.acquire(charges, max_wait_s=reserve_s, bulk=call.bulk, grant=late)
             late = None
-            waits = isinstance(answer, Refusal) and (answer.reason == "budget" or not call.bulk)
-            if isinstance(answer, Refusal) and waits and reserve_s < answer.wait_s <= max_wait_s:
+            comes = isinstance(answer, Refusal) and reserve_s < answer.wait_s <= max_wait_s
+            if isinstance(answer, Refusal) and comes and (answer.reason == "budget" or not call.bulk):
                 await asyncio.sleep(answer.wait_s - reserve_s)
                 call.waited_s += time.monotonic() - asked_s
                 continue

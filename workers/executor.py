@@ -55,8 +55,7 @@ async def run(lane: LaneExchange, attempt: Attempt, config: WorkerConfig) -> End
         asyncio.CancelledError: the worker was told to stop at once.
     """
     request = attempt.request
-    bulk = request.priority == "bulk"
-    max_wait_s = BULK_WAIT_S if bulk else config.max_wait_s
+    max_wait_s = BULK_WAIT_S if request.bulk else config.max_wait_s
     if attempt.max_wait_ms is not None:
         max_wait_s = min(max_wait_s, attempt.max_wait_ms / 1000)
     timeout_s = (attempt.deadline_ms - answers.now_ms()) / 1000
@@ -66,7 +65,7 @@ async def run(lane: LaneExchange, attempt: Attempt, config: WorkerConfig) -> End
         lane.exchange,
         max_wait_s=max_wait_s,
         timeout_s=timeout_s,
-        bulk=bulk,
+        bulk=request.bulk,
         account=request.account,
     )
     hung = asyncio.timeout(max(timeout_s, 0.0) + HUNG_AFTER_S)

@@ -148,11 +148,9 @@ class Scope:
         buckets: dict[str, Use] = {}
         now_us, said = answer[0], zip(answer[1::4], answer[2::4], answer[3::4], answer[4::4], strict=True)
         for (key, bucket), (used, found, lowered, paused_us) in zip(seen, said, strict=True):
-            forgotten = None if lowered else self._learned.pop(key, None)
-            if forgotten is None:
-                effective = found
-            else:
-                asked: list[Argument] = ["remember", *forgotten, packed(bucket)]
+            effective = found
+            if not lowered and key in self._learned:  # forgotten
+                asked: list[Argument] = ["remember", *self._learned[key], packed(bucket)]
                 effective = await self._run([key, self._clock, f"{key}:learned"], asked)
             if effective < SCALE:
                 self._learned[key] = effective, now_us

@@ -168,7 +168,7 @@ class Worker:
             await self._hand_back_unsent(attempt)
             await delivery.ack()
             return
-        bulk = attempt.request.priority == "bulk"
+        bulk = attempt.request.bulk
         self._reports.begin(name, bulk=bulk)
         try:
             with lane.held():

@@ -88,7 +88,7 @@ class Spread:
         self._trips: dict[str, tuple[float, _Least]] = {}
         self._any = _Least()
         self._far = [_Sizes(), _Sizes()]
-        self._first_s: float | None = None
+        self._first_s = 0.0
         self._began_s: float | None = None
         self._known = False
         self._usual_us = self._worst_us = 0.0
@@ -112,8 +112,8 @@ class Spread:
             least_s = mine_s
         far_us = late_us + (trip_s - least_s) * 1e6
         # Where little is known the fastest trip may have been slow too: it came when its answer began, at the latest.
-        if self._first_s is None:
-            self._first_s = now_s
+        if self._began_s is None:
+            self._first_s = self._began_s = now_s
         sure = self._known and now_s - self._first_s >= GENERATION_S
         told_us = far_us if sure else late_us + trip_s * 1e6
         this = self._far[0]
@@ -121,8 +121,6 @@ class Spread:
         if this.number % LOOK_EVERY == 0:
             self._usual_us = max(sizes.usual() for sizes in self._far)
         self._worst_us = max(sizes.largest() for sizes in self._far)
-        if self._began_s is None:
-            self._began_s = now_s
         if this.number >= ENOUGH:
             self._known = True
         if this.number >= GENERATION_CALLS and now_s - self._began_s >= GENERATION_S:

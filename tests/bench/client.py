@@ -63,7 +63,7 @@ class Client:
             timeout_s = PATIENCE_S + request.deadline_ms / 1000 - time.time()
         await self._channel.basic_publish(
             encode(msgspec.structs.replace(request, id=name)),
-            exchange=topology.BULK_REQUESTS if request.priority == "bulk" else topology.REQUESTS,
+            exchange=topology.BULK_REQUESTS if request.bulk else topology.REQUESTS,
             properties=aiormq.spec.Basic.Properties(
                 content_type=MSGPACK, correlation_id=name, reply_to=self._reply_to, delivery_mode=2
             ),

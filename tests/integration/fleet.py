@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import itertools
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
@@ -17,7 +17,6 @@ from msgspec import Struct
 from deploy.local import Fleet, Service
 from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.process import Simulator
-from schemas.config import WorkerConfig
 from schemas.messages import BucketReport, DeadLetter, LaneReport, Result, decode_letter, decode_report
 
 # Short enough that a test can wait for a lane to go offline and come back.
@@ -206,7 +205,7 @@ class Stand(Struct, frozen=True):
         if faulty:
             # The last slow or failed call must not be news to the dispatchers in the next test.
             await wait_until(self.idle, "nothing is under way", timeout_s=60)
-            await asyncio.sleep(2 * WorkerConfig().report_every_s)
+            await self.reported()
 
         async def come_back() -> bool:
             if await self.healthy(*self.fleet.lanes):
@@ -222,6 +221,22 @@ class Stand(Struct, frozen=True):
         """Whether no worker holds an attempt."""
         seen = [await worker.metrics() for worker in self.fleet.workers]
         return not any(value for each in seen for key, value in each.items() if key[0] == "fleet_attempts_in_flight")
+
+    async def reported(self) -> None:
+        """Returns when every worker has reported twice: what had ended until now is in the second report."""
+        heard = Counter[str]()
+
+        async def take(message: AbstractIncomingMessage) -> None:
+            heard[decode_report(message.body).worker] += 1
+
+        queue = await self.client.channel.declare_queue(exclusive=True)
+        await queue.bind("fleet.reports")
+        tag = await queue.consume(take, no_ack=True)
+        await wait_until(
+            lambda: sum(count > 1 for count in heard.values()) >= len(self.fleet.workers), "all workers have reported"
+        )
+        await queue.cancel(tag)
+        await queue.delete()
 
     async def violations(self) -> int:
         """How often a limit was broken."""

@@ -15,6 +15,7 @@ from schemas.errors import ConfigError, InvalidMessage
 from schemas.messages import ErrorCode, Outcome
 from schemas.methods import PUBLIC_READS
 from tests.integration.exchange_lanes import Answers, Lanes, call, lanes_on
+from tests.integration.fleet import wait_until
 from workers import exchanges
 from workers.exchanges import Call, LaneExchange
 from workers.verdict import NoBudget, judge
@@ -373,7 +374,7 @@ async def test_bulk_calls_wait_for_room_one_after_another_and_live_ones_pass_the
     lane, budget = lanes.lane("bitstamp", server.settings("bitstamp"), limits=limits)
     attempts = [call("bitstamp", max_wait_s=30, bulk=True) for _ in range(40)]
     waiting = asyncio.gather(*(lane.call("fetch_ticker", BTC, attempt) for attempt in attempts))
-    await asyncio.sleep(1.5)
+    await wait_until(lambda: len(server.hits) > 10, "the second window has begun")
     live = call("bitstamp")
     await lane.call("fetch_ticker", BTC, live)
     assert not waiting.done()
@@ -388,7 +389,7 @@ async def test_bulk_calls_wait_for_room_one_after_another_and_live_ones_pass_the
 
 async def test_a_lane_in_a_hurry_lets_no_bulk_call_wait(lanes: Lanes, server: Answers) -> None:
     server.answer = (200, {}, BITSTAMP_TICKER)
-    lane, _ = lanes.lane("bitstamp", server.settings("bitstamp"), limits=one_bucket(amount=2, window_s=20))
+    lane, budget = lanes.lane("bitstamp", server.settings("bitstamp"), limits=one_bucket(amount=2, window_s=20))
 
     async def asks() -> BaseException | None:
         attempt = call("bitstamp", max_wait_s=30, bulk=True)
@@ -397,7 +398,7 @@ async def test_a_lane_in_a_hurry_lets_no_bulk_call_wait(lanes: Lanes, server: An
 
     assert await asks() is None
     waiting = asyncio.gather(*(asks() for _ in range(3)))
-    await asyncio.sleep(0.2)
+    await wait_until(lambda: budget.asked == 2, "one of them has been told to wait")
     lane.hurry()
     async with asyncio.timeout(5):
         assert all(isinstance(ended, NoBudget) for ended in await waiting)
