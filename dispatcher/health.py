@@ -264,6 +264,10 @@ class LaneHealth(Choice):
             self._trial_sent_s = math.inf
             self._trials_left = self._trials_needed
             self._lengthen_gap(now_s)
+        elif report.throttled and self._trial_sent_s < math.inf and not report.ok:
+            # It found no budget, so it says nothing: another one may, before this one's time is up.
+            self._trial_sent_s = math.inf
+            self.trial_at_s = now_s + self._config.trial_after_s
 
     def _weigh(self, now_s: float) -> None:
         self.serving = self._aside is None

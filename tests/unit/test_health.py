@@ -283,6 +283,16 @@ def test_a_trial_of_which_nothing_is_heard_is_followed_by_another() -> None:
     assert health.usable_in_s(3.1) == pytest.approx(2.0)
 
 
+def test_a_trial_that_found_no_budget_is_followed_by_another_without_a_longer_gap() -> None:
+    health = failing()
+    assert health.sent(1.0)
+    health.hear("w1", LaneReport("okx", failures_in_a_row=5, throttled=1), 1.1)
+    assert health.usable_in_s(1.1) == pytest.approx(CONFIG.trial_after_s)
+    assert health.sent(2.1)
+    health.hear("w1", ok(), 2.2)
+    assert health.state(2.2) is State.HEALTHY
+
+
 def test_a_trial_is_not_judged_by_what_was_sent_before_it() -> None:
     health = failing()
     assert health.sent(1.0)

@@ -1,10 +1,13 @@
+import pytest
+
 from dispatcher import probes
 from dispatcher.health import LaneHealth
 from schemas.config import DispatcherConfig
-from schemas.messages import LaneReport
+from schemas.messages import ErrorCode, LaneReport
 
 CONFIG = DispatcherConfig(probe_every_s=10.0)
 NOW_MS = 1_000_000
+DOWN = ErrorCode.EXCHANGE_UNAVAILABLE
 
 
 def lane(*methods: str, paused_until_ms: int = 0) -> LaneHealth:
@@ -21,6 +24,14 @@ def test_the_status_is_asked_for_else_the_time() -> None:
     assert due(lane("fetch_time", "fetch_status")) == ["fetch_status"]
     assert due(lane("fetch_time")) == ["fetch_time"]
     assert due(lane("fetch_ticker")) == []
+
+
+@pytest.mark.parametrize(("code", "method"), [(DOWN, "fetch_time"), (ErrorCode.MAINTENANCE, "fetch_status")])
+def test_a_trial_asks_for_the_time_and_in_maintenance_for_the_status(code: ErrorCode, method: str) -> None:
+    health = lane("fetch_time", "fetch_status")
+    health.hear("w1", LaneReport("okx", failed={code: 5}, failures_in_a_row=5), 101.0)
+    health.hear("w1", LaneReport("okx", failures_in_a_row=5), 103.0)
+    assert due(health, 103.0) == [method]
 
 
 def test_what_was_asked_lately_is_silent_or_paused_is_not_probed() -> None:
