@@ -315,6 +315,20 @@ function run.remember()
   return a.now
 end
 
+-- KEYS: the fastest trips of this time, and of the one before. ARGV: trips, when the former are forgotten (seconds since
+-- 1970), then pairs of microseconds and the endpoint of a trip. Returns both: pairs of an endpoint and microseconds.
+function run.trips()
+  for number = 3, #ARGV, 2 do
+    redis.call('ZADD', KEYS[1], 'LT', ARGV[number], ARGV[number + 1])
+    redis.call('EXPIREAT', KEYS[1], ARGV[2])
+  end
+  local both = redis.call('ZRANGE', KEYS[2], 0, -1, 'WITHSCORES')
+  for _, one in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')) do
+    both[#both + 1] = one
+  end
+  return both
+end
+
 -- KEYS: clock. ARGV: clock, how far the exchange's clock is ahead and how wrong that may be, for how long to believe it.
 function run.clock()
   redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])

@@ -30,7 +30,7 @@ from .grants import Grant, Learned, Reason, Refusal, Use
 from .punctuality import Punctuality
 from .scope import SCALE, Scope, packed
 from .script import LOST, REDIS_CLOCK, Argument
-from .spread import Spread
+from .spread import FASTEST_S, Spread
 
 __all__ = ["Budget", "Grant", "Learned", "Reason", "Refusal", "Use"]
 
@@ -264,6 +264,19 @@ class Budget(Scope):
         """Give back a reservation whose call is not sent."""
         if not self._lost:
             await self._amend(charges, ["back", grant.at_us])
+
+    async def share_trips(self) -> None:
+        """Tells all workers of this scope of the fastest trips, and hears of theirs (`Spread`)."""
+        span = int(time.time() / FASTEST_S)
+        keys = [f"{self._egress}:trips:{number}" for number in (span, span - 1)]
+        faster = self.spread.faster(time.monotonic())
+        pairs = [part for endpoint, trip_s in faster.items() for part in (int(trip_s * 1e6), endpoint)]
+        answer = await self._run(keys, ["trips", int((span + 2) * FASTEST_S), *pairs])
+        trips_s: dict[str, float] = {}
+        for endpoint, trip_us in zip(answer[::2], answer[1::2], strict=True):
+            name, trip_s = endpoint.decode(), float(trip_us) / 1e6
+            trips_s[name] = min(trip_s, trips_s.get(name, trip_s))
+        self.spread.hear(trips_s)
 
     async def _amend(self, charges: Sequence[Charge], args: Sequence[Argument]) -> None:
         try:

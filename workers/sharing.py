@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import redis.asyncio
 import redis.exceptions
@@ -23,6 +23,8 @@ from .script import LOST, REDIS_CLOCK, Argument
 from .shares import TooSmall
 
 log = logging.getLogger(__name__)
+
+TRIPS_EVERY_S: Final = 2.0
 
 
 class SharedBudget(Budget):
@@ -59,6 +61,7 @@ class SharedBudget(Budget):
         self._effective: dict[str, float] = {}
         self._own_us = 0
         self._ahead_us = HORIZON_US
+        self._trips_at_s = 0.0
 
     @property
     def own_part(self) -> float | None:
@@ -90,6 +93,9 @@ class SharedBudget(Budget):
                 self._lost = True
                 await self._meet()
             await self._beat()
+            if time.monotonic() >= self._trips_at_s:
+                await self.share_trips()
+                self._trips_at_s = time.monotonic() + TRIPS_EVERY_S
             if self._away and member.may_return():
                 for told in member.settle():
                     limit = [told.bucket.kind, amount_of(told.bucket), window_us_of(told.bucket)]

@@ -3,7 +3,8 @@
 An exchange counts arrivals, we hand out departures. Two calls that leave a window apart arrive closer together where
 the first one was late, or its way longer. Known of each call are how late it left, and its round trip up to the
 answer's first byte. What that took beyond the fastest recent round trip to the same endpoint is the most that its way
-there can have been longer: the exchange's own slowness is in it too, so this errs on the safe side.
+there can have been longer: the exchange's own slowness is in it too, so this errs on the safe side. The fastest is the
+whole fleet's: all that a process has seen since it started on a busy machine may have been slow.
 
 Windows are wider by what is usual, which costs its part of each window; of a call that was later than that all others
 are told (`Budget.arrived`), which costs a round trip to Redis. Who can't tell the others, as Redis is away, allows for
@@ -11,6 +12,7 @@ the worst.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Final
 
 # So many calls say enough. Fewer, and the table's margin holds.
@@ -31,25 +33,27 @@ ENDPOINTS_KEPT: Final = 500
 # must not become the measure. A route that became longer makes all calls look late for so long, which costs a part of
 # each window.
 FASTEST_S: Final = 600.0
+# Before so many calls the fastest one to an endpoint may have been slow too.
+SURE_CALLS: Final = 50
+ANY: Final = ""
 # Steps per doubling, from 100 us up: values are kept to within 19 %.
 _STEPS: Final = 4
 _FIRST_US: Final = 100.0
 
 
 class _Sizes:
-    """Counts values in steps that grow with them."""
+    """Counts values in steps that grow with them, and keeps the most that any can have been."""
 
     def __init__(self) -> None:
         self._counts: dict[int, int] = {}
         self.number = 0
+        self.worst_us = 0.0
 
-    def add(self, value_us: float) -> None:
+    def add(self, value_us: float, most_us: float) -> None:
         step = max(0, math.ceil(_STEPS * math.log2(max(value_us, 1.0) / _FIRST_US)))
         self._counts[step] = self._counts.get(step, 0) + 1
         self.number += 1
-
-    def largest(self) -> float:
-        return _value(max(self._counts)) if self._counts else 0.0
+        self.worst_us = max(self.worst_us, most_us)
 
     def usual(self) -> float:
         """What all but the unusual part stay within."""
@@ -65,30 +69,37 @@ def _value(step: int) -> float:
     return _FIRST_US * 2 ** (step / _STEPS)
 
 
-class _Least:
-    """The least value of two spans."""
+class _Fastest:
+    """The fastest trip of two spans."""
 
-    __slots__ = ("_end_s", "_last", "_this")
+    __slots__ = ("_calls", "_end_s", "_first_s", "_last_s", "_this_s")
 
-    def __init__(self) -> None:
-        self._this = self._last = math.inf
-        self._end_s = 0.0
+    def __init__(self, now_s: float) -> None:
+        self._this_s = self._last_s = math.inf
+        self._first_s, self._end_s = now_s, now_s + FASTEST_S
+        self._calls = 0
 
-    def add(self, now_s: float, value_s: float) -> float:
+    def add(self, now_s: float, trip_s: float) -> None:
+        self._calls += 1
         if now_s >= self._end_s:
-            self._last, self._this, self._end_s = self._this, math.inf, now_s + FASTEST_S
-        self._this = min(self._this, value_s)
-        return min(self._this, self._last)
+            self._last_s, self._this_s, self._end_s = self._this_s, math.inf, now_s + FASTEST_S
+        self._this_s = min(self._this_s, trip_s)
+
+    @property
+    def trip_s(self) -> float:
+        return min(self._this_s, self._last_s)
+
+    def sure(self, now_s: float) -> bool:
+        return self._calls >= SURE_CALLS and now_s - self._first_s >= GENERATION_S
 
 
 class Spread:
     """What one lane's calls in this process show."""
 
     def __init__(self) -> None:
-        self._trips: dict[str, tuple[float, _Least]] = {}
-        self._any = _Least()
+        self._trips: dict[str, _Fastest] = {}
+        self._fleet_s: Mapping[str, float] = {}
         self._far = [_Sizes(), _Sizes()]
-        self._first_s = 0.0
         self._began_s: float | None = None
         self._known = False
         self._usual_us = self._worst_us = 0.0
@@ -102,31 +113,49 @@ class Spread:
             trip_s: from the departure to the answer's first byte.
             late_us: how long after its instant it left.
         """
-        if len(self._trips) > ENDPOINTS_KEPT:
-            self._trips.clear()
-        least_s = self._any.add(now_s, trip_s)
-        since_s, trips = self._trips.setdefault(endpoint, (now_s, _Least()))
-        mine_s = trips.add(now_s, trip_s)
-        if now_s - since_s >= GENERATION_S:
-            # All of the first ones may have been slow: beside the fastest of all they look slower than they were.
-            least_s = mine_s
-        far_us = late_us + (trip_s - least_s) * 1e6
-        # Where little is known the fastest trip may have been slow too: it came when its answer began, at the latest.
         if self._began_s is None:
-            self._first_s = self._began_s = now_s
-        sure = self._known and now_s - self._first_s >= GENERATION_S
-        told_us = far_us if sure else late_us + trip_s * 1e6
+            self._began_s = now_s
+        usual_s, sure_s = self._fastest(now_s, endpoint, trip_s)
+        far_us, most_us = late_us + (trip_s - usual_s) * 1e6, late_us + (trip_s - sure_s) * 1e6
         this = self._far[0]
-        this.add(min(far_us, LONGEST_US))
+        this.add(min(far_us, LONGEST_US), min(most_us, LONGEST_US))
         if this.number % LOOK_EVERY == 0:
             self._usual_us = max(sizes.usual() for sizes in self._far)
-        self._worst_us = max(sizes.largest() for sizes in self._far)
+        self._worst_us = max(sizes.worst_us for sizes in self._far)
         if this.number >= ENOUGH:
             self._known = True
         if this.number >= GENERATION_CALLS and now_s - self._began_s >= GENERATION_S:
             self._far = [_Sizes(), this]
             self._began_s = now_s
-        return told_us
+        return most_us
+
+    def _fastest(self, now_s: float, endpoint: str, trip_s: float) -> tuple[float, float]:
+        """The fastest trip to this endpoint as far as is known, and one than which none is faster for sure.
+
+        That is the one of all endpoints while there were few calls to this one, and 0 while there were few to any: the
+        fastest may have been slow too, and came when its answer began, at the latest.
+        """
+        if len(self._trips) > ENDPOINTS_KEPT:
+            self._trips.clear()
+        for name in (endpoint, ANY):
+            self._trips.setdefault(name, _Fastest(now_s)).add(now_s, trip_s)
+        usual_s = min(self._trips[endpoint].trip_s, self._fleet_s.get(endpoint, math.inf))
+        for name in (endpoint, ANY):
+            if name in self._fleet_s or self._trips[name].sure(now_s):
+                return usual_s, min(self._trips[name].trip_s, self._fleet_s.get(name, math.inf))
+        return usual_s, 0.0
+
+    def faster(self, now_s: float) -> dict[str, float]:
+        """By endpoint, the trips in which this process is faster than all of which it has heard."""
+        return {
+            name: fastest.trip_s
+            for name, fastest in self._trips.items()
+            if fastest.sure(now_s) and fastest.trip_s < self._fleet_s.get(name, math.inf)
+        }
+
+    def hear(self, trips_s: Mapping[str, float]) -> None:
+        """Takes in the fleet's fastest trips, by endpoint."""
+        self._fleet_s = trips_s
 
     def margin_us(self) -> int:
         """How far apart from their windows' ends calls stay; below zero while too little is known."""
