@@ -44,6 +44,8 @@ LATENCY_FALL_S: Final = 10.0
 LEAST_PART: Final = 0.1
 # A lane that fails again while it comes back needs one more good trial in a row the next time, up to this number.
 TRIALS_NEEDED_MAX: Final = 3
+# After a good one of several trials the next comes in this part of the shortest gap.
+GOOD_GAP_PART: Final = 0.5
 # A lane is crowded when the budget for what is with it takes so much longer to come back than an answer takes.
 CROWDED_MS: Final = 1_000.0
 # How fast a lane works off a backlog is known after so long in which its workers held at least so many attempts.
@@ -253,7 +255,7 @@ class LaneHealth(Choice):
             self._trial_sent_s = math.inf
             self._trials_left -= 1
             if self._trials_left:
-                self.trial_at_s = now_s + self._config.trial_after_s
+                self.trial_at_s = now_s + self._config.trial_after_s * GOOD_GAP_PART
                 return
             self._aside, self._why = None, ""
             self._back_s = now_s

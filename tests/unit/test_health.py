@@ -349,8 +349,9 @@ def test_the_next_time_it_needs_two_good_trials_in_a_row() -> None:
     health.hear("w1", ok(), 3.6)
     assert not health.serving
     health.hear("w1", ok(), 4.0)  # no trial
-    assert health.sent(4.7)
-    health.hear("w1", ok(), 4.8)
+    assert not health.due(4.0)
+    assert health.sent(4.2)
+    health.hear("w1", ok(), 4.3)
     assert health.serving
 
 
