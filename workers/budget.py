@@ -30,7 +30,7 @@ from .grants import Grant, Learned, Reason, Refusal, Use
 from .punctuality import Punctuality
 from .scope import SCALE, Scope, packed
 from .script import LOST, REDIS_CLOCK, Argument
-from .spread import FASTEST_S, Spread
+from .spread import FASTEST_S, LEAST_US, Spread
 
 __all__ = ["Budget", "Grant", "Learned", "Reason", "Refusal", "Use"]
 
@@ -250,6 +250,11 @@ class Budget(Scope):
         """As `arrived`, and waits for nothing."""
         if grant.must_tell or late_us > grant.margin_us:
             self._aside(self.arrived(charges, grant, late_us))
+
+    def unanswered(self, charges: Sequence[Charge], grant: Grant) -> None:
+        """As `tell`, of a call that got no answer: what was written before may still be on its way, as long as any."""
+        late_us = (time.monotonic() - grant.early_s) * 1e6
+        self.tell(charges, grant, late_us + max(self.spread.worst_us(), LEAST_US))
 
     def release(self, charges: Sequence[Charge], grant: Grant) -> None:
         """As `back`, and waits for nothing."""

@@ -20,7 +20,8 @@ class Grant(Struct, frozen=True):
         early_s: the same at the earliest: the clocks' difference is known no better.
         spare_us: how late the call may leave; beyond that it must not.
         margin_us: how late it may arrive without making others wait.
-        must_tell: Redis has to be told of its arrival in any case (`Budget.arrived`).
+        must_tell: its arrival has to be told in any case (`Budget.arrived`).
+        own: this worker granted it itself, from its share.
         held_by: which of the call's charges it waits for, None where there is no wait, or it isn't known.
     """
 
@@ -32,6 +33,7 @@ class Grant(Struct, frozen=True):
     spare_us: float = math.inf
     margin_us: float = math.inf
     must_tell: bool = False
+    own: bool = False
     held_by: int | None = None
 
 

@@ -185,11 +185,10 @@ class Membership:
             for one in told
         ]
 
-    def settled(self) -> int:
-        """Redis knows it all: the share is over, and the beats renew the lease. Returns its last instant."""
+    def settled(self) -> None:
+        """Redis knows it all: the share is over, and the beats renew the lease."""
         self.share = None
         self._settling = False
-        return self._floor_us
 
     @property
     def on_share(self) -> float:

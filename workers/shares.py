@@ -26,6 +26,9 @@ MARGIN_PART: Final = 0.2
 LATE_PART: Final = 0.25
 # How finely grants are told to Redis: parts of a window.
 SLICES: Final = 50
+# In windows up to this length calls are waited for that were not heard of, for so long; as in the script.
+SHORT_US: Final = 5_000_000
+UNHEARD_US: Final = 3_000_000
 
 
 class TooSmall(Exception):
@@ -66,40 +69,76 @@ class _Count:
         """What is still in a window at `now`, for Redis, whose clock may be ahead of ours by `error`."""
         raise NotImplementedError
 
+    def heard(self, at: int, cost: int, arrived: int) -> None:
+        """A call of those granted at `at` came by `arrived`, or was not sent."""
+
+    def holds(self, at: int, now: int, cost: int) -> bool:
+        """Whether all are heard of for whose room a call at `at`, soon, is sent; `cost` is 0 where it was taken."""
+        return True
+
+
+class _Spent:
+    """A call's part of a rolling window."""
+
+    __slots__ = ("at", "cost", "heard")
+
+    def __init__(self, at: int, cost: int, *, heard: bool) -> None:
+        self.at = at
+        self.cost = cost
+        self.heard = heard
+
 
 class _Rolling(_Count):
     def __init__(self, amount: int, window: int, margin: int, since: int) -> None:
         super().__init__(amount, window, margin, since)
-        self._grants: deque[tuple[int, int]] = deque()
+        self._short = window <= SHORT_US and margin > 0
+        self._grants: deque[_Spent] = deque()
         self._total = 0
 
+    def _gone(self, one: _Spent, at: int, now: int) -> bool:
+        return one.at + self.window + self.margin <= at and (one.heard or one.at + UNHEARD_US <= now)
+
     def forget(self, now: int) -> None:
-        while self._grants and self._grants[0][0] + self.window + self.margin <= now:
-            self._total -= self._grants.popleft()[1]
+        while self._grants and self._gone(self._grants[0], now, now):
+            self._total -= self._grants.popleft().cost
+
+    def heard(self, at: int, cost: int, arrived: int) -> None:
+        for one in self._grants:
+            if one.at == at and one.cost == cost and not (self._short and one.heard):
+                one.heard = True
+                if arrived - self.margin > at:
+                    one.at = arrived - self.margin
+                    self._grants = deque(sorted(self._grants, key=lambda one: one.at))
+                    self.last = max(self.last, one.at)
+                return
+
+    def holds(self, at: int, now: int, cost: int) -> bool:
+        left = sum(one.cost for one in self._grants if one.at <= at and not self._gone(one, at, now))
+        return left + cost <= self.amount
 
     def fit(self, at: int, cost: int, cap: int) -> int:
         length = self.window + self.margin
         at = max(at, self.last, self.since + length)
         over = self._total + cost - cap
-        for granted, spent in self._grants:
+        for one in self._grants:
             if over <= 0:
                 break
-            over -= spent
-            at = max(at, granted + length)
+            over -= one.cost
+            at = max(at, one.at + length)
         return at
 
     def take(self, at: int, cost: int) -> None:
-        self._grants.append((at, cost))
+        self._grants.append(_Spent(at, cost, heard=not self._short))
         self._total += cost
         self.last = at
 
     def told(self, now: int, error: int) -> list[int]:
         slices: dict[int, tuple[int, int]] = {}
-        for at, cost in self._grants:
-            if at + self.window + self.margin + error > now:
-                slot = at * SLICES // self.window
+        for one in self._grants:
+            if one.at + self.window + self.margin + error > now:
+                slot = one.at * SLICES // self.window
                 before = slices[slot][1] if slot in slices else 0
-                slices[slot] = (at, before + cost)
+                slices[slot] = (one.at, before + one.cost)
         # Nobody is told how late they were: as late as may be.
         return [number for at, cost in slices.values() for number in (at + error + self.margin, cost)]
 
@@ -201,7 +240,7 @@ class Share:
         at = now_us
         asked: list[tuple[_Count, int, int]] = []
         for key, charge in charges:
-            count, cost = self._count(key, charge.bucket), _thousandths(charge.cost)
+            count, cost = self._count(key, charge.bucket), thousandths(charge.cost)
             count.forget(now_us)
             if isinstance(count, _Fixed):
                 count.error = error_us
@@ -227,14 +266,33 @@ class Share:
         """Spend what `plan` has found to fit."""
         for key, charge in charges:
             count = self._count(key, charge.bucket)
-            count.take(at_us, _thousandths(charge.cost))
+            count.take(at_us, thousandths(charge.cost))
             count.granted = True
         self.last_us = max(self.last_us, at_us)
 
-    def spare_us(self, charges: Sequence[Charge]) -> float:
-        """How late a call may leave; the rest of the margins is for its way."""
-        least = min((margin for charge in charges if (margin := margin_us(charge.bucket, self._far))), default=0)
-        return least * LATE_PART if least else math.inf
+    def heard(self, charges: Sequence[tuple[str, Charge]], at_us: int, arrived_us: int) -> None:
+        """Take in by when a call came that was granted at `at_us`; `at_us` itself where it was not sent."""
+        for key, charge in charges:
+            if known := self._counts.get(key):
+                known[1].heard(at_us, thousandths(charge.cost), arrived_us)
+
+    def holds(self, charges: Sequence[tuple[str, Charge]], at_us: int, now_us: int, *, taken: bool) -> bool:
+        """Whether a call may leave now for `at_us`: all were heard of, and in time, that leave room for it.
+
+        Args:
+            charges: as for `plan`.
+            at_us: its instant.
+            now_us: Redis's clock.
+            taken: it has been taken already.
+        """
+        return all(
+            self._count(key, charge.bucket).holds(at_us, now_us, 0 if taken else thousandths(charge.cost))
+            for key, charge in charges
+        )
+
+    def margin_us(self, charges: Sequence[Charge]) -> float:
+        """How late a call may arrive."""
+        return min((margin for charge in charges if (margin := margin_us(charge.bucket, self._far))), default=math.inf)
 
     def told(self, now_us: int, *, error_us: int) -> list[Told]:
         """What Redis has to know of before it grants again what was this share."""
@@ -278,5 +336,6 @@ def margin_us(bucket: Bucket, far_us: int) -> int:
     return max(least, measured) if far_us < 0 or bucket.kind == "fixed" else measured
 
 
-def _thousandths(cost: float) -> int:
+def thousandths(cost: float) -> int:
+    """A cost as buckets count it."""
     return math.ceil(cost * SCALE - 1e-6)

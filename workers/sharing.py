@@ -15,12 +15,12 @@ from typing import Any, Final
 import redis.asyncio
 import redis.exceptions
 
-from .budget import LIVE_RESERVE, LOST_WAIT_S, Budget, Grant, Reason, Refusal, Use
+from .budget import LIVE_RESERVE, LOST_WAIT_S, RECHECK_S, Budget, Grant, Reason, Refusal, Use
 from .costs import Charge
 from .membership import HORIZON_US, Membership
 from .scope import amount_of, window_us_of
 from .script import LOST, REDIS_CLOCK, Argument
-from .shares import TooSmall
+from .shares import LATE_PART, Told, TooSmall, thousandths
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,6 @@ class SharedBudget(Budget):
         self._went = asyncio.Event()
         self._prober: asyncio.Task[Any] | None = None
         self._effective: dict[str, float] = {}
-        self._own_us = 0
         self._ahead_us = HORIZON_US
         self._trips_at_s = 0.0
 
@@ -98,10 +97,8 @@ class SharedBudget(Budget):
                 self._trips_at_s = time.monotonic() + TRIPS_EVERY_S
             if self._away and member.may_return():
                 for told in member.settle():
-                    limit = [told.bucket.kind, amount_of(told.bucket), window_us_of(told.bucket)]
-                    keys = [told.key, self._clock, self._sharing[1]]
-                    await self._run(keys, ["give", member.id, *limit, *told.grants])
-                self._own_us = member.settled()
+                    await self._give(told)
+                member.settled()
                 await self._beat()  # Hears Redis again,
                 await self._beat()  # and says so: our part is no longer set aside.
                 self._away = False
@@ -136,21 +133,55 @@ class SharedBudget(Budget):
                 return answer
         return self._from_share(charges, 0 if bulk else max(0, int(max_wait_s * 1e6)), lead_us, bulk=bulk)
 
+    async def again(
+        self, charges: Sequence[Charge], grant: Grant, *, max_wait_s: float, bulk: bool = False, lead_us: int = 0
+    ) -> Grant | Refusal:
+        """As `Budget.again`; what this worker granted is looked at in its share, and refused where it has to move.
+
+        Args:
+            charges: as in `reserve`.
+            grant: what it returned; a refusal gives it back.
+            max_wait_s: refuse when the new instant is further ahead than this.
+            bulk: as in `reserve`.
+            lead_us: how long the caller needs to be ready to send.
+        """
+        if not (grant.own and self._away):
+            return await super().again(charges, grant, max_wait_s=max_wait_s, bulk=bulk, lead_us=lead_us)
+        keyed, share = self._keyed(charges), self._member.share
+        held = share and not lead_us and share.holds(keyed, grant.at_us, self._member.now_us()[0], taken=True)
+        left_s = self._paused_s(charges)
+        if held and not left_s:
+            return grant
+        await self.back(charges, grant)
+        return self._refused(left_s)
+
     async def arrived(self, charges: Sequence[Charge], grant: Grant, late_us: float) -> None:
-        """As `Budget.arrived`; what we granted ourselves has wider margins."""
-        if not self._away and grant.at_us > self._own_us:
+        """As `Budget.arrived`; what this worker granted matters to its share, and when that is over to all."""
+        if not grant.own:
             await super().arrived(charges, grant, late_us)
+            return
+        arrived_us = grant.at_us + int(late_us)
+        if share := self._member.share:
+            share.heard(self._keyed(charges), grant.at_us, arrived_us)
+        elif late_us > grant.margin_us and not self._away:
+            # Redis was told that it comes in time. It counts twice now: that is simple, and seldom.
+            with contextlib.suppress(*LOST):
+                for key, charge in self._keyed(charges):
+                    if charge.bucket.kind == "rolling":
+                        await self._give(Told(key, charge.bucket, [arrived_us, thousandths(charge.cost)]))
 
     async def back(self, charges: Sequence[Charge], grant: Grant) -> None:
-        """As `Budget.back`; what we granted ourselves lapses."""
-        if not self._away and grant.at_us > self._own_us:
+        """As `Budget.back`; what this worker granted itself lapses."""
+        if not grant.own:
             await super().back(charges, grant)
+        elif share := self._member.share:
+            share.heard(self._keyed(charges), grant.at_us, grant.at_us)
 
     async def observe(
         self, charge: Charge, rank: int, grant: Grant, used: float, *, late_us: float, span_s: float
     ) -> None:
         """As `Budget.observe`; but what we granted ourselves has no rank by which to tell strangers."""
-        if not self._away and grant.at_us > self._own_us:
+        if not self._away and not grant.own:
             await super().observe(charge, rank, grant, used, late_us=late_us, span_s=span_s)
 
     async def usage(self) -> dict[str, Use]:
@@ -162,10 +193,8 @@ class SharedBudget(Budget):
         return buckets
 
     def _from_share(self, charges: Sequence[Charge], limit_us: int, lead_us: int, *, bulk: bool) -> Grant | Refusal:
-        now, member = time.monotonic(), self._member
-        keyed = [(self._key(charge), charge) for charge in charges]
-        pauses = (*self._pauses, *(f"{key}:pause" for key, _ in keyed))
-        paused_s = max(self._paused.get(key, now) for key in pauses) - now
+        member, keyed = self._member, self._keyed(charges)
+        paused_s = self._paused_s(charges)
         reason: Reason = "redis_lost"
         if paused_s * 1e6 > limit_us + lead_us:
             return Refusal(int((time.time() + paused_s) * 1000), paused_s, "paused")
@@ -178,12 +207,33 @@ class SharedBudget(Budget):
             except TooSmall:
                 reason = "share_too_small"
             else:
-                if at <= now_us + limit_us + lead_us and member.may_use(at, error_us):
+                soon = at <= now_us + RECHECK_S * 1e6  # nobody will look at it again
+                held = not soon or member.share.holds(keyed, at, now_us, taken=False)
+                if held and at <= now_us + limit_us + lead_us and member.may_use(at, error_us):
                     member.share.take(keyed, at)
-                    # No ranks, but one a bucket is expected.
-                    ranks = (0,) * len(charges)
-                    return Grant(at - now_us, at, ranks, spare_us=member.share.spare_us(charges))
-        return Refusal(int((time.time() + LOST_WAIT_S) * 1000), LOST_WAIT_S, reason)
+                    margin_us = member.share.margin_us(charges)
+                    return Grant(
+                        at - now_us,
+                        at,
+                        (0,) * len(charges),  # no ranks, but one a bucket is expected
+                        spare_us=margin_us * LATE_PART,
+                        margin_us=margin_us,
+                        must_tell=True,
+                        own=True,
+                    )
+        return self._refused(0.0, reason)
+
+    def _refused(self, paused_s: float, reason: Reason = "redis_lost") -> Refusal:
+        left_s = max(LOST_WAIT_S, paused_s)
+        return Refusal(int((time.time() + left_s) * 1000), left_s, reason)
+
+    def _keyed(self, charges: Sequence[Charge]) -> list[tuple[str, Charge]]:
+        return [(self._key(charge), charge) for charge in charges]
+
+    async def _give(self, told: Told) -> None:
+        limit = [told.bucket.kind, amount_of(told.bucket), window_us_of(told.bucket)]
+        keys = [told.key, self._clock, self._sharing[1]]
+        await self._run(keys, ["give", self._member.id, *limit, *told.grants])
 
     async def _beat(self) -> None:
         sent_s, asked = self._member.clock(), time.monotonic()

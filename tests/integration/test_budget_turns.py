@@ -1,8 +1,10 @@
 """Calls that arrive late, are moved or not sent: what the exchange sees stays within the limit, on a real Redis."""
 
+import asyncio
 import heapq
 import itertools
 import random
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -111,6 +113,15 @@ async def test_nobody_leaves_for_the_room_of_a_call_that_was_not_heard_of(clocke
     fourth = await clocked.granted(calls)
     await clocked.at(4_000_000)
     assert (await clocked.again(calls, fourth)).at_us == START_US + 4_000_000
+
+
+async def test_a_call_without_an_answer_may_still_be_on_its_way(clocked: Clocked) -> None:
+    calls, budget = [charge(1)], clocked.budget
+    first, second = await clocked.granted(calls), await clocked.granted(calls)
+    budget.unanswered(calls, replace(first, early_s=time.monotonic() - 0.2))
+    await asyncio.sleep(0)
+    moved = await clocked.again(calls, second)
+    assert moved.at_us >= first.at_us + 1_000_000 + 200_000 + LEAST_US
 
 
 async def test_who_is_late_moves_and_keeps_its_room(clocked: Clocked) -> None:

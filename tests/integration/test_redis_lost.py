@@ -12,7 +12,7 @@ import multiprocessing
 import random
 import time
 from collections import defaultdict
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -422,6 +422,65 @@ async def test_whose_first_call_meets_the_loss_is_granted_instants_that_come(
                 await budget.reserve(slow, max_wait_s=1.0)
         assert budget.own_part == 1
         assert grant.due_s - 1.0 < grant.early_s <= grant.due_s <= time.monotonic()
+    finally:
+        await client.aclose()
+
+
+async def on_its_own(budget: SharedBudget, call: Sequence[Charge], redis_server: Redis) -> Grant:
+    """Kills Redis, and returns a grant from the share that the budget then has."""
+    await budget.reserve(call, max_wait_s=0)  # Redis keeps a part for windows that it has seen
+    await budget.beat()
+    await budget.beat()
+    redis_server.kill()
+    async with asyncio.timeout(60):
+        while isinstance(grant := await budget.acquire(call, max_wait_s=1.0), Refusal):
+            await budget.beat()
+    assert grant.own
+    return grant
+
+
+async def soon(budget: SharedBudget) -> Grant:
+    """Returns a reservation when there is one within the time that the share reserves ahead."""
+    async with asyncio.timeout(30):
+        while isinstance(grant := await budget.reserve(ONE, max_wait_s=2.0), Refusal):
+            await asyncio.sleep(0.1)
+    return grant
+
+
+ONE = [Charge(replace(LIMIT, amount=1.0, window_s=1.0), 1.0, "one")]
+
+
+async def test_a_late_call_of_its_own_holds_its_share_up(redis_server: Redis, redis_url: str) -> None:
+    client = connect(redis_url, timeout_s=0.5)
+    budget = SharedBudget(client, "x:1")
+    try:
+        first = await on_its_own(budget, ONE, redis_server)
+        await budget.arrived(ONE, first, 600_000)
+        second = await soon(budget)
+        assert second.at_us >= first.at_us + 1_600_000
+        assert await budget.again(ONE, second, max_wait_s=1.0) == second
+        # Of this one nothing is heard.
+        third = await soon(budget)
+        assert isinstance(await budget.again(ONE, third, max_wait_s=1.0), Refusal)
+    finally:
+        await redis_server.start()
+        await client.aclose()
+
+
+async def test_a_late_call_of_its_own_is_told_when_redis_is_back(redis_server: Redis, redis_url: str) -> None:
+    client = connect(redis_url, timeout_s=0.5)
+    budget = SharedBudget(client, "x:1")
+    try:
+        first = await on_its_own(budget, ONE, redis_server)
+        await redis_server.start()
+        async with asyncio.timeout(60):
+            while budget.own_part is not None:
+                await budget.beat()
+        late_us = 20_000_000
+        await budget.arrived(ONE, first, late_us)
+        refusal = await budget.reserve(ONE, max_wait_s=0)
+        assert isinstance(refusal, Refusal)
+        assert refusal.earliest_ms >= (first.at_us + late_us) / 1000 + 1_000
     finally:
         await client.aclose()
 

@@ -1,5 +1,6 @@
 """A worker's share against a brute-force count: never above its part in any window, and no later than need be."""
 
+import heapq
 from dataclasses import dataclass, field
 
 import pytest
@@ -114,6 +115,70 @@ def test_each_call_is_granted_at_the_first_instant_that_is_within_the_part(
         for number in numbers if at is not None else ():
             assert at is not None
             counts[number].grants.append((at, SCALE))
+
+
+@dataclass(order=True)
+class Call:
+    """One that was granted `at`; `late_us` later it arrives, and its answer comes after that, or never."""
+
+    at: int
+    late_us: int = field(compare=False)
+    answer_us: int | None = field(compare=False)
+
+
+@given(
+    amount=st.integers(1, 4),
+    margin_ms=st.sampled_from([10, 50]),
+    steps=st.lists(
+        st.tuples(
+            st.integers(0, 400_000),
+            st.sampled_from([0, 0, 0, 5_000, 30_000, 100_000, 700_000, 1_300_000]),
+            st.sampled_from([1_000, 1_000, 100_000, None]),
+        ),
+        max_size=60,
+    ),
+)
+def test_arrivals_stay_within_the_limit_whoever_is_late(
+    amount: int, margin_ms: int, steps: list[tuple[int, int, int | None]]
+) -> None:
+    limit = bucket(amount, margin_ms=margin_ms)
+    mine, keyed = share(PARTS), [("b", Charge(limit, 1.0, "b"))]
+    arrivals, soon = list[int](), 20_000
+    # What is to happen: a call asks, is looked at again shortly before it leaves, is heard of.
+    happens = list[tuple[int, int, str, Call]]()
+    now = START_US + 2_000_000
+    for number, (pass_us, late_us, answer_us) in enumerate(steps):
+        now += pass_us
+        heapq.heappush(happens, (now, number, "asks", Call(now, late_us, answer_us)))
+    number = len(steps)
+    while happens:
+        now, _, what, call = heapq.heappop(happens)
+        if what == "asks":
+            call.at = mine.plan(keyed, now, error_us=0, bulk=False)
+            if call.at > now + soon:
+                mine.take(keyed, call.at)
+                what, then = "leaves", call.at - soon
+            elif mine.holds(keyed, call.at, now, taken=False):
+                mine.take(keyed, call.at)
+                what, then = "leaves", call.at
+            else:
+                continue
+        elif what == "heard":
+            mine.heard(keyed, call.at, call.at + call.late_us)
+            continue
+        elif not mine.holds(keyed, call.at, now, taken=True):
+            mine.heard(keyed, call.at, call.at)
+            continue
+        else:
+            arrivals.append(call.at + call.late_us)
+            if call.answer_us is None:
+                continue
+            what, then = "heard", call.at + call.late_us + call.answer_us
+        number += 1
+        heapq.heappush(happens, (then, number, what, call))
+    arrivals.sort()
+    for index, at in enumerate(arrivals[amount:]):
+        assert at >= arrivals[index] + 1_000_000
 
 
 @pytest.mark.parametrize("kind", KINDS)
