@@ -450,7 +450,9 @@ async def soon(budget: SharedBudget) -> Grant:
 ONE = [Charge(replace(LIMIT, amount=1.0, window_s=1.0), 1.0, "one")]
 
 
-async def test_a_late_call_of_its_own_holds_its_share_up(redis_server: Redis, redis_url: str) -> None:
+async def test_a_late_call_of_its_own_holds_its_share_up_and_redis_hears_of_it(
+    redis_server: Redis, redis_url: str
+) -> None:
     client = connect(redis_url, timeout_s=0.5)
     budget = SharedBudget(client, "x:1")
     try:
@@ -462,25 +464,15 @@ async def test_a_late_call_of_its_own_holds_its_share_up(redis_server: Redis, re
         # Of this one nothing is heard.
         third = await soon(budget)
         assert isinstance(await budget.again(ONE, third, max_wait_s=1.0), Refusal)
-    finally:
-        await redis_server.start()
-        await client.aclose()
-
-
-async def test_a_late_call_of_its_own_is_told_when_redis_is_back(redis_server: Redis, redis_url: str) -> None:
-    client = connect(redis_url, timeout_s=0.5)
-    budget = SharedBudget(client, "x:1")
-    try:
-        first = await on_its_own(budget, ONE, redis_server)
         await redis_server.start()
         async with asyncio.timeout(60):
             while budget.own_part is not None:
                 await budget.beat()
         late_us = 20_000_000
-        await budget.arrived(ONE, first, late_us)
+        await budget.arrived(ONE, second, late_us)
         refusal = await budget.reserve(ONE, max_wait_s=0)
         assert isinstance(refusal, Refusal)
-        assert refusal.earliest_ms >= (first.at_us + late_us) / 1000 + 1_000
+        assert refusal.earliest_ms >= (second.at_us + late_us) / 1000 + 1_000
     finally:
         await client.aclose()
 
