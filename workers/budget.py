@@ -252,9 +252,16 @@ class Budget(Scope):
             self._aside(self.arrived(charges, grant, late_us))
 
     def unanswered(self, charges: Sequence[Charge], grant: Grant) -> None:
-        """As `tell`, of a call that got no answer: what was written before may still be on its way, as long as any."""
-        late_us = (time.monotonic() - grant.early_s) * 1e6
-        self.tell(charges, grant, late_us + max(self.spread.worst_us(), LEAST_US))
+        """As `tell`, of a call that got no answer, when it has arrived for sure.
+
+        What was written before may still be on its way, as long as any was of late. It is not told ahead: until then it
+        may have arrived at any time, and its room is nobody's.
+        """
+        self._aside(self._lost_sight_of(charges, grant))
+
+    async def _lost_sight_of(self, charges: Sequence[Charge], grant: Grant) -> None:
+        await asyncio.sleep(max(self.spread.worst_us(), LEAST_US) / 1e6)
+        self.tell(charges, grant, (time.monotonic() - grant.early_s) * 1e6)
 
     def release(self, charges: Sequence[Charge], grant: Grant) -> None:
         """As `back`, and waits for nothing."""
