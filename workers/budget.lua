@@ -175,7 +175,7 @@ local function planned(now, lead, mine, horizon)
   return plan
 end
 
--- The answer to who may send at `t`: {1, delay, instant, 0, epoch, which bucket had room last or 0 for no wait, how late
+-- The answer to who may send at `t`: {1, delay, instant, 1 if it has to be looked at again, epoch, which bucket had room last or 0 for no wait, how late
 -- the call may arrive without a word (below zero: it has to be heard of in any case), how late it may leave, then what
 -- each bucket has spent}; 0 for any.
 local function granted(plan, t, now, held_by)
@@ -183,6 +183,7 @@ local function granted(plan, t, now, held_by)
   local answer = { 1, t - now, t, 0, plan.id, held_by, 0, 0 }
   for _, b in ipairs(plan.buckets) do
     answer[#answer + 1] = b.rank
+    answer[4] = b.unsure and 1 or answer[4]
     if b.kind == fixed then
       local left = (math.floor((t + b.offset) / b.window) + 1) * b.window - b.offset - t
       least = math.min(least, left)

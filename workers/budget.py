@@ -140,7 +140,7 @@ class Budget(Scope):
         asked = time.monotonic()
         answer = await self._run([*keys, *shared, *pauses, *(f"{key}:learned" for key in keys)], [*head, buckets])
         self._punctuality.answered(time.monotonic(), redis_us=answer[2] - answer[1], asked=asked)
-        granted, delay_us, at_us, paused, epoch, number, *rest = answer
+        granted, delay_us, at_us, flag, epoch, number, *rest = answer
         held_by = number - 1 if number else None
         if head[0] == "reserve":
             found = epoch.decode()
@@ -156,10 +156,11 @@ class Budget(Scope):
                 spare_us=spare_us or math.inf,
                 margin_us=abs(margin_us) or math.inf,
                 must_tell=margin_us < 0,
+                sure=not flag,
                 held_by=held_by,
             )
         earliest_ms, wait_s = math.ceil(at_us / 1000), delay_us / 1e6
-        return Refusal(earliest_ms, wait_s, "paused") if paused else Refusal(earliest_ms, wait_s, "budget", held_by)
+        return Refusal(earliest_ms, wait_s, "paused") if flag else Refusal(earliest_ms, wait_s, "budget", held_by)
 
     async def acquire(
         self, charges: Sequence[Charge], *, max_wait_s: float, bulk: bool = False, grant: Grant | None = None
@@ -189,7 +190,8 @@ class Budget(Scope):
         while isinstance(answer, Grant):
             self._spare_us = answer.spare_us
             due = self._punctuality.due(answer.at_us, not_before=asked + answer.delay_us / 1e6)
-            if due - time.monotonic() > RECHECK_S:
+            # The answer itself may have taken so long that there is no time left: it is looked at again all the same.
+            if not answer.sure or due - time.monotonic() > RECHECK_S:
                 await _sleep_until(due - RECHECK_S)
                 asked_again = time.monotonic()
                 left_s = max(0.0, until - asked_again) + MOVED_S

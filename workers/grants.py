@@ -21,6 +21,7 @@ class Grant(Struct, frozen=True):
         spare_us: how late the call may leave; beyond that it must not.
         margin_us: how late it may arrive without making others wait.
         must_tell: its arrival has to be told in any case (`Budget.arrived`).
+        sure: it may leave without being looked at again (`Budget.again`): all were heard of in whose room it is.
         own: this worker granted it itself, from its share.
         held_by: which of the call's charges it waits for, None where there is no wait, or it isn't known.
     """
@@ -33,6 +34,7 @@ class Grant(Struct, frozen=True):
     spare_us: float = math.inf
     margin_us: float = math.inf
     must_tell: bool = False
+    sure: bool = True
     own: bool = False
     held_by: int | None = None
 

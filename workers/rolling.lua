@@ -86,12 +86,16 @@ local function first(b, sum)
 end
 
 -- When the first grant with at least `sum` spent, and all before it, have left the window. One that was heard of arrived
--- no more than the least margin after the instant that it has now, whatever the margin was when it left.
+-- no more than the least margin after the instant that it has now, whatever the margin was when it left. It is not sure
+-- where that is too far ahead to know who will have been heard of by then, or somebody was not.
 local function leaves(b, sum)
   local at, index = first(b, sum)
   local heard_of = is_short(b) and at % 1 == 0
   local free = math.floor(at) + b.window + (heard_of and math.min(b.margin, LEAST_MARGIN) or b.margin)
-  if not is_short(b) or free > b.now + SOON then
+  if not is_short(b) then
+    return free
+  elseif free > b.now + SOON then
+    b.unsure = true
     return free
   end
   local older = redis.call('LRANGE', b.key, 2 * math.max(0, index - OLDER), 2 * index)
@@ -99,6 +103,7 @@ local function leaves(b, sum)
     local one = tonumber(older[number])
     local unheard, old = one % 1 > 0, one < b.now - UNHEARD
     if unheard then
+      b.unsure = not old
       return math.max(free, old and math.floor(one) + b.window + b.margin or b.now + LOOK_AGAIN)
     elseif old then
       return free

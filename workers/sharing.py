@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import redis.asyncio
 import redis.exceptions
+from msgspec.structs import replace
 
 from .budget import LIVE_RESERVE, LOST_WAIT_S, RECHECK_S, Budget, Grant, Reason, Refusal, Use
 from .costs import Charge
@@ -147,11 +148,11 @@ class SharedBudget(Budget):
         """
         if not (grant.own and self._away):
             return await super().again(charges, grant, max_wait_s=max_wait_s, bulk=bulk, lead_us=lead_us)
-        keyed, share = self._keyed(charges), self._member.share
-        held = share and not lead_us and share.holds(keyed, grant.at_us, self._member.now_us()[0], taken=True)
+        keyed, share, now_us = self._keyed(charges), self._member.share, self._member.now_us()[0]
+        held = share and not lead_us and share.holds(keyed, grant.at_us, now_us, taken=True)
         left_s = self._paused_s(charges)
         if held and not left_s:
-            return grant
+            return replace(grant, delay_us=max(0, grant.at_us - now_us), sure=True)
         await self.back(charges, grant)
         return self._refused(left_s)
 
@@ -219,6 +220,7 @@ class SharedBudget(Budget):
                         spare_us=margin_us * LATE_PART,
                         margin_us=margin_us,
                         must_tell=True,
+                        sure=soon,
                         own=True,
                     )
         return self._refused(0.0, reason)

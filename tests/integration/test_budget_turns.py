@@ -13,8 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from deploy.servers import Redis
 from schemas.store import connect
 from tests.integration.fleet import wait_until
+from tests.integration.tcp_proxy import Proxy
 from workers.budget import Budget, Grant, Refusal
 from workers.costs import Bucket, Charge, Kind
 from workers.spread import ENOUGH, LEAST_US
@@ -100,20 +102,38 @@ async def test_a_margin_that_shrank_lets_nobody_leave_too_early(clocked: Clocked
 
 async def test_nobody_leaves_for_the_room_of_a_call_that_was_not_heard_of(clocked: Clocked) -> None:
     calls = [charge(2)]
-    first, _, third = [await clocked.granted(calls) for _ in range(3)]
+    first, second, third = [await clocked.granted(calls) for _ in range(3)]
+    assert (first.sure, second.sure, third.sure) == (True, True, False)
     due_us = third.at_us - START_US
     await clocked.at(due_us)
     for look in range(1, 4):  # by and by
         third = await clocked.again(calls, third)
-        assert third.at_us == START_US + due_us + look * 60_000
+        assert (third.at_us, third.sure) == (START_US + due_us + look * 60_000, False)
         await clocked.at(due_us + look * 60_000)
     for _ in range(2):  # the two look alike
         await clocked.budget.arrived(calls, first, 0)
-    assert (await clocked.again(calls, third)).at_us == third.at_us
+    moved = await clocked.again(calls, third)
+    assert (moved.at_us, moved.sure) == (third.at_us, True)
     # One whose worker died is not waited for without end.
     fourth = await clocked.granted(calls)
     await clocked.at(4_000_000)
     assert (await clocked.again(calls, fourth)).at_us == START_US + 4_000_000
+
+
+async def test_an_answer_of_redis_that_comes_late_lets_nobody_leave(redis_server: Redis) -> None:
+    """When it comes the instant that it tells is here: there was no time to look whether all were heard of."""
+    async with Proxy.before(redis_server.port) as proxy:
+        client = connect(f"redis://127.0.0.1:{proxy.port}/0", timeout_s=5)
+        try:
+            budget, calls = Budget(client, "far:1"), [charge(1)]
+            first = await budget.acquire(calls, max_wait_s=1)
+            proxy.delay_s = 0.05
+            second = await budget.acquire(calls, max_wait_s=30)
+            assert isinstance(first, Grant)
+            assert isinstance(second, Grant)
+            assert second.at_us >= first.at_us + 3_000_000
+        finally:
+            await client.aclose()
 
 
 async def test_a_call_without_an_answer_may_still_be_on_its_way(clocked: Clocked) -> None:
