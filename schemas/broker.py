@@ -627,8 +627,9 @@ class Broker:
         await asyncio.gather(*(subscription.drain(grace_s) for subscription in self._consumer.subscriptions))
 
     async def close(self) -> None:
-        """Leaves the broker. What is unsettled comes to another consumer."""
+        """Leaves the broker. What is unsettled comes to another consumer, and no handler goes on with it here."""
         await asyncio.gather(*(link.close() for link in self._links))
+        await end_tasks(task for each in self._consumer.subscriptions for task in each.tasks)
 
 
 async def find(channel: aiormq.Channel, lanes: list[str], timeout_s: float) -> None:

@@ -142,6 +142,7 @@ class Subscription:
         self.channel: aiormq.Channel | None = None
         self._tag: str | None = None
         self._source = ""
+        self._taking = True
 
     async def attach(self, channel: aiormq.Channel, timeout_s: float) -> None:
         """Starts to consume on a fresh channel."""
@@ -179,6 +180,8 @@ class Subscription:
         self.last_s = time.monotonic()
 
     async def _on_message(self, message: DeliveredMessage) -> None:
+        if not self._taking:  # the broker has not heard of it yet: unsettled, it comes to another
+            return
         self.last_s = time.monotonic()
         task = asyncio.create_task(self._run(Delivery(message, self._source, no_ack=self.queue is None)))
         self.tasks.add(task)
@@ -208,6 +211,7 @@ class Subscription:
 
     async def stop_taking(self, timeout_s: float) -> None:
         """Takes no more deliveries; what it holds goes on."""
+        self._taking = False
         if self.channel is None or self._tag is None:
             return
         try:

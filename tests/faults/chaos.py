@@ -114,6 +114,8 @@ class World:
 
     async def end(self) -> None:
         """Stops the services, and remembers which of them did not end well."""
+        for service in (*self.fleet.workers, *self.fleet.dispatchers):
+            await _hears(service)
         await self.fleet.stop()
         for service in (*self.fleet.workers, *self.fleet.dispatchers):
             self._look_at_exit(service)
@@ -174,6 +176,7 @@ class World:
         if fault.kind.endswith("killed"):
             service.kill()
         else:
+            await _hears(service)
             await service.stop(grace_s=40)
             self._look_at_exit(service)
         await asyncio.sleep(fault.lasts_s)
@@ -276,6 +279,11 @@ class World:
             return True
 
         await wait_until(confirmed, "a bad message is published", timeout_s=90, every_s=0.5)
+
+
+async def _hears(service: Service) -> None:
+    """Returns when a service hears signals: before its code runs one ends it at once, and it has nothing to lose."""
+    await wait_until(service.metrics, f"{service.name} has started")
 
 
 def _nodes(rabbitmq: RabbitMQ | Cluster) -> list[RabbitMQ]:

@@ -301,6 +301,27 @@ async def test_leaving_lets_handlers_finish_and_takes_no_more(vhost: str, handle
         assert again.done == [b"later"]
 
 
+async def test_what_comes_after_all_is_not_handled_by_who_leaves(
+    proxy: Proxy, through: str, vhost: str, handler: Handler
+) -> None:
+    handler.go_on.set()
+    async with connected(through) as broker, connected(vhost) as other:
+        await broker.subscribe(topology.RETURNED, handler, prefetch=5)
+        proxy.freeze()
+        await other.publish(b"later", topology.RETURNED)
+        await broker.stop_taking()  # the broker does not hear of it, and has sent it already
+        proxy.thaw()
+        await broker.drain(grace_s=1)
+        await wait_until(lambda: broker.connected, "it is connected")
+        assert not handler.begun
+        await broker.close()
+        again = Handler()
+        again.go_on.set()
+        await other.subscribe(topology.RETURNED, again, prefetch=5)
+        await wait_until(lambda: again.done == [b"later"], "another handles it")
+        assert not handler.begun
+
+
 async def test_a_handler_that_outlasts_the_grace_is_cancelled_and_its_message_comes_again(
     vhost: str, handler: Handler
 ) -> None:
