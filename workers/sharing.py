@@ -137,15 +137,7 @@ class SharedBudget(Budget):
     async def again(
         self, charges: Sequence[Charge], grant: Grant, *, max_wait_s: float, bulk: bool = False, lead_us: int = 0
     ) -> Grant | Refusal:
-        """As `Budget.again`; what this worker granted is looked at in its share, and refused where it has to move.
-
-        Args:
-            charges: as in `reserve`.
-            grant: what it returned; a refusal gives it back.
-            max_wait_s: refuse when the new instant is further ahead than this.
-            bulk: as in `reserve`.
-            lead_us: how long the caller needs to be ready to send.
-        """
+        """As `Budget.again`; what this worker granted is looked at in its share, and refused where it has to move."""
         if not (grant.own and self._away):
             return await super().again(charges, grant, max_wait_s=max_wait_s, bulk=bulk, lead_us=lead_us)
         keyed, share, now_us = self._keyed(charges), self._member.share, self._member.now_us()[0]
