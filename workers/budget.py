@@ -253,16 +253,22 @@ class Budget(Scope):
         if grant.must_tell or late_us > grant.margin_us:
             self._aside(self.arrived(charges, grant, late_us))
 
-    def unanswered(self, charges: Sequence[Charge], grant: Grant) -> None:
+    def unanswered(self, charges: Sequence[Charge], grant: Grant, left_s: float) -> None:
         """As `tell`, of a call that got no answer, when it has arrived for sure.
 
         What was written before may still be on its way, as long as any was of late. It is not told ahead: until then it
         may have arrived at any time, and its room is nobody's.
-        """
-        self._aside(self._lost_sight_of(charges, grant))
 
-    async def _lost_sight_of(self, charges: Sequence[Charge], grant: Grant) -> None:
-        await asyncio.sleep(max(self.spread.worst_us(), LEAST_US) / 1e6)
+        Args:
+            charges: the call's.
+            grant: the call's.
+            left_s: when it left, on the monotonic clock; 0 where it did not.
+        """
+        self._aside(self._lost_sight_of(charges, grant, left_s))
+
+    async def _lost_sight_of(self, charges: Sequence[Charge], grant: Grant, left_s: float) -> None:
+        if left_s:
+            await _sleep_until(left_s + max(self.spread.worst_us(), LEAST_US) / 1e6)
         self.tell(charges, grant, (time.monotonic() - grant.early_s) * 1e6)
 
     def release(self, charges: Sequence[Charge], grant: Grant) -> None:

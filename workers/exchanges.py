@@ -248,7 +248,7 @@ class Fleet(_Ccxt):
                 call.left_us = send.grant.at_us + (send.left_s - send.grant.due_s) * 1e6
                 call.trip_s = send.answered_s - send.left_s + send.grant.due_s - send.grant.early_s
             if not send.answered_s and not send.late:
-                send.budget.unanswered(send.charges, send.grant)
+                send.budget.unanswered(send.charges, send.grant, send.left_s)
             if send.answered_s and (send.pause is not None or send.count is not None):
                 await self._heed(call, send, send.late_us)
         if not 200 <= send.status < 300:

@@ -142,7 +142,8 @@ async def test_a_call_without_an_answer_may_still_be_on_its_way(clocked: Clocked
     first, second = await clocked.granted(calls), await clocked.granted(calls)
     due_us = second.at_us - START_US
     await clocked.at(due_us)
-    budget.unanswered(calls, replace(first, early_s=time.monotonic() - due_us / 1e6))
+    left_s = time.monotonic()
+    budget.unanswered(calls, replace(first, early_s=left_s - due_us / 1e6), left_s)
     await asyncio.sleep(0)
     second = await clocked.again(calls, second)
     assert second.at_us == START_US + due_us + 60_000  # nothing is heard of the first
