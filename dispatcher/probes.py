@@ -17,7 +17,7 @@ from .health import LaneHealth, State
 _QUESTIONS: Final = ("fetch_status", "fetch_time")
 # What only has to find out whether an exchange answers asks for the time: a status may have next to no budget (OKX
 # allows one in 5 s), and a trial that finds none delays the lane's return.
-_SHORT_QUESTIONS: Final = ("fetch_time", "fetch_status")
+_SHORT_QUESTIONS: Final = _QUESTIONS[::-1]
 # A probe that finds no budget so soon is not needed: something else takes it.
 MAX_WAIT_MS: Final = 500.0
 

@@ -97,7 +97,7 @@ class Budget(Scope):
             return await self._ask(charges, ["reserve", asked, self._known, self._new], bulk=bulk)
         except LOST:
             self._lost = True
-            return Refusal(int((time.time() + LOST_WAIT_S) * 1000), LOST_WAIT_S, "redis_lost")
+            return refused("redis_lost")
 
     async def again(
         self, charges: Sequence[Charge], grant: Grant, *, max_wait_s: float, bulk: bool = False, lead_us: int = 0
@@ -123,8 +123,7 @@ class Budget(Scope):
             self._lost = True
             if not lead_us and not grant.must_tell and not self._paused_s(charges):
                 return grant
-            left_s = max(LOST_WAIT_S, self._paused_s(charges))
-            return Refusal(int((time.time() + left_s) * 1000), left_s, "redis_lost")
+            return refused("redis_lost", self._paused_s(charges))
         if isinstance(answer, Refusal) and answer.wait_s == 0:  # It was forgotten.
             return await self.reserve(charges, max_wait_s=max_wait_s, bulk=bulk, lead_us=lead_us)
         if isinstance(answer, Grant):
@@ -207,7 +206,7 @@ class Budget(Scope):
             tries += 1
             if tries == LATE_TRIES:
                 await self.back(charges, answer)
-                return Refusal(int((time.time() + LOST_WAIT_S) * 1000), LOST_WAIT_S, "budget")
+                return refused("budget")
             asked = time.monotonic()
             answer = await self._later(charges, answer, until, bulk=bulk)
         return answer
@@ -359,6 +358,12 @@ class Budget(Scope):
         number, thousandths = answer
         charge = charges[int(number) - 1]
         return Learned(charge.key, charge.bucket.amount, charge.bucket.amount * float(thousandths) / SCALE)
+
+
+def refused(reason: Reason, wait_s: float = 0.0) -> Refusal:
+    """A refusal that Redis did not give: ask again after this time, and not at once."""
+    wait_s = max(LOST_WAIT_S, wait_s)
+    return Refusal(int((time.time() + wait_s) * 1000), wait_s, reason)
 
 
 def _packed(charges: Sequence[Charge], reserve: float = 0.0) -> bytes:

@@ -103,7 +103,7 @@ local function leaves(b, sum)
     local one = tonumber(older[number])
     local unheard, old = one % 1 > 0, one < b.now - UNHEARD
     if unheard then
-      b.unsure = not old
+      b.unsure = b.unsure or not old
       return math.max(free, old and math.floor(one) + b.window + b.margin or b.now + LOOK_AGAIN)
     elseif old then
       return free

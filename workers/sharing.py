@@ -16,7 +16,7 @@ import redis.asyncio
 import redis.exceptions
 from msgspec.structs import replace
 
-from .budget import LIVE_RESERVE, LOST_WAIT_S, RECHECK_S, Budget, Grant, Reason, Refusal, Use
+from .budget import LIVE_RESERVE, RECHECK_S, Budget, Grant, Reason, Refusal, Use, refused
 from .costs import Charge
 from .membership import HORIZON_US, Membership
 from .scope import amount_of, window_us_of
@@ -146,7 +146,7 @@ class SharedBudget(Budget):
         if held and not left_s:
             return replace(grant, delay_us=max(0, grant.at_us - now_us), sure=True)
         await self.back(charges, grant)
-        return self._refused(left_s)
+        return refused("redis_lost", left_s)
 
     async def arrived(self, charges: Sequence[Charge], grant: Grant, late_us: float) -> None:
         """As `Budget.arrived`; what this worker granted matters to its share, and when that is over to all."""
@@ -215,11 +215,7 @@ class SharedBudget(Budget):
                         sure=soon,
                         own=True,
                     )
-        return self._refused(0.0, reason)
-
-    def _refused(self, paused_s: float, reason: Reason = "redis_lost") -> Refusal:
-        left_s = max(LOST_WAIT_S, paused_s)
-        return Refusal(int((time.time() + left_s) * 1000), left_s, reason)
+        return refused(reason)
 
     def _keyed(self, charges: Sequence[Charge]) -> list[tuple[str, Charge]]:
         return [(self._key(charge), charge) for charge in charges]

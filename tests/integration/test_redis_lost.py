@@ -403,12 +403,20 @@ async def test_who_never_met_redis_sends_nothing(redis_server: Redis, redis_url:
             assert newcomer.budget.own_part == 0
 
 
+@asynccontextmanager
+async def alone(url: str) -> AsyncGenerator[SharedBudget, None]:
+    """The budget of a worker of which the test decides when it beats."""
+    client = connect(url, timeout_s=0.5)
+    try:
+        yield SharedBudget(client, "x:1")
+    finally:
+        await client.aclose()
+
+
 async def test_whose_first_call_meets_the_loss_is_granted_instants_that_come(
     redis_server: Redis, redis_url: str
 ) -> None:
-    client = connect(redis_url, timeout_s=0.5)
-    budget = SharedBudget(client, "x:1")
-    try:
+    async with alone(redis_url) as budget:
         await budget.beat()
         await budget.beat()
         redis_server.kill()
@@ -422,8 +430,6 @@ async def test_whose_first_call_meets_the_loss_is_granted_instants_that_come(
                 await budget.reserve(slow, max_wait_s=1.0)
         assert budget.own_part == 1
         assert grant.due_s - 1.0 < grant.early_s <= grant.due_s <= time.monotonic()
-    finally:
-        await client.aclose()
 
 
 async def on_its_own(budget: SharedBudget, call: Sequence[Charge], redis_server: Redis) -> Grant:
@@ -453,9 +459,7 @@ ONE = [Charge(replace(LIMIT, amount=1.0, window_s=1.0), 1.0, "one")]
 async def test_a_late_call_of_its_own_holds_its_share_up_and_redis_hears_of_it(
     redis_server: Redis, redis_url: str
 ) -> None:
-    client = connect(redis_url, timeout_s=0.5)
-    budget = SharedBudget(client, "x:1")
-    try:
+    async with alone(redis_url) as budget:
         first = await on_its_own(budget, ONE, redis_server)
         await budget.arrived(ONE, first, 600_000)
         second = await soon(budget)
@@ -475,8 +479,6 @@ async def test_a_late_call_of_its_own_holds_its_share_up_and_redis_hears_of_it(
         refusal = await budget.reserve(ONE, max_wait_s=0)
         assert isinstance(refusal, Refusal)
         assert refusal.earliest_ms >= (second.at_us + late_us) / 1000 + 1_000
-    finally:
-        await client.aclose()
 
 
 def _follow(url: str) -> None:
