@@ -18,13 +18,12 @@ neither are requests that it rejects.
 
 import enum
 import math
-from collections.abc import Sequence
 from typing import Final
 
 from msgspec import Struct
 
 from schemas.config import DispatcherConfig
-from schemas.messages import ILL, LaneReport, Request
+from schemas.messages import ILL, ErrorCode, LaneReport, Request
 
 from .evidence import Failures, Slowness
 from .strategies import Choice
@@ -32,8 +31,10 @@ from .waiting import Waiting
 
 # Nobody knows when a worker comes: requests for a silent lane look again after this time.
 SILENT_RECHECK_S: Final = 1.0
-# So many calls must be without an answer, for this many times the lane's latency, before it counts as stalled.
+# A lane is stalled when so many calls have no answer where twice its latency has passed since they left, and no worker
+# had one for four times its latency.
 STALLED_CALLS: Final = 3
+DUE_LATENCIES: Final = 2
 STALLED_LATENCIES: Final = 4
 # Faster answers than these are never slow.
 SLOW_FROM_MS: Final = 50.0
@@ -103,6 +104,8 @@ class LaneHealth(Choice):
         methods: what it can do; None until a worker said.
         waiting: what waits for it in the delay rooms.
         no_budget_until_ms: kinds of requests (`Request.kind`) of which an attempt found no budget, and until when.
+        open_from_ms: from then on (Unix milliseconds) it takes any request at once, until its next report; infinite
+            where that needs a closer look (`takes`). It saves the router that look at each of hundreds of lanes.
     """
 
     def __init__(self, name: str, weight: float, config: DispatcherConfig) -> None:
@@ -110,7 +113,7 @@ class LaneHealth(Choice):
         self._config = config
         self._heard: dict[str, tuple[float, LaneReport]] = {}
         self._last_heard_s = 0.0
-        self._last_asked_s = -math.inf
+        self._last_asked_s = self._answered_s = -math.inf
         self._in_flight = 0
         self._ended_per_s = 0.0
         self.waiting = Waiting()
@@ -133,6 +136,7 @@ class LaneHealth(Choice):
         self.paused_until_ms = 0
         self.methods: frozenset[str] | None = None
         self.no_budget_until_ms: dict[str, int] = {}
+        self.open_from_ms = math.inf
 
     def configure(self, weight: float, config: DispatcherConfig) -> None:
         """Takes other settings; what is known of the lane stays."""
@@ -148,6 +152,8 @@ class LaneHealth(Choice):
         self.silent_at_s = now_s + self._config.silent_after_s
         if report.ok or report.failed or report.rejected:
             self._last_asked_s = now_s
+        if report.ok or report.rejected or report.failed.keys() - {ErrorCode.EXCHANGE_TIMEOUT}:
+            self._answered_s = now_s
         if report.methods is not None:
             self.methods = frozenset(report.methods)
         self.paused_until_ms = max(self.paused_until_ms, report.paused_until_ms)
@@ -218,13 +224,19 @@ class LaneHealth(Choice):
             return State.DEGRADED, f"{failed} of {calls} calls failed"
         if self.slowness >= config.slow_times:
             return State.DEGRADED, f"{self.slowness:.1f} times slower than it was"
-        waiting = [report for _, report in self._heard.values() if report.unanswered]
+        return self._stalled(now_s)
+
+    def _stalled(self, now_s: float) -> tuple[State, str] | None:
+        """Whether several calls should have had an answer by now, and none has come to any worker for long enough."""
+        due_ms = DUE_LATENCIES * self.latency_ms
+        waiting = [report for _, report in self._heard.values() if report.unanswered and report.silent_ms >= due_ms]
         unanswered = sum(report.unanswered for report in waiting)
-        if unanswered >= STALLED_CALLS:
-            silent_ms = min(report.silent_ms for report in waiting)
-            if silent_ms >= max(config.stalled_after_s * 1000, STALLED_LATENCIES * self.latency_ms):
-                return State.DEGRADED, f"{unanswered} calls have no answer, none came for {silent_ms / 1000:.1f} s"
-        return None
+        if unanswered < STALLED_CALLS:
+            return None
+        silent_ms = min((now_s - self._answered_s) * 1000, max(report.silent_ms for report in waiting))
+        if silent_ms < max(self._config.stalled_after_s * 1000, STALLED_LATENCIES * self.latency_ms):
+            return None
+        return State.DEGRADED, f"{unanswered} calls have no answer, none came for {silent_ms / 1000:.1f} s"
 
     def _stand_aside(self, state: State, why: str, now_s: float) -> None:
         self._aside = self._was = state
@@ -277,10 +289,42 @@ class LaneHealth(Choice):
         ramp = ((now_s - self._back_s) / self._config.slow_start_s) ** 2
         self._well = part >= 0.5
         self.share = self.weight * max(LEAST_PART, part) * min(1.0, max(LEAST_PART, ramp))
+        if self._aside or self.backlog_ms or self.waiting_ms or self.crowded:
+            self.open_from_ms = math.inf
+        else:
+            self.open_from_ms = max(self.paused_until_ms, *self.no_budget_until_ms.values(), 0)
 
     def refused(self, request: Request, until_ms: int) -> None:
         """A worker handed back an attempt unsent: no budget before this time."""
         self.no_budget_until_ms[request.kind] = until_ms
+        self.open_from_ms = max(self.open_from_ms, until_ms)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether what is with it needs more budget than comes back soon, before any worker says so.
+
+        What is sent there at once is refused only later, and the last of several lanes of which no refusal is known yet
+        would get all of a crowd.
+        """
+        return self.outstanding * self.budget_ms > self.latency_ms + CROWDED_MS
+
+    def before_ms(self, kind: str) -> float:
+        """How long what is with it, and waits for it, will take before one more of this kind; 0 where not known."""
+        return self.backlog_ms + self.waiting_ms.get(kind, 0.0)
+
+    def funded(self, kind: str, now_ms: int) -> bool:
+        """Whether the last attempt of this kind found budget, and it is not crowded; another symbol may find some."""
+        return self.no_budget_until_ms.get(kind, 0) <= now_ms and not self.crowded
+
+    def takes(self, kind: str, left_ms: float, now_s: float, now_ms: int) -> bool:
+        """Whether it takes its share of these requests now, those that must be answered in so long."""
+        return (
+            self.serving
+            and not self.silent(now_s)
+            and self.paused_until_ms <= now_ms
+            and self.funded(kind, now_ms)
+            and self.before_ms(kind) <= left_ms
+        )
 
     def forget(self, worker: str) -> None:
         """A worker said that it leaves."""
@@ -315,6 +359,8 @@ class LaneHealth(Choice):
         if not bulk:
             self._unreported += 1
             self.outstanding += 1
+            if self.crowded:
+                self.open_from_ms = math.inf
         self._last_asked_s = now_s
         if self._aside is None or now_s < self.trial_at_s:
             return False
@@ -372,18 +418,3 @@ class LaneHealth(Choice):
             return ""
         calls, failures = self._failures.total()
         return f"{failures} of {calls} calls failed, {self.slowness:.1f} times slower than it was"
-
-
-def funded(lanes: Sequence[LaneHealth], request: Request, now_ms: int) -> list[LaneHealth]:
-    """Those where the last attempt of this method and priority found budget; another symbol may well find some.
-
-    Nor has a crowded lane any, before its workers say so: what is sent there at once is refused only later, and the
-    last of several lanes of which no refusal is known yet would get all of a crowd.
-    """
-    kind = request.kind
-    return [
-        lane
-        for lane in lanes
-        if lane.no_budget_until_ms.get(kind, 0) <= now_ms
-        and lane.outstanding * lane.budget_ms <= lane.latency_ms + CROWDED_MS
-    ]

@@ -12,7 +12,7 @@ from schemas.config import Config, LaneConfig
 from schemas.messages import Attempt, ErrorCode, Report, Request, Strategy
 
 from . import returns, shedding
-from .health import LaneHealth, funded
+from .health import LaneHealth
 from .knowledge import Lack, LaneKnowledge, asked
 from .strategies import Chooser
 
@@ -77,6 +77,7 @@ class Router:
         self.knowledge = LaneKnowledge()
         self.dispatchers = 1
         self.health: dict[str, LaneHealth] = {}
+        self._aside: list[LaneHealth] = []
         self.configure(config)
 
     def configure(self, config: Config) -> None:
@@ -107,6 +108,7 @@ class Router:
                 health.hear(report.worker, lane, now_s)
                 if health.methods != methods:
                     self._able.clear()
+        self._aside = [lane for lane in self.health.values() if not lane.serving]
 
     def candidates(self, request: Request) -> Sequence[LaneHealth] | End:
         """The lanes a request names, in its order, that have its method and list its symbol; or why there are none."""
@@ -171,7 +173,9 @@ class Router:
             and lane.name not in past.never
             and lane.name not in past.failed
         ]
-        return self._send(attempt.request, funded(other, attempt.request, now_ms), left_ms, now_s, now_ms)
+        kind = attempt.request.kind
+        funded = [lane for lane in other if lane.funded(kind, now_ms)]
+        return self._send(attempt.request, funded, left_ms, now_s, now_ms)
 
     def strategy(self, request: Request) -> Strategy:
         """How to choose among the lanes it names."""
@@ -203,6 +207,9 @@ class Router:
             return End(final.code or ErrorCode.INTERNAL, f"no lane can answer it{_history(attempt)}")
         if returns.exhausted(attempt, past.doubts, self._config.max_attempts):
             return End(ErrorCode.ATTEMPTS_EXHAUSTED, f"{attempt.number} attempts failed{_history(attempt)}")
+        open_ = self._open(able, attempt, past, left_ms, now_s, now_ms)
+        if len(open_) > 1:
+            return self._to(open_, attempt.request, now_s, others=True, timeout_ms=left_ms / 2)
         if not attempt.tries:
             able = shedding.in_time(able, attempt.request, left_ms, now_s)
             if not able:
@@ -233,6 +240,29 @@ class Router:
         self._count_waiting(able, attempt.request.kind, now_s + topology.delay_for(wait_ms) / 1000)
         return Wait(wait_ms)
 
+    def _open(
+        self,
+        lanes: Sequence[LaneHealth],
+        attempt: Attempt,
+        past: returns.Past,
+        left_ms: float,
+        now_s: float,
+        now_ms: int,
+    ) -> Sequence[LaneHealth]:
+        """Those that take it now, found by one look at each of them: mostly all do. None while a trial is due."""
+        if any(lane.due(now_s) for lane in self._aside):
+            return ()
+        kind, left_ms = attempt.request.kind, math.inf if attempt.tries else left_ms
+        open_ = [
+            lane
+            for lane in lanes
+            if (lane.open_from_ms <= now_ms and now_s <= lane.silent_at_s) or lane.takes(kind, left_ms, now_s, now_ms)
+        ]
+        if not attempt.tries:
+            return open_
+        failed, retry_at_ms = past.failed, past.retry_at_ms
+        return [lane for lane in open_ if lane.name not in failed and retry_at_ms.get(lane.name, 0) <= now_ms]
+
     def _count_waiting(self, able: Sequence[LaneHealth], kind: str, until_s: float) -> None:
         """A request waits until then for one of these lanes: the faster one is, the more of such it will take."""
         rates = [1.0] if len(able) == 1 else [lane.waiting.per_s(kind) for lane in able]
@@ -246,10 +276,9 @@ class Router:
         """Sends it to one of these lanes: to one that is due for a trial, to those that serve, to a last resort."""
         serving = [lane for lane in ready if lane.serving]
         choice: Sequence[LaneHealth] = serving
-        trial_ms = self._config.trial_timeout_s * 1000
         if len(serving) < len(ready):
             due = [lane for lane in ready if lane.due(now_s)]
-            if due and (not serving or left_ms >= 2 * trial_ms):
+            if due and (not serving or left_ms >= 2000 * self._config.trial_timeout_s):
                 choice = due[:1]
             elif not serving:
                 choice = [lane for lane in ready if lane.last_resort(now_s)]
@@ -257,14 +286,20 @@ class Router:
             return None
         others = len(ready) > 1
         if len(choice) > 1:
-            able = funded(choice, request, now_ms)
+            kind = request.kind
+            able = [lane for lane in choice if lane.funded(kind, now_ms)]
             others = len(able) > 1
             choice = able or choice
-        lane = self._chooser.choose(self.strategy(request), choice)
+        return self._to(choice, request, now_s, others=others, timeout_ms=left_ms / 2 if len(ready) > 1 else None)
+
+    def _to(
+        self, lanes: Sequence[LaneHealth], request: Request, now_s: float, *, others: bool, timeout_ms: float | None
+    ) -> Send:
+        """Sends it to the best of these lanes; there are `others` that have budget for it."""
+        lane = self._chooser.choose(self.strategy(request), lanes)
         trial = lane.sent(now_s, bulk=request.bulk)
-        timeout_ms = left_ms / 2 if len(ready) > 1 else None
         if trial and timeout_ms:
-            timeout_ms = min(timeout_ms, trial_ms)
+            timeout_ms = min(timeout_ms, self._config.trial_timeout_s * 1000)
         return Send(lane.name, trial, self._config.wait_with_others_s * 1000 if others else None, timeout_ms)
 
     def _find(self, request: Request) -> Able | End:

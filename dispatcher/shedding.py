@@ -20,15 +20,9 @@ def in_time(lanes: Sequence[LaneHealth], request: Request, left_ms: float, now_s
         now_s: the clock of the lanes' health.
     """
     kind = request.kind
-    return [
-        lane
-        for lane in lanes
-        # Mostly nothing waits, and each request comes by here for each lane.
-        if (lane.backlog_ms + lane.waiting_ms.get(kind, 0.0) if lane.waiting_ms else lane.backlog_ms) <= left_ms
-        or now_s > lane.silent_at_s
-    ]
+    return [lane for lane in lanes if lane.before_ms(kind) <= left_ms or lane.silent(now_s)]
 
 
 def before_ms(lanes: Sequence[LaneHealth], request: Request) -> float:
     """How long what is with the best of these lanes, and waits for it, will take; 0 where that is not known."""
-    return min(lane.backlog_ms + lane.waiting_ms.get(request.kind, 0.0) for lane in lanes)
+    return min(lane.before_ms(request.kind) for lane in lanes)

@@ -1,5 +1,6 @@
 """How one lane is chosen among those that could take a request. Pure decisions with their state; no clock, no I/O."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Final, TypeVar
@@ -53,11 +54,6 @@ class Choice:
         # What it has earned and not had yet, by weight and evenly. Kept over requests with different candidates.
         self.credit = 0.0
         self.even_credit = 0.0
-
-    @property
-    def answers_in_ms(self) -> float:
-        """How long the next attempt will probably take: those before it need budget, then it is asked."""
-        return self.outstanding * self.budget_ms + (self.latency_ms or UNKNOWN_LATENCY_MS)
 
     @property
     def load_ms(self) -> float:
@@ -137,4 +133,10 @@ def _even(lanes: Sequence[Choice]) -> Choice:
 
 
 def _adaptive(lanes: Sequence[Choice]) -> Choice:
-    return min(lanes, key=lambda lane: lane.answers_in_ms * lane.weight / lane.share)
+    """The one that will probably answer first: what is with it needs budget, then it is asked."""
+    best, least_ms = lanes[0], math.inf
+    for lane in lanes:  # a loop: half the time of `min` with a key
+        answers_in_ms = lane.outstanding * lane.budget_ms + (lane.latency_ms or UNKNOWN_LATENCY_MS)
+        if (ms := answers_in_ms * lane.weight / lane.share) < least_ms:
+            best, least_ms = lane, ms
+    return best

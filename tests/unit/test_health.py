@@ -209,9 +209,9 @@ def test_no_answer_to_several_calls_degrades_it_before_any_of_them_fails() -> No
     health.hear("w1", ok(), 0.0)
     health.hear("w1", LaneReport("okx", in_flight=3, unanswered=3, silent_ms=390.0), 0.2)
     assert health.serving
-    health.hear("w1", LaneReport("okx", in_flight=4, unanswered=4, silent_ms=700.0), 0.4)
-    assert health.state(0.4) is State.DEGRADED
-    assert health.reason(0.4) == "4 calls have no answer, none came for 0.7 s"
+    health.hear("w1", LaneReport("okx", in_flight=4, unanswered=4, silent_ms=700.0), 0.7)
+    assert health.state(0.7) is State.DEGRADED
+    assert health.reason(0.7) == "4 calls have no answer, none came for 0.7 s"
 
 
 def test_a_slow_lane_has_more_time_before_it_counts_as_stalled() -> None:
@@ -223,9 +223,39 @@ def test_a_slow_lane_has_more_time_before_it_counts_as_stalled() -> None:
 
 def test_another_worker_s_answers_show_that_it_lives() -> None:
     health = new()
-    health.hear("w1", LaneReport("okx", unanswered=1, silent_ms=10.0), 0.0)
+    health.hear("w1", ok(), 0.0)
     health.hear("w2", LaneReport("okx", unanswered=5, silent_ms=900.0), 0.1)
     assert health.serving
+    health.hear("w2", LaneReport("okx", unanswered=5, silent_ms=1_200.0), 0.4)
+    assert health.state(0.4) is State.DEGRADED
+
+
+def test_a_worker_s_first_call_to_a_stalled_lane_is_no_sign_of_life() -> None:
+    health = new()
+    health.hear("w1", ok(), 0.0)
+    for worker, silent_ms in (("w1", 500.0), ("w2", 250.0), ("w3", 220.0)):
+        assert health.serving
+        health.hear(worker, LaneReport("okx", unanswered=1, silent_ms=silent_ms), 0.5)
+    health.hear("w4", LaneReport("okx", unanswered=1, silent_ms=5.0), 0.5)
+    assert health.reason(0.5) == "3 calls have no answer, none came for 0.5 s"
+
+
+def test_calls_that_just_left_say_nothing_yet() -> None:
+    health = new()
+    health.hear("w1", ok(), 0.0)
+    for number in range(1, 6):
+        health.hear(f"w{number}", LaneReport("okx", unanswered=1, silent_ms=900.0 if number == 1 else 90.0), 1.0)
+    assert health.serving
+
+
+def test_failures_that_came_fast_are_answers() -> None:
+    health = new()
+    health.hear("w1", bad(1, 1), 1.0)
+    health.hear("w2", LaneReport("okx", unanswered=5, silent_ms=900.0), 1.1)
+    assert health.serving
+    health.hear("w1", bad(1, 2, ErrorCode.EXCHANGE_TIMEOUT), 1.5)
+    health.hear("w2", LaneReport("okx", unanswered=5, silent_ms=1_300.0), 1.5)
+    assert not health.serving
 
 
 def test_maintenance_is_believed_when_said_twice() -> None:

@@ -1,10 +1,13 @@
 import itertools
+import random
 from collections import Counter
+from typing import get_args
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from dispatcher.health import funded
 from dispatcher.router import End, Router, Send, Wait
 from schemas import topology
 from schemas.config import Config, DispatcherConfig, GroupConfig, LaneConfig
@@ -108,9 +111,8 @@ def test_lanes_known_to_have_no_budget_are_the_last_choice(router: Router) -> No
 def test_what_is_left_to_live_requests_is_no_less_for_a_refused_bulk_one(router: Router) -> None:
     bulk = Request("fetch_ticker", priority="bulk")
     router.health["okx"].refused(bulk, NOW_MS + 1_000)
-    okx = [router.health["okx"]]
-    assert funded(okx, Request("fetch_ticker"), NOW_MS) == okx
-    assert not funded(okx, bulk, NOW_MS)
+    assert router.health["okx"].funded(Request("fetch_ticker").kind, NOW_MS)
+    assert not router.health["okx"].funded(bulk.kind, NOW_MS)
 
 
 def test_a_paused_lane_is_passed_over(router: Router) -> None:
@@ -314,3 +316,73 @@ def test_a_crowd_does_not_all_go_to_the_one_lane_that_has_not_refused_yet(router
     sent = Counter(lane_of(decide(router, attempt(left_ms=3_600_000))) for _ in range(602))
     assert sent["kraken.eu"] == 102  # two wait for its budget at once; all others go by the weights
     assert sent["binance"] == 300
+
+
+def test_a_lane_for_which_many_wait_gets_only_what_can_wait_too(router: Router) -> None:
+    kind = Request("fetch_ticker").kind
+    router.health["okx"].waiting.put(kind, 40, until_s=60.0)
+    for second in range(6):
+        heard(
+            router,
+            LaneReport("okx", ok=1, ended={kind: 1}),
+            LaneReport("kraken.eu"),
+            LaneReport("kraken.us"),
+            now_s=second,
+        )
+    urgent, patient = attempt("okx", "kraken"), attempt("okx", "kraken", left_ms=60_000)
+    assert {lane_of(decide(router, urgent, now_s=5.0)) for _ in range(9)} == {"kraken.eu", "kraken.us"}
+    assert "okx" in {lane_of(decide(router, patient, now_s=5.0)) for _ in range(9)}
+
+
+class CloseLook(Router):
+    """Looks closely at every lane for every request."""
+
+    def _open(self, *_: object, **__: object) -> tuple[()]:
+        return ()
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.randoms(use_true_random=False), st.sampled_from([name for name in get_args(Strategy) if "least" not in name]))
+def test_one_look_at_open_lanes_decides_as_a_close_look_does(draw: random.Random, strategy: Strategy) -> None:
+    routers = Router(config(WEIGHTS)), CloseLook(config(WEIGHTS))
+    now_s, lanes = 0.0, list(WEIGHTS)
+    for _ in range(150):
+        now_s += draw.choice((0.0, 0.001, 0.01, 0.1, 1.0))
+        now_ms = NOW_MS + int(now_s * 1000)
+        lane = draw.choice(lanes)
+        request = Request("fetch_ticker", priority=draw.choice(("live", "live", "bulk")))
+        match draw.randrange(8):
+            case 0:
+                until_ms = now_ms + draw.randrange(2_000)
+                for router in routers:
+                    router.health[lane].refused(request, until_ms)
+            case 1 | 2 | 3:
+                report = any_report(draw, lane, now_ms)
+                for router in routers:
+                    heard(router, report, now_s=now_s)
+            case _:
+                tries = [failed(name, draw.choice(list(ErrorCode))) for name in lanes if draw.random() < 0.15]
+                of = attempt(*draw.choice(([], lanes[:2], [lane], ["kraken", "okx"])), tries=tuple(tries))
+                request = replace(of.request, strategy=strategy, deadline_ms=now_ms + draw.choice((100, 3_000, 30_000)))
+                of = replace(of, request=replace(request, priority=draw.choice(("live", "live", "bulk"))))
+                rested = draw.random() < 0.2
+                for _ in range(draw.choice((1, 1, 1, 40))):
+                    first, second = (router.decide(of, now_s, now_ms, rested=rested) for router in routers)
+                    assert first == second
+
+
+def any_report(draw: random.Random, lane: str, now_ms: int) -> LaneReport:
+    ended = {Request("fetch_ticker").kind: draw.randrange(3)}
+    return LaneReport(
+        lane,
+        ok=draw.choice((0, 1, 5, 20)),
+        failed={ErrorCode.EXCHANGE_UNAVAILABLE: draw.randrange(3)} if draw.random() < 0.2 else {},
+        exchange_ms=draw.choice((10.0, 60.0, 500.0)),
+        ended=ended,
+        in_flight=draw.choice((0, 0, 1, 30)),
+        budget_ms=draw.choice((0.0, 5.0, 100.0)),
+        slowness=draw.choice((1.0, 1.0, 8.0)),
+        paused_until_ms=now_ms + draw.randrange(3_000) if draw.random() < 0.1 else 0,
+        unanswered=draw.choice((0, 0, 3)),
+        silent_ms=draw.choice((0.0, 500.0)),
+    )
