@@ -260,8 +260,8 @@ class LaneHealth(Choice):
             if self._failures.row >= self._config.failures_in_a_row:  # it got worse
                 self._aside = self._was = State.OFFLINE
                 self._why = f"{self._failures.row} failures in a row"
-            elif self._trial_sent_s == math.inf:
-                return  # what was under way before says nothing new
+            elif self._trial_sent_s == math.inf and not report.trials_ok:
+                return  # what was under way before says nothing new; another dispatcher's good trial does
         slow = report.slowness >= self._config.slow_times and report.exchange_ms >= SLOW_FROM_MS
         if report.ok and not report.failures_in_a_row and not ill and not slow:
             self._trial_sent_s = math.inf

@@ -288,6 +288,7 @@ class LaneReport(Struct, frozen=True, omit_defaults=True):
     Args:
         lane: the lane's name.
         ok: attempts that brought data. Attempts the exchange itself rejected (bad symbol) are in `rejected`.
+        trials_ok: how many of those that brought data were trials.
         failed: attempts that failed, by code; only those in `ILL` speak against the lane.
         rejected: attempts that no try could have answered.
         excused: of those failed in `ILL`, how many say nothing of the exchange: one request that keeps failing, or had
@@ -312,6 +313,7 @@ class LaneReport(Struct, frozen=True, omit_defaults=True):
 
     lane: str
     ok: Whole = 0
+    trials_ok: Whole = 0
     failed: dict[ErrorCode, Whole] = {}
     rejected: Whole = 0
     excused: Whole = 0

@@ -8,7 +8,7 @@ from typing import Final
 
 from msgspec import Struct, field
 
-from schemas.messages import ILL, BucketReport, ErrorCode, LaneReport, Outcome, Request, Try
+from schemas.messages import ILL, Attempt, BucketReport, ErrorCode, LaneReport, Outcome, Request, Try
 
 from . import metrics
 from .answering import Answering
@@ -30,6 +30,7 @@ class LaneCount(Struct):
     """What a worker counts of one lane until the next report."""
 
     ok: int = 0
+    trials_ok: int = 0
     failed: Counter[ErrorCode] = field(default_factory=Counter[ErrorCode])
     rejected: int = 0
     excused: int = 0
@@ -107,27 +108,29 @@ class Reports:
         self._lanes[lane].bulk += bulk
         metrics.IN_FLIGHT.labels(lane).inc()
 
-    def end(self, item: Try, request: Request, http_calls: int, budget_ms: float | None) -> None:
+    def end(self, item: Try, attempt: Attempt, http_calls: int, budget_ms: float) -> None:
         """An attempt ended.
 
         Args:
             item: how.
-            request: what was asked.
+            attempt: what was asked.
             http_calls: how many HTTP calls it sent.
-            budget_ms: in which time the budget that it took comes back; None if it is no example of what attempts take.
+            budget_ms: in which time the budget that it took comes back.
         """
         lane, count, known = item.lane, self._lanes[item.lane], self._known[item.lane]
+        request = attempt.request
         metrics.ATTEMPTS.labels(lane, item.outcome, item.code or "none").inc()
         metrics.HTTP_CALLS.labels(lane).inc(http_calls)
         metrics.WAITED.labels(lane).observe(item.waited_ms / 1000)
         if http_calls:
             metrics.EXCHANGE.labels(lane).observe(item.exchange_ms / 1000)
             count.ended[request.kind] += 1
-            if budget_ms is not None:
+            if not attempt.probe:  # one is no example of what attempts take
                 known.took(budget_ms)
         match item.outcome:
             case Outcome.OK:
                 count.ok += 1
+                count.trials_ok += attempt.trial
                 if http_calls:
                     known.answering.took(request.method, item.exchange_ms / http_calls / 1000)
                 count.answered_ms += item.exchange_ms
@@ -176,6 +179,7 @@ class Reports:
                 LaneReport(
                     lane,
                     ok=count.ok,
+                    trials_ok=count.trials_ok,
                     failed=dict(count.failed),
                     rejected=count.rejected,
                     excused=count.excused,

@@ -175,7 +175,7 @@ class Worker:
                 ended = await executor.run(lane.exchange, attempt, self._config)
             item, result, body = _answer(attempt, lane.exchange, ended)
             seen = replace(item, outcome=Outcome.FAILED, code=ErrorCode.MAINTENANCE) if ended.in_maintenance else item
-            self._reports.end(seen, attempt.request, ended.http_calls, None if attempt.probe else ended.budget_ms)
+            self._reports.end(seen, attempt, ended.http_calls, ended.budget_ms)
             if result is not None and not attempt.probe:
                 await self._publish(attempt, result, body)
             elif result is None and not await self._answered.dispensable(attempt):

@@ -108,6 +108,13 @@ class Asked(Struct):
         """Milliseconds from sending to the answer; to the deadline where none came."""
         return ((self.done_s or self.sent_s + DEADLINE_S) - self.sent_s) * 1000
 
+    def story(self) -> str:
+        """What became of it, attempt by attempt."""
+        if not self.result:
+            return "no result"
+        tries = [f"{item.lane} {item.code or item.outcome} {item.exchange_ms:.0f} ms" for item in self.result.attempts]
+        return f"{self.took_ms:.0f} ms: {', '.join(tries)}"
+
 
 class Counts(Struct, frozen=True):
     """What the dispatchers had sent at a time, trials taken out, by lane."""
@@ -279,6 +286,9 @@ async def _outage(stage: Stage, load: Load, watch: Watch, lane: str, kind: str, 
         _seconds(good_s, full_s),
         met(all(reached)),
     )
+    for asked in during:
+        if asked.missed:
+            print(f"missed its deadline: {asked.story()}")
 
 
 def _left(watch: Watch, lane: str, began_s: float, ended_s: float) -> float | None:

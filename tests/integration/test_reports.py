@@ -43,6 +43,18 @@ async def test_reports_say_that_an_exchange_is_silent(stand: Stand, heard: Heard
     )
 
 
+async def test_reports_say_that_a_trial_went_well(stand: Stand, heard: Heard) -> None:
+    await stand.simulator.fault("okx", down="refused")
+    request = {"method": "fetch_ticker", "args": BTC, "exchanges": ["okx"]}
+    asked = [await stand.client.send(request) for _ in range(3)]
+    await wait_until(lambda: heard.any("okx", lambda report: report.failures_in_a_row >= 3), "it failed thrice")
+    assert not heard.any("okx", lambda report: bool(report.trials_ok))
+    await stand.simulator.clear("okx")
+    await wait_until(lambda: heard.any("okx", lambda report: report.ok == report.trials_ok == 1), "a report of a trial")
+    for each in asked:
+        assert (await stand.client.answer(each)).result.ok
+
+
 async def test_reports_say_when_the_last_that_failed_was_sent(stand: Stand, heard: Heard) -> None:
     await stand.simulator.fault("okx", error_rate=1.0, latency_ms=300)
     asked = await stand.client.send({"method": "fetch_ticker", "args": BTC, "exchanges": ["okx"]})

@@ -1,4 +1,5 @@
 import pytest
+from msgspec.structs import replace
 
 from dispatcher.health import LaneHealth, State
 from schemas.config import DispatcherConfig
@@ -321,6 +322,15 @@ def test_a_trial_that_found_no_budget_is_followed_by_another_without_a_longer_ga
     assert health.sent(2.1)
     health.hear("w1", ok(), 2.2)
     assert health.state(2.2) is State.HEALTHY
+
+
+def test_another_dispatcher_s_good_trial_brings_a_degraded_lane_back_too() -> None:
+    health = new()
+    health.hear("w1", mixed(10, 10), 0.0)
+    health.hear("w1", ok(), 0.5)  # was under way before
+    assert health.state(0.5) is State.DEGRADED
+    health.hear("w1", replace(ok(), trials_ok=1), 0.7)
+    assert health.state(0.7) is State.HEALTHY
 
 
 def test_a_trial_is_not_judged_by_what_was_sent_before_it() -> None:
