@@ -211,6 +211,33 @@ async def test_a_queue_of_our_own_comes_back_with_the_connection(through: str, p
             proxy.cut()
 
 
+async def test_acts_aside_share_a_channel_unless_one_goes_wrong_or_they_overlap(through: str, proxy: Proxy) -> None:
+    async with connected(through) as broker:
+        async with broker.aside() as first, broker.aside() as second:
+            assert first is not second
+        for _ in range(5):
+            async with broker.aside() as again:
+                assert again in (first, second)
+                await again.queue_declare(topology.RETURNED, passive=True)
+        with pytest.raises(Unroutable):
+            async with broker.aside() as bad:
+                await bad.queue_declare("nobodys", passive=True)
+        async with broker.aside() as good, broker.aside() as another:
+            await asyncio.gather(*(each.queue_declare(topology.RETURNED, passive=True) for each in (good, another)))
+        proxy.cut()
+        with pytest.raises(BrokerLost):
+            for _ in range(3):
+                await broker.consumers(topology.RETURNED)
+
+        async def back() -> bool:
+            try:
+                return await broker.consumers(topology.RETURNED) >= 0
+            except BrokerLost:
+                return False
+
+        await wait_until(back, "acts aside on the next connection")
+
+
 async def test_a_queue_with_other_arguments_is_named(vhost: str, admin: aio_pika.abc.AbstractChannel) -> None:
     await admin.declare_queue(topology.RETURNED, durable=True, arguments={"x-queue-type": "classic"})
     with pytest.raises(TopologyError, match=topology.RETURNED):
