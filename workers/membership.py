@@ -31,6 +31,7 @@ process lives; the clock is an argument.
 
 import contextlib
 import hashlib
+import math
 import os
 import secrets
 import time
@@ -150,6 +151,11 @@ class Membership:
         earliest = self._heard_us + int((now_s - self._answered_s) * 1e6 * (1 - DRIFT))
         latest = self._heard_us + int((now_s - self._sent_s) * 1e6 * (1 + DRIFT)) + 1
         return earliest, latest - earliest
+
+    @staticmethod
+    def wait_us(ahead_us: int) -> int:
+        """How long it takes by our clock, however fast it runs, until Redis's is so far ahead of `now_us`."""
+        return math.ceil(max(0, ahead_us) / (1 - DRIFT))
 
     def may_use(self, at_us: int, error_us: int) -> bool:
         """Whether the share may grant this instant."""

@@ -144,7 +144,7 @@ class SharedBudget(Budget):
         held = share and not lead_us and share.holds(keyed, grant.at_us, now_us, taken=True)
         left_s = self._paused_s(charges)
         if held and not left_s:
-            return replace(grant, delay_us=max(0, grant.at_us - now_us), sure=True)
+            return replace(grant, delay_us=self._member.wait_us(grant.at_us - now_us), sure=True)
         await self.back(charges, grant)
         return refused("redis_lost", left_s)
 
@@ -206,7 +206,7 @@ class SharedBudget(Budget):
                     member.share.take(keyed, at)
                     margin_us = member.share.margin_us(charges)
                     return Grant(
-                        at - now_us,
+                        member.wait_us(at - now_us),
                         at,
                         (0,) * len(charges),  # no ranks, but one a bucket is expected
                         spare_us=margin_us * LATE_PART,
