@@ -229,7 +229,7 @@ async def test_the_first_of_two_equal_keys_does_not_break_anything(stand: Stand)
         {1: 2},
         -(2**63),
     ],
-    ids=repr,
+    ids=lambda value: "Ext" if isinstance(value, msgspec.msgpack.Ext) else repr(value),
 )
 async def test_values_that_json_does_not_have(stand: Stand, value: Any) -> None:
     body = msgspec.msgpack.encode({"method": "fetch_ticker", "args": {"symbol": value}})
