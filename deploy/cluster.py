@@ -84,8 +84,10 @@ class Cluster:
         columns = ("type", "name", "leader", "members", "online")
         listed = await self._asked().ctl("list_queues", "-p", vhost, "--no-table-headers", *columns)
         found: dict[str, Replicas] = {}
-        for kind, name, leader, *nodes in (line.split("\t") for line in listed.splitlines()):
+        # Others have empty columns, which the last line lacks.
+        for kind, name, *rest in (line.split("\t") for line in listed.splitlines()):
             if kind == "quorum":
+                leader, *nodes = rest
                 found[name] = Replicas(leader, *(frozenset(each.strip("[]").split(", ")) for each in nodes))
         return found
 
