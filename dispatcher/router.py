@@ -164,18 +164,16 @@ class Router:
         left_ms = attempt.deadline_ms - now_ms
         if isinstance(named, End) or left_ms <= 0:
             return None
-        past = returns.past(attempt.tries)
+        past, kind = returns.past(attempt.tries), attempt.request.kind
         other = [
             lane
-            for lane in _ready(named, now_s, now_ms)
-            if lane.serving
+            for lane in named
+            if lane.takes(kind, math.inf, now_s, now_ms)
             and lane.name != attempt.lane
             and lane.name not in past.never
             and lane.name not in past.failed
         ]
-        kind = attempt.request.kind
-        funded = [lane for lane in other if lane.funded(kind, now_ms)]
-        return self._send(attempt.request, funded, left_ms, now_s, now_ms)
+        return self._send(attempt.request, other, left_ms, now_s, now_ms)
 
     def strategy(self, request: Request) -> Strategy:
         """How to choose among the lanes it names."""
