@@ -4,10 +4,12 @@ import itertools
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 import redis.asyncio as redis_client
+from hypothesis import settings
 
 from deploy.local import Fleet, simulated
 from deploy.servers import RabbitMQ, Redis
@@ -17,6 +19,8 @@ from tests.integration.fleet import QUICK, Client, Heard, Stand, opened
 
 VHOSTS_AT_ONCE = 20
 LOGS = pytest.StashKey[list[Path]]()
+# Ten times as many examples of every property: `--hypothesis-profile=long`.
+settings.register_profile("long", max_examples=10 * settings().max_examples)
 
 ADD_VHOSTS = """
 lists:foreach(fun(N) ->
@@ -29,6 +33,31 @@ end, lists:seq({first}, {last})).
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[LOGS] = []
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--faults", choices=("only", "not"), help="the tests in tests/faults alone, or all others")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if part := config.getoption("--faults"):
+        parts: dict[str, list[pytest.Item]] = {"only": [], "not": []}
+        for item in items:
+            parts["only" if item.path.parent.name == "faults" else "not"].append(item)
+        items[:] = parts[part]
+        config.hook.pytest_deselected(items=parts["not" if part == "only" else "only"])
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell the process that prints the summary where this one's logs are, where the files are shared among several."""
+    said = getattr(session.config, "workeroutput", {})
+    said["logs"] = [str(folder) for folder in session.config.stash[LOGS]]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Hear from a process that is done, as pytest-xdist calls it; one that crashed says nothing."""
+    node.config.stash[LOGS] += [Path(folder) for folder in getattr(node, "workeroutput", {}).get("logs", [])]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,11 @@ async def cluster(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest
         yield cluster
 
 
+async def all_moved(fleet: Fleet) -> bool:
+    services = [(await service.status())["process"] for service in (*fleet.dispatchers, *fleet.workers)]
+    return all(process["connected"] for process in services) and any(process["connects"] > 1 for process in services)
+
+
 async def test_a_killed_leader_loses_no_request_and_services_go_to_the_other_nodes(
     cluster: Cluster, redis_url: str, tmp_path: Path
 ) -> None:
@@ -54,9 +60,7 @@ async def test_a_killed_leader_loses_no_request_and_services_go_to_the_other_nod
                 await load.answered(BEFORE)
                 leader.kill()
                 await load.answered(MEANWHILE)
-                services = [(await service.status())["process"] for service in (*fleet.dispatchers, *fleet.workers)]
-                assert all(process["connected"] for process in services)
-                assert any(process["connects"] > 1 for process in services)
+                await wait_until(partial(all_moved, fleet), "all are connected, some of them anew")
                 await leader.start()
                 await running
                 assert not load.errors, load.errors[:3]

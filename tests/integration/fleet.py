@@ -206,6 +206,7 @@ class Stand(Struct, frozen=True):
             # The last slow or failed call must not be news to the dispatchers in the next test.
             await wait_until(self.idle, "nothing is under way", timeout_s=60)
             await self.reported()
+        await wait_until(self.unpaused, "no exchange has to be left alone any more", timeout_s=60)
 
         async def come_back() -> bool:
             if await self.healthy(*self.fleet.lanes):
@@ -221,6 +222,11 @@ class Stand(Struct, frozen=True):
         """Whether no worker holds an attempt."""
         seen = [await worker.metrics() for worker in self.fleet.workers]
         return not any(value for each in seen for key, value in each.items() if key[0] == "fleet_attempts_in_flight")
+
+    async def unpaused(self) -> bool:
+        """Whether no pause holds any more."""
+        seen = [each for service in self.services for each in (await service.metrics()).items()]
+        return not any(value for key, value in seen if key[0] in {"fleet_lane_paused", "fleet_budget_paused_seconds"})
 
     async def reported(self) -> None:
         """Returns when every worker has reported twice: what had ended until now is in the second report."""

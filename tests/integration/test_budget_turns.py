@@ -219,7 +219,11 @@ async def test_a_pause_is_waited_for_or_refused(clocked: Clocked) -> None:
     assert 29 < refused.wait_s <= 31
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=settings().max_examples * 3 // 5,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(seed=st.integers(0, 2**32))
 async def test_arrivals_stay_within_the_limit_whoever_is_late(redis_url: str, seed: int) -> None:
     """Callers ask, look again, leave late or not at all; what arrives is counted over every window."""

@@ -76,7 +76,7 @@ def test_calls_would_leave(name: str, method: str) -> None:
 
 
 @pytest.mark.parametrize("name", EXCHANGES)
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=settings().max_examples * 4 // 5, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(method=st.sampled_from(METHODS), params=st.dictionaries(KEYS, VALUES, max_size=4))
 def test_params_reach_the_query_and_nothing_else(name: str, method: str, params: dict[str, Any]) -> None:
     exchange, sent = MADE[name]

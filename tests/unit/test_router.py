@@ -341,7 +341,7 @@ class CloseLook(Router):
         return ()
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=settings().max_examples // 5)
 @given(st.randoms(use_true_random=False), st.sampled_from([name for name in get_args(Strategy) if "least" not in name]))
 def test_one_look_at_open_lanes_decides_as_a_close_look_does(draw: random.Random, strategy: Strategy) -> None:
     routers = Router(config(WEIGHTS)), CloseLook(config(WEIGHTS))
