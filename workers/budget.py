@@ -312,13 +312,11 @@ class Budget(Scope):
         ours would hide strangers; but all those granted before this one, and, as this one took `late_us` longer than
         it could have, at most those granted until so much later. What remains is the strangers' at least, and comes on
         top of everything we grant, in flight or not. It is taken as the most seen in this window and never added up, so
-        it can't drift. In a fixed window our count is the bucket's when this call was granted (`rank`), where calls
-        that overtook it count as strangers', a few at most; what strangers have taken per time in it is left to them
-        until its end.
+        it can't drift. What strangers have taken per time in a fixed window is left to them until its end.
 
         Args:
             charge: a charge to the bucket that the exchange reports on.
-            rank: the grant's for this charge.
+            rank: the grant's for this charge: what the bucket had spent with it, the least that is ours.
             grant: that of the call whose answer it is.
             used: the exchange's count, in its own units.
             late_us: how late that call was (`answered`).

@@ -179,6 +179,31 @@ class Told:
         return await grants(self.budget, self.calls)
 
 
+async def test_calls_of_ours_that_overtake_each_other_are_no_strangers(client: Any) -> None:
+    """As all workers' calls do when a minute begins: the exchange has counted others before the first."""
+    told = Told(client, bucket(1000, 60, kind="fixed", margin_ms=100))
+    begins = START_US + MINUTE_US
+    await told.at(begins + 100_000)
+    burst = [await told.call() for _ in range(200)]
+    for grant, used in zip(burst, range(200, 0, -1), strict=True):
+        await told.counted(grant, used)
+    # The first that left took a while, and so long more than those that left after it did.
+    for ms in range(110, 510, 10):
+        await told.at(begins + ms * 1000)
+        late = await told.call()
+    await told.counted(burst[0], 220, late_us=200_000)
+    assert await told.left() == 1000 - 240
+    # But what was counted beside all that may have overtaken it was others'.
+    await told.at(begins + MINUTE_US + 100_000)
+    first = await told.call()
+    await told.at(begins + MINUTE_US + 900_000)
+    late = await told.call()
+    await told.counted(first, 40, late_us=700_000)
+    assert (await told.budget.usage())["b"].used == pytest.approx((2 + 39) / 1000)
+    await told.counted(late, 42, late_us=100_000)
+    assert (await told.budget.usage())["b"].used == pytest.approx((2 + 40) / 1000)
+
+
 async def test_what_a_stranger_took_in_the_exchanges_minute_is_not_ours_to_spend(client: Any) -> None:
     told = Told(client, bucket(1000, 60, kind="fixed", margin_ms=100))
     middle = START_US + MINUTE_US // 2

@@ -166,7 +166,8 @@ class Count:
             self.strangers[span] = max(others, self.strangers.get(span, 0))
         if self.bucket.kind == "fixed" and at // self.length == now // self.length:
             index = now // self.length
-            others = max(0, counted - rank)
+            ours = sum(c for t, c in self.grants if t // self.length == index and t // STEP_US <= at // STEP_US)
+            others = max(0, counted - max(rank, ours))
             if self.last // self.length == index:
                 others = self.strangers[index] = max(others, self.strangers.get(index, 0))
             gone = now % self.length
@@ -246,6 +247,8 @@ def plan(counts: list[Count], costs: dict[int, int], now: int, pause: int) -> in
     )
 
 
+# Grants of one such time are told apart by nobody: their calls overtake each other.
+STEP_US = 10_000
 KINDS: tuple[Kind, ...] = ("rolling", "fixed", "decaying", "paced")
 
 
@@ -299,7 +302,11 @@ async def dump(client: Any) -> dict[bytes, bytes | None]:
     return {key: await client.dump(key) async for key in client.scan_iter("fleet:*") if not key.endswith(REDIS_TIMED)}
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=settings().max_examples * 3 // 5,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(run=runs())
 async def test_every_grant_is_the_earliest_that_is_never_above_any_limit(
     redis_url: str, run: tuple[list[Bucket], list[Step]]
