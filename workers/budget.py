@@ -312,10 +312,11 @@ class Budget(Scope):
         ours would hide strangers; but all those granted before this one, and, as this one took `late_us` longer than
         it could have, at most those granted until so much later. What remains is the strangers' at least, and comes on
         top of everything we grant, in flight or not. It is taken as the most seen in this window and never added up, so
-        it can't drift. What strangers have taken per time in a fixed window is left to them until its end.
+        it can't drift. In a fixed window every answer is told, so that what is ours is known when nothing is under way;
+        in between strangers are taken to go on as before, and until then for all that is not certainly ours.
 
         Args:
-            charge: a charge to the bucket that the exchange reports on.
+            charge: the call's charge to the bucket that the exchange reports on.
             rank: the grant's for this charge: what the bucket had spent with it, the least that is ours.
             grant: that of the call whose answer it is.
             used: the exchange's count, in its own units.
@@ -326,7 +327,8 @@ class Budget(Scope):
         span_us = int(span_s * 1e6) + max(int(charge.bucket.margin_ms * 1000), self.spread.worst_us())
         counted = math.ceil(used * SCALE)
         key = self._key(charge)
-        args: list[Argument] = ["observe", counted, grant.at_us + int(late_us), rank, span_us, packed(charge.bucket)]
+        bucket = packed(charge.bucket, charge.cost)
+        args: list[Argument] = ["observe", counted, grant.at_us + int(late_us), rank, span_us, bucket]
         try:
             await self._run([key, self._clock, f"{key}:learned"], args)
         except LOST:

@@ -56,7 +56,7 @@ OPEN_TIMEOUT_S: Final = 60.0
 OPEN_RESERVE_S: Final = 2.0
 # So often its clock is asked for until the answer comes fast enough.
 CLOCK_TRIES: Final = 3
-# How often an exchange's own count is taken over: each time is one more round trip to Redis.
+# How often an exchange's own count is taken over where not every answer matters: each is one more round trip to Redis.
 OBSERVE_EVERY_S: Final = 0.25
 
 
@@ -267,7 +267,11 @@ class Fleet(_Ccxt):
         call.status = send.status = code
         call.body = body[:BODY_KEPT]
         send.pause = limit_signal(self.id, code, headers, body, time.time(), self.fleet_redactor.hide)
-        if send.reports and (send.pause is not None or time.monotonic() - self.fleet_observed_s > OBSERVE_EVERY_S):
+        if send.reports and (
+            send.pause is not None
+            or time.monotonic() - self.fleet_observed_s > OBSERVE_EVERY_S
+            or any(charge.bucket.kind == "fixed" for charge in send.charges)
+        ):
             send.count = counted(self.id, headers, time.time())
         return super().on_rest_response(code, reason, url, method, headers, body, *request)
 

@@ -69,14 +69,11 @@ end
 -- What strangers took of it beside us is known from the exchange's own count; and as they go on when we have stopped,
 -- what they are likely to take until the window's end is left to them: `rate` is that for a whole window, `heard` when it
 -- was known.
--- Calls overtake each other on their way. What was spent before the first grant of each `STEP` is kept in `steps`, a
--- record of that grant's time and this number for each of the last `STEPS` that had one; the last one's time in `step`.
-local STEP, STEPS, RECORD, RECORD_BYTES = 10000, 32, '>dd', 16
+-- What is certain of strangers: they took no more than the exchange has counted beside what it has answered us, and no less
+-- than it has counted beside all that we were granted. In between lie our calls under way: while many are, strangers are
+-- taken to go on as before. `told` is the window that `counted` and `answered` are of; `sure` is 1 once their rate was
+-- known with nothing under way.
 local fixed = {}
-
-local function step_of(at)
-  return math.floor(at / STEP)
-end
 
 function fixed.shrink(b)
   b.amount = math.max(b.amount, math.min(b.cost, b.full))
@@ -110,11 +107,11 @@ end
 
 function fixed.read(b)
   local state = redis.call(
-    'HMGET', b.key, 'window', 'used', 'last', 'others', 'rate', 'heard', 'offset', 'before', 'ended', 'step'
+    'HMGET', b.key, 'window', 'used', 'last', 'others', 'rate', 'heard', 'offset', 'before', 'ended'
   )
   b.index, b.spent, b.last = tonumber(state[1] or -1), tonumber(state[2] or 0), tonumber(state[3] or 0)
   b.others, b.rate, b.heard = tonumber(state[4] or 0), tonumber(state[5] or 0), tonumber(state[6] or 0)
-  b.before, b.ended, b.step = tonumber(state[8] or 0), tonumber(state[9] or 0), tonumber(state[10] or 0)
+  b.before, b.ended = tonumber(state[8] or 0), tonumber(state[9] or 0)
   local old = tonumber(state[7] or b.offset)
   if old ~= b.offset and b.index >= 0 then
     fixed.follow(b, old)
@@ -155,7 +152,7 @@ function fixed.write(b)
   redis.call(
     'HSET', b.key, 'window', whole(b.index), 'used', whole(b.spent), 'last', whole(b.last),
     'others', whole(b.others), 'rate', whole(b.rate), 'heard', whole(b.heard),
-    'offset', whole(b.offset), 'before', whole(b.before), 'ended', whole(b.ended), 'step', whole(b.step)
+    'offset', whole(b.offset), 'before', whole(b.before), 'ended', whole(b.ended)
   )
   -- One window longer than it counts, for the exchange's clock may be known anew by then.
   local ends = math.max((b.index + 2) * b.window - b.offset, b.last)
@@ -164,12 +161,6 @@ end
 
 function fixed.take(b, t)
   fixed.turn(b, math.floor((t + b.offset) / b.window))
-  if step_of(t) > step_of(b.step) then
-    local steps = redis.call('HGET', b.key, 'steps') or ''
-    steps = string.sub(steps, -(STEPS - 1) * RECORD_BYTES) .. struct.pack(RECORD, t, b.spent)
-    redis.call('HSET', b.key, 'steps', steps)
-    b.step = t
-  end
   b.spent, b.last = b.spent + b.cost, t
   b.rank = b.spent
   fixed.write(b)
@@ -181,20 +172,8 @@ function fixed.used(b, now)
   return b.index < index and 0 or b.index > index and b.amount or b.spent + b.others
 end
 
--- What had been spent in a window by `at`, and in the rest of its step.
-local function spent_by(b, at, index)
-  local steps, ends = redis.call('HGET', b.key, 'steps') or '', (index + 1) * b.window - b.offset
-  for place = 1, #steps, RECORD_BYTES do
-    local start, spent = struct.unpack(RECORD, steps, place)
-    if step_of(start) > step_of(at) and start < ends then
-      return spent
-    end
-  end
-  return b.index == index and b.spent or b.index == index + 1 and b.before or 0
-end
-
--- Only a call that was granted in the window it was answered in says something about that window. `at` is when the last of
--- ours was granted that may have arrived before it.
+-- Only a call that was granted, and answered, in one window says something about that window. `at` is when it was granted,
+-- and later by as much as it was late; the call's cost is the bucket's.
 function fixed.observe(b, _, counted, at, rank, _, now)
   local index = math.floor((now + b.offset) / b.window)
   if math.floor((at + b.offset) / b.window) ~= index then
@@ -205,20 +184,34 @@ function fixed.observe(b, _, counted, at, rank, _, now)
     fixed.turn(b, index)
     b.spent = rank
   end
-  local strangers = math.max(0, counted - math.max(rank, spent_by(b, at, index)))
-  if b.index == index then
-    b.others = math.max(b.others, strangers)
-    strangers = b.others
+  local told = redis.call('HMGET', b.key, 'told', 'counted', 'answered', 'sure')
+  local answered, sure = b.cost, told[4] == '1' and b.heard >= now - 2 * b.window
+  if tonumber(told[1]) == index then
+    counted, answered = math.max(counted, tonumber(told[2])), answered + tonumber(told[3])
   end
+  local spent = math.max(answered, b.index == index and b.spent or b.index == index + 1 and b.before or rank)
+  local least, most = math.max(0, counted - spent), math.max(0, counted - answered)
   local starts = index * b.window - b.offset
-  local gone = now - starts
-  local rate = strangers > b.full * NOISE_PART and math.ceil(strangers * b.window / math.max(gone, b.window / 20)) or 0
-  if rate >= b.rate then
-    b.rate, b.heard = rate, now
-  elseif gone >= b.window / 10 then
-    b.rate = b.rate - math.floor((b.rate - rate) * math.min(1, (now - b.heard) / b.window))
-    b.heard = now
+  local gone, strangers = now - starts, most
+  if sure then
+    local known = b.index == index and b.others or 0
+    local as_before = known + math.floor(b.rate * (now - math.max(b.heard, starts)) / b.window)
+    strangers = math.max(least, math.min(as_before, most))
   end
+  if b.index == index then
+    b.others = strangers
+  end
+  local rate = strangers > b.full * NOISE_PART and math.ceil(strangers * b.window / math.max(gone, b.window / 20)) or 0
+  if not sure or rate >= b.rate then
+    b.rate = rate
+  elseif strangers == most and gone >= b.window / 10 then
+    b.rate = b.rate - math.floor((b.rate - rate) * math.min(1, (now - b.heard) / b.window))
+  end
+  sure = sure or (answered == spent and gone >= b.window / 20)
+  b.heard = now
+  redis.call(
+    'HSET', b.key, 'told', whole(index), 'counted', whole(counted), 'answered', whole(answered), 'sure', sure and 1 or 0
+  )
   fixed.write(b)
 end
 

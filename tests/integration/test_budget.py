@@ -182,37 +182,53 @@ class Told:
 async def test_calls_of_ours_that_overtake_each_other_are_no_strangers(client: Any) -> None:
     """As all workers' calls do when a minute begins: the exchange has counted others before the first."""
     told = Told(client, bucket(1000, 60, kind="fixed", margin_ms=100))
-    begins = START_US + MINUTE_US
-    await told.at(begins + 100_000)
+    await told.at(START_US + 10_000_000)
+    await told.counted(await told.call(), 1)
+    begins = START_US + MINUTE_US + 100_000
+    await told.at(begins)
     burst = [await told.call() for _ in range(200)]
-    for grant, used in zip(burst, range(200, 0, -1), strict=True):
+    for grant, used in zip(burst, range(200, 100, -1), strict=False):
         await told.counted(grant, used)
-    # The first that left took a while, and so long more than those that left after it did.
-    for ms in range(110, 510, 10):
-        await told.at(begins + ms * 1000)
-        late = await told.call()
-    await told.counted(burst[0], 220, late_us=200_000)
-    assert await told.left() == 1000 - 240
-    # But what was counted beside all that may have overtaken it was others'.
-    await told.at(begins + MINUTE_US + 100_000)
-    first = await told.call()
-    await told.at(begins + MINUTE_US + 900_000)
-    late = await told.call()
-    await told.counted(first, 40, late_us=700_000)
-    assert (await told.budget.usage())["b"].used == pytest.approx((2 + 39) / 1000)
-    await told.counted(late, 42, late_us=100_000)
-    assert (await told.budget.usage())["b"].used == pytest.approx((2 + 40) / 1000)
+    assert await told.left() == 800
+
+
+async def test_while_nothing_is_known_of_strangers_what_is_not_certainly_ours_is_theirs(client: Any) -> None:
+    told = Told(client, bucket(1000, 60, kind="fixed", margin_ms=100))
+    await told.at(START_US + 30_000_000)
+    burst = [await told.call() for _ in range(100)]
+    await told.counted(burst[0], 350)
+    # 349 in half a minute, at most; as much again, and a tenth, is left to them.
+    assert (await told.budget.usage())["b"].used == pytest.approx((100 + 349) / 1000)
+    # All have answered, each the later the more it counted: 300 were others' when the last had come.
+    for number, grant in enumerate(burst[1:], start=2):
+        await told.counted(grant, 300 + number)
+    assert (await told.budget.usage())["b"].used == pytest.approx((100 + 300) / 1000)
+    assert await told.left() == 1000 - 100 - 300 - 330
+
+
+async def test_strangers_are_taken_to_go_on_while_our_calls_are_under_way(client: Any) -> None:
+    told = Told(client, bucket(1000, 60, kind="fixed", margin_ms=100))
+    await told.at(START_US + 30_000_000)
+    await told.counted(await told.call(), 151)  # 300 a minute
+    await told.at(START_US + MINUTE_US + 12_000_000)
+    burst = [await told.call() for _ in range(100)]
+    await told.counted(burst[50], 80)  # 60 are expected by now; between none and 79 there are
+    assert (await told.budget.usage())["b"].used == pytest.approx((100 + 60) / 1000)
+    # What was counted beside all that we were granted is others'.
+    await told.counted(burst[51], 189)
+    assert (await told.budget.usage())["b"].used == pytest.approx((100 + 89) / 1000)
+    assert await told.left() == int(1000 - 100 - 89 - 391.6)
 
 
 async def test_what_a_stranger_took_in_the_exchanges_minute_is_not_ours_to_spend(client: Any) -> None:
     told = Told(client, bucket(1000, 60, kind="fixed", margin_ms=100))
     middle = START_US + MINUTE_US // 2
     await told.at(middle)
-    first = await told.call()
-    await told.counted(first, 301)
-    await told.counted(first, 5)  # never lower
+    first, second = await told.call(), await told.call()
+    await told.counted(second, 302)
+    await told.counted(first, 5)  # an older count
     # 300 in half a minute: as much is left to them for the other half, and a tenth on top.
-    assert await told.left() == 1000 - 1 - 300 - 330
+    assert await told.left() == 1000 - 2 - 300 - 330
     # In the next minute all of it is left to them from the start.
     await told.at(START_US + MINUTE_US + 200_000)
     assert await told.left() == 1000 - 500  # but never more than half

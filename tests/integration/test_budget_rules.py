@@ -53,6 +53,10 @@ class Count:
     strangers: dict[int, int] = field(default_factory=dict[int, int])
     rate: int = 0
     heard: int = 0
+    told: int = -1
+    counted: int = 0
+    answered: int = 0
+    sure: bool = False
 
     def __post_init__(self) -> None:
         self.full = self.amount = self.cap = int(self.bucket.amount * SCALE)
@@ -156,7 +160,7 @@ class Count:
             return sum(c for t, c in self.grants if t // self.window == at // self.window)
         return 0
 
-    def observe(self, counted: int, at: int, rank: int, now: int, spread_us: int) -> None:
+    def observe(self, counted: int, at: int, cost: int, now: int, spread_us: int) -> None:
         """The exchange has counted so much."""
         if self.bucket.kind == "rolling" and now - at <= self.length:
             since = at - self.length - max(self.table_margin, spread_us)
@@ -165,20 +169,29 @@ class Count:
             others = min(max(0, counted - ours), self.full // 2)
             self.strangers[span] = max(others, self.strangers.get(span, 0))
         if self.bucket.kind == "fixed" and at // self.length == now // self.length:
-            index = now // self.length
-            ours = sum(c for t, c in self.grants if t // self.length == index and t // STEP_US <= at // STEP_US)
-            others = max(0, counted - max(rank, ours))
-            if self.last // self.length == index:
-                others = self.strangers[index] = max(others, self.strangers.get(index, 0))
-            gone = now % self.length
-            rate = math.ceil(others * self.length / max(gone, self.length / 20)) if others > self.full * 0.01 else 0
-            if self.heard < now - 2 * self.length:
-                self.rate = 0
-            if rate >= self.rate:
-                self.rate, self.heard = rate, now
-            elif gone >= self.length / 10:
-                self.rate -= int((self.rate - rate) * min(1, (now - self.heard) / self.length))
-                self.heard = now
+            self.observe_fixed(counted, cost, now)
+
+    def observe_fixed(self, counted: int, cost: int, now: int) -> None:
+        index, gone = now // self.length, now % self.length
+        sure = self.sure and self.heard >= now - 2 * self.length
+        if self.heard < now - 2 * self.length:
+            self.rate = 0
+        same = self.told == index
+        self.told, self.counted = index, max(counted, self.counted if same else 0)
+        self.answered = cost + (self.answered if same else 0)
+        spent = sum(c for t, c in self.grants if t // self.length == index)
+        least, most = max(0, self.counted - spent), max(0, self.counted - self.answered)
+        others = most
+        if sure:
+            before = self.strangers.get(index, 0) + self.rate * min(gone, now - self.heard) // self.length
+            others = max(least, min(before, most))
+        self.strangers[index] = others
+        rate = math.ceil(others * self.length / max(gone, self.length / 20)) if others > self.full * 0.01 else 0
+        if not sure or rate >= self.rate:
+            self.rate = rate
+        elif others == most and gone >= self.length / 10:
+            self.rate -= int((self.rate - rate) * min(1, (now - self.heard) / self.length))
+        self.sure, self.heard = sure or (self.answered == spent and gone >= self.length / 20), now
 
     def explained(self, now: int) -> bool:
         if self.bucket.kind == "rolling":
@@ -247,8 +260,6 @@ def plan(counts: list[Count], costs: dict[int, int], now: int, pause: int) -> in
     )
 
 
-# Grants of one such time are told apart by nobody: their calls overtake each other.
-STEP_US = 10_000
 KINDS: tuple[Kind, ...] = ("rolling", "fixed", "decaying", "paced")
 
 
@@ -355,7 +366,7 @@ async def test_every_grant_is_the_earliest_that_is_never_above_any_limit(
                 for charge, rank, number in zip(charges, answer.ranks, costs, strict=True):
                     span_s = charge.bucket.window_s
                     await budget.observe(charge, rank, answer, step.counted / SCALE, late_us=0, span_s=span_s)
-                    counts[number].observe(step.counted, expected, rank, now, budget.spread.worst_us())
+                    counts[number].observe(step.counted, expected, costs[number], now, budget.spread.worst_us())
             if step.limited and len(costs) == 1:
                 await budget.limited(charges, answer)
                 for number in costs:
