@@ -44,8 +44,9 @@ FULL_PAUSE_MS = 1_000
 # How often it is seen whether a lane needs a probe: requests come first.
 PROBES_EVERY_S: Final = 0.5
 MEET_EVERY_S: Final = 2.0
-# Requests from the bulk queue are at most such a part of those in flight.
+# Requests from the bulk queue, and attempts that come back, are at most such a part of those in flight.
 BULK_PART: Final = 20
+RETURNED_PART: Final = 10
 
 
 class Dispatcher:
@@ -362,9 +363,13 @@ class Dispatcher:
 
 
 def _prefetch(config: DispatcherConfig) -> dict[str, int]:
-    """How many deliveries of each queue are in flight; few enough bulk ones that the others hardly notice them."""
-    bulk = max(1, config.in_flight // BULK_PART)
-    return {topology.RETURNED: config.in_flight, topology.REQUESTS: config.in_flight, topology.BULK_REQUESTS: bulk}
+    """How many deliveries of each queue are in flight; few enough of those that come by thousands beside new requests.
+
+    Bulk requests do, and so does what comes back from a waiting room. All that are in flight take turns, and few keep a
+    dispatcher busy as well as many do.
+    """
+    bulk, returned = (max(1, config.in_flight // part) for part in (BULK_PART, RETURNED_PART))
+    return {topology.RETURNED: returned, topology.REQUESTS: config.in_flight, topology.BULK_REQUESTS: bulk}
 
 
 def _sent(attempt: Attempt, decision: Send) -> Attempt:

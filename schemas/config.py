@@ -96,7 +96,7 @@ class DispatcherConfig(Struct, frozen=True, forbid_unknown_fields=True):
         timeout_s: a request's deadline where it names none, from when the dispatcher first saw it.
         methods: the only methods that are run; empty allows all public reads.
         max_attempts: how often one request may fail in a way that is perhaps its own fault before it ends in an error.
-        in_flight: requests and returned attempts it handles at once.
+        in_flight: requests it handles at once, beside a tenth as many returned attempts and a twentieth of bulk ones.
         wait_with_others_s: the longest an attempt waits for budget while another lane could take it.
         silent_after_s: a lane none of whose workers reported for so long is offline.
         failures_in_a_row: so many failures in a row set a lane offline.
