@@ -72,7 +72,7 @@ end
 -- What is certain of strangers: they took no more than the exchange has counted beside what it has answered us, and no less
 -- than it has counted beside all that we were granted. In between lie our calls under way: while many are, strangers are
 -- taken to go on as before. `told` is the window that `counted` and `answered` are of; `sure` is 1 once their rate was
--- known with nothing under way.
+-- known with next to nothing under way; `eased` is when it was last found to be less.
 local fixed = {}
 
 function fixed.shrink(b)
@@ -184,7 +184,7 @@ function fixed.observe(b, _, counted, at, rank, _, now)
     fixed.turn(b, index)
     b.spent = rank
   end
-  local told = redis.call('HMGET', b.key, 'told', 'counted', 'answered', 'sure')
+  local told = redis.call('HMGET', b.key, 'told', 'counted', 'answered', 'sure', 'eased')
   local answered, sure = b.cost, told[4] == '1' and b.heard >= now - 2 * b.window
   if tonumber(told[1]) == index then
     counted, answered = math.max(counted, tonumber(told[2])), answered + tonumber(told[3])
@@ -201,16 +201,20 @@ function fixed.observe(b, _, counted, at, rank, _, now)
   if b.index == index then
     b.others = strangers
   end
-  local rate = strangers > b.full * NOISE_PART and math.ceil(strangers * b.window / math.max(gone, b.window / 20)) or 0
+  local under_way, noise, least_gone = spent - answered, b.full * NOISE_PART, b.window / 20
+  local certain = sure or under_way == 0 or strangers > noise
+  local rate, eased = certain and math.ceil(strangers * b.window / math.max(gone, least_gone)) or 0, tonumber(told[5] or 0)
   if not sure or rate >= b.rate then
     b.rate = rate
-  elseif strangers == most and gone >= b.window / 10 then
-    b.rate = b.rate - math.floor((b.rate - rate) * math.min(1, (now - b.heard) / b.window))
+  elseif strangers == most and gone >= least_gone then
+    b.rate = b.rate - math.floor((b.rate - rate) * (now - math.max(eased, starts)) / b.window)
+    eased = now
   end
-  sure = sure or (answered == spent and gone >= b.window / 20)
+  sure = sure or (under_way <= noise and gone >= least_gone)
   b.heard = now
   redis.call(
-    'HSET', b.key, 'told', whole(index), 'counted', whole(counted), 'answered', whole(answered), 'sure', sure and 1 or 0
+    'HSET', b.key, 'told', whole(index), 'counted', whole(counted), 'answered', whole(answered),
+    'sure', sure and 1 or 0, 'eased', whole(eased)
   )
   fixed.write(b)
 end

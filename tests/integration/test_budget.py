@@ -192,6 +192,25 @@ async def test_calls_of_ours_that_overtake_each_other_are_no_strangers(client: A
     assert await told.left() == 800
 
 
+async def test_strangers_that_took_less_are_left_less_in_the_next_minute(client: Any) -> None:
+    told = Told(client, bucket(1000, 60, kind="fixed", margin_ms=100))
+    await told.at(START_US + 30_000_000)
+    await told.counted(await told.call(), 151)  # 300 a minute
+    await told.at(START_US + MINUTE_US + 15_000_000)
+    burst = [await told.call() for _ in range(2)]
+    await told.counted(burst[0], 1)
+    await told.counted(burst[1], 2)  # none in a quarter of a minute: 225
+    await told.at(START_US + 2 * MINUTE_US + 200_000)
+    assert await told.left() == 1000 - int(225 * 1.1 + 1)
+
+
+async def test_few_that_are_certain_are_left_their_part_too(client: Any) -> None:
+    told = Told(client, bucket(1000, 60, kind="fixed", margin_ms=100))
+    await told.at(START_US + 6_000_000)
+    await told.counted(await told.call(), 9)  # less than calls of ours under way would be taken for
+    assert await told.left() == 1000 - 1 - 8 - int(80 * 0.9 * 1.1 + 1)
+
+
 async def test_while_nothing_is_known_of_strangers_what_is_not_certainly_ours_is_theirs(client: Any) -> None:
     told = Told(client, bucket(1000, 60, kind="fixed", margin_ms=100))
     await told.at(START_US + 30_000_000)
@@ -224,9 +243,9 @@ async def test_what_a_stranger_took_in_the_exchanges_minute_is_not_ours_to_spend
     told = Told(client, bucket(1000, 60, kind="fixed", margin_ms=100))
     middle = START_US + MINUTE_US // 2
     await told.at(middle)
-    first, second = await told.call(), await told.call()
-    await told.counted(second, 302)
-    await told.counted(first, 5)  # an older count
+    first = await told.call()
+    await told.counted(first, 301)
+    await told.counted(await told.call(), 302)
     # 300 in half a minute: as much is left to them for the other half, and a tenth on top.
     assert await told.left() == 1000 - 2 - 300 - 330
     # In the next minute all of it is left to them from the start.

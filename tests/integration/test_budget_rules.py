@@ -57,6 +57,7 @@ class Count:
     counted: int = 0
     answered: int = 0
     sure: bool = False
+    eased: int = 0
 
     def __post_init__(self) -> None:
         self.full = self.amount = self.cap = int(self.bucket.amount * SCALE)
@@ -186,12 +187,15 @@ class Count:
             before = self.strangers.get(index, 0) + self.rate * min(gone, now - self.heard) // self.length
             others = max(least, min(before, most))
         self.strangers[index] = others
-        rate = math.ceil(others * self.length / max(gone, self.length / 20)) if others > self.full * 0.01 else 0
+        under_way, noise = spent - self.answered, self.full * 0.01
+        certain = sure or under_way == 0 or others > noise
+        rate = math.ceil(others * self.length / max(gone, self.length / 20)) if certain else 0
         if not sure or rate >= self.rate:
             self.rate = rate
-        elif others == most and gone >= self.length / 10:
-            self.rate -= int((self.rate - rate) * min(1, (now - self.heard) / self.length))
-        self.sure, self.heard = sure or (self.answered == spent and gone >= self.length / 20), now
+        elif others == most and gone >= self.length / 20:
+            self.rate -= (self.rate - rate) * (now - max(self.eased, now - gone)) // self.length
+            self.eased = now
+        self.sure, self.heard = sure or (under_way <= noise and gone >= self.length / 20), now
 
     def explained(self, now: int) -> bool:
         if self.bucket.kind == "rolling":
