@@ -312,8 +312,9 @@ class Budget(Scope):
         ours would hide strangers; but all those granted before this one, and, as this one took `late_us` longer than
         it could have, at most those granted until so much later. What remains is the strangers' at least, and comes on
         top of everything we grant, in flight or not. It is taken as the most seen in this window and never added up, so
-        it can't drift. In a fixed window every answer is told, so that what is ours is known when nothing is under way;
-        in between strangers are taken to go on as before, and until then for all that is not certainly ours.
+        it can't drift. In a fixed window every answer is told, so what is ours is known exactly when nothing is under
+        way; between such moments strangers are taken to go on as before. Until the first, all that has not certainly
+        been ours counts as theirs.
 
         Args:
             charge: the call's charge to the bucket that the exchange reports on.
