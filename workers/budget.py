@@ -30,7 +30,8 @@ from .grants import Grant, Learned, Reason, Refusal, Use
 from .punctuality import Punctuality
 from .scope import SCALE, Scope, packed
 from .script import LOST, REDIS_CLOCK, Argument
-from .spread import FASTEST_S, LEAST_US, Spread
+from .shares import UNHEARD_US
+from .spread import FASTEST_S, Spread
 
 __all__ = ["Budget", "Grant", "Learned", "Reason", "Refusal", "Use"]
 
@@ -232,7 +233,7 @@ class Budget(Scope):
         late_us = max(0.0, (left_s - grant.early_s) * 1e6)
         return self.spread.answered(answered_s, endpoint, answered_s - left_s, late_us)
 
-    async def arrived(self, charges: Sequence[Charge], grant: Grant, late_us: float) -> None:
+    async def arrived(self, charges: Sequence[Charge], grant: Grant, late_us: float, *, heard: bool = True) -> None:
         """Tell those that come after a call that it has arrived, and how late, where that matters to them.
 
         It does where it was later than its margin allows for; and in short windows always: there nobody leaves for the
@@ -242,10 +243,11 @@ class Budget(Scope):
             charges: the call's.
             grant: the call's.
             late_us: how late it was (`answered`).
+            heard: there was an answer, so it has arrived; else it may have, and stands in short windows as it stood.
         """
-        if (grant.must_tell or late_us > grant.margin_us) and not self._lost:
+        if (late_us > grant.margin_us or (heard and grant.must_tell)) and not self._lost:
             arrived_us = grant.at_us + int(late_us)
-            await self._amend(charges, ["late", grant.at_us, arrived_us, int(grant.margin_us)])
+            await self._amend(charges, ["late", grant.at_us, arrived_us, int(grant.margin_us), int(heard)])
 
     def tell(self, charges: Sequence[Charge], grant: Grant, late_us: float) -> None:
         """As `arrived`, and waits for nothing."""
@@ -253,10 +255,10 @@ class Budget(Scope):
             self._aside(self.arrived(charges, grant, late_us))
 
     def unanswered(self, charges: Sequence[Charge], grant: Grant, left_s: float) -> None:
-        """As `tell`, of a call that got no answer, when it has arrived for sure.
+        """As `tell`, of a call that got no answer: what was written before its end may still be on its way.
 
-        What was written before may still be on its way, as long as any was of late. It is not told ahead: until then it
-        may have arrived at any time, and its room is nobody's.
+        In short windows its room is nobody's for as long as a call is waited for (rolling.lua). To the others it is
+        told when it has arrived as far as calls ever spread, not ahead: until then it may have arrived at any time.
 
         Args:
             charges: the call's.
@@ -267,8 +269,10 @@ class Budget(Scope):
 
     async def _lost_sight_of(self, charges: Sequence[Charge], grant: Grant, left_s: float) -> None:
         if left_s:
-            await _sleep_until(left_s + max(self.spread.worst_us(), LEAST_US) / 1e6)
-        self.tell(charges, grant, (time.monotonic() - grant.early_s) * 1e6)
+            far_us = self.spread.worst_us()
+            await _sleep_until(left_s + (UNHEARD_US if far_us < 0 else far_us) / 1e6)
+        late_us = (time.monotonic() - grant.early_s) * 1e6
+        await self.arrived(charges, grant, late_us, heard=not left_s)
 
     def release(self, charges: Sequence[Charge], grant: Grant) -> None:
         """As `back`, and waits for nothing."""
@@ -295,7 +299,7 @@ class Budget(Scope):
         for endpoint, trip_us in zip(answer[::2], answer[1::2], strict=True):
             name, trip_s = endpoint.decode(), float(trip_us) / 1e6
             trips_s[name] = min(trip_s, trips_s.get(name, trip_s))
-        self.spread.hear(trips_s)
+        self.spread.hear(span, trips_s)
 
     async def _amend(self, charges: Sequence[Charge], args: Sequence[Argument]) -> None:
         try:

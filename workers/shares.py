@@ -69,8 +69,8 @@ class _Count:
         """What is still in a window at `now`, for Redis, whose clock may be ahead of ours by `error`."""
         raise NotImplementedError
 
-    def heard(self, at: int, cost: int, arrived: int) -> None:
-        """A call of those granted at `at` came by `arrived`, or was not sent."""
+    def heard(self, at: int, cost: int, arrived: int, *, answered: bool) -> None:
+        """A call of those granted at `at` came by `arrived`, or was not sent; without an answer it may come still."""
 
     def holds(self, at: int, now: int, cost: int) -> bool:
         """Whether all are heard of for whose room a call at `at`, soon, is sent; `cost` is 0 where it was taken."""
@@ -102,7 +102,9 @@ class _Rolling(_Count):
         while self._grants and self._gone(self._grants[0], now, now):
             self._total -= self._grants.popleft().cost
 
-    def heard(self, at: int, cost: int, arrived: int) -> None:
+    def heard(self, at: int, cost: int, arrived: int, *, answered: bool) -> None:
+        if self._short and not answered:
+            return
         for one in self._grants:
             if one.at == at and one.cost == cost and not (self._short and one.heard):
                 one.heard = True
@@ -270,11 +272,20 @@ class Share:
             count.granted = True
         self.last_us = max(self.last_us, at_us)
 
-    def heard(self, charges: Sequence[tuple[str, Charge]], at_us: int, arrived_us: int) -> None:
-        """Take in by when a call came that was granted at `at_us`; `at_us` itself where it was not sent."""
+    def heard(
+        self, charges: Sequence[tuple[str, Charge]], at_us: int, arrived_us: int, *, answered: bool = True
+    ) -> None:
+        """Take in by when a call came that was granted at `at_us`.
+
+        Args:
+            charges: as for `plan`.
+            at_us: its instant.
+            arrived_us: by when; `at_us` itself where it was not sent.
+            answered: False where it got no answer: in short windows it is waited for as if nothing was said.
+        """
         for key, charge in charges:
             if known := self._counts.get(key):
-                known[1].heard(at_us, thousandths(charge.cost), arrived_us)
+                known[1].heard(at_us, thousandths(charge.cost), arrived_us, answered=answered)
 
     def holds(self, charges: Sequence[tuple[str, Charge]], at_us: int, now_us: int, *, taken: bool) -> bool:
         """Whether a call may leave now for `at_us`: all were heard of, and in time, that leave room for it.

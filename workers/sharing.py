@@ -148,14 +148,14 @@ class SharedBudget(Budget):
         await self.back(charges, grant)
         return refused("redis_lost", left_s)
 
-    async def arrived(self, charges: Sequence[Charge], grant: Grant, late_us: float) -> None:
+    async def arrived(self, charges: Sequence[Charge], grant: Grant, late_us: float, *, heard: bool = True) -> None:
         """As `Budget.arrived`; what this worker granted matters to its share, and when that is over to all."""
         if not grant.own:
-            await super().arrived(charges, grant, late_us)
+            await super().arrived(charges, grant, late_us, heard=heard)
             return
         arrived_us = grant.at_us + int(late_us)
         if share := self._member.share:
-            share.heard(self._keyed(charges), grant.at_us, arrived_us)
+            share.heard(self._keyed(charges), grant.at_us, arrived_us, answered=heard)
         elif late_us > grant.margin_us and not self._away:
             # Redis was told that it comes in time. It counts twice now: that is simple, and seldom.
             with contextlib.suppress(*LOST):

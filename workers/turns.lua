@@ -64,11 +64,11 @@ local function each_held(act)
 end
 
 -- KEYS: buckets, clock. ARGV: late, the instant granted, by when the call has arrived, what its buckets' margins allow,
--- buckets.
+-- 0 where it got no answer and may arrive still, buckets.
 function run.late()
-  local at, arrived, margin = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+  local at, arrived, margin, heard = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5] == '1'
   each_held(function(b)
-    if b.margin > 0 then
+    if b.margin > 0 and (heard or not is_short(b)) then
       b.kind.arrived(b, arrived, math.max(at, arrived - margin))
     end
   end)

@@ -16,7 +16,7 @@ from deploy.servers import Redis
 from schemas.store import connect
 from workers.budget import Budget, Grant, Refusal
 from workers.costs import Bucket, Charge, Kind, Scope, load
-from workers.spread import ENOUGH, GENERATION_S, SURE_CALLS
+from workers.spread import ENOUGH, GENERATION_S, SURE_CALLS_HERE
 
 NOW_KEY = "test:now"
 TEST_CLOCK = f"local function clock() return tonumber(redis.call('GET', '{NOW_KEY}')) end\n"
@@ -470,21 +470,23 @@ async def test_margins_are_the_tables_until_measured_and_then_the_largest_that_a
 async def test_the_fastest_trip_of_any_worker_is_every_worker_s_measure(client: Any) -> None:
     old, fresh, elsewhere = Budget(client, "x:1"), Budget(client, "x:1"), Budget(client, "x:2")
     now_s = time.monotonic()
-    for trip_s in (0.02, *[0.05] * SURE_CALLS):
+    for trip_s in (0.02, *[0.05] * SURE_CALLS_HERE):
         old.spread.answered(now_s - GENERATION_S, "public ticker", trip_s)
     for budget in (old, fresh, elsewhere):
         await budget.share_trips()
     assert fresh.spread.answered(now_s, "public ticker", 0.05) == pytest.approx(30_000)
     assert elsewhere.spread.answered(now_s, "public ticker", 0.05) == pytest.approx(50_000)
-    for _ in range(SURE_CALLS):
+    for _ in range(SURE_CALLS_HERE):
         fresh.spread.answered(now_s - GENERATION_S, "public ticker", 0.03)
     await fresh.share_trips()  # slower: changes nothing
     await old.share_trips()
     assert old.spread.faster(now_s) == fresh.spread.faster(now_s) == {}
+    del old  # who made the fastest trip is gone when Redis forgets it
     await client.flushdb()
-    for budget in (old, old, fresh):  # who hears that Redis was emptied tells it again
+    newest = Budget(client, "x:1")
+    for budget in (fresh, fresh, newest):  # who hears that Redis was emptied tells it again
         await budget.share_trips()
-    assert fresh.spread.answered(now_s, "public ticker", 0.05) == pytest.approx(30_000)
+    assert newest.spread.answered(now_s, "public ticker", 0.05) == pytest.approx(30_000)
 
 
 async def test_fixed_windows_follow_the_exchange_clock(client: Any) -> None:

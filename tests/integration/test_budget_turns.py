@@ -35,6 +35,13 @@ def charge(amount: float, *, window_s: float = 1, kind: Kind = "rolling", cost: 
     return Charge(limit, cost, key)
 
 
+def teach(budget: Budget) -> float:
+    """Lets it see calls enough; returns how far they spread."""
+    for number in range(ENOUGH):
+        budget.spread.answered(float(number), "e", 0.01)
+    return budget.spread.worst_us()
+
+
 class Clocked:
     """A budget on a clock of the test's own."""
 
@@ -137,24 +144,47 @@ async def test_an_answer_of_redis_that_comes_late_lets_nobody_leave(redis_server
 
 
 async def test_a_call_without_an_answer_may_still_be_on_its_way(clocked: Clocked) -> None:
-    """By then it may have arrived at any time: it stands in the way until it is told, and then for a window more."""
+    """It stands in the way for as long as one whose worker died: what was written before its end may arrive yet."""
     calls, budget = [charge(1)], clocked.budget
     first, second = await clocked.granted(calls), await clocked.granted(calls)
     due_us = second.at_us - START_US
     await clocked.at(due_us)
+    far_us = teach(budget)
     left_s = time.monotonic()
     budget.unanswered(calls, replace(first, early_s=left_s - due_us / 1e6), left_s)
-    await asyncio.sleep(0)
-    second = await clocked.again(calls, second)
-    assert second.at_us == START_US + due_us + 60_000  # nothing is heard of the first
-    await clocked.at(due_us + 60_000)
+    await asyncio.sleep(far_us / 1e6 + 0.1)  # as far as calls spread
+    for look in range(1, 4):
+        second = await clocked.again(calls, second)
+        assert (second.at_us, second.sure) == (START_US + due_us + look * 60_000, False)
+        await clocked.at(due_us + look * 60_000)
+    await clocked.at(3_100_000)
+    assert (await clocked.again(calls, second)).at_us == START_US + 3_100_000
+
+
+async def test_a_call_without_an_answer_is_told_to_long_windows_when_it_has_arrived(clocked: Clocked) -> None:
+    calls, budget = [charge(1, window_s=60)], clocked.budget
+    first = await clocked.granted(calls)
+    teach(budget)
+    left_s = time.monotonic()
+    budget.unanswered(calls, replace(first, early_s=left_s - 1), left_s)  # a second late
 
     async def told() -> bool:
-        nonlocal second
-        second = await clocked.again(calls, second)
-        return second.at_us >= first.at_us + due_us + 1_000_000 + LEAST_US
+        refusal = await budget.reserve(calls, max_wait_s=1)
+        assert isinstance(refusal, Refusal)
+        return refusal.wait_s >= 61 + MARGIN_US / 1e6
 
     await wait_until(told, "the first has arrived")
+
+
+async def test_who_measured_nothing_waits_longest_for_a_call_without_an_answer(clocked: Clocked) -> None:
+    calls, budget = [charge(1, window_s=60)], clocked.budget
+    first = await clocked.granted(calls)
+    left_s = time.monotonic()
+    budget.unanswered(calls, replace(first, early_s=left_s - 1), left_s)
+    await asyncio.sleep(0.1)
+    refusal = await budget.reserve(calls, max_wait_s=1)
+    assert isinstance(refusal, Refusal)
+    assert refusal.wait_s == 60 + MARGIN_US / 1e6
 
 
 async def test_who_is_late_moves_and_keeps_its_room(clocked: Clocked) -> None:
@@ -269,11 +299,15 @@ async def arrive(clocked: Clocked, chance: random.Random) -> None:
                 then(moved.at_us - START_US, "leave", calls, moved)
                 continue
             late_us = chance.choice([0, 0, MARGIN_US, chance.randrange(shortest_us // 2)])
-            then(now_us + late_us, "arrive", calls, (grant, late_us))
+            heard = chance.random() < 0.9
+            if not heard:  # its caller gave up before it came
+                await clocked.budget.arrived(calls, grant, chance.randint(0, late_us), heard=False)
+            then(now_us + late_us, "arrive", calls, (grant, late_us, heard))
         else:
-            grant, late_us = grant
+            grant, late_us, heard = grant
             arrivals.append((now_us, calls))
-            await clocked.budget.arrived(calls, grant, late_us)
+            if heard:
+                await clocked.budget.arrived(calls, grant, late_us)
     for n, (amount, window_s) in enumerate(amounts):
         for start_us, _ in arrivals:
             window = [calls[n].cost for at_us, calls in arrivals if start_us <= at_us < start_us + window_s * 1e6]
