@@ -116,7 +116,7 @@ class Delivery:
     async def _settle(frame: Awaitable[None]) -> None:
         try:
             await frame
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             if not lost(error):
                 raise
             log.debug("settling_is_void", extra={"error": repr(error)})
@@ -165,7 +165,7 @@ class Subscription:
             # A quorum queue heeds a channel's new prefetch for new consumers only.
             await self.channel.basic_cancel(self._tag, timeout=timeout_s)
             await self._consume(self.channel, timeout_s)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             if not lost(error):
                 raise
             # The next connection brings the new size.
@@ -216,7 +216,7 @@ class Subscription:
             return
         try:
             await self.channel.basic_cancel(self._tag, timeout=timeout_s)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             if not lost(error):
                 raise
             log.debug("consumer_is_gone_already", extra={"error": repr(error)})

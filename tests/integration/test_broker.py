@@ -349,6 +349,17 @@ async def test_what_comes_after_all_is_not_handled_by_who_leaves(
         assert not handler.begun
 
 
+async def test_who_leaves_a_broker_that_went_silent_leaves_all_the_same(
+    proxy: Proxy, through: str, handler: Handler
+) -> None:
+    """aiormq cancels all that waits on a connection that died of silence, as if somebody had cancelled them."""
+    async with connected(through, timeout_s=30.0) as broker:
+        await broker.subscribe(topology.RETURNED, handler, prefetch=5)
+        proxy.freeze()
+        await asyncio.gather(broker.resize(topology.RETURNED, 7), broker.stop_taking())
+        proxy.thaw()
+
+
 async def test_a_handler_that_outlasts_the_grace_is_cancelled_and_its_message_comes_again(
     vhost: str, handler: Handler
 ) -> None:
