@@ -6,8 +6,8 @@ local APART = 500
 -- In windows up to this length nobody leaves for the room of a call that was not heard of, until so long after it: it is
 -- looked at again a little later.
 local SHORT, UNHEARD, LOOK_AGAIN, SOON = 5000000, 3000000, 60000, 25000
--- So many grants at the same instant are told apart.
-local SAME = 128
+-- So many grants at the same instant are told apart; so many are looked at first.
+local SAME, NEAR = 128, 3
 -- As many older ones are looked at, for they may arrive after it.
 local OLDER = 100
 -- How far from the last grant one is still given back: all after it are written anew.
@@ -188,26 +188,32 @@ end
 -- the first for who has sent its call, and the last for who is still to.
 function rolling.hold(b, at, sent)
   b.count = redis.call('LLEN', b.key) / 2
-  b.held, b.mine = at, nil
-  local unheard, last = false, place(b.key, at, b.count)
-  if last < 0 then
-    return false
-  end
-  local from = math.max(0, last - SAME)
-  local near = redis.call('LRANGE', b.key, 2 * from, 2 * last + 1)
-  for index = last, from, -1 do
-    local place_of = 2 * (index - from)
-    local found = tonumber(near[place_of + 1])
-    if math.floor(found) ~= at then
-      break
+  b.held, b.mine, b.total = at, nil, 0
+  local index = place(b.key, at, b.count)
+  local unheard, least, size = false, math.max(0, index - SAME), NEAR
+  while index >= least do
+    local from = math.max(0, index - size)
+    local near = redis.call('LRANGE', b.key, 2 * from, 2 * index + 1)
+    -- The first of them says what was spent before the second, and there is nothing before the very first.
+    local stop = from == 0 and 0 or from + 1
+    while index >= stop do
+      local place_of = 2 * (index - from)
+      local found = tonumber(near[place_of + 1])
+      if math.floor(found) ~= at then
+        least = index + 1
+        break
+      end
+      local before = near[place_of] or 0
+      if near[place_of + 2] - before == b.cost and (not b.mine or found > at and (sent or not unheard)) then
+        b.mine, unheard = index, found > at
+      end
+      index = index - 1
     end
-    -- Before the first one there was nothing, or it is too old to be looked for.
-    local before = near[place_of] or index == 0 and 0
-    if before and near[place_of + 2] - before == b.cost and (not b.mine or found > at and (sent or not unheard)) then
-      b.mine, unheard = index, found > at
-    end
+    size = 2 * size
   end
-  b.total = spent(b.key, -1)
+  if b.mine then
+    b.total = spent(b.key, -1)
+  end
   return b.mine ~= nil
 end
 
@@ -228,14 +234,14 @@ function rolling.refit(b, t)
   return t
 end
 
--- So many grants are moved one by one; and so many words go into one command.
-local FEW, CHUNK = 4, 1000
+-- A grant is moved past so small a part of those behind it one by one; and so many words go into one command.
+local FEW_PART, CHUNK = 0.1, 1000
 
 -- Brings the grant to a later place: those it passes come one place nearer. A few are written one by one. Of many the
 -- rest of the list is written anew, as each LSET walks through the list; the first stays, so that the key never goes,
 -- and its time to live with it.
 local function shift(b, to)
-  local few, passed = to - b.mine <= FEW, 2 * (to - b.mine)
+  local few, passed = to - b.mine <= math.max(1, (b.count - b.mine) * FEW_PART), 2 * (to - b.mine)
   local list = redis.call('LRANGE', b.key, 2 * b.mine + 2, few and 2 * to + 1 or -1)
   local sum = list[passed]
   for number = 2, passed, 2 do

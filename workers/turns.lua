@@ -5,13 +5,28 @@
 -- arrived later than that; its answer tells. Then its grant is moved to where it belongs (`late`), and those that were
 -- granted upon it find out when they look again, shortly before they leave (`again`): they move in their turn.
 
+-- How late a call may look again and keep its instant: nobody has to be told of one that arrives as late as that.
+local function tolerated(plan)
+  local least = math.huge
+  for _, b in ipairs(plan.buckets) do
+    if b.margin > 0 then
+      least = math.min(least, b.margin, LEAST_MARGIN)
+    end
+  end
+  return least
+end
+
 -- KEYS: as for reserve. ARGV: again, four doubles (longest wait, how soon the caller can be ready to send, how far its
 -- calls spread, the instant held), buckets. Returns as reserve does; where nothing is
--- granted the reservation was given back. A wait of 0 says that it was forgotten, and may be asked for anew.
+-- granted the reservation was given back. A wait of 0 says that it was forgotten, or came so late that others may have
+-- looked for the last time since it left their windows, and may be asked for anew.
 function run.again()
   local now, limit, lead, far, at = clock(), struct.unpack('<dddd', ARGV[2])
   local plan = planned(now, lead, far)
-  local t, held_by, forgotten, unheard = math.max(at, now + lead, plan.pause), 0, false, false
+  local t, held_by, forgotten, unheard = math.max(at, plan.pause), 0, false, false
+  if now + lead > at + tolerated(plan) then
+    t = math.max(t, now + lead)
+  end
   if plan.away then
     limit = math.min(limit, HORIZON - lead)
   end
@@ -34,9 +49,13 @@ function run.again()
     end
     fits, rounds = t == before, rounds + 1
   end
+  local stale = false
+  for _, one in ipairs(held) do
+    stale = stale or one[1].kind == rolling and t > at + one[1].length - SOON
+  end
   local refused = t - now > limit + lead or not fits
   -- What was forgotten may still be sent at its instant; not where those before it may have come late, which nobody knows.
-  if refused or forgotten and (t > at or unheard) then
+  if refused or stale or forgotten and (t > at or unheard) then
     for _, one in ipairs(held) do
       one[1].kind.drop(one[1])
     end

@@ -257,8 +257,10 @@ def plan(counts: list[Count], costs: dict[int, int], now: int, pause: int) -> in
     floor = max(now, pause, *(counts[number].last for number in costs))
     floor = max(floor, *(counts[number].apart(max(now, pause), cost) for number, cost in costs.items()))
     instants = {floor}
-    for number, cost in costs.items():
-        instants |= counts[number].instants(floor, cost)
+    # A fixed window may be the first that suits far behind the floor: behind the debt of another bucket.
+    for number in sorted(costs, key=lambda number: counts[number].bucket.kind == "fixed"):
+        for since in tuple(instants):
+            instants |= counts[number].instants(since, costs[number])
     return min(
         at for at in instants if at >= floor and all(counts[number].takes(at, cost) for number, cost in costs.items())
     )

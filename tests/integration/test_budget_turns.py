@@ -198,6 +198,30 @@ async def test_who_is_late_moves_and_keeps_its_room(clocked: Clocked) -> None:
     assert isinstance(await clocked.budget.reserve(calls, max_wait_s=1), Refusal)
 
 
+async def test_who_is_hardly_late_keeps_its_instant(clocked: Clocked) -> None:
+    """To arrive so late needs no word: to move it would cost Redis much more where many are."""
+    calls = [charge(3)]
+    out = [await clocked.granted(calls) for _ in range(4)]
+    for grant in out[:3]:
+        await clocked.budget.arrived(calls, grant, 0)
+    due_us = out[3].at_us - START_US
+    await clocked.at(due_us + LEAST_US)
+    same = await clocked.again(calls, out[3])
+    assert (same.at_us, same.delay_us) == (out[3].at_us, -LEAST_US)
+    await clocked.at(due_us + LEAST_US + 1)
+    assert (await clocked.again(calls, out[3])).at_us == START_US + due_us + LEAST_US + 1
+
+
+async def test_who_is_late_by_a_window_asks_anew(clocked: Clocked) -> None:
+    """Who has looked for the last time leaves for the room of one that had left its window by then."""
+    calls = [charge(1, window_s=10)]
+    first, second = await clocked.granted(calls), await clocked.granted(calls)
+    await clocked.at(second.at_us - START_US - 10_000)
+    assert (await clocked.again(calls, second)).at_us == second.at_us
+    first = await clocked.again(calls, first)
+    assert first.at_us == second.at_us + 10_000_000 + MARGIN_US
+
+
 async def test_room_that_is_given_back_is_anothers(clocked: Clocked) -> None:
     kinds: tuple[Kind, ...] = ("rolling", "fixed", "decaying")
     for kind in kinds:
