@@ -5,11 +5,12 @@
 -- arrived later than that; its answer tells. Then its grant is moved to where it belongs (`late`), and those that were
 -- granted upon it find out when they look again, shortly before they leave (`again`): they move in their turn.
 
--- How late a call may look again and keep its instant: nobody has to be told of one that arrives as late as that.
+-- How late a call may look again and keep its instant: nobody has to be told of one that arrives as late as that. A
+-- rolling window without a margin counts instants alone. A level without one is to be kept from when the call leaves.
 local function tolerated(plan)
   local least = math.huge
   for _, b in ipairs(plan.buckets) do
-    if b.margin > 0 then
+    if b.margin > 0 or b.kind ~= rolling then
       least = math.min(least, b.margin, LEAST_MARGIN)
     end
   end

@@ -210,6 +210,11 @@ async def test_who_is_hardly_late_keeps_its_instant(clocked: Clocked) -> None:
     assert (same.at_us, same.delay_us) == (out[3].at_us, -LEAST_US)
     await clocked.at(due_us + LEAST_US + 1)
     assert (await clocked.again(calls, out[3])).at_us == START_US + due_us + LEAST_US + 1
+    limit = Bucket(name="p", amount=1, window_s=1, kind="paced", margin_ms=0, source="")
+    paced = [Charge(limit, 1, "p")]
+    first = await clocked.granted(paced)
+    await clocked.at(first.at_us - START_US + 1)
+    assert (await clocked.again(paced, first)).at_us == first.at_us + 1
 
 
 async def test_who_is_late_by_a_window_asks_anew(clocked: Clocked) -> None:
