@@ -242,7 +242,7 @@ class Stand(Struct, frozen=True):
             lambda: sum(count > 1 for count in heard.values()) >= len(self.fleet.workers), "all workers have reported"
         )
         await queue.cancel(tag)
-        await queue.delete()
+        await queue.delete(if_unused=False, if_empty=False)  # a report may have come since
 
     async def violations(self) -> int:
         """How often a limit was broken."""
