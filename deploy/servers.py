@@ -294,10 +294,19 @@ class RabbitMQ(Server):
 
 
 class Redis(Server):
-    """A private Redis or Valkey that keeps nothing on disk."""
+    """A private Redis or Valkey that keeps nothing on disk.
+
+    Args:
+        folder: for its log.
+        program: its server, where it is not to be the one that is found on this machine.
+    """
 
     title = "Redis"
     oldest = (7, 0)
+
+    def __init__(self, folder: Path, program: Path | None = None) -> None:
+        self._program = program or find_program("redis-server", "valkey-server")
+        super().__init__(folder)
 
     @property
     def url(self) -> str:
@@ -308,12 +317,11 @@ class Redis(Server):
         folder = self.folder.resolve()
         log = folder / "redis.log"
         settings = ["--save", "", "--appendonly", "no", "--daemonize", "no"]
-        program = find_program("redis-server", "valkey-server")
-        if program is None:
+        if self._program is None:
             # Reached through the published port alone, and from there not on its own loopback interface.
             inside = ["redis-server", "--protected-mode", "no", *settings]
             return Container(REDIS_IMAGE, inside, env={}, ports=(self.port, 6379), mount="/data", log=log)
-        argv = [str(program), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(folder), *settings]
+        argv = [str(self._program), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(folder), *settings]
         return Process(argv, log=log, env={"PATH": os.environ["PATH"], "HOME": str(folder)}, cwd=folder)
 
     async def _probe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:

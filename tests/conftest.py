@@ -16,6 +16,7 @@ from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.process import Simulator
 from schemas import topology
 from tests.integration.fleet import QUICK, Client, Heard, Stand, opened
+from tests.integration.stores import STORES
 
 VHOSTS_AT_ONCE = 20
 LOGS = pytest.StashKey[list[Path]]()
@@ -48,6 +49,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=parts["not" if part == "only" else "only"])
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "redis_server" in metafunc.fixturenames and metafunc.definition.get_closest_marker("both_stores"):
+        metafunc.parametrize("redis_server", STORES, indirect=True)
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Tell the process that prints the summary where this one's logs are, where the files are shared among several."""
     said = getattr(session.config, "workeroutput", {})
@@ -76,11 +82,13 @@ async def rabbitmq(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytes
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def redis_server(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> AsyncIterator[Redis]:
-    """Yield the session's Redis; see `rabbitmq`."""
+async def redis_server(
+    tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config, request: pytest.FixtureRequest
+) -> AsyncIterator[Redis]:
+    """Yield the session's Redis, or Valkey where a test runs on both; see `rabbitmq`."""
     folder = tmp_path_factory.mktemp("redis")
     pytestconfig.stash[LOGS].append(folder)
-    async with Redis(folder) as server:
+    async with Redis(folder, STORES[getattr(request, "param", "redis")]) as server:
         yield server
 
 

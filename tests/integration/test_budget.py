@@ -18,6 +18,7 @@ from workers.budget import Budget, Grant, Refusal
 from workers.costs import Bucket, Charge, Kind, Scope, load
 from workers.spread import ENOUGH, GENERATION_S, SURE_CALLS_HERE
 
+pytestmark = pytest.mark.both_stores
 NOW_KEY = "test:now"
 TEST_CLOCK = f"local function clock() return tonumber(redis.call('GET', '{NOW_KEY}')) end\n"
 MINUTE_US = 60_000_000

@@ -15,6 +15,7 @@ from deploy.processes import Process, free_port
 from deploy.servers import find_program
 from schemas.store import connect
 from tests.integration.fleet import wait_until
+from tests.integration.stores import STORES
 from workers.budget import Grant, Refusal
 from workers.costs import Bucket, Charge, Kind
 from workers.sharing import SharedBudget
@@ -25,10 +26,10 @@ SPANS = ((0, 5460), (5461, 10922), (10923, SLOTS - 1))
 EXCHANGES = ("kraken", "okx", "binance", "htx", "coinbase", "bybit", "gate", "kucoin")
 
 
-@pytest_asyncio.fixture(loop_scope="function")
-async def nodes(tmp_path: Path) -> AsyncIterator[list[Any]]:
+@pytest_asyncio.fixture(loop_scope="function", params=STORES)
+async def nodes(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[list[Any]]:
     """A client for each node of a cluster that serves all slots."""
-    program = find_program("redis-server", "valkey-server")
+    program = STORES[request.param] or find_program("redis-server", "valkey-server")
     assert program is not None, "this test starts a cluster of redis-server or valkey-server: install one of them"
     clients: list[Any] = []
     async with AsyncExitStack() as stack:

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -21,6 +22,7 @@ from workers.budget import Budget, Grant, Refusal
 from workers.costs import Bucket, Charge, Kind
 from workers.spread import ENOUGH, LEAST_US
 
+pytestmark = pytest.mark.both_stores
 NOW_KEY = "test:now"
 TEST_CLOCK = f"local function clock() return tonumber(redis.call('GET', '{NOW_KEY}')) end\n"
 # Far enough ahead that Redis, by its own clock, drops nothing.

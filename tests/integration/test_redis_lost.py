@@ -363,6 +363,7 @@ async def on_their_own(workers: list[Spender], since: float) -> float:
     return sum(begun <= at < ends for worker in workers for at in worker.own) / (6 * LIMIT.amount)
 
 
+@pytest.mark.both_stores
 @pytest.mark.parametrize("how", ["killed", "frozen"])
 async def test_workers_go_on_with_their_shares_and_share_again(
     redis_server: Redis, redis_url: str, how: str, caplog: pytest.LogCaptureFixture
