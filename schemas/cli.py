@@ -84,9 +84,9 @@ def list_letters(
     for letter in letters:
         attempts = "" if letter.attempts is None else str(letter.attempts)
         size, why = str(len(letter.body)), letter.message.splitlines()[0][:80] if letter.message else ""
-        came = _time(letter.at_ms)
-        table.add_row(letter.key, came, letter.reason, letter.origin, letter.request_id, attempts, size, why)
-    console = Console()
+        row = (letter.key, _time(letter.at_ms), letter.reason, letter.origin, letter.request_id, attempts, size, why)
+        table.add_row(*map(_plain, row))
+    console = _console()
     console.print(table)
     console.print(f"{len(letters)} dead letters")
 
@@ -95,11 +95,11 @@ def list_letters(
 def show(key: Annotated[str, typer.Argument(help="a letter's key, or how it begins")], url: Url = URL) -> None:
     """All of one letter, and the request in it."""
     for letter in _run(_each(url, Filter(keys=[key]))):
-        console = Console(soft_wrap=True)
+        console = _console()
         for name in ("key", "reason", "message", "origin", "request_id", "attempts", "content_type", "reply_to"):
-            console.print(f"{name:<14} {getattr(letter, name)}", markup=False, highlight=False)
-        console.print(f"{'came':<14} {_time(letter.at_ms)}", highlight=False)
-        console.print(_body(letter), markup=False, highlight=False)
+            console.print(f"{name:<14} {_plain(str(getattr(letter, name)))}", soft_wrap=True)
+        console.print(f"{'came':<14} {_time(letter.at_ms)}")
+        console.print(_plain(_body(letter)), soft_wrap=True)
         return
     raise typer.BadParameter(f"no letter's key begins with {key}")
 
@@ -182,11 +182,23 @@ def _run(work: Coroutine[Any, Any, Any]) -> Any:
 
 
 def _say(what: str, letter: Letter) -> None:
-    typer.echo(f"{what}: {letter.key} {letter.reason} {letter.origin} {letter.request_id}".rstrip())
+    typer.echo(_plain(f"{what}: {letter.key} {letter.reason} {letter.origin} {letter.request_id}".rstrip()))
+
+
+def _console() -> Console:
+    return Console(markup=False, emoji=False, highlight=False)
+
+
+def _plain(text: str) -> str:
+    """What anyone may have written, without what a terminal would obey."""
+    return "".join(sign if sign.isprintable() or sign == "\n" else ascii(sign)[1:-1] for sign in text)
 
 
 def _time(at_ms: int) -> str:
-    return datetime.datetime.fromtimestamp(at_ms / 1000, datetime.UTC).isoformat(" ", "seconds") if at_ms else ""
+    try:
+        return datetime.datetime.fromtimestamp(at_ms / 1000, datetime.UTC).isoformat(" ", "seconds") if at_ms else ""
+    except (ValueError, OverflowError):  # Anyone's number: not before the year 10000.
+        return f"{at_ms} ms"
 
 
 def _body(letter: Letter) -> str:
