@@ -7,11 +7,11 @@ import asyncio
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 from msgspec import Struct
 
-from deploy.processes import ProcessError, free_port
+from deploy.processes import ProcessError, Startable, free_port
 from deploy.servers import Membership, RabbitMQ, port_mapper
 
 SIZE: Final = 3
@@ -34,7 +34,7 @@ class Replicas(Struct, frozen=True):
     online: frozenset[str]
 
 
-class Cluster:
+class Cluster(Startable):
     """Three nodes that are one broker. Any of them may be killed, stopped or frozen, and comes back as a member.
 
     Args:
@@ -110,16 +110,3 @@ class Cluster:
 
     def _asked(self) -> RabbitMQ:
         return next(node for node in self.nodes if node.running)
-
-    async def __aenter__(self) -> Self:
-        """Start; what was started is stopped if that fails."""
-        try:
-            await self.start()
-        except BaseException:
-            await self.stop()
-            raise
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """Stop."""
-        await self.stop()

@@ -15,13 +15,13 @@ import tempfile
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import aiohttp
 import tomli_w
 from prometheus_client.parser import text_string_to_metric_families
 
-from deploy.processes import Process, ProcessError, free_port
+from deploy.processes import Process, ProcessError, Startable, free_port
 from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.ccxt_config import ccxt_config
 from schemas.config import load
@@ -87,7 +87,7 @@ class Service(Process):
         }
 
 
-class Fleet:
+class Fleet(Startable):
     """Dispatchers and workers on a RabbitMQ and a Redis that are there already.
 
     Args:
@@ -165,19 +165,6 @@ class Fleet:
         """Stops workers and dispatchers in order, by force after 20 s."""
         services = (*self.workers, *self.dispatchers)
         await asyncio.gather(*(service.stop(grace_s=STOP_GRACE_S) for service in services))
-
-    async def __aenter__(self) -> Self:
-        """Start; what was started is stopped if that fails."""
-        try:
-            await self.start()
-        except BaseException:
-            await self.stop()
-            raise
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """Stop."""
-        await self.stop()
 
     def _add(self, kind: str, services: list[Service]) -> Service:
         package = "workers" if kind == "worker" else kind

@@ -7,12 +7,39 @@ import random
 import signal
 import socket
 import subprocess
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
 
 class ProcessError(RuntimeError):
     """A child process could not do what it was started for; the message carries the end of its log."""
+
+
+class Startable(ABC):
+    """What is started and then stopped; `async with` does both."""
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Start, and return when it serves."""
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """End in order."""
+
+    async def __aenter__(self) -> Self:
+        """Start; what was started is stopped if that fails."""
+        try:
+            await self.start()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop."""
+        await self.stop()
 
 
 def free_port() -> int:

@@ -10,16 +10,14 @@ import os
 import re
 import secrets
 import shutil
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from msgspec import Struct
 
 from deploy.containers import INSTALL, Container
-from deploy.processes import Process, ProcessError, free_port
+from deploy.processes import Process, ProcessError, Startable, free_port
 
 # For a machine without the servers and with Docker: the versions that Debian 13 has, which the tests run on too.
 RABBITMQ_IMAGE = "rabbitmq:4.0.5"
@@ -31,7 +29,7 @@ STOP_GRACE_S = 20.0
 WAL_BYTES = 32 << 20
 
 
-class Server(ABC):
+class Server(Startable):
     """What both servers share: a folder, a port that stays the same over restarts, and a way to see them ready."""
 
     title: str
@@ -108,21 +106,6 @@ class Server(ABC):
     def thaw(self) -> None:
         """Let a frozen server go on."""
         self._process.thaw()
-
-    async def __aenter__(self) -> Self:
-        """Start; a server whose start fails is ended."""
-        try:
-            await self.start()
-        except BaseException:
-            await self.stop()
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop."""
-        await self.stop()
 
     async def _version(self) -> str:
         try:

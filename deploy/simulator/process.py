@@ -9,12 +9,12 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import aiohttp
 import msgspec
 
-from deploy.processes import Process
+from deploy.processes import Process, Startable
 
 _ROOT = Path(__file__).resolve().parents[2]
 _READY = re.compile(r"^\{\"control\".*\}$", re.MULTILINE)
@@ -29,7 +29,7 @@ class _Where(msgspec.Struct):
     exchanges: dict[str, str]
 
 
-class Simulator:
+class Simulator(Startable):
     """Starts `python -m deploy.simulator` and speaks to its control port.
 
     Args:
@@ -66,7 +66,7 @@ class Simulator:
         """The child's process id while it runs."""
         return self._process.pid if self._process is not None and self._process.running else None
 
-    async def start(self) -> Self:
+    async def start(self) -> None:
         """Start it and wait until it serves.
 
         Raises:
@@ -94,7 +94,6 @@ class Simulator:
             raise SimulatorError(f"the simulator ended before it served; its log:\n{text}")
         where = msgspec.json.decode(ready[0], type=_Where)
         self.control, self.urls = where.control, where.exchanges
-        return self
 
     async def stop(self) -> None:
         """End it, by force where it does not end by itself within five seconds."""
@@ -104,12 +103,6 @@ class Simulator:
         if self._temporary is not None:
             self._temporary.cleanup()
             self._temporary = None
-
-    async def __aenter__(self) -> Self:
-        return await self.start()
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.stop()
 
     def log(self) -> str:
         """What it has written to its log so far."""

@@ -10,6 +10,7 @@ folder, and the run says where.
 import argparse
 import asyncio
 import itertools
+import logging
 import random
 import shutil
 import sys
@@ -29,7 +30,7 @@ from deploy.cluster import Cluster
 from deploy.local import Fleet, Service, simulated
 from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.process import Simulator
-from schemas import topology
+from schemas import logs, topology
 from schemas.answers import now_ms
 from schemas.messages import decode_letter
 from tests.faults.load import Load
@@ -379,6 +380,7 @@ def main() -> int:
     parser.add_argument("--cluster", action="store_true", help="a RabbitMQ of three nodes, and what can befall it")
     parser.add_argument("--keep", action="store_true", help="keep the folder in any case")
     options = parser.parse_args()
+    logs.setup(logging.WARNING)  # the producer's own: it loses RabbitMQ as all others do
     folder = Path(tempfile.mkdtemp(prefix=f"ccxt-fleet-chaos-{options.seed}-"))
     kept = False
     try:

@@ -277,7 +277,8 @@ async def test_a_start_that_fails_says_why_and_leaves_nothing() -> None:
 
 
 async def test_a_signal_ends_it_with_status_0_even_while_requests_hang() -> None:
-    simulator = await Simulator(exchanges=["okx"]).start()
+    simulator = Simulator(exchanges=["okx"])
+    await simulator.start()
     await simulator.fault("okx", hang=True)
     process = simulator._process  # pyright: ignore[reportPrivateUsage]
     assert process is not None
