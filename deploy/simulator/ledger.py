@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from typing import Literal
 
@@ -12,6 +13,8 @@ from .limits import Bucket, Limits, Query
 
 # What a counter that falls may be off by.
 _ROUNDING = 1e-6
+# Rolling windows that would have to be longer than by this to be broken are far from it.
+_NEAR_NS = NS // 10
 # So many requests above a limit are told one by one.
 BROKEN_KEPT = 20
 
@@ -49,6 +52,8 @@ class BucketCount(msgspec.Struct):
     peak: float = 0.0
     """`highest` as a fraction of `amount`: above 1 the limit was broken."""
     violations: int = 0
+    spare_ms: float | None = None
+    """By how little a rolling window could have been longer without being broken; None: by 100 ms and more."""
 
 
 class Broken(msgspec.Struct, frozen=True):
@@ -83,18 +88,32 @@ class ExchangeCount(msgspec.Struct):
 class _Rolling:
     """A log of what was accepted: within any span of the window's length its sum stays within the amount."""
 
-    __slots__ = ("_log", "_window_ns", "used")
+    __slots__ = ("_amount", "_gone", "_log", "_window_ns", "used")
 
     def __init__(self, bucket: Bucket) -> None:
+        self._amount = bucket.amount
         self._window_ns = round(bucket.window_s * NS)
         self._log: deque[tuple[int, int]] = deque()
+        self._gone: deque[tuple[int, int]] = deque()
         self.used = 0
 
     def turn(self, now_ns: int) -> None:
-        log, oldest_ns = self._log, now_ns - self._window_ns
+        log, gone, oldest_ns = self._log, self._gone, now_ns - self._window_ns
         # Two requests exactly one window apart are not within one window.
         while log and log[0][0] <= oldest_ns:
-            self.used -= log.popleft()[1]
+            self.used -= log[0][1]
+            gone.append(log.popleft())
+        while gone and gone[0][0] <= oldest_ns - _NEAR_NS:
+            gone.popleft()
+
+    def spare_ns(self, now_ns: int, cost: int) -> int | None:
+        """By how much longer the window could be with this request in it; None: by far."""
+        within = self.used + cost
+        for at_ns, spent in reversed(self._gone):
+            within += spent
+            if within > self._amount:
+                return now_ns - self._window_ns - at_ns
+        return None
 
     def add(self, now_ns: int, cost: int) -> None:
         self._log.append((now_ns, cost))
@@ -254,6 +273,8 @@ class Ledger:
                     ages_ms = window.ages_ms(now_ns) if isinstance(window, _Rolling) else ()
                     broken = Broken(now_ns / 1e6, *key, asked, bucket.amount, ages_ms)
                     counts.broken.append(broken)
+            elif isinstance(window, _Rolling) and (spare_ns := window.spare_ns(now_ns, cost)) is not None:
+                count.spare_ms = min(spare_ns / 1e6, math.inf if count.spare_ms is None else count.spare_ms)
             costs.append((window, count, cost, bucket))
 
         banned_ns = max(client.banned_until_ns, self._everyone_banned_until_ns) - now_ns

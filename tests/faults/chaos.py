@@ -346,7 +346,7 @@ async def run(
         verdict = judge(
             load,
             world.happened,
-            violations=int(counters["violations"]),
+            counters=counters,
             unburied=unburied,
             left_over=left_over,
             bad_exits=world.bad_exits,

@@ -1,7 +1,8 @@
 """The verdict on a chaos run, request by request, from the producer's own record."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from msgspec import Struct
 
@@ -34,6 +35,7 @@ class Verdict(Struct, frozen=True):
         lost: requests without an answer.
         unexplained: requests answered more than once with no crash to explain it.
         violations: how often a limit was broken, as the exchanges counted.
+        spare_ms: by how little rolling windows could have been longer without being broken, least first, by limit.
         unburied: bad messages that are not in `fleet.dead`.
         left_over: messages still in a queue at the end.
         bad_exits: services that did not end with 0 when told to stop.
@@ -48,6 +50,7 @@ class Verdict(Struct, frozen=True):
     lost: list[str]
     unexplained: list[str]
     violations: int
+    spare_ms: dict[str, float]
     unburied: list[str]
     left_over: dict[str, int]
     bad_exits: list[str]
@@ -72,6 +75,7 @@ class Verdict(Struct, frozen=True):
             f"late                 {sum(self.late.values())}{_of(self.late)}",
             f"lost                 {len(self.lost)}{_names(self.lost)}",
             f"limits broken        {self.violations}",
+            f"  room to spare      {_least(self.spare_ms)}",
             f"bad ones unburied    {len(self.unburied)}{_names(self.unburied)}",
             f"left in queues       {sum(self.left_over.values())}{_of(self.left_over)}",
             f"bad ends             {len(self.bad_exits)}{_names(self.bad_exits)}",
@@ -84,12 +88,12 @@ def judge(
     load: Load,
     happened: Sequence[Happened],
     *,
-    violations: int,
+    counters: Mapping[str, Any],
     unburied: list[str],
     left_over: dict[str, int],
     bad_exits: list[str],
 ) -> Verdict:
-    """Holds the producer's record against what happened."""
+    """Holds the producer's record, and what the exchanges counted, against what happened."""
     data = 0
     errors: Counter[str] = Counter()
     twice: Counter[str] = Counter()
@@ -119,7 +123,8 @@ def judge(
         dict(late.most_common()),
         load.unanswered,
         unexplained,
-        violations,
+        counters["violations"],
+        _spare_ms(counters["exchanges"]),
         unburied,
         left_over,
         bad_exits,
@@ -135,6 +140,20 @@ def _cause(happened: Sequence[Happened], from_ms: int, to_ms: int) -> str | None
         if overlap_ms > longest_ms:
             longest_ms, cause = overlap_ms, one.fault.kind
     return cause
+
+
+def _spare_ms(exchanges: Mapping[str, Any]) -> dict[str, float]:
+    found = {
+        f"{exchange} {name}": bucket["spare_ms"]
+        for exchange, count in exchanges.items()
+        for name, bucket in count["buckets"].items()
+        if bucket["spare_ms"] is not None
+    }
+    return dict(sorted(found.items(), key=lambda each: each[1]))
+
+
+def _least(spare_ms: dict[str, float]) -> str:
+    return ", ".join(f"{spare:.1f} ms {name}" for name, spare in list(spare_ms.items())[:3]) or "far from all"
 
 
 def _of(counts: dict[str, int]) -> str:

@@ -59,18 +59,30 @@ def ask(ledger: Ledger, endpoint: str = "/x", address: str = "127.0.0.1", **quer
     st.integers(1, 1500),
 )
 def test_a_rolling_window_is_exact(steps: list[tuple[int, int]], amount: int, window_ns: int) -> None:
-    """Held against the definition: a request passes where it and all that passed less than a window ago fit."""
+    """Held against the definition: a request passes where it and all that passed less than a window ago fit.
+
+    A window of any length up to that and the least spare time would have been kept too, and a longer one not.
+    """
     bucket = Bucket("b", amount, window_ns / NS)
     ledger = Ledger(Limits({"/x": (Charge(bucket, asked_cost),)}, {}), clock := HandClock())
     passed: list[tuple[int, int]] = []
+    spare_ns: list[int] = []
+
+    def within(length_ns: int) -> int:
+        return sum(spent for at_ns, spent in passed if clock.at_ns - at_ns < length_ns)
+
     for step, cost in steps:
         clock.at_ns += step
-        within = sum(spent for at_ns, spent in passed if clock.at_ns - at_ns < window_ns)
+        used = within(window_ns) + cost
         verdict = ask(ledger, cost=str(cost))
-        assert (verdict.refusal is None) == (within + cost <= amount)
+        assert (verdict.refusal is None) == (used <= amount)
         if verdict.refusal is None:
+            ages_ns = (clock.at_ns - at_ns for at_ns, _ in passed)
+            spare_ns += [age_ns - window_ns for age_ns in ages_ns if within(age_ns + 1) + cost > amount]
             passed.append((clock.at_ns, cost))
-            assert verdict.usages[0].used == within + cost
+            assert verdict.usages[0].used == used
+    told_ms = ledger.counts.buckets["b"].spare_ms if steps else None
+    assert told_ms == (min(spare_ns) / 1e6 if spare_ns else None)
 
 
 def test_a_fixed_window_begins_at_the_minute_and_charges_refusals() -> None:
