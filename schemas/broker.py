@@ -257,7 +257,7 @@ class Link:
         try:
             async with asyncio.timeout(self._config.timeout_s):
                 await closed.close()
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             if not lost(error):
                 raise
             log.debug("channel_is_gone_already", extra={"error": repr(error)})

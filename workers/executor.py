@@ -72,6 +72,7 @@ async def run(lane: LaneExchange, attempt: Attempt, config: WorkerConfig) -> End
     try:
         async with hung:
             data = await lane.call(request.method, request.args, call)
+        in_maintenance = request.method == "fetch_status" and data.get("status") in _CLOSED
     except Exception as error:  # every class has its verdict, those nobody thought of too
         if hung.expired():
             log.exception("attempt_hung", extra={"request_id": request.id, "lane": lane.name})
@@ -79,7 +80,6 @@ async def run(lane: LaneExchange, attempt: Attempt, config: WorkerConfig) -> End
         retry_at_ms = answers.now_ms() + int(verdict.pause_s * 1000) if verdict.pause_s else None
         item = Try(lane.name, verdict.outcome, verdict.code, verdict.message, retry_at_ms=retry_at_ms, **_times(call))
         return Ended(item, None, call.http_calls, call.budget_s * 1000)
-    in_maintenance = request.method == "fetch_status" and data.get("status") in _CLOSED
     item = Try(lane.name, Outcome.OK, **_times(call))
     return Ended(item, data, call.http_calls, call.budget_s * 1000, in_maintenance)
 

@@ -58,6 +58,7 @@ class Worker:
         self._side_tasks = asyncio.TaskGroup()
         self._started_ms = answers.now_ms()
         self._answered = Answered(self._redis)
+        self._unknown: set[str] = set()  # lanes whose use Redis did not tell in time, as was said already
         metrics.BLOCKED.set_function(lambda: self._broker.blocked)
 
     async def run(self, stop: asyncio.Event, follow: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -263,10 +264,14 @@ class Worker:
         """A lane's used budget and the rest of its pause; None where Redis is too slow: the heartbeat must go out."""
         try:
             async with asyncio.timeout(self._config.report_every_s):
-                return await budget.usage(), await budget.paused()
+                seen = await budget.usage(), await budget.paused()
         except store.AWAY as error:
-            log.warning("budget_unknown", extra={"lane": name, "error": repr(error)})
+            if name not in self._unknown:
+                log.warning("budget_unknown", extra={"lane": name, "error": repr(error)})
+                self._unknown.add(name)
             return None
+        self._unknown.discard(name)
+        return seen
 
 
 def _answer(attempt: Attempt, lane: LaneExchange, ended: executor.Ended) -> tuple[Try, Result | None, bytes | None]:

@@ -10,8 +10,9 @@ import contextlib
 import logging
 import multiprocessing
 import random
+import re
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -546,6 +547,12 @@ async def test_a_fleet_answers_while_redis_is_away_and_says_so(stand: Stand) -> 
     def said(event: str) -> bool:
         return all(event in worker.log.read_text(encoding="utf-8") for worker in stand.fleet.workers)
 
+    def unknown() -> Counter[tuple[str, str]]:
+        logs = {worker.name: worker.log.read_text(encoding="utf-8") for worker in stand.fleet.workers}
+        return Counter(
+            (name, lane) for name, text in logs.items() for lane in re.findall(r" budget_unknown lane=(\S+)", text)
+        )
+
     async def ask() -> bool:
         answer = await stand.client.ask(
             "fetch_order_book", {"symbol": "BTC/USDT"}, exchanges=["okx"], deadline_ms=int(time.time() * 1000) + 3000
@@ -558,10 +565,12 @@ async def test_a_fleet_answers_while_redis_is_away_and_says_so(stand: Stand) -> 
     await wait_until(lambda: said("lane_open"), "lanes are open")
     assert await ask()
     await wait_until(all_share, "all share the budget: a test before this one may have taken Redis away")
+    before = unknown()
     stand.redis.freeze()
     await wait_until(lambda: said("budget_on_its_own"), "the logs say it")
     await wait_until(ask, "an answer from a worker's share", timeout_s=60)
     assert await shared() == 0
+    assert max((unknown() - before).values()) == 1  # of each lane, not with each report
     stand.redis.thaw()
     await wait_until(all_share, "all share the budget again")
     assert said("budget_shared_again")
