@@ -22,6 +22,7 @@ from deploy.processes import Process, ProcessError, Startable, free_port
 # For a machine without the servers and with Docker: the versions that Debian 13 has, which the tests run on too.
 RABBITMQ_IMAGE = "rabbitmq:4.0.5"
 REDIS_IMAGE = "redis:8.0.2"
+REDIS_PROGRAMS = ("redis-server", "valkey-server")
 BOOT_TIMEOUT_S = 120.0
 PULL_TIMEOUT_S = 900.0
 STOP_GRACE_S = 20.0
@@ -288,7 +289,7 @@ class Redis(Server):
     oldest = (7, 0)
 
     def __init__(self, folder: Path, program: Path | None = None) -> None:
-        self._program = program or find_program("redis-server", "valkey-server")
+        self._program = program or find_program(*REDIS_PROGRAMS)
         super().__init__(folder)
 
     @property

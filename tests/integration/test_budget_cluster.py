@@ -12,7 +12,6 @@ import redis.exceptions
 from redis.crc import key_slot
 
 from deploy.processes import Process, free_port
-from deploy.servers import find_program
 from schemas.store import connect
 from tests.integration.fleet import wait_until
 from tests.integration.stores import STORES
@@ -29,7 +28,7 @@ EXCHANGES = ("kraken", "okx", "binance", "htx", "coinbase", "bybit", "gate", "ku
 @pytest_asyncio.fixture(loop_scope="function", params=STORES)
 async def nodes(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[list[Any]]:
     """A client for each node of a cluster that serves all slots."""
-    program = STORES[request.param] or find_program("redis-server", "valkey-server")
+    program = STORES[request.param]
     assert program is not None, "this test starts a cluster of redis-server or valkey-server: install one of them"
     clients: list[Any] = []
     async with AsyncExitStack() as stack:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deploy.processes import Process, free_port
-from deploy.servers import RabbitMQ, find_program
+from deploy.servers import REDIS_PROGRAMS, RabbitMQ, find_program
 from schemas import store, topology
 from schemas.broker import Broker
 from schemas.config import BrokerConfig
@@ -75,7 +75,7 @@ async def test_amqp_over_tls(keys: Path, tls_port: int) -> None:
 
 
 async def test_redis_over_tls(keys: Path) -> None:
-    program = find_program("redis-server", "valkey-server")
+    program = find_program(*REDIS_PROGRAMS)
     assert program is not None, "install redis-server"
     port = free_port()
     words = ["--port", "0", "--bind", "127.0.0.1", "--tls-port", str(port), "--tls-auth-clients", "no", "--save", ""]
