@@ -99,7 +99,8 @@ def show(key: Annotated[str, typer.Argument(help="a letter's key, or how it begi
         for name in ("key", "reason", "message", "origin", "request_id", "attempts", "content_type", "reply_to"):
             console.print(f"{name:<14} {_plain(str(getattr(letter, name)))}", soft_wrap=True)
         console.print(f"{'came':<14} {_time(letter.at_ms)}")
-        console.print(_plain(_body(letter)), soft_wrap=True)
+        for line in _body(letter).split("\n"):
+            console.print(_plain(line), soft_wrap=True)
         return
     raise typer.BadParameter(f"no letter's key begins with {key}")
 
@@ -190,8 +191,8 @@ def _console() -> Console:
 
 
 def _plain(text: str) -> str:
-    """What anyone may have written, without what a terminal would obey."""
-    return "".join(sign if sign.isprintable() or sign == "\n" else ascii(sign)[1:-1] for sign in text)
+    """What anyone may have written, on one line and without what a terminal would obey."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
 def _time(at_ms: int) -> str:

@@ -95,7 +95,7 @@ async def test_letters_are_listed_oldest_first_and_stay(vhost: str, channel: Abs
 
 
 async def test_what_is_in_a_letter_is_shown_as_it_is_and_does_nothing(vhost: str, channel: AbstractChannel) -> None:
-    odd, never_ms = "[/x] :heart: \x1b[2J\u202e", 2**62
+    odd, never_ms = "[/x] :heart: \x1b[2J\u202e\ndropped", 2**62
     letter = DeadLetter(ErrorCode.UNREADABLE, odd, topology.REQUESTS, never_ms, b"\x1b", request_id=odd, reply_to=odd)
     await channel.default_exchange.publish(aio_pika.Message(encode(letter)), topology.DEAD)
     await wait_until(lambda: waiting(channel, topology.DEAD, 4), "it lies there")
@@ -103,7 +103,7 @@ async def test_what_is_in_a_letter_is_shown_as_it_is_and_does_nothing(vhost: str
     shown = await run(vhost, "show", listed.splitlines()[1].split()[0])
     dropped = await run(vhost, "drop", "--request", odd)
     for printed in (listed, shown, dropped):
-        assert r"[/x] :heart: \x1b[2J\u202e" in printed
+        assert r"[/x] :heart: \x1b[2J\u202e\ndropped" in printed
     for printed in (listed, shown):
         assert f"{never_ms} ms" in printed
 
