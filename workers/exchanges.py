@@ -398,7 +398,8 @@ class LaneExchange:
         self._egress = egress
         self._markets = markets
         said = f"{ccxt.__version__} {json.dumps(config.ccxt, sort_keys=True, default=str)}"
-        self._markets_key = hashlib.sha256(said.encode()).hexdigest()[:16]
+        settings = hashlib.sha256(said.encode()).hexdigest()[:16]
+        self._markets_key = f"fleet:{{{config.exchange}}}:markets:{settings}"
         self._credentials = dict(credentials or {})
         self.redactor = Redactor([*self._credentials.values(), *egress.secrets])
         self._kind = _charged(config.exchange)

@@ -77,7 +77,7 @@ class Markets:
         """Gives `exchange` markets that are younger than `max_age_s`, or those there are while another worker reads.
 
         Args:
-            key: lanes with the same one have the same markets.
+            key: names the exchange, and where its copy lies in Redis; lanes with the same one have the same markets.
             exchange: the ccxt instance of a lane.
             make: makes another instance like it, with the same budget.
             max_age_s: since they were read from the exchange.
@@ -89,8 +89,7 @@ class Markets:
         async with self._locks.setdefault(key, asyncio.Lock()):
             held = self._held.get(key)
             if held is None or time.monotonic() - held.read_s >= max_age_s:
-                name = f"fleet:{{{exchange.id}}}:markets:{key}"
-                held, loaded = await self._renew(name, held, make, max_age_s)
+                held, loaded = await self._renew(key, held, make, max_age_s)
                 self._held[key] = held
         if exchange.markets is not held.source.markets:
             exchange.set_markets_from_exchange(held.source)

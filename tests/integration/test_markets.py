@@ -100,6 +100,23 @@ async def test_ten_workers_cost_an_exchange_one_load(workers: list[Lanes], excha
         assert len(await late.call("load_markets", {}, call(exchange))) == len(inside(lanes[0]).markets)
 
 
+async def test_exchanges_with_equal_settings_have_markets_of_their_own(workers: list[Lanes]) -> None:
+    async with Simulator(exchanges=["binance", "okx"]) as simulator:
+        # Both have the same settings, as where both have none: each takes the URLs that it knows.
+        urls = [ccxt_config(exchange, url)["urls"]["api"] for exchange, url in simulator.urls.items()]
+        settings = {"urls": {"api": {section: url for each in urls for section, url in each.items()}}}
+        for worker in workers[:2]:  # the second one takes what the first one read
+            lanes = [worker.lane(exchange, settings)[0] for exchange in simulator.urls]
+            await asyncio.gather(*(lane.open() for lane in lanes))
+            for lane in lanes:
+                ticker = await lane.call("fetch_ticker", BTC, call(lane.exchange))
+                assert ticker["symbol"] == "BTC/USDT"
+        ids = [inside(lane).market("BTC/USDT")["id"] for lane in lanes]
+        assert ids == ["BTCUSDT", "BTC-USDT"]
+        kept = await copies(workers[0].client)
+        assert sorted(key.split(b":")[1] for key in kept) == [b"{binance}", b"{okx}"]
+
+
 async def test_what_lies_in_redis_ends_by_itself(server: Answers, workers: list[Lanes]) -> None:
     await binance(workers[0], server).open()
     (key,) = await copies(workers[0].client)  # no lock is left
