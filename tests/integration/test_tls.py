@@ -1,12 +1,12 @@
 """RabbitMQ and Redis over TLS, with an authority made for the test: trusted where it is named, refused where not."""
 
-import asyncio
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from deploy.authority import Authority
 from deploy.processes import Process, free_port
 from deploy.servers import REDIS_PROGRAMS, RabbitMQ, find_program
 from schemas import store, topology
@@ -17,25 +17,10 @@ from schemas.errors import FleetError
 from tests.integration.fleet import wait_until
 
 
-async def openssl(*words: str) -> None:
-    child = await asyncio.create_subprocess_exec(
-        "openssl", *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
-    assert not (printed := (await child.communicate())[0].decode()) or not child.returncode, printed
-
-
 @pytest.fixture
-async def keys(tmp_path: Path) -> Path:
+def keys(tmp_path: Path) -> Path:
     """A folder with an authority (ca.pem) and a server's certificate for 127.0.0.1 (server.pem, server.key)."""
-    new = ("-newkey", "rsa:2048", "-nodes", "-sha256")
-    ca, ca_key = str(tmp_path / "ca.pem"), str(tmp_path / "ca.key")
-    request, extensions = str(tmp_path / "server.csr"), tmp_path / "extensions"
-    server, server_key = str(tmp_path / "server.pem"), str(tmp_path / "server.key")
-    extensions.write_text("subjectAltName=IP:127.0.0.1\n")
-    await openssl("req", "-x509", *new, "-days", "2", "-subj", "/CN=test authority", "-keyout", ca_key, "-out", ca)
-    await openssl("req", *new, "-subj", "/CN=127.0.0.1", "-keyout", server_key, "-out", request)
-    signing = ("-CA", ca, "-CAkey", ca_key, "-CAcreateserial", "-extfile", str(extensions))
-    await openssl("x509", "-req", "-in", request, *signing, "-days", "2", "-sha256", "-out", server)
+    Authority(tmp_path).certify("server", "127.0.0.1")
     return tmp_path
 
 
