@@ -111,8 +111,7 @@ async def test_exchanges_with_equal_settings_have_markets_of_their_own(workers: 
             for lane in lanes:
                 ticker = await lane.call("fetch_ticker", BTC, call(lane.exchange))
                 assert ticker["symbol"] == "BTC/USDT"
-        ids = [inside(lane).market("BTC/USDT")["id"] for lane in lanes]
-        assert ids == ["BTCUSDT", "BTC-USDT"]
+            assert [inside(lane).market("BTC/USDT")["id"] for lane in lanes] == ["BTCUSDT", "BTC-USDT"]
         kept = await copies(workers[0].client)
         assert sorted(key.split(b":")[1] for key in kept) == [b"{binance}", b"{okx}"]
 
