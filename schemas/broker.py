@@ -24,7 +24,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final
 from urllib.parse import urlsplit
@@ -59,6 +59,8 @@ QUIET_S: Final = 10.0
 RECHECK_S: Final = 0.5
 # So many messages are handled at once when a queue is taken back.
 BATCH: Final = 50
+# What the connection that consumes needs beside one for each subscription: to declare, and to take queues back.
+CHANNELS_BESIDE: Final = 16
 # A publishing channel that a queue refuses is exchanged for a fresh one when it is so old.
 RENEW_AFTER_S: Final = 1.0
 
@@ -82,6 +84,7 @@ class Link:
         self._publisher: aiormq.Channel | None = None
         self._publisher_since_s = 0.0
         self._retiring: set[asyncio.Task[None]] = set()
+        self._opening: set[int] = set()  # numbers of channels that are being opened
         self._idle: list[tuple[PikaChannel, aiormq.Channel]] = []
         self.subscriptions: list[Subscription] = []
         self._declared = False
@@ -151,10 +154,32 @@ class Link:
 
     async def _one_more(self, connection: aio_pika.abc.AbstractConnection) -> tuple[PikaChannel, aiormq.Channel]:
         async with asyncio.timeout(self._config.timeout_s):
-            channel = await connection.channel()
+            channel = await self._numbered(connection)
             lower = await channel.get_underlay_channel()
         assert isinstance(lower, aiormq.Channel)
         return channel, lower
+
+    async def _numbered(self, connection: aio_pika.abc.AbstractConnection, **settings: bool) -> PikaChannel:
+        """Opens a channel under the lowest free number.
+
+        aiormq's own choice is one above the highest in use: where channels come and go it passes the last number that
+        RabbitMQ allows while few are open, and RabbitMQ ends the connection.
+
+        Raises:
+            BrokerLost: all numbers are in use, or the connection is away.
+        """
+        transport = connection.transport
+        if transport is None:
+            raise BrokerLost("no connection to RabbitMQ")
+        taken = transport.connection.channels.keys() | self._opening
+        number = next((each for each in range(1, _most_channels(transport) + 1) if each not in taken), None)
+        if number is None:
+            raise BrokerLost("all channels that RabbitMQ allows on the connection are in use")
+        self._opening.add(number)
+        try:
+            return await connection.channel(number, **settings)
+        finally:
+            self._opening.discard(number)
 
     async def take_back(self, queue: str, handler: Handler) -> int:
         """Gives all that waits in a queue now to `handler`; see `Broker.take_back`."""
@@ -162,7 +187,7 @@ class Link:
         if connection is None:
             raise BrokerLost("no connection to RabbitMQ")
         try:
-            async with connection.channel(publisher_confirms=False) as channel:
+            async with await self._numbered(connection, publisher_confirms=False) as channel:
                 lower = await channel.get_underlay_channel()
                 while batch := await self._get(lower, queue):
                     await asyncio.gather(*map(handler, batch))
@@ -228,20 +253,40 @@ class Link:
         await self._close(channel)
 
     async def add(self, subscription: Subscription) -> None:
-        """Consumes from now on, on this connection and all that follow it."""
+        """Consumes from now on, on this connection and all that follow it.
+
+        Raises:
+            ConfigError: RabbitMQ allows no further channel on this connection.
+        """
+        self.check_room(1)
         self.subscriptions.append(subscription)
         if not self._up.is_set():
             return
         try:
-            channel = await self._new_channel()
-            await subscription.attach(channel, self._config.timeout_s)
-            self._watch(channel)
+            await self._attach(subscription)
         except (Exception, asyncio.CancelledError) as error:
             if not lost(error):
                 raise
             # The connection broke meanwhile: the next one has the subscription too.
             log.debug("subscription_waits", extra={"queue": subscription.queue, "error": repr(error)})
             self._lost.set()
+
+    def check_room(self, more: int) -> None:
+        """Sees whether so many more subscriptions fit; where one channel is too many RabbitMQ ends the connection.
+
+        Raises:
+            ConfigError: they don't.
+        """
+        transport = getattr(self._connection, "transport", None)
+        if transport is None:
+            return
+        most = _most_channels(transport)
+        wanted = len(self.subscriptions) + more + CHANNELS_BESIDE
+        if wanted > most:
+            raise ConfigError(
+                f"RabbitMQ allows {most} channels on a connection (its channel_max), and {wanted} are needed, "
+                "two for each lane: serve fewer lanes, or raise it"
+            )
 
     async def remove(self, subscription: Subscription) -> None:
         """Consumes no more; returns when what was taken is over."""
@@ -330,10 +375,19 @@ class Link:
         if self._publishes:
             self._publisher, self._publisher_since_s = channel, asyncio.get_running_loop().time()
         self._watch(channel)
-        for subscription in self.subscriptions:
-            channel = await self._new_channel()
-            await subscription.attach(channel, self._config.timeout_s)
+        attached = set[Subscription]()
+        # Some come and go meanwhile.
+        while waiting := [each for each in self.subscriptions if each not in attached]:
+            await self._attach(waiting[0])
+            attached.add(waiting[0])
+
+    async def _attach(self, subscription: Subscription) -> None:
+        channel = await self._new_channel()
+        await subscription.attach(channel, self._config.timeout_s)
+        if subscription in self.subscriptions:
             self._watch(channel)
+        else:
+            await self._close(channel)
 
     async def _declare(self, channel: aiormq.Channel) -> None:
         """Declares what is not there; on a connection that comes back it binds only where something is gone.
@@ -353,7 +407,8 @@ class Link:
     async def _new_channel(self) -> aiormq.Channel:
         assert self._connection is not None
         # Returned messages must raise: callbacks are one more thing that can get lost.
-        channel = await self._connection.channel(publisher_confirms=self._publishes, on_return_raises=self._publishes)
+        settings = {"publisher_confirms": self._publishes, "on_return_raises": self._publishes}
+        channel = await self._numbered(self._connection, **settings)
         # The channel below aio-pika's own: 100 µs less CPU a message, and the same connection and error handling.
         lower = await channel.get_underlay_channel()
         assert isinstance(lower, aiormq.Channel)
@@ -534,22 +589,31 @@ class Broker:
         for link in self._links:
             link.lanes = lanes
 
+    def check_lanes(self, lanes: Collection[str]) -> None:
+        """Sees whether the queues of all these lanes can be consumed here beside what is consumed already.
+
+        Raises:
+            ConfigError: RabbitMQ does not allow as many channels.
+        """
+        queues = {queue.name for queue in topology.lane_queues(list(lanes))}
+        self._consumer.check_room(len(queues - {each.queue for each in self._consumer.subscriptions}))
+
     def subscribed(self, queue: str) -> bool:
         """Whether this queue is consumed."""
-        return any(subscription.queue == queue for subscription in self._consumer.subscriptions)
+        return bool(self._of(queue))
 
     async def unsubscribe(self, queue: str) -> None:
         """Consumes a queue no more; returns when what was taken from it is over."""
-        for subscription in self._consumer.subscriptions:
-            if subscription.queue == queue:
-                await self._consumer.remove(subscription)
-                return
+        for subscription in self._of(queue):
+            await self._consumer.remove(subscription)
 
     async def resize(self, queue: str, prefetch: int) -> None:
         """Holds so many unsettled deliveries of a queue from now on."""
-        for subscription in self._consumer.subscriptions:
-            if subscription.queue == queue:
-                await subscription.resize(prefetch, self._config.timeout_s)
+        for subscription in self._of(queue):
+            await subscription.resize(prefetch, self._config.timeout_s)
+
+    def _of(self, queue: str) -> list[Subscription]:
+        return [each for each in self._consumer.subscriptions if each.queue == queue]
 
     async def subscribe(
         self, queue: str | None, handler: Handler, *, prefetch: int, exchange: str = ""
@@ -661,6 +725,13 @@ async def declare(channel: aiormq.Channel, lanes: list[str], timeout_s: float, *
         await channel.queue_declare(queue.name, durable=True, arguments=dict(queue.arguments), timeout=timeout_s)
         if bind and queue.exchange:
             await channel.queue_bind(queue.name, queue.exchange, queue.routing_key, timeout=timeout_s)
+
+
+def _most_channels(transport: aio_pika.abc.UnderlayConnection) -> int:
+    """The highest channel number that RabbitMQ and we agreed on; 0 is no limit but that of AMQP's 16 bits."""
+    lower = transport.connection
+    assert isinstance(lower, aiormq.Connection)
+    return lower.connection_tune.channel_max or 65_535
 
 
 def _place(url: str) -> str:

@@ -143,41 +143,61 @@ class Subscription:
         self._tag: str | None = None
         self._source = ""
         self._taking = True
+        self._consumes: int | None = None  # with which prefetch the broker knows our consumer
+        self._changing = asyncio.Lock()
 
     async def attach(self, channel: aiormq.Channel, timeout_s: float) -> None:
         """Starts to consume on a fresh channel."""
+        async with self._changing:
+            self.channel, self._tag, self._consumes = channel, None, None
+            await self._prepare(channel, timeout_s)
+            await self._change(channel, timeout_s)
+
+    async def _prepare(self, channel: aiormq.Channel, timeout_s: float) -> None:
         queue = self.queue
         if queue is None:
             declared = await channel.queue_declare("", exclusive=True, auto_delete=True, timeout=timeout_s)
             queue = declared.queue or ""
             await channel.queue_bind(queue, self.exchange, timeout=timeout_s)
         self._source = queue
-        await self._consume(channel, timeout_s)
 
     async def resize(self, prefetch: int, timeout_s: float) -> None:
         """Holds so many deliveries from now on; those that it holds already go on."""
-        if prefetch == self.prefetch:
-            return
         self.prefetch = prefetch
-        if self.channel is None or self._tag is None:
-            return
-        try:
-            # A quorum queue heeds a channel's new prefetch for new consumers only.
-            await self.channel.basic_cancel(self._tag, timeout=timeout_s)
-            await self._consume(self.channel, timeout_s)
-        except (Exception, asyncio.CancelledError) as error:
-            if not lost(error):
-                raise
-            # The next connection brings the new size.
-            log.debug("consumer_is_gone_already", extra={"error": repr(error)})
+        await self._heed(timeout_s)
 
-    async def _consume(self, channel: aiormq.Channel, timeout_s: float) -> None:
-        await channel.basic_qos(prefetch_count=self.prefetch, timeout=timeout_s)
-        consumed = await channel.basic_consume(
-            self._source, self._on_message, no_ack=self.queue is None, timeout=timeout_s
-        )
-        self.channel, self._tag = channel, consumed.consumer_tag
-        self.last_s = time.monotonic()
+    async def stop_taking(self, timeout_s: float) -> None:
+        """Takes no more deliveries; what it holds goes on."""
+        self._taking = False
+        await self._heed(timeout_s)
+
+    async def _heed(self, timeout_s: float) -> None:
+        """Tells the broker what changed; what changes meanwhile, or while a connection comes back, it is told too."""
+        async with self._changing:
+            if self.channel is None:
+                return
+            try:
+                await self._change(self.channel, timeout_s)
+            except (Exception, asyncio.CancelledError) as error:
+                if not lost(error):
+                    raise
+                # The next connection begins with what holds then.
+                log.debug("consumer_is_gone_already", extra={"error": repr(error)})
+
+    async def _change(self, channel: aiormq.Channel, timeout_s: float) -> None:
+        while (wanted := self.prefetch if self._taking else None) != self._consumes:
+            # A quorum queue heeds a channel's new prefetch for new consumers only.
+            if self._tag is not None:
+                await channel.basic_cancel(self._tag, timeout=timeout_s)
+                self._tag = None
+            if wanted is not None:
+                await channel.basic_qos(prefetch_count=wanted, timeout=timeout_s)
+                consumed = await channel.basic_consume(
+                    self._source, self._on_message, no_ack=self.queue is None, timeout=timeout_s
+                )
+                self._tag = consumed.consumer_tag
+                self.last_s = time.monotonic()
+            self._consumes = wanted
 
     async def _on_message(self, message: DeliveredMessage) -> None:
         if not self._taking:  # the broker has not heard of it yet: unsettled, it comes to another
@@ -208,18 +228,6 @@ class Subscription:
     def hungry(self, quiet_s: float) -> bool:
         """Whether it has room and nothing came for so long."""
         return len(self.tasks) < self.prefetch and time.monotonic() - self.last_s >= quiet_s
-
-    async def stop_taking(self, timeout_s: float) -> None:
-        """Takes no more deliveries; what it holds goes on."""
-        self._taking = False
-        if self.channel is None or self._tag is None:
-            return
-        try:
-            await self.channel.basic_cancel(self._tag, timeout=timeout_s)
-        except (Exception, asyncio.CancelledError) as error:
-            if not lost(error):
-                raise
-            log.debug("consumer_is_gone_already", extra={"error": repr(error)})
 
     async def drain(self, grace_s: float) -> None:
         """Waits for the handlers that run; those that outlast the grace are cancelled and their messages come again."""

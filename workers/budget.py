@@ -192,14 +192,14 @@ class Budget(Scope):
             due = self._punctuality.due(answer.at_us, not_before=asked + answer.delay_us / 1e6)
             # The answer itself may have taken so long that there is no time left: it is looked at again all the same.
             if not answer.sure or due - time.monotonic() > RECHECK_S:
-                await _sleep_until(due - RECHECK_S)
+                await self._sleep_holding(charges, answer, due - RECHECK_S)
                 asked_again = time.monotonic()
                 left_s = max(0.0, until - asked_again) + MOVED_S
                 now = await self.again(charges, answer, max_wait_s=left_s, bulk=bulk)
                 if now is not answer:
                     asked, answer = asked_again, now
                 continue
-            await _sleep_until(due)
+            await self._sleep_holding(charges, answer, due)
             late_us = (time.monotonic() - due) * 1e6
             self._punctuality.woke(late_us)
             if late_us <= answer.spare_us:
@@ -211,6 +211,14 @@ class Budget(Scope):
             asked = time.monotonic()
             answer = await self._later(charges, answer, until, bulk=bulk)
         return answer
+
+    async def _sleep_holding(self, charges: Sequence[Charge], grant: Grant, instant: float) -> None:
+        """Sleeps; a call that is cancelled meanwhile gives its reservation back."""
+        try:
+            await _sleep_until(instant)
+        except asyncio.CancelledError:
+            self.release(charges, grant)
+            raise
 
     async def _later(self, charges: Sequence[Charge], grant: Grant, until: float, *, bulk: bool) -> Grant | Refusal:
         left_s = max(0.0, until - time.monotonic())

@@ -196,32 +196,34 @@ class Fleet(_Ccxt):
         # A few endpoints take a list as their body.
         charges = self.fleet_costs.charges(apis, method, path, {} if isinstance(params, list) else params, ccxt_cost)
         reports = self.fleet_costs.reports(apis, method, path)
-        late: Grant | None = None
+        late: list[Grant] = []  # the reservation of a call that would have left too late: it is moved
         stale = False
-        for _ in range(LATE_TRIES):
-            grant = await self._pay(charges, late)
-            send = _Send(self.fleet_budget, self.fleet_answering, f"{apis} {path}", charges, grant, reports=reports)
-            send.again = stale
-            token = _SEND.set(send)
-            try:
-                return await super().fetch2(path, api, method, params, config)
-            except Late:
-                late = grant  # and is signed again
-            except _Stale:
-                late, stale = None, True  # it is paid, and so is the next
-            finally:
-                _SEND.reset(token)
-                if not send.http_calls:
-                    send.budget.release(charges, grant)
-        if late is not None:
-            await self.fleet_budget.back(charges, late)
-        raise NoBudget("budget", LOST_WAIT_S)
+        try:
+            for _ in range(LATE_TRIES):
+                grant = await self._pay(charges, late)
+                send = _Send(self.fleet_budget, self.fleet_answering, f"{apis} {path}", charges, grant, reports=reports)
+                send.again = stale
+                token = _SEND.set(send)
+                try:
+                    return await super().fetch2(path, api, method, params, config)
+                except Late:
+                    late.append(send.grant)  # and is signed again
+                except _Stale:
+                    stale = True  # it is paid, and so is the next
+                finally:
+                    _SEND.reset(token)
+                    if not send.http_calls:
+                        send.budget.release(charges, grant)
+            raise NoBudget("budget", LOST_WAIT_S)
+        finally:
+            for each in late:
+                self.fleet_budget.release(charges, each)
 
     async def fetch(self, url: str, method: str = "GET", headers: Any = None, body: Any = None) -> Any:
         """Sends one HTTP call, and refuses what is no answer."""
         call, send = _CALL.get(), _SEND.get()
         if send.http_calls:
-            send.grant = await self._pay(send.charges)  # ccxt repeats a call by itself
+            send.grant = await self._pay(send.charges, [])  # ccxt repeats a call by itself
         send.http_calls += 1
         call.http_calls += 1
         send.begin()
@@ -275,7 +277,8 @@ class Fleet(_Ccxt):
             send.count = counted(self.id, headers, time.time())
         return super().on_rest_response(code, reason, url, method, headers, body, *request)
 
-    async def _pay(self, charges: list[costs.Charge], late: Grant | None = None) -> Grant:
+    async def _pay(self, charges: list[costs.Charge], late: list[Grant]) -> Grant:
+        """Waits for room, and moves the reservation in `late` there, if any; what stays in it was not touched."""
         call = _CALL.get()
         if not call.bulk:
             return await self._granted(call, charges, late)
@@ -298,7 +301,7 @@ class Fleet(_Ccxt):
         finally:
             self.fleet_bulk_waits.discard(limit)
 
-    async def _granted(self, call: Call, charges: list[costs.Charge], late: Grant | None) -> Grant:
+    async def _granted(self, call: Call, charges: list[costs.Charge], late: list[Grant]) -> Grant:
         while True:
             asked_s = time.monotonic()
             if call.left_s <= 0:
@@ -306,8 +309,8 @@ class Fleet(_Ccxt):
             max_wait_s = max(min(call.max_wait_s - call.waited_s, call.left_s), 0.0)
             # A bulk call reserves nothing that is not free now, and looks again when it may be.
             reserve_s = 0.0 if call.bulk else min(max_wait_s, call.reserve_s)
-            answer = await self.fleet_budget.acquire(charges, max_wait_s=reserve_s, bulk=call.bulk, grant=late)
-            late = None
+            grant = late.pop() if late else None
+            answer = await self.fleet_budget.acquire(charges, max_wait_s=reserve_s, bulk=call.bulk, grant=grant)
             comes = isinstance(answer, Refusal) and reserve_s < answer.wait_s <= max_wait_s
             if isinstance(answer, Refusal) and comes and (answer.reason == "budget" or not call.bulk):
                 await asyncio.sleep(answer.wait_s - reserve_s)

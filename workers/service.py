@@ -66,6 +66,7 @@ class Worker:
         try:
             made = await self._lanes.plan(self._start_with)
             if await done_before(stop, self._broker.start()):
+                self._broker.check_lanes(self._start_with.lanes)
                 await self._work(made, stop, follow)
         finally:
             await self._broker.close()
@@ -76,6 +77,7 @@ class Worker:
 
     async def configure(self, config: Config) -> None:
         """Takes another configuration; attempts under way end on the lanes that they began on."""
+        self._broker.check_lanes(config.lanes)
         made = await self._lanes.plan(config)
         try:
             await self._broker.serve_lanes(list(config.lanes))

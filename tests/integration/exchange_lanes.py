@@ -91,9 +91,10 @@ class Lanes:
         http_timeout_s: float = 5,
         limits: LimitsConfig | None = None,
         account: Account | None = None,
+        budget: CountedBudget | None = None,
     ) -> tuple[LaneExchange, CountedBudget]:
         """A lane and its budget."""
-        budget = CountedBudget(self.client, f"{exchange}:{scope}", account.key if account else "")
+        budget = budget or CountedBudget(self.client, f"{exchange}:{scope}", account.key if account else "")
         config = LaneConfig(exchange=exchange, ccxt=settings, account=account.name if account else None)
         credentials: dict[str, Secret] = {}
         if account:

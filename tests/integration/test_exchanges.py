@@ -3,10 +3,11 @@
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+import redis.asyncio
 
 from deploy.simulator.ccxt_config import ccxt_config
 from deploy.simulator.process import Simulator
@@ -14,9 +15,10 @@ from schemas.config import LimitsConfig
 from schemas.errors import ConfigError, InvalidMessage
 from schemas.messages import ErrorCode, Outcome
 from schemas.methods import PUBLIC_READS
-from tests.integration.exchange_lanes import Answers, Lanes, call, lanes_on
+from tests.integration.exchange_lanes import Answers, CountedBudget, Lanes, call, lanes_on
 from tests.integration.fleet import wait_until
 from workers import exchanges
+from workers.budget import Budget, Grant, Refusal
 from workers.exchanges import Call, LaneExchange
 from workers.verdict import NoBudget, judge
 
@@ -417,4 +419,71 @@ async def test_bulk_calls_that_wait_too_long_are_handed_back(lanes: Lanes, serve
         *(lane.call("fetch_ticker", BTC, attempt) for attempt in attempts), return_exceptions=True
     )
     assert [isinstance(each, NoBudget) for each in ended] == [False, True, True], ended
+    assert len(server.hits) == 1
+
+
+class LateOnce(CountedBudget):
+    """Finds the first call too late, and does then what the test says."""
+
+    def __init__(self, client: redis.asyncio.Redis, scope: str, then: Callable[[], object]) -> None:
+        super().__init__(client, scope)
+        self._then: Callable[[], object] | None = then
+
+    def is_late(self, grant: Grant, now_s: float) -> bool:
+        if self._then is None:
+            return super().is_late(grant, now_s)
+        then, self._then = self._then, None
+        then()
+        return True
+
+
+@pytest.mark.parametrize("why", ["its time ended", "the lane is in a hurry"])
+async def test_a_reservation_that_is_not_moved_is_given_back(lanes: Lanes, server: Answers, why: str) -> None:
+    """The call was late at the last look; paying again raises before anything is asked of the budget."""
+    attempt = call("bitstamp", bulk=why == "the lane is in a hurry")
+
+    def then() -> None:
+        if why == "its time ended":
+            attempt.timeout_s = 0.0
+        else:
+            lane.hurry()
+
+    budget = LateOnce(lanes.client, "bitstamp:default", then)
+    limits = one_bucket(amount=2, window_s=500)
+    lane = lanes.lane("bitstamp", server.settings("bitstamp"), budget=budget, limits=limits)[0]
+    with pytest.raises((TimeoutError, NoBudget)):
+        await lane.call("fetch_ticker", BTC, attempt)
+    assert not server.hits
+
+    async def all_free() -> bool:
+        used = await budget.usage()
+        assert used
+        return all(use.used == 0 for use in used.values())
+
+    await wait_until(all_free, "the reservation is back")
+
+
+async def test_a_call_that_is_cancelled_as_it_waits_for_its_instant_gives_it_back(
+    lanes: Lanes, server: Answers
+) -> None:
+    server.answer = (200, {}, BITSTAMP_TICKER)
+    lane, budget = lanes.lane("bitstamp", server.settings("bitstamp"), limits=one_bucket(amount=1, window_s=500))
+    await lane.call("fetch_ticker", BTC, call("bitstamp"))
+    attempt = call("bitstamp", max_wait_s=1000, timeout_s=1000)
+    waiting = asyncio.create_task(lane.call("fetch_ticker", BTC, attempt))
+
+    async def wait_s() -> float:
+        refusal = await Budget.reserve(budget, budget.granted[0], max_wait_s=0)
+        assert isinstance(refusal, Refusal)
+        return refusal.wait_s
+
+    async def reserved() -> bool:
+        return await wait_s() > 750
+
+    async def given_back() -> bool:
+        return await wait_s() <= 750
+
+    await wait_until(reserved, "it has its instant, and the next one is a window later")
+    waiting.cancel()
+    await wait_until(given_back, "its instant is free")
     assert len(server.hits) == 1

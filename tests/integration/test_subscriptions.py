@@ -1,0 +1,153 @@
+"""Connections break while lanes come and go: each queue that is wanted is consumed, with its size, and no other."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from deploy.servers import RabbitMQ
+from schemas import topology
+from schemas.broker import Broker
+from schemas.deliveries import Subscription
+from schemas.errors import ConfigError
+from tests.integration.fleet import wait_until
+from tests.integration.tcp_proxy import Proxy
+from tests.integration.test_broker import Handler, connected, handler, port_of
+
+__all__ = ["handler"]
+
+LANES = ("a", "b", "c", "d", "e", "f")
+QUEUES = [topology.work_name(lane, bulk=False) for lane in LANES]
+FEW_CHANNELS = 30
+
+
+@pytest.fixture
+async def proxy(vhost: str) -> AsyncIterator[Proxy]:
+    async with Proxy.before(port_of(vhost)) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def few_channels(rabbitmq: RabbitMQ, vhost: str) -> AsyncIterator[str]:
+    """A virtual host of a broker that allows few channels on the connections that are made meanwhile."""
+    allow = "application:set_env(rabbit, channel_max, {})."
+    await rabbitmq.ctl("eval", allow.format(FEW_CHANNELS))
+    yield vhost
+    await rabbitmq.ctl("eval", allow.format(2047))
+
+
+async def until_attached(subscription: Subscription, before: object) -> None:
+    await wait_until(lambda: subscription.channel is not before, "it is attached again", every_s=0)
+
+
+async def only_these_consume(broker: Broker, handler: Handler, queues: list[str]) -> None:
+    """Each of these queues brings what is put into it, and nobody consumes another one."""
+
+    async def consumers() -> dict[str, int]:
+        return {queue: await broker.consumers(queue) for queue in QUEUES}
+
+    wanted = {queue: int(queue in queues) for queue in QUEUES}
+
+    async def as_wanted() -> bool:
+        return broker.connected and await consumers() == wanted
+
+    await wait_until(as_wanted, f"consumers: {wanted}")
+    for queue in queues:
+        await broker.publish(queue.encode(), queue)
+    await wait_until(lambda: {*queues} <= {body.decode() for body in handler.done}, "a message from each")
+
+
+@pytest.mark.parametrize("removed", range(len(LANES)))
+@pytest.mark.parametrize("attached", range(0, len(LANES), 2))
+async def test_a_lane_that_is_removed_while_a_connection_comes_back(
+    vhost: str, proxy: Proxy, handler: Handler, attached: int, removed: int
+) -> None:
+    handler.go_on.set()
+    head, _, tail = vhost.rpartition(":")
+    through = f"{head}:{proxy.port}/{tail.partition('/')[2]}"
+    async with connected(through, lanes=LANES, timeout_s=5.0) as broker:
+        made = [await broker.subscribe(queue, handler, prefetch=10) for queue in QUEUES]
+        before = made[attached].channel
+        proxy.delay_s = 0.005
+        proxy.cut()
+        await until_attached(made[attached], before)
+        await broker.unsubscribe(QUEUES[removed])
+        proxy.delay_s = 0.0
+        await only_these_consume(broker, handler, [queue for queue in QUEUES if queue != QUEUES[removed]])
+
+
+async def test_lanes_that_come_while_a_connection_comes_back(vhost: str, proxy: Proxy, handler: Handler) -> None:
+    handler.go_on.set()
+    head, _, tail = vhost.rpartition(":")
+    through = f"{head}:{proxy.port}/{tail.partition('/')[2]}"
+    async with connected(through, lanes=LANES, timeout_s=5.0) as broker:
+        made = [await broker.subscribe(queue, handler, prefetch=10) for queue in QUEUES[:3]]
+        before = made[0].channel
+        proxy.delay_s = 0.005
+        proxy.cut()
+        await until_attached(made[0], before)
+        for queue in QUEUES[3:]:
+            await broker.subscribe(queue, handler, prefetch=10)
+        proxy.delay_s = 0.0
+        await only_these_consume(broker, handler, QUEUES)
+
+
+@pytest.mark.parametrize("moment", range(3))
+async def test_a_size_that_changes_while_a_connection_comes_back(
+    vhost: str, proxy: Proxy, handler: Handler, moment: int
+) -> None:
+    head, _, tail = vhost.rpartition(":")
+    through = f"{head}:{proxy.port}/{tail.partition('/')[2]}"
+    async with connected(through, lanes=LANES, timeout_s=5.0) as broker:
+        made = [await broker.subscribe(queue, handler, prefetch=10) for queue in QUEUES[:3]]
+        before = made[moment].channel
+        proxy.delay_s = 0.005
+        proxy.cut()
+        await until_attached(made[moment], before)
+        await broker.resize(QUEUES[1], 2)
+        proxy.delay_s = 0.0
+        await wait_until(lambda: broker.connected, "it is connected")
+        for number in range(5):
+            await broker.publish(b"%d" % number, QUEUES[1])
+        await broker.publish(b"last", QUEUES[2])
+        await wait_until(lambda: any(each.body == b"last" for each in handler.begun), "what came last")
+        await wait_until(lambda: len(handler.begun) >= 3, "two deliveries")
+        assert {each.body for each in handler.begun} == {b"0", b"1", b"last"}
+        handler.go_on.set()
+        await wait_until(lambda: len(handler.done) == 6, "all")
+
+
+async def test_who_stops_to_take_and_is_resized_at_once_takes_no_more(vhost: str, handler: Handler) -> None:
+    async with connected(vhost, lanes=LANES) as broker:
+        subscription = await broker.subscribe(QUEUES[0], handler, prefetch=10)
+        await asyncio.gather(
+            broker.resize(QUEUES[0], 20), subscription.stop_taking(timeout_s=1.0), broker.resize(QUEUES[0], 30)
+        )
+        assert await broker.consumers(QUEUES[0]) == 0
+
+
+async def test_more_lanes_than_rabbitmq_allows_channels_are_refused(few_channels: str, handler: Handler) -> None:
+    """RabbitMQ ends a connection with one channel too many, and every one that replaces it."""
+    handler.go_on.set()
+    async with connected(few_channels) as broker:
+        broker.check_lanes(LANES)
+        with pytest.raises(ConfigError, match=f"{FEW_CHANNELS} channels .*channel_max"):
+            broker.check_lanes([f"lane{number}" for number in range(FEW_CHANNELS // 2)])
+        with pytest.raises(ConfigError, match="channel_max"):
+            for _ in range(FEW_CHANNELS):
+                await broker.subscribe(topology.RETURNED, handler, prefetch=1)
+        await broker.publish(b"goes on", topology.RETURNED)
+        await wait_until(lambda: handler.done, "a message")
+        assert broker.connects == 1
+
+
+async def test_lanes_may_come_and_go_for_ever(few_channels: str, handler: Handler) -> None:
+    handler.go_on.set()
+    async with connected(few_channels, lanes=LANES) as broker:
+        await broker.subscribe(QUEUES[0], handler, prefetch=1)
+        for number in range(2 * FEW_CHANNELS):
+            await broker.subscribe(QUEUES[(number + 1) % 2], handler, prefetch=1)
+            await broker.unsubscribe(QUEUES[number % 2])
+        await broker.publish(b"goes on", QUEUES[0])
+        await wait_until(lambda: handler.done, "a message")
+        assert broker.connects == 1
