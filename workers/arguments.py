@@ -7,6 +7,7 @@ at status 200 comes out as a ticker of Nones (measured on six exchanges, ccxt 4.
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence, Set
+from types import MappingProxyType
 from typing import Any, Final, NoReturn
 
 from ccxt.base.errors import BadResponse, NotSupported  # pyright: ignore[reportMissingTypeStubs]
@@ -38,6 +39,7 @@ _CLOSED_PARAMS: Final = {
     "hostname": "a lane's addresses are set in its configuration",
     "options": "ccxt's options are set in the lane's configuration",
     "timeout": "use the request's deadline_ms",
+    "version": "the fleet calls the version that ccxt knows",
     "reload": "use fetch_markets for a fresh list",
     "apikey": "lanes have no accounts",
     "secret": "lanes have no accounts",
@@ -69,7 +71,13 @@ def path_keys(api: object) -> frozenset[str]:
     return frozenset(_IN_PATH.findall(api)) if isinstance(api, str) else frozenset()
 
 
-def check(method: str, accepted: Takes, args: Mapping[str, Any], in_path: Set[str] = frozenset()) -> None:
+def check(
+    method: str,
+    accepted: Takes,
+    args: Mapping[str, Any],
+    in_path: Set[str] = frozenset(),
+    written: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Checks names and shapes.
 
     Args:
@@ -77,6 +85,7 @@ def check(method: str, accepted: Takes, args: Mapping[str, Any], in_path: Set[st
         accepted: the arguments it takes.
         args: those of the request.
         in_path: parameters that become part of a URL's path.
+        written: how the parameters are written that limits depend on, by their names in any case.
 
     Raises:
         InvalidMessage: `invalid_arguments`, naming the argument and what is taken.
@@ -88,6 +97,7 @@ def check(method: str, accepted: Takes, args: Mapping[str, Any], in_path: Set[st
             _check_shape(method, name, value)
             if name == "params":
                 _check_paths(method, value, in_path)
+                _check_counted(method, value, written)
     for name, parameter in accepted.items():
         if parameter.default is parameter.empty and args.get(name) is None:
             _refuse(f"{method} needs the argument {name!r}; it takes {', '.join(accepted)}")
@@ -138,6 +148,17 @@ def _check_paths(method: str, params: Any, in_path: Set[str]) -> None:
         # A lone dot, or nothing, would leave the path a part shorter.
         if key in in_path and (_SLASHES.search(str(value)) or str(value) in ("", ".")):
             _refuse(f"{method}: params.{key} is part of a path: not empty, no '.' alone, no '/', '\\' or '%'")
+
+
+def _check_counted(method: str, params: Any, written: Mapping[str, str]) -> None:
+    """How an exchange would read a list, or a name in other letters, and what it would count then, nobody knows."""
+    for key, value in _pairs(params):
+        name = written.get(key.strip().casefold())
+        if name not in (None, key):
+            _refuse(f"{method}: params.{key} is not taken: it is written {name}")
+        plain = isinstance(value, (str, int, float)) and not isinstance(value, bool)
+        if name is not None and not plain and not (name in _TEXT_LISTS and isinstance(value, list)):
+            _refuse(f"{method}: params.{key} must be text or a number, not {_kind(value)}")
 
 
 def _check_plain(where: str, value: Any) -> None:

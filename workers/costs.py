@@ -7,7 +7,6 @@ gets one bucket that paces calls as ccxt's own ``rateLimit`` would. Pure: nothin
 """
 
 import datetime
-import math
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -19,6 +18,10 @@ from msgspec import Meta, Struct
 
 from schemas.config import LimitsConfig
 from schemas.errors import ConfigError
+
+from . import wire
+from .names import NOBODY, Names
+from .wire import Sent
 
 LIMITS: Final = Path(__file__).parent / "limits"
 
@@ -58,7 +61,8 @@ class Bucket(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             amount. ``paced``: the same, but a call above the amount is let in at zero and the next ones wait for it.
         scope: what the exchange counts: the address the calls come from, or the account.
         source: where the limit is published.
-        per: parameters of the call whose values each have a count of their own (a pair, an instrument).
+        per: parameters of the call that name a pair or an instrument, each of which has a count of its own. What the
+            exchange does not list shares one.
         per_endpoint: every endpoint has a count of its own.
         margin_ms: how much closer together two calls may arrive than they left; `fixed` windows keep this far from
             their boundaries on both sides.
@@ -81,6 +85,9 @@ class Bucket(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 class Case(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A cost that holds when the call has a parameter, and the parameter is at most so big.
+
+    A parameter that is empty, or there more than once, or not a number or list where one is expected, may mean
+    anything: then the rule's dearest cost holds.
 
     Args:
         param: the parameter.
@@ -109,6 +116,26 @@ class Rule(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     cost: Positive = 1.0
     cases: tuple[Case, ...] = ()
     per_ccxt_cost: Positive | None = None
+
+    @property
+    def dearest(self) -> float:
+        """The most that a call can cost."""
+        return max(self.cost, *(case.cost for case in self.cases)) if self.cases else self.cost
+
+    def cost_of(self, sent: Sent) -> float:
+        """What a call costs that says this on the wire."""
+        for case in self.cases:
+            if case.param.casefold() not in sent:
+                continue
+            value = wire.one(sent, case.param)
+            size = wire.size(value) if value is not None else None
+            if value is None or (size is None and (case.each or case.at_most is not None)):
+                return self.dearest
+            if case.each:
+                return min(self.cost, case.cost * (size or 1))
+            if case.at_most is None or (size or 0) <= case.at_most:
+                return case.cost
+        return self.cost
 
 
 class Charge(Struct, frozen=True):
@@ -140,21 +167,25 @@ class _Share:
         self.key = f"{bucket.name}:{endpoint}" if bucket.per_endpoint else bucket.name
 
     @property
-    def static(self) -> bool:
-        return not (self.rule.cases or self.bucket.per or self.rule.per_ccxt_cost)
+    def reads(self) -> frozenset[str]:
+        """The parameters that it depends on."""
+        return frozenset((*self.bucket.per, *(case.param for case in self.rule.cases)))
 
-    def charge(self, params: Mapping[str, Any], ccxt_cost: float) -> Charge:
+    @property
+    def static(self) -> bool:
+        return not (self.reads or self.rule.per_ccxt_cost)
+
+    def charge(self, sent: Sent, ccxt_cost: float, names: Names) -> Charge:
         bucket, rule = self.bucket, self.rule
         if rule.per_ccxt_cost is not None:
             cost = max(ccxt_cost, LEAST_CCXT_COST) * rule.per_ccxt_cost
             if bucket.kind != "paced":
                 cost = min(cost, bucket.amount)
         else:
-            cost = _cost(rule, params)
+            cost = rule.cost_of(sent)
         key = self.key
         if bucket.per:
-            # Kraken takes a pair in any case; the length is bounded because a caller may put anything here.
-            key += ":" + ",".join(str(params.get(name) or "") for name in bucket.per).upper()[:64]
+            key += ":" + ",".join(names.of(sent.get(name.casefold(), ())) for name in bucket.per)
         return Charge(bucket, cost, key)
 
 
@@ -174,10 +205,16 @@ class Costs:
         self._endpoints = endpoints
         self._default = default
         self._misreported = frozenset(misreported)
-        self._known: dict[tuple[tuple[str, ...], str, str], list[_Share] | list[Charge]] = {}
+        self._known: dict[tuple[tuple[str, ...], str, str], tuple[list[_Share | Charge], bool]] = {}
+        rules = [rule for each in (default, *endpoints.values()) for rule in each]
+        per = {name for rule in rules for name in buckets[rule.bucket].per}
+        read = per.union(case.param for rule in rules for case in rule.cases)
+        # How the parameters are written that costs depend on, by their names in any case.
+        self.written = {name.casefold(): name for name in read}
+        self.names_matter = bool(per)
 
     def charges(
-        self, api: tuple[str, ...], method: str, path: str, params: Mapping[str, Any], ccxt_cost: float
+        self, api: tuple[str, ...], method: str, path: str, sent: Sent, ccxt_cost: float, names: Names = NOBODY
     ) -> list[Charge]:
         """Return what a call must be charged before it is sent.
 
@@ -185,13 +222,21 @@ class Costs:
             api: ccxt's api, as in ``("spot", "public")``.
             method: the HTTP verb.
             path: ccxt's path, with its placeholders.
-            params: the call's parameters.
+            sent: what the call says on the wire; only read where `depends`.
             ccxt_cost: what ccxt would charge; used where the table is silent.
+            names: what the exchange lists.
         """
-        shares = self._known.get((api, method, path))
-        if shares is None:
-            shares = self._known[api, method, path] = self._shares(api, method, path)
-        return [share if isinstance(share, Charge) else share.charge(params, ccxt_cost) for share in shares]
+        shares, _ = self._of(api, method, path)
+        return [share if isinstance(share, Charge) else share.charge(sent, ccxt_cost, names) for share in shares]
+
+    @property
+    def named(self) -> list[str]:
+        """What the table names, as ``<api> <METHOD> <path>``."""
+        return list(self._endpoints)
+
+    def depends(self, api: tuple[str, ...], method: str, path: str) -> bool:
+        """Whether what such a call is charged depends on what it says."""
+        return self._of(api, method, path)[1]
 
     def knows(self, api: tuple[str, ...], method: str, path: str) -> bool:
         """Whether the table says itself what this call costs: for its path, or for all paths of its api alike."""
@@ -206,10 +251,14 @@ class Costs:
         family = f"{'.'.join(api)} {method}"
         return self._endpoints.get(f"{family} {path}") or self._endpoints.get(f"{family} *") or self._default
 
-    def _shares(self, api: tuple[str, ...], method: str, path: str) -> Any:
-        rules = self._rules(api, method, path)
-        shares = [_Share(rule, self.buckets[rule.bucket], f"{'.'.join(api)}.{path}") for rule in rules]
-        return [share.charge({}, 1.0) if share.static else share for share in shares]
+    def _of(self, api: tuple[str, ...], method: str, path: str) -> tuple[list[_Share | Charge], bool]:
+        known = self._known.get((api, method, path))
+        if known is None:
+            endpoint = f"{'.'.join(api)}.{path}"
+            shares = [_Share(rule, self.buckets[rule.bucket], endpoint) for rule in self._rules(api, method, path)]
+            ready = [share.charge(wire.NOTHING, 1.0, NOBODY) if share.static else share for share in shares]
+            known = self._known[api, method, path] = ready, any(share.reads for share in shares)
+        return known
 
 
 def load(exchange: str, rate_limit_ms: float, folder: Path = LIMITS, own: LimitsConfig | None = None) -> Costs:
@@ -316,10 +365,14 @@ def _rules(where: str, raw: list[dict[str, Any]], buckets: Mapping[str, Bucket])
         bucket = buckets.get(rule.bucket)
         if bucket is None:
             raise ConfigError(f"{where}[{number}].bucket: expected one of {', '.join(buckets)}")
-        dearest = max(rule.cost, *(case.cost for case in rule.cases)) if rule.cases else rule.cost
-        if bucket.kind != "paced" and dearest > bucket.amount:
+        if bucket.per and all(buckets[other.bucket].per for other in rules if other.bucket in buckets):
             raise ConfigError(
-                f"{where}[{number}].cost: {dearest:g} can never be spent; expected at most {bucket.amount:g}, "
+                f"{where}[{number}].bucket: expected a second rule beside it: bucket {bucket.name} has a count for each"
+                f" {', '.join(bucket.per)}, and a bucket without `per` has to bound them all together"
+            )
+        if bucket.kind != "paced" and rule.dearest > bucket.amount:
+            raise ConfigError(
+                f"{where}[{number}].cost: {rule.dearest:g} can never be spent; expected at most {bucket.amount:g}, "
                 f"the amount of bucket {bucket.name}"
             )
     return rules
@@ -329,33 +382,6 @@ def _endpoint(where: str, key: str) -> bool:
     if len(key.split(" ")) != 3:
         raise ConfigError(f'{where}: expected "<api> <METHOD> <path>", or * as the path for the rest')
     return True
-
-
-def _cost(rule: Rule, params: Mapping[str, Any]) -> float:
-    for case in rule.cases:
-        value = params.get(case.param)
-        if value is None:
-            continue
-        if case.each:
-            return min(rule.cost, case.cost * max(1.0, _size(value)))
-        if case.at_most is None or _size(value) <= case.at_most:
-            return case.cost
-    return rule.cost
-
-
-def _size(value: Any) -> float:
-    """A number's value or a list's length, also where it is text (ccxt sends lists to Binance as JSON)."""
-    if isinstance(value, str):
-        if value.startswith("["):
-            return value.count(",") + 1
-        try:
-            size = float(value)
-        except ValueError:
-            return math.inf
-        return size if size == size else math.inf  # noqa: PLR0124 (not a number counts as the dearest)
-    if isinstance(value, (list, tuple)):
-        return len(value)  # pyright: ignore[reportUnknownArgumentType]
-    return float(value) if isinstance(value, (int, float)) else math.inf
 
 
 S = TypeVar("S", bound=Struct)

@@ -7,6 +7,7 @@ repeats a call by itself. Two more sources of calls nobody charges are closed in
 
 import asyncio
 import contextlib
+import copy
 import hashlib
 import importlib
 import json
@@ -35,11 +36,12 @@ from schemas.messages import ErrorCode
 from schemas.methods import PRIVATE_READS, PUBLIC_READS
 from schemas.store import AWAY
 
-from . import arguments, costs
+from . import arguments, costs, wire
 from .answering import Answering
 from .budget import LATE_TRIES, LOST_WAIT_S, Budget, Grant, Refusal
 from .egress import PASSAGE, Egress, Late, Passage
 from .markets import Markets
+from .names import NOBODY, Names
 from .places import places
 from .redaction import Redactor
 from .tally import Tallies
@@ -158,6 +160,7 @@ if TYPE_CHECKING:
         id: str
 
         async def fetch2(self, path: str, api: Any, method: str, params: Any, config: Any) -> Any: ...
+        def sign(self, path: str, api: Any, method: str, params: Any) -> dict[str, Any]: ...
         async def fetch(self, url: str, method: str, headers: Any, body: Any) -> Any: ...
         def on_rest_response(
             self, code: int, reason: str, url: str, method: str, headers: dict[str, str], body: str, *request: Any
@@ -177,6 +180,7 @@ class Fleet(_Ccxt):
     fleet_answering: Answering
     fleet_tallies: Tallies
     fleet_costs: costs.Costs
+    fleet_names: Names = NOBODY
     fleet_bulk_turns: WeakValueDictionary[tuple[str, ...], asyncio.Lock]
     fleet_bulk_waits: set[asyncio.Timeout]
     fleet_hurries: bool = False
@@ -191,10 +195,15 @@ class Fleet(_Ccxt):
         config: Any = {},  # noqa: B006
     ) -> Any:
         """Waits for budget, then lets ccxt sign and send."""
-        ccxt_cost = self.calculate_rate_limiter_cost(api, method, path, params, config)
         apis = (api,) if isinstance(api, str) else tuple(api)
-        # A few endpoints take a list as their body.
-        charges = self.fleet_costs.charges(apis, method, path, {} if isinstance(params, list) else params, ccxt_cost)
+        sent, said = wire.NOTHING, params
+        if config.keys() - {"cost"} or self.fleet_costs.depends(apis, method, path):
+            # Signed once only to be read: what is sent is signed when its turn has come.
+            sent = wire.read(path, self.sign(path, api, method, copy.copy(params)))
+            if not isinstance(params, list):  # a few endpoints take a list as their body
+                said = wire.for_ccxt(params, sent, config)
+        ccxt_cost = self.calculate_rate_limiter_cost(api, method, path, said, config)
+        charges = self.fleet_costs.charges(apis, method, path, sent, ccxt_cost, self.fleet_names)
         reports = self.fleet_costs.reports(apis, method, path)
         late: list[Grant] = []  # the reservation of a call that would have left too late: it is moved
         stale = False
@@ -476,7 +485,10 @@ class LaneExchange:
         token = _CALL.set(call)
         try:
             async with asyncio.timeout(timeout_s):
+                before = self._ccxt.markets
                 loaded = await self._markets.give(self._markets_key, self._ccxt, self._make, max_age_s)
+                if self.costs.names_matter and self._ccxt.markets is not before:
+                    self._kind.fleet_names = await asyncio.to_thread(Names, self._ccxt.markets.values())
                 if self._keyed:
                     await self._markets.give(self._markets_key, self._keyed, self._make, math.inf)
                 if not self.knowledge:
@@ -522,7 +534,7 @@ class LaneExchange:
             if method not in self.methods:
                 raise NotSupported(f"{self.exchange} {method}: not supported by ccxt")
             accepted = self._takes[method] = arguments.takes(getattr(self._ccxt, method))
-        arguments.check(method, accepted, args, self._in_path)
+        arguments.check(method, accepted, args, self._in_path, self.costs.written)
         timeframe = args.get("timeframe")
         if timeframe is not None and self._ccxt.timeframes and timeframe not in self._ccxt.timeframes:
             raise NotSupported(f"{self.exchange} {method}: timeframes are {', '.join(self._ccxt.timeframes)}")

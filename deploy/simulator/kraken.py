@@ -54,7 +54,13 @@ class Kraken(Venue):
 
     def __init__(self, clock: Clock, tapes: dict[str, Tape]) -> None:
         super().__init__(clock, tapes)
-        self._by_altname = {_altname(x.coin.code) + x.quote: x for x in self.board.listings.values()}
+        # It takes a pair by its id, by either code of its coin, with or without a slash, in any case.
+        self._by_name = {
+            name: listing
+            for listing in self.board.listings.values()
+            for base in (listing.coin.code, _altname(listing.coin.code))
+            for name in (listing.id, base + listing.quote, f"{base}/{listing.quote}")
+        }
 
     def pair_id(self, coin: str, quote: str) -> str:
         """`XBTUSDT`, but `XXBTZUSD`."""
@@ -84,8 +90,8 @@ class Kraken(Venue):
         ]
 
     def listing(self, pair_id: str) -> Listing:
-        """The pair with this id or alternative name."""
-        found = self._by_altname.get(pair_id)
+        """The pair with this id or another name."""
+        found = self._by_name.get(pair_id.upper())
         return super().listing(pair_id if found is None else found.id)
 
     def _time(self, _: Query) -> Json:

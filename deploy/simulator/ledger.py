@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
+from collections.abc import Callable
 from typing import Literal
 
 import msgspec
@@ -201,10 +202,18 @@ class Ledger:
         limits: the exchange's table.
         clock: the simulator's clock.
         ban_base_s: length of a first ban in seconds, in place of the table's.
+        counted_as: what a parameter's value is counted as, where a bucket is kept per value of it.
     """
 
-    def __init__(self, limits: Limits, clock: Clock, ban_base_s: float | None = None) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        clock: Clock,
+        ban_base_s: float | None = None,
+        counted_as: Callable[[str, str], str] = lambda _, value: value,
+    ) -> None:
         self._limits = limits
+        self._counted_as = counted_as
         self._ban = limits.ban
         if self._ban is not None and ban_base_s is not None:
             self._ban = self._ban._replace(base_s=ban_base_s)
@@ -254,7 +263,7 @@ class Ledger:
         owner = self._accounts.setdefault(account, _Client()) if account else client
         for bucket, price in self._limits.of(endpoint):
             cost = price if isinstance(price, int) else price(query)
-            key = (bucket.name, query.get(bucket.per, "") if bucket.per else "")
+            key = (bucket.name, self._counted_as(bucket.per, query.get(bucket.per, "")) if bucket.per else "")
             windows = owner.windows if bucket.by_account else client.windows
             window = windows.get(key)
             if window is None:

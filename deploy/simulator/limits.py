@@ -25,7 +25,7 @@ class Bucket(NamedTuple):
     `rolling` holds for any window of that length; `fixed` counts within the exchange's own window, which begins at
     whole multiples of its length since the epoch (a UTC minute), and there refused requests cost weight too.
     `decaying` is a counter that falls by amount/window_s a second.
-    `per` names a query parameter that has windows of its own, beside the address.
+    `per` names a query parameter whose values have windows of their own, beside the address (`Venue.counted_as`).
     `by_account`: it is counted by the account that signed, from whatever address.
     """
 
@@ -219,13 +219,15 @@ COINBASE = Limits(
 
 # The starter tier: up to 15, and 0.33 a second less.
 _KRAKEN_PRIVATE = Bucket("private", 15, 15 / 0.33, "decaying", by_account=True)
+# Nothing is published for all pairs together; that there is no bound at all is not to be believed.
+_KRAKEN_PAIRS = Bucket("pairs", 5, 1)
 KRAKEN = Limits(
     {
         "/0/private/BalanceEx": (Charge(_KRAKEN_PRIVATE),),
         "/0/private/OpenOrders": (Charge(_KRAKEN_PRIVATE),),
         "/0/private/Ledgers": (Charge(_KRAKEN_PRIVATE, 2),),
-        "/0/public/OHLC": (Charge(Bucket("OHLC", 1, 1, per="pair")),),
-        "/0/public/Trades": (Charge(Bucket("Trades", 1, 1, per="pair")),),
+        "/0/public/OHLC": (Charge(Bucket("OHLC", 1, 1, per="pair")), Charge(_KRAKEN_PAIRS)),
+        "/0/public/Trades": (Charge(Bucket("Trades", 1, 1, per="pair")), Charge(_KRAKEN_PAIRS)),
     },
     {"/": (Charge(Bucket("public", 1, 1)),)},
     # "EGeneral:Temporary lockout", about 15 minutes by reports; how it grows is not published.

@@ -21,6 +21,8 @@ for _name, _frame in FRAMES.items():
     _bar = _name if _name.endswith(("m", "M")) else _name.upper()
     _FRAMES[_bar] = _FRAMES[_bar + "utc"] = _frame
 
+_TYPES = {"SPOT", "MARGIN", "SWAP", "FUTURES", "OPTION"}
+
 
 def _ok(data: object) -> Json:
     return {"code": "0", "msg": "", "data": data}
@@ -58,6 +60,10 @@ class Okx(Venue):
             Endpoint(api + "account/balance", self._balance, signed=True),
             Endpoint(api + "trade/orders-pending", lambda _: _ok([]), signed=True),
         ]
+
+    def counted_as(self, name: str, value: str) -> str:
+        """Instrument types are counted, and no pair."""
+        return value if value in _TYPES else ""
 
     def _balance(self, query: Query) -> Json:
         account, now = ACCOUNTS[query["account"]], str(self.clock.now_ms())

@@ -38,7 +38,7 @@ class Door:
 
     def __init__(self, venue: Venue, clock: Clock, seed: int, ban_base_s: float | None = None) -> None:
         self.venue = venue
-        self.ledger = Ledger(LIMITS[venue.name], clock, ban_base_s)
+        self.ledger = Ledger(LIMITS[venue.name], clock, ban_base_s, venue.counted_as)
         self.faults = HEALTHY
         self._random = Random(f"{seed}/{venue.name}/faults")
         self._server = web.Server(self._handle, handler_cancellation=True, access_log=None, keepalive_timeout=75)

@@ -152,6 +152,16 @@ class Venue(ABC):
             raise UnknownSymbol(pair_id)
         return found
 
+    def counted_as(self, name: str, value: str) -> str:
+        """What a parameter's value is counted as where a limit is kept per value: the pair, whatever it is called.
+
+        All that it does not list is one.
+        """
+        try:
+            return self.listing(value).id
+        except UnknownSymbol:
+            return ""
+
     def authenticate(self, signed: Signed) -> Account | Answer:
         """Whose request it is, or what is wrong with its signature; for exchanges that have signed endpoints."""
         raise NotImplementedError

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import ccxt.async_support as ccxt  # pyright: ignore[reportMissingTypeStubs]
 import pytest
@@ -10,13 +11,20 @@ import pytest
 from schemas.config import LimitsConfig
 from schemas.errors import ConfigError
 from workers.costs import LIMITS, Costs, check_limits, load
+from workers.names import Names
+from workers.wire import Sent, read
 
 TABLES = sorted(path.stem for path in LIMITS.glob("*.toml"))
 PUBLIC = ("public",)
 
 
+def sent(params: Mapping[str, Any]) -> Sent:
+    """As such a call says it on the wire."""
+    return read("x", {"url": f"https://x/x?{urlencode(params)}"})
+
+
 def cost_of(costs: Costs, path: str, params: Mapping[str, Any], ccxt_cost: float = 1.0) -> float:
-    [charge] = costs.charges(PUBLIC, "GET", path, params, ccxt_cost)
+    [charge] = costs.charges(PUBLIC, "GET", path, sent(params), ccxt_cost)
     return charge.cost
 
 
@@ -41,13 +49,30 @@ def test_there_is_a_table_for_every_exchange_we_know() -> None:
         ("exchangeInfo", {}, 20),
         ("ticker/24hr", {"symbol": "BTCUSDT"}, 2),
         ("ticker/24hr", {"symbols": '["A"]'}, 2),
-        ("ticker/24hr", {"symbols": ["A"] * 20}, 2),
+        ("ticker/24hr", {"symbols": "[" + ",".join(['"A"'] * 20) + "]"}, 2),
         ("ticker/24hr", {"symbols": "[" + ",".join(['"A"'] * 21) + "]"}, 40),
-        ("ticker/24hr", {"symbols": ["A"] * 101}, 80),
+        ("ticker/24hr", {"symbols": "[" + ",".join(['"A"'] * 101) + "]"}, 80),
         ("ticker/24hr", {}, 80),
-        ("ticker", {"symbols": ["A"] * 3}, 12),
-        ("ticker", {"symbols": ["A"] * 100}, 200),
+        ("ticker", {"symbols": '["A","B","C"]'}, 12),
+        ("ticker", {"symbols": "[" + ",".join(['"A"'] * 100) + "]"}, 200),
         ("ticker/price", {}, 4),
+        # What can't be told, or what the exchange may read otherwise, counts as the dearest.
+        ("depth", {"symbol": "BTCUSDT", "limit": 0}, 250),
+        ("depth", {"symbol": "BTCUSDT", "limit": -5}, 250),
+        ("depth", {"symbol": "BTCUSDT", "limit": "1e2"}, 250),
+        ("depth", {"symbol": "BTCUSDT", "limit": "1_0"}, 250),
+        ("depth", {"symbol": "BTCUSDT", "limit": ""}, 250),
+        ("depth", {"symbol": "BTCUSDT", "LIMIT": 5000}, 250),
+        ("depth", {"symbol": "BTCUSDT", "limit": 5, "Limit": 5}, 250),
+        ("depth", {"symbol": "BTCUSDT", "limit[0]": 5}, 250),
+        ("ticker/24hr", {"symbol": ""}, 80),
+        ("ticker/24hr", {"symbol": " "}, 80),
+        ("ticker/24hr", {"symbols": "[]"}, 80),
+        ("ticker/24hr", {"symbols": ["A"]}, 80),
+        ("ticker/24hr", {"symbols": "A,B"}, 80),
+        ("ticker/24hr", {"symbol": "A", "symbols": "[" + ",".join(['"A"'] * 101) + "]"}, 80),
+        ("ticker/price", {"symbol": "A", "symbols": '["A","B"]'}, 4),
+        ("ticker", {"symbol": "A", "symbols": '["A","B","C"]'}, 12),
     ],
 )
 def test_binance_weights(path: str, params: dict[str, Any], cost: float) -> None:
@@ -78,7 +103,7 @@ def test_binance_weights(path: str, params: dict[str, Any], cost: float) -> None
 )
 def test_binance_futures_weights(api: str, path: str, params: dict[str, Any], cost: float) -> None:
     # Source: developers.binance.com, USD-M and COIN-M futures, market data. They share one count.
-    [charge] = load("binance", 50).charges((api,), "GET", path, params, 1)
+    [charge] = load("binance", 50).charges((api,), "GET", path, sent(params), 1)
     assert (charge.key, charge.cost) == ("futures", cost)
 
 
@@ -107,7 +132,7 @@ def test_binance_funding_rates_share_a_limit_of_their_own() -> None:
 )
 def test_kucoin_weights(api: str, path: str, params: dict[str, Any], cost: float) -> None:
     # Source: kucoin.com/docs-new, api-rate-limit-weight of each endpoint.
-    [charge] = load("kucoin", 7.5).charges((api,), "GET", path, params, 99)
+    [charge] = load("kucoin", 7.5).charges((api,), "GET", path, sent(params), 99)
     assert (charge.key, charge.cost) == ("public", cost)
 
 
@@ -145,19 +170,70 @@ def test_same_path_in_two_apis() -> None:
     assert (spot.key, futures.key) == ("spot", "futures")
 
 
-def test_counts_per_parameter_and_per_endpoint() -> None:
-    kraken = load("kraken", 1000)
-    [ohlc] = kraken.charges(PUBLIC, "GET", "OHLC", {"pair": "xbtusdt", "interval": 60}, 1.2)
-    [trades] = kraken.charges(PUBLIC, "GET", "Trades", {"pair": "XBTUSDT"}, 1.2)
-    [other] = kraken.charges(PUBLIC, "GET", "Trades", {"pair": "ETHUSDT"}, 1.2)
-    assert ohlc.key == trades.key == "pair:XBTUSDT" != other.key
+BTC_USD: dict[str, Any] = {
+    "id": "XXBTZUSD",
+    "symbol": "BTC/USD",
+    "type": "spot",
+    "base": "BTC",
+    "baseId": "XXBT",
+    "quote": "USD",
+    "quoteId": "ZUSD",
+    "info": {"altname": "XBTUSD", "wsname": "XBT/USD"},
+}
+ETH_USDT: dict[str, Any] = {"id": "ETHUSDT", "symbol": "ETH/USDT", "info": {"altname": "ETHUSDT"}}
+
+
+@pytest.mark.parametrize("name", ["XXBTZUSD", "XBTUSD", "XBT/USD", "BTC/USD", "BTCUSD", "xbtusd", " XBTUSD"])
+def test_all_names_of_a_pair_are_one_count(name: str) -> None:
+    names = Names([ETH_USDT, BTC_USD])
+    for path in ("OHLC", "Trades"):
+        charges = load("kraken", 1000).charges(PUBLIC, "GET", path, sent({"pair": name, "interval": 60}), 1.2, names)
+        assert [charge.key for charge in charges] == ["pair:XXBTZUSD", "pairs"]
+
+
+def test_pairs_count_apart_and_what_is_not_listed_together() -> None:
+    kraken, names = load("kraken", 1000), Names([ETH_USDT, BTC_USD])
+    keys = {
+        kraken.charges(PUBLIC, "GET", "OHLC", read("OHLC", {"url": f"https://x/0/public/OHLC?{query}"}), 1, names)[
+            0
+        ].key
+        for query in ["", "pair=", "pair=A1", "pair=%5B%27XBTUSD%27%5D", "pair[0]=XBTUSD", "pair=XBTUSD&pair=ETHUSDT"]
+    }
+    assert keys == {"pair:"}
+    assert kraken.charges(PUBLIC, "GET", "OHLC", sent({"pair": "ETHUSDT"}), 1, names)[0].key == "pair:ETHUSDT"
+
+
+def test_an_id_wins_over_what_another_market_could_be_called() -> None:
+    spot: dict[str, Any] = {
+        "id": "1",
+        "symbol": "BTC/USDT",
+        "type": "spot",
+        "base": "BTC",
+        "quote": "USDT",
+        "info": None,
+    }
+    other = {"id": "BTC-USDT", "symbol": "BTC/USDT:USDT", "type": "swap", "info": {"instFamily": "BTC-USDC"}}
+    for markets in ([spot, other], [other, spot]):
+        names = Names(markets)
+        assert [names.of([name]) for name in ("BTC-USDT", "btcusdt", "BTC-USDC")] == ["BTC-USDT", "1", "BTC-USDC"]
+
+
+@pytest.mark.parametrize("exchange", TABLES)
+def test_what_counts_per_parameter_is_bounded_for_all_its_values(exchange: str) -> None:
+    costs = load(exchange, 100)
+    for api, method, path in (key.split(" ") for key in costs.named):
+        charges = costs.charges(tuple(api.split(".")), method, path, {}, 1)
+        assert not any(charge.bucket.per for charge in charges) or any(not charge.bucket.per for charge in charges)
+
+
+def test_each_endpoint_counts_alone_where_the_table_says_so() -> None:
     okx = load("okx", 110)
-    [spot] = okx.charges(PUBLIC, "GET", "public/instruments", {"instType": "SPOT"}, 1)
-    [swap] = okx.charges(PUBLIC, "GET", "public/instruments", {"instType": "SWAP"}, 1)
     [ticker] = okx.charges(PUBLIC, "GET", "market/ticker", {}, 1)
     [tickers] = okx.charges(PUBLIC, "GET", "market/tickers", {}, 1)
-    assert len({spot.key, swap.key, ticker.key, tickers.key}) == 4
-    assert len(okx.charges(PUBLIC, "GET", "public/instruments", {"instType": "X" * 9999}, 1)[0].key) < 150
+    [spot] = okx.charges(PUBLIC, "GET", "public/instruments", sent({"instType": "SPOT"}), 1)
+    [odd] = okx.charges(PUBLIC, "GET", "public/instruments", sent({"instType": "X" * 9999}), 1)
+    assert len({spot.key, ticker.key, tickers.key}) == 3
+    assert spot.key == odd.key
 
 
 def test_a_call_may_be_charged_to_several_buckets() -> None:
@@ -206,6 +282,11 @@ bucket = "a"
         ("at_most = 5, cost = 1", "at_most = 5, cost = 12", ['endpoints."public GET y"[0].cost', "12"]),
         ("at_most = 5", "atmost = 5", ['endpoints."public GET y"[0].cases', "atmost", "at_most"]),
         ('[[default]]\nbucket = "a"', '[[default]]\nbucket = "b"', ["default[0].bucket", "expected one of a"]),
+        (
+            'kind = "rolling"',
+            'kind = "rolling"\nper = ["pair"]',
+            ['endpoints."public GET y"[0].bucket', "second rule", "bucket a has a count for each pair"],
+        ),
         ("public GET y", "public y", ['endpoints."public y"', "METHOD"]),
         ('exchange = "x"', 'exchange = "z"', ["exchange", "'x'"]),
         ("checked = 2026-11-22", 'checked = "soon"', ["checked"]),

@@ -9,6 +9,8 @@ import ccxt.async_support as ccxt  # pyright: ignore[reportMissingTypeStubs]
 import pytest
 
 from schemas.methods import PRIVATE_READS, PUBLIC_READS
+from workers import wire
+from workers.arguments import path_keys
 from workers.costs import LIMITS, SAME_LIMITS, load
 
 TABLES: Final = sorted(path.stem for path in LIMITS.glob("*.toml"))
@@ -98,7 +100,7 @@ class Call(NamedTuple):
 
     method: str
     endpoint: Endpoint
-    params: Mapping[str, Any]
+    sent: wire.Sent
     ccxt_cost: float
 
 
@@ -178,7 +180,11 @@ async def calls_of(
         ) -> Any:
             cost = self.calculate_rate_limiter_cost(api, method, path, params or {}, config or {})
             apis = (api,) if isinstance(api, str) else tuple(api)
-            calls.append(Call(self.method, Endpoint(apis, method, path), dict(params or {}), cost))
+            try:
+                sent = wire.read(path, self.sign(path, api, method, dict(params or {})))
+            except Exception:  # without keys
+                sent = {}
+            calls.append(Call(self.method, Endpoint(apis, method, path), sent, cost))
             if self.answer is None:
                 raise Sent
             return self.answer
@@ -248,7 +254,9 @@ async def test_tables_know_every_endpoint_that_ccxt_calls_for_a_public_read(exch
     }
     assert not unknown
     for call in calls:
-        for charge in costs.charges(*call.endpoint, call.params, call.ccxt_cost):
+        # What stands in the path is found there.
+        assert call.endpoint.signed or all(call.sent.get(name.lower()) for name in path_keys(call.endpoint.path)), call
+        for charge in costs.charges(*call.endpoint, call.sent, call.ccxt_cost):
             assert 0 < charge.cost <= charge.bucket.amount or charge.bucket.kind == "paced", call
             assert len(charge.key) < 200
 
@@ -268,7 +276,7 @@ async def test_an_account_s_reads_are_charged_to_it(exchange: str) -> None:
     assert "fetch_balance" in {call.method for call in calls}
     costs = load(exchange, 100)
     for call in calls:
-        charges = costs.charges(*call.endpoint, call.params, call.ccxt_cost)
+        charges = costs.charges(*call.endpoint, call.sent, call.ccxt_cost)
         by_address = exchange == "binance" and not call.endpoint.api[0].startswith("sapi")
         assert by_address or any(charge.bucket.scope == "account" for charge in charges), call
         assert costs.knows(*call.endpoint) or call.endpoint.api[0] in BY_CCXT.get(exchange, ()), call

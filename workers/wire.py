@@ -1,0 +1,90 @@
+"""What a call says on the wire: the parameters in the URL and body that ccxt makes of it.
+
+Costs are read from here. ccxt's `params` say less: a producer's own entries replace those that ccxt sets, lists and
+numbers become text in a way of each exchange's, and some parameters end up in the path.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, TypeAlias, cast
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import msgspec
+
+# Values by name, both as sent but for the name's case. Several values, or none: it can't be told what is meant.
+Sent: TypeAlias = Mapping[str, Sequence[str]]
+
+NOTHING: Final[Sent] = {}
+_JSON: Final = msgspec.json.Encoder()
+_IN_PATH: Final = re.compile(r"\\\{([\w-]+)\\\}")
+_WHOLE: Final = re.compile(r"[1-9][0-9]{0,8}")
+
+
+def read(path: str, request: Mapping[str, Any]) -> Sent:
+    """Reads a request.
+
+    Args:
+        path: ccxt's path, with its placeholders.
+        request: what ccxt's `sign` returns.
+    """
+    parts = urlsplit(str(request["url"]))
+    sent: dict[str, list[str]] = {}
+    for key, value in (*parse_qsl(parts.query, keep_blank_values=True), *_of_body(request.get("body"))):
+        # Items of a list come as `pair[0]`: whether an exchange reads the list, the item or nothing is not known.
+        name, bracket, _ = key.partition("[")
+        sent.setdefault(name.casefold(), []).extend([value, value] if bracket else [value])
+    names: list[str] = _IN_PATH.findall(re.escape(path))
+    if names:
+        pattern = _IN_PATH.sub("(.+)", re.escape(path))
+        found = re.search(f"(?:^|/){pattern}$", unquote(parts.path))
+        for number, name in enumerate(names, 1):
+            sent.setdefault(name.casefold(), []).extend([found[number]] if found else [])
+    return sent
+
+
+def _of_body(body: Any) -> list[tuple[str, str]]:
+    text = body.decode() if isinstance(body, bytes) else body or ""
+    if not text.startswith(("{", "[")):
+        return parse_qsl(text, keep_blank_values=True)
+    found = msgspec.json.decode(text)
+    table = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+    return [(name, value if isinstance(value, str) else _JSON.encode(value).decode()) for name, value in table.items()]
+
+
+def one(sent: Sent, name: str) -> str | None:
+    """The value of a parameter; None where it is absent, empty, or there is not exactly one."""
+    values = sent.get(name.casefold(), ())
+    return values[0] if len(values) == 1 and values[0].strip() else None
+
+
+def size(value: str) -> int | None:
+    """A whole number from 1, or how many items a list in JSON has; None for anything else."""
+    if _WHOLE.fullmatch(value):
+        return int(value)
+    try:
+        return len(msgspec.json.decode(value, type=list[str])) or None
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def for_ccxt(params: Mapping[str, Any], sent: Sent, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters as ccxt's own reckoning of a cost takes them: numbers as such, and nothing that is empty.
+
+    Args:
+        params: ccxt's, of the same call.
+        sent: what it says on the wire.
+        config: the endpoint's entry in ccxt's table. In `byLimit`, pairs of a limit and its cost, the dearest is last;
+            it stands for a limit that is no number.
+    """
+    given = dict(params)
+    for name in params:
+        if name.casefold() not in sent:
+            continue
+        value = one(sent, name)
+        if value is None:
+            del given[name]
+        else:
+            given[name] = int(value) if _WHOLE.fullmatch(value) else value
+    if "byLimit" in config and "limit" in params and not isinstance(given.get("limit"), int):
+        given["limit"] = config["byLimit"][-1][0]
+    return given
