@@ -30,15 +30,19 @@ TEXTS: Final = st.one_of(
 VALUES: Final = st.one_of(NUMBERS, LISTS, TEXTS, st.none(), st.booleans(), st.lists(TEXTS, max_size=3))
 
 
+TABLES: Final[Mapping[str, Mapping[str, Any]]] = {
+    path.stem: tomllib.loads(path.read_text(encoding="utf-8"))["endpoints"] for path in sorted(LIMITS.glob("*.toml"))
+}
+
+
 def conditional() -> Iterator[tuple[str, str]]:
     """Every exchange and tabled endpoint whose charge depends on a call's parameters."""
-    for path in sorted(LIMITS.glob("*.toml")):
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-        costs = load(path.stem, 100)
-        for key in table["endpoints"]:
-            api, method, of = key.split(" ")
-            if costs.depends(tuple(api.split(".")), method, of):
-                yield path.stem, key
+    for exchange, table in TABLES.items():
+        costs = load(exchange, 100)
+        for key in table:
+            api, method, path = key.split(" ")
+            if costs.depends(tuple(api.split(".")), method, path):
+                yield exchange, key
 
 
 RULES: Final = list(conditional())
@@ -85,7 +89,7 @@ def test_no_params_make_a_call_cheaper_than_the_exchange_may_read_it(
 ) -> None:
     api, method, path = key.split(" ")
     instance, costs = MADE[exchange], COSTS[exchange]
-    rules = tomllib.loads((LIMITS / f"{exchange}.toml").read_text(encoding="utf-8"))["endpoints"][key]
+    rules = TABLES[exchange][key]
     names = sorted({case["param"] for rule in rules for case in rule.get("cases", ())} | path_keys(path))
     others = [*(name.upper() for name in names), *(f"{name}[0]" for name in names), *(f" {name}" for name in names)]
     # ccxt sets some of them; a producer's own come on top.
