@@ -73,4 +73,4 @@ class Hedges:
 
 
 def _key(attempt: Attempt) -> str:
-    return f"{attempt.received_ms} {attempt.request.id} {' '.join(attempt.request.exchanges)}"
+    return f"{attempt.taken or attempt.received_ms} {attempt.request.id} {' '.join(attempt.request.exchanges)}"

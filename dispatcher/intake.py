@@ -1,5 +1,7 @@
 """Reads what producers publish: a body becomes an `Attempt` with all defaults filled in, or an error."""
 
+import hashlib
+import os
 import uuid
 from collections.abc import Collection
 from typing import Any, Final
@@ -8,8 +10,9 @@ import msgspec
 from msgspec.structs import replace
 from pamqp.commands import Basic
 
-from schemas import methods
+from schemas import addresses, methods
 from schemas.errors import InvalidMessage
+from schemas.kinds import kind
 from schemas.messages import (
     BODY_LIMIT_BYTES,
     JSON,
@@ -41,6 +44,8 @@ def envelope(properties: Basic.Properties, body: bytes, now_ms: int) -> Attempt:
         reply_to=properties.reply_to or "",
         correlation_id=properties.correlation_id or "",
         content_type=JSON if is_json(content_type, body) else MSGPACK,
+        digest=hashlib.blake2b(body[:BODY_LIMIT_BYTES], digest_size=12).hexdigest(),
+        taken=os.urandom(8).hex(),
     )
 
 
@@ -55,11 +60,14 @@ def read(envelope: Attempt, body: bytes, timeout_s: float) -> Attempt:
     Raises:
         InvalidMessage: with a stable code and what to change.
     """
-    if len(body) > BODY_LIMIT_BYTES:
-        raise InvalidMessage(
-            ErrorCode.TOO_LARGE, f"the body has {len(body)} bytes; at most {BODY_LIMIT_BYTES} are taken"
-        )
-    request = _decode(envelope.content_type, body)
+    try:
+        request = _decode(envelope.content_type, body)
+    except InvalidMessage as error:
+        # An answer to the fleet's own message would be the next one to come back.
+        if of_ours := kind(envelope.content_type, body):
+            text = f"{of_ours} of the fleet, no request: something brings it back to the exchange of requests"
+            raise InvalidMessage(ErrorCode.UNREADABLE, text) from error
+        raise
     now_ms = envelope.received_ms
     deadline_ms = now_ms + int(timeout_s * 1000) if request.deadline_ms is None else request.deadline_ms
     # It may become the answer's correlation id.
@@ -77,8 +85,11 @@ def check(attempt: Attempt, allowed: Collection[str]) -> None:
         allowed: the only methods that are run; empty allows all public reads.
 
     Raises:
-        InvalidMessage: the method is not a read or not allowed, the deadline has passed, or a value can't be passed on.
+        InvalidMessage: the result can't be published to its address, the method is not a read or not allowed, the
+            deadline has passed, or a value can't be passed on.
     """
+    if reason := addresses.refusal(attempt.reply_to):
+        raise InvalidMessage(ErrorCode.INVALID_REQUEST, reason)
     if refusal := methods.refusal(attempt.request.method, account=attempt.request.account is not None):
         raise InvalidMessage(ErrorCode.METHOD_NOT_ALLOWED, refusal)
     if allowed and attempt.request.method not in allowed:
@@ -117,6 +128,10 @@ def _check_value(name: str, value: Any, levels: int) -> None:
 
 
 def _decode(content_type: str, body: bytes) -> Request:
+    if len(body) > BODY_LIMIT_BYTES:
+        raise InvalidMessage(
+            ErrorCode.TOO_LARGE, f"the body has {len(body)} bytes; at most {BODY_LIMIT_BYTES} are taken"
+        )
     try:
         return decode_request(content_type, body)
     except msgspec.ValidationError as error:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from msgspec import DecodeError
 from msgspec.structs import replace
 
-from schemas import answers, store, topology
+from schemas import addresses, answers, store, topology
 from schemas.answered import Answered
 from schemas.broker import Broker
 from schemas.config import Config, DispatcherConfig
@@ -250,7 +250,7 @@ class Dispatcher:
         try:
             attempt = intake.read(attempt, delivery.body, self._config.timeout_s)
             intake.check(attempt, self._config.methods)
-            attempt = replace(attempt, repeated=delivery.repeated)
+            attempt = replace(attempt, repeated=delivery.repeated, copy=delivery.copy)
         except InvalidMessage as error:
             await self._refuse(attempt, error, delivery)
         else:
@@ -353,7 +353,7 @@ class Dispatcher:
         log.info("request_refused", extra={"request_id": attempt.request.id, "code": error.code, "why": error.message})
         if error.code is ErrorCode.UNREADABLE:
             await self._bury(error.code, error.message, delivery)
-            if not attempt.reply_to:
+            if not attempt.reply_to or addresses.refusal(attempt.reply_to):
                 return
         await self._end(attempt, End(error.code, error.message), kept=False)
 

@@ -4,7 +4,7 @@ import logging
 import time
 from typing import Final
 
-from . import topology
+from . import addresses, topology
 from .broker import Broker
 from .deliveries import Delivery
 from .errors import Unroutable
@@ -51,7 +51,8 @@ async def publish(broker: Broker, attempt: Attempt, result: Result, body: bytes 
         result: the answer.
         body: the result as already encoded.
 
-    A `reply_to` that no longer exists (the client left) does not lose the result: it goes to `fleet.results`.
+    A `reply_to` that no longer exists (the client left), or that is no address, does not lose the result: it goes to
+    `fleet.results`.
 
     Raises:
         BrokerLost, Refused: the result is not safe; the caller must not settle what it answers.
@@ -59,7 +60,7 @@ async def publish(broker: Broker, attempt: Attempt, result: Result, body: bytes 
     content_type = attempt.content_type
     body = encode(result, content_type) if body is None else body
     correlation_id = attempt.correlation_id or result.id
-    if attempt.reply_to:
+    if attempt.reply_to and not addresses.refusal(attempt.reply_to):
         try:
             await broker.publish(body, attempt.reply_to, content_type=content_type, correlation_id=correlation_id)
         except Unroutable:

@@ -2,7 +2,7 @@
 
 A `Broker` is two connections that come back by themselves, one to consume and one to publish (the broker stops reading
 from a connection that publishes when it is short of memory; acknowledgements must still get through). Workers have a
-third for their reports.
+third for their reports. Results by direct reply-to have two more, see `direct`.
 
 It is built on aio-pika's plain connection, not its robust one, and rebuilds a lost connection as a whole: connect,
 declare, consume. So nothing is restored half-way, a queue the broker lost is declared again, and a queue declared with
@@ -19,6 +19,7 @@ What a service relies on:
 """
 
 import asyncio
+import functools
 import itertools
 import logging
 import os
@@ -33,6 +34,7 @@ import aio_pika
 import aiormq
 from aio_pika.abc import AbstractChannel as PikaChannel
 from aio_pika.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed, ProbableAuthenticationError
+from msgspec.structs import replace
 from pamqp.commands import Basic, Queue
 from tenacity import (
     AsyncRetrying,
@@ -42,9 +44,10 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from . import topology
+from . import addresses, topology
 from .config import BrokerConfig
 from .deliveries import AGAIN, Delivery, Handler, Subscription, end_tasks, lost
+from .direct import DirectReplies
 from .errors import BrokerError, BrokerLost, ConfigError, FleetError, Refused, TopologyError, Unroutable
 from .messages import MSGPACK
 
@@ -52,8 +55,6 @@ log = logging.getLogger(__name__)
 
 # So long after RabbitMQ stops to take messages, or takes them again, it shows.
 ALARM_EVERY_S: Final = 0.5
-# Direct reply-to: RabbitMQ delivers such a message and returns it as unroutable as well, so it can't be `mandatory`.
-DIRECT_REPLY_TO: Final = "amq.rabbitmq.reply-to"
 # Messages that wait while we have room come at once: who got none for so long gets none at all.
 QUIET_S: Final = 10.0
 RECHECK_S: Final = 0.5
@@ -482,7 +483,12 @@ class Broker:
         self._consumer = Link(config, f"{name} consumes", lanes, publishes=False)
         self._publisher = Link(config, f"{name} publishes", lanes, publishes=True)
         self._reporter = Link(config, f"{name} reports", lanes, publishes=True) if reports else self._publisher
-        self._links = list(dict.fromkeys((self._consumer, self._publisher, self._reporter)))
+        self._shared = list(dict.fromkeys((self._consumer, self._publisher, self._reporter)))
+        # These declare nothing: they come back often where somebody's address closes them.
+        plain = replace(config, declare=False)
+        direct = [Link(plain, f"{name} {does}", lanes, publishes=True) for does in ("replies", "tries to reply")]
+        self.direct = DirectReplies(*direct)
+        self._links = [*self._shared, *direct]
         self._message_prefix = os.urandom(6).hex()
         self._message_numbers = itertools.count()
 
@@ -498,8 +504,8 @@ class Broker:
 
     @property
     def connected(self) -> bool:
-        """Whether all connections stand."""
-        return all(link.up() for link in self._links)
+        """Whether all connections stand; but for those of direct reply-to, which clients can close."""
+        return all(link.up() for link in self._shared)
 
     @property
     def blocked(self) -> bool:
@@ -508,8 +514,8 @@ class Broker:
 
     @property
     def connects(self) -> int:
-        """How often the connection was made that was lost most often."""
-        return max(link.connects for link in self._links)
+        """How often the connection was made that was lost most often; but for those of direct reply-to."""
+        return max(link.connects for link in self._shared)
 
     async def lasts(self) -> None:
         """Returns never.
@@ -647,9 +653,15 @@ class Broker:
         """
         clock = asyncio.get_running_loop().time
         give_up_s = clock() + self._config.patience_s
+        direct = not exchange and addresses.is_direct(routing_key)
 
         async def send(message_type: str | None) -> None:
-            link = self._reporter if exchange == topology.REPORTS else self._publisher
+            if direct:
+                await self.direct.publish(routing_key, functools.partial(put, message_type))
+            else:
+                await put(message_type, self._reporter if exchange == topology.REPORTS else self._publisher)
+
+        async def put(message_type: str | None, link: Link) -> None:
             channel = await link.channel(self._config.timeout_s)
             properties = Basic.Properties(
                 # Returned messages are matched to publishes by this id: it must be unique among those in flight.
@@ -665,7 +677,8 @@ class Broker:
                     exchange=exchange,
                     routing_key=routing_key,
                     properties=properties,
-                    mandatory=mandatory and not routing_key.startswith(DIRECT_REPLY_TO),
+                    # RabbitMQ delivers a direct one and returns it as unroutable as well.
+                    mandatory=mandatory and not direct,
                     timeout=max(self._config.timeout_s, give_up_s - clock()),
                     wait=False,
                 )

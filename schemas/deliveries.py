@@ -91,9 +91,14 @@ class Delivery:
         return str(reason) if reason else None
 
     @property
+    def copy(self) -> bool:
+        """Whether it may have been taken before: it came before, or was published again."""
+        return self.redelivered or self.properties.message_type == AGAIN
+
+    @property
     def repeated(self) -> bool:
-        """Whether there may be two of it: it came before, was published again, or its connection is gone."""
-        return self.redelivered or self.properties.message_type == AGAIN or self._channel.is_closed
+        """Whether there may be two of it: it is a copy, or its connection is gone, and it comes again."""
+        return self.copy or self._channel.is_closed
 
     async def ack(self) -> None:
         """Takes the message out of its queue. Void if the connection is gone: then it comes again."""

@@ -168,6 +168,9 @@ class Attempt(Struct, frozen=True, omit_defaults=True):
         hedge: a second attempt beside one that is still under way; if it fails, nobody needs to know.
         repeated: it may be a copy of one that was answered: a message it comes from was delivered before.
         probe: it asks how the lane is, for the reports; it is answered to nobody.
+        digest: of the body as published: requests with one id and deadline differ in it, or in their addresses.
+        taken: names the one time that its message was taken from the queue of requests.
+        copy: that message may have been taken before: it was delivered again, or published again.
     """
 
     request: Request
@@ -186,11 +189,14 @@ class Attempt(Struct, frozen=True, omit_defaults=True):
     hedge: bool = False
     repeated: bool = False
     probe: bool = False
+    digest: str = ""
+    taken: str = ""
+    copy: bool = False
 
     @property
     def line(self) -> str:
-        """Names the copies that come from one message, wherever it was sent; a hedge and what follows it is another."""
-        return f"{self.received_ms}{' hedge' if self.hedge else ''}"
+        """Which of the two lines of attempts that one taking of a request has: the first, or the hedge beside it."""
+        return "hedge" if self.hedge else "first"
 
     @property
     def contested(self) -> bool:
@@ -403,12 +409,12 @@ def decode_request(content_type: str, body: bytes) -> Request:
         msgspec.DecodeError: it is neither JSON nor MessagePack.
         msgspec.ValidationError: it is, but not a request; the text names the field.
     """
-    return _decode(_JSON_REQUEST if is_json(content_type, body) else _MSGPACK_REQUEST, body)
+    return decode_with(_JSON_REQUEST if is_json(content_type, body) else _MSGPACK_REQUEST, body)
 
 
 def decode_attempt(body: bytes) -> Attempt:
     """Reads an attempt; raises msgspec.DecodeError if it is none, or not what the dispatcher makes of a request."""
-    attempt = _decode(_ATTEMPT, body)
+    attempt = decode_with(_ATTEMPT, body)
     request = attempt.request
     if request.deadline_ms is None:
         raise ValidationError("Attempt missing required field `deadline_ms` - at `$.request`")
@@ -425,15 +431,16 @@ def decode_attempt(body: bytes) -> Attempt:
 
 def decode_report(body: bytes) -> Report:
     """Reads a report; raises msgspec.DecodeError if it is none."""
-    return _decode(_REPORT, body)
+    return decode_with(_REPORT, body)
 
 
 def decode_letter(body: bytes) -> DeadLetter:
     """Reads a dead letter; raises msgspec.DecodeError if it is none that the fleet itself wrote."""
-    return _decode(_LETTER, body)
+    return decode_with(_LETTER, body)
 
 
-def _decode(decoder: json.Decoder[T] | msgpack.Decoder[T], body: bytes) -> T:
+def decode_with(decoder: json.Decoder[T] | msgpack.Decoder[T], body: bytes) -> T:
+    """Decodes a body; whatever is wrong with it is a msgspec.DecodeError."""
     try:
         return decoder.decode(body)
     except UnicodeDecodeError as error:

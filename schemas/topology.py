@@ -17,6 +17,7 @@ REQUESTS: Final = "fleet.requests"
 BULK_REQUESTS: Final = "fleet.requests.bulk"
 WORK: Final = "fleet.work"
 RETURNED: Final = "fleet.returned"
+DELAY: Final = "fleet.delay"
 RESULTS: Final = "fleet.results"
 REPORTS: Final = "fleet.reports"
 DEAD: Final = "fleet.dead"
@@ -106,7 +107,7 @@ QUEUES: Final = (
 
 def delay_name(delay_ms: int) -> str:
     """The waiting room of one delay, e.g. ``fleet.delay.1s``."""
-    return f"fleet.delay.{delay_ms // 1000}s" if delay_ms % 1000 == 0 else f"fleet.delay.{delay_ms}ms"
+    return f"{DELAY}.{delay_ms // 1000}s" if delay_ms % 1000 == 0 else f"{DELAY}.{delay_ms}ms"
 
 
 DELAY_QUEUES: Final = tuple(

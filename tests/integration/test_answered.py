@@ -1,13 +1,15 @@
 """A request that was answered is not answered again, as far as marks in Redis tell; and never is one left without."""
 
+import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 import redis.asyncio as redis_client
 from msgspec.structs import replace
 
+from deploy.servers import Redis
 from schemas import store
 from schemas.answered import KEPT_S, Answered
 from schemas.answers import now_ms
@@ -28,9 +30,14 @@ async def answered(redis_url: str) -> AsyncIterator[Answered]:
     await client.aclose()
 
 
+def taken_again(first: Attempt, *, copy: bool = True, later_ms: int = 1) -> Attempt:
+    """The same message, or one just like it, as it was taken another time."""
+    return replace(first, taken=f"again {later_ms}", received_ms=first.received_ms + later_ms, copy=copy)
+
+
 async def test_the_first_claims_and_its_own_copies_may_go_on_until_the_answer_is_out(answered: Answered) -> None:
     first = attempt(received_ms=1)
-    other, hedge = replace(first, received_ms=2), replace(first, hedge=True)
+    other, hedge = taken_again(first), replace(first, hedge=True)
     assert await answered.claim(first)
     for one in (other, hedge):
         assert not await answered.claim(one)
@@ -47,15 +54,92 @@ async def test_the_first_claims_and_its_own_copies_may_go_on_until_the_answer_is
         assert await answered.claim(one) is False
 
 
-async def test_an_id_used_again_and_each_exchange_of_a_fan_out_are_requests_of_their_own(answered: Answered) -> None:
-    first = attempt()
+async def test_what_a_copy_answered_is_not_answered_by_the_one_before_it(answered: Answered) -> None:
+    """A dispatcher lost its connection: its request comes again, and both are under way."""
+    first = replace(attempt(received_ms=1), taken="first")
+    copy = taken_again(first)
+    answered.note(copy)
+    await answered.close()
+    assert await answered.by_another(first)
+    # Who was taken after both of them is no copy of theirs.
+    assert await answered.by_another(taken_again(first, copy=False, later_ms=2)) is False
+
+
+# Each differs from the first in one thing.
+OTHERS: dict[str, Callable[[Attempt], Attempt]] = {
+    "id": lambda first: replace(first, request=replace(first.request, id="another")),
+    "deadline": lambda first: replace(first, request=replace(first.request, deadline_ms=first.deadline_ms + 1)),
+    "reply_to": lambda first: replace(first, reply_to="another"),
+    "correlation_id": lambda first: replace(first, correlation_id="another"),
+    "body": lambda first: replace(first, digest="another"),
+}
+
+
+@pytest.mark.parametrize("differs", OTHERS)
+async def test_a_mark_is_of_one_request(answered: Answered, differs: str) -> None:
+    first = replace(attempt(), taken="first", reply_to="mine", correlation_id="c", digest="d")
+    other = taken_again(OTHERS[differs](first))
+    assert await answered.claim(first)
     answered.note(first)
+    await answered.close()
+    assert await answered.by_another(other) is False
+    assert await answered.claim(other)
+    assert await answered.by_another(taken_again(first))
+
+
+async def test_two_messages_that_each_came_once_are_two_requests_however_alike(answered: Answered) -> None:
+    """Both are hedged, or lost a worker: they are looked up, and neither is the other's copy."""
+    first = replace(attempt(), taken="first")
+    second = taken_again(first, copy=False)
+    assert await answered.claim(first)
+    assert await answered.claim(second)
+    answered.note(first)
+    await answered.close()
+    assert await answered.by_another(second) is False
+    assert await answered.claim(second)
+    assert await answered.claim(replace(second, hedge=True)) is False
+    answered.note(second)
+    await answered.close()
+    assert await answered.by_another(second)
+
+
+async def test_each_exchange_of_a_fan_out_is_a_request_of_its_own(answered: Answered) -> None:
+    first = attempt()
     fanned = [replace(first, request=replace(first.request, exchanges=[name]), results=2) for name in ("okx", "htx")]
     answered.note(fanned[0])
     await answered.close()
-    later = replace(first, request=replace(first.request, deadline_ms=first.deadline_ms + 1))
-    assert await answered.by_another(later) is False
     assert [await answered.by_another(each) for each in fanned] == [True, False]
+
+
+async def test_all_marks_are_written_when_it_is_closed_whenever_that_is(redis_url: str) -> None:
+    """Also while Redis is about to take the ones before."""
+    for turns in range(30):
+        client = store.connect(redis_url, timeout_s=5)
+        answered = Answered(client)
+        noted = [attempt(f"{turns} {number}") for number in range(1 + turns % 3)]
+        answered.note(noted[0])
+        await wait_until(lambda: not answered.waiting, "the first is on its way", every_s=0)  # noqa: B023
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        for one in noted[1:]:
+            answered.note(one)
+        await answered.close()
+        await client.aclose()
+        async with redis_client.from_url(redis_url) as other:
+            seen = Answered(other)
+            assert [await seen.by_another(taken_again(one)) for one in noted] == [True] * len(noted)
+
+
+async def test_a_redis_that_stands_still_holds_up_the_end_for_a_bounded_time(
+    redis_server: Redis, redis_url: str
+) -> None:
+    client = store.connect(redis_url, timeout_s=0.2)
+    answered = Answered(client)
+    redis_server.freeze()
+    answered.note(attempt())
+    await answered.close()
+    await client.aclose()
+    assert not answered.waiting
 
 
 async def test_every_mark_expires(answered: Answered, redis_url: str) -> None:
@@ -63,8 +147,8 @@ async def test_every_mark_expires(answered: Answered, redis_url: str) -> None:
     await answered.close()
     await answered.claim(attempt("claimed"))
     async with redis_client.from_url(redis_url) as client:
-        keys = await client.keys("fleet:answered:*")
-        assert len(keys) == 2
+        keys = [*await client.keys("fleet:answered:*"), *await client.keys("fleet:claimed:*")]
+        assert len(keys) == 3
         for key in keys:
             assert 0 < await client.ttl(key) <= KEPT_S + 60
 

@@ -289,19 +289,26 @@ async def test_strange_properties_do_no_harm(stand: Stand, properties: dict[str,
     assert answer.key == ("okx.fetch_ticker.ok" if "reply_to" in properties else None)
 
 
-@pytest.mark.parametrize("reply_to", ["fleet.requests", "fleet.work.okx", "fleet.returned", "fleet.dead"])
-async def test_an_address_that_is_a_queue_of_the_fleet_does_no_harm(stand: Stand, reply_to: str) -> None:
-    mark = f"answered to {reply_to}"
-    sent = await stand.client.send(request(id=mark), reply_to=reply_to)
+OWN_QUEUES = (
+    *("fleet.requests", "fleet.requests.bulk", "fleet.work.okx", "fleet.work.okx.bulk", "fleet.work.mtgox"),
+    *("fleet.returned", "fleet.delay.250ms", "fleet.delay.60s", "fleet.dead"),
+)
 
-    def lies_there() -> bool:
-        bodies = [letter if isinstance(letter, bytes) else letter.body for letter in stand.client.dead]
-        return any(mark.encode() in body for body in bodies)
 
-    if reply_to == "fleet.requests":  # a result is JSON but no request: it is refused, and nobody waits for that
-        assert (await stand.client.answer(sent)).code == ErrorCode.INVALID_REQUEST
-    else:
-        await wait_until(lies_there, "the result in fleet.dead")
+@pytest.mark.parametrize("reply_to", OWN_QUEUES)
+async def test_an_address_that_is_a_queue_of_the_fleet_is_refused(stand: Stand, reply_to: str) -> None:
+    sent = await stand.client.send(request(id=f"answered to {reply_to}"), reply_to=reply_to)
+    answer = await stand.client.answer(sent)
+    assert (answer.code, answer.key) == (ErrorCode.INVALID_REQUEST, "none.fetch_ticker.error")
+    assert answer.result.error is not None
+    assert reply_to in answer.result.error.message
+    # What can't be read has no answer then, as without an address.
+    body = b"not for " + reply_to.encode()
+    sent = await stand.client.send(body, reply_to=reply_to)
+    assert (await stand.client.buried(body)).reason == ErrorCode.UNREADABLE
+    assert (await stand.client.ask("fetch_ticker", {"symbol": "BTC/USDT"})).result.ok
+    assert not stand.client.answers[sent]
+    assert not any(isinstance(letter, bytes) for letter in stand.client.dead)
 
 
 GARBAGE = {
