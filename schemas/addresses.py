@@ -11,6 +11,7 @@ where it is not. Before 4.0 it does that also where no node that runs has that h
 """
 
 import base64
+import functools
 import re
 import struct
 from typing import Final
@@ -61,6 +62,7 @@ def origin(address: str) -> str:
     return address if number >> _ID_BITS or serial >> _SERIAL_BITS else f"{node} {creation}"
 
 
+@functools.lru_cache(maxsize=1_000)
 def _pid(address: str) -> tuple[str, tuple[int, int, int]] | None:
     """The node and the numbers of a direct address's pid; None where it has none."""
     pid, dot, key = address.removeprefix(f"{DIRECT}.").partition(".")

@@ -423,7 +423,7 @@ def decode_attempt(body: bytes) -> Attempt:
     if attempt.results > 1 and not request.exchanges:
         raise ValidationError("Expected the exchange that this result is of - at `$.request.exchanges`")
     texts = {"request.id": request.id, "reply_to": attempt.reply_to, "correlation_id": attempt.correlation_id}
-    for name, text in texts.items():
+    for name, text in (texts | {"digest": attempt.digest, "taken": attempt.taken}).items():
         if len(text.encode()) > SHORT_LIMIT_BYTES:
             raise ValidationError(f"Expected `str` of at most {SHORT_LIMIT_BYTES} bytes - at `$.{name}`")
     return attempt

@@ -70,8 +70,8 @@ class Worker:
                 await self._work(made, stop, follow)
         finally:
             await self._broker.close()
-            await self._lanes.close()
             await self._answered.close()
+            await self._lanes.close()
             await self._redis.aclose()
         log.info("worker_left", extra={"worker": self.name})
 

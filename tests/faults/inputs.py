@@ -210,6 +210,9 @@ class Inputs:
             "hedge": True,
             "repeated": True,
             "probe": True,
+            "digest": "8d2f6e0a4b7c",
+            "taken": token,
+            "copy": True,
         }
         return attempt | {name: value for name, value in optional.items() if rng.random() < 0.1}
 

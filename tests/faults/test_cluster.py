@@ -18,8 +18,9 @@ from schemas.config import BrokerConfig
 from schemas.deliveries import Delivery
 from tests.conftest import LOGS
 from tests.faults.load import Load
-from tests.integration.fleet import QUICK, opened, wait_until
+from tests.integration.fleet import QUICK, Client, opened, wait_until
 from tests.integration.tcp_proxy import Proxy
+from tests.integration.test_reply_addresses import Direct
 
 # Nodes give a frozen one up after a minute, as is RabbitMQ's default: long after our tests want to be through.
 PATIENT = ("cluster_partition_handling = pause_minority", "net_ticktime = 60")
@@ -28,6 +29,8 @@ REQUESTS = 150
 BEFORE = 25
 # So many are answered while it is dead. RabbitMQ before 3.12.5 may keep what waits in a delay room until it is back.
 MEANWHILE = 100
+# Requests of one client that are under way when its node dies.
+PENDING = 150
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -65,6 +68,51 @@ async def test_a_killed_leader_loses_no_request_and_services_go_to_the_other_nod
                 await running
                 assert not load.errors, load.errors[:3]
     assert [service.exit_code for service in (*fleet.dispatchers, *fleet.workers)] == [0, 0, 0]
+
+
+async def test_a_client_whose_node_dies_harms_no_other(whole: Cluster, redis_url: str, tmp_path: Path) -> None:
+    """It waits for many answers by direct reply-to. RabbitMQ 3 closes the connection over each that comes then."""
+    leader = await whole.leader(topology.REQUESTS)
+    dies = next(node for node in whole.nodes if node is not leader)
+    urls = [node.url for node in whole.nodes if node is not dies]
+    async with Simulator() as simulator:
+        config = {**simulated(simulator.urls), **QUICK}
+        async with (
+            Fleet(tmp_path, config, broker_url=",".join(urls), redis_url=redis_url) as fleet,
+            Client.on(urls[0]) as other,
+        ):
+            await opened(fleet)
+            before = [
+                (await service.status())["process"]["connects"] for service in (*fleet.dispatchers, *fleet.workers)
+            ]
+            await simulator.fault("binance", latency_ms=1_200)
+            async with (
+                Direct.on(dies.url) as client,
+                Load.on(",".join(urls), ["okx", "htx", "kraken"], per_s=20) as load,
+            ):
+                await asyncio.gather(
+                    *(client.send(id=f"gone-{number}", exchanges=["binance"]) for number in range(PENDING))
+                )
+
+                async def pending() -> bool:
+                    seen = [await worker.metrics() for worker in fleet.workers]
+                    return sum(each.get(("fleet_attempts_in_flight", "binance"), 0) for each in seen) >= PENDING / 2
+
+                await wait_until(pending, "its requests are under way")
+                running = asyncio.create_task(load.run(REQUESTS, exchanges=["okx", "htx", "kraken"]))
+                dies.kill()
+                await running
+                assert not load.errors, load.errors[:3]
+                if not dies.version.startswith("4."):
+                    await wait_until(
+                        lambda: any("gone" in name for name in other.answers), "a result among the results"
+                    )
+            after = [
+                (await service.status())["process"]["connects"] for service in (*fleet.dispatchers, *fleet.workers)
+            ]
+            assert after == before
+            logs = [service.log.read_text(encoding="utf-8") for service in fleet.workers]
+            assert all(log.count("direct_address_closed_a_connection") <= 1 for log in logs)
 
 
 @asynccontextmanager
