@@ -116,6 +116,7 @@ class LaneHealth(Choice):
         self._last_asked_s = self._answered_s = -math.inf
         self._in_flight = 0
         self._ended_per_s = 0.0
+        self._ended_at_s = -math.inf
         self.waiting = Waiting()
         self._busy_from_s = math.inf
         self._failures = Failures()
@@ -194,9 +195,13 @@ class LaneHealth(Choice):
         followed = 1 - math.exp(-passed_s / RATE_S)
         if passed_s:
             self._ended_per_s += followed * (ended / passed_s - self._ended_per_s)
-        if self._in_flight < BUSY_ATTEMPTS or self._aside or report.paused_until_ms:
+        if ended:
+            self._ended_at_s = now_s
+        # While nothing ends the mean only shrinks, and what is divided by it grows without end.
+        stuck = now_s > self._ended_at_s + RATE_S
+        if stuck or self._in_flight < BUSY_ATTEMPTS or self._aside or report.paused_until_ms:
             self._busy_from_s = now_s + RATE_S
-        known = now_s >= self._busy_from_s and self._ended_per_s > 0
+        known = now_s >= self._busy_from_s
         self.backlog_ms = self.outstanding / self._ended_per_s * 1000 if known else 0.0
         self.waiting.hear(report, now_s, held_up=self._aside is not None or report.paused_until_ms > 0)
         self.waiting_ms = self.waiting.ms

@@ -1,30 +1,48 @@
 """Second attempts for requests that ask for one when the first has not answered in time.
 
 A timer in memory for each, in the dispatcher that sent the first attempt. If that dispatcher dies there is no second
-one: the first goes its way all the same.
+one: the first goes its way all the same. Nobody tells a dispatcher that a worker has answered, so it looks for the
+marks of those that wait long, and forgets what was answered.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeAlias
 
+from msgspec import Struct
 from msgspec.structs import replace
 
-from schemas.answered import Answered
+from schemas.answered import KEPT_S, Answered
+from schemas.answers import now_ms
 from schemas.deliveries import end_tasks
 from schemas.errors import BrokerError
-from schemas.messages import Attempt
+from schemas.messages import Attempt, decode_attempt
 
 from . import metrics
 
 log = logging.getLogger(__name__)
 
-# More requests than these get no second attempt while so many wait for theirs.
+# More requests than these, or of more bytes, get no second attempt while so many wait for theirs.
 KEPT: Final = 10_000
+KEPT_BYTES: Final = 64 * 2**20
+# A request's mark is looked for after so long, then after twice as long, and so often that no mark is gone before.
+LOOK_EVERY_S: Final = 1.0
+LOOK_LATEST_S: Final = KEPT_S / 2
+LOOK_BATCH: Final = 500
 
 Ask: TypeAlias = Callable[[Attempt], Awaitable[bool]]
 """Sends a second attempt beside this one, which is under way; says whether there was a lane for it."""
+
+
+class _Hedge(Struct):
+    """A second attempt that is still to come: no more than the message of the first, as that is all it takes."""
+
+    body: bytes
+    mark: str
+    look_at_s: float
+    gap_s: float = LOOK_EVERY_S
+    task: asyncio.Task[None] | None = None
 
 
 class Hedges:
@@ -33,34 +51,73 @@ class Hedges:
     Args:
         marks: of the requests that were answered.
         ask: sends one.
+
+    Attributes:
+        size_bytes: what they hold.
     """
 
     def __init__(self, marks: Answered, ask: Ask) -> None:
         self._marks = marks
         self._ask = ask
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._kept: dict[str, _Hedge] = {}
+        self.size_bytes = 0
 
-    def plan(self, attempt: Attempt) -> None:
-        """A first attempt was sent: a second one follows if it has not been answered in its request's time."""
-        hedge_ms = attempt.request.hedge_ms
-        if hedge_ms is None or attempt.number != 1 or attempt.hedge or len(self._tasks) >= KEPT:
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def plan(self, attempt: Attempt, body: bytes) -> None:
+        """A first attempt was sent, as this message: a second one follows if there is no answer in time."""
+        hedge_ms, key = attempt.request.hedge_ms, _key(attempt)
+        if hedge_ms is None or attempt.number != 1 or attempt.hedge or key in self._kept:
             return
-        key = _key(attempt)
-        task = asyncio.create_task(self._wait(attempt, hedge_ms / 1000), name=f"hedge {key}")
-        self._tasks[key] = task
-        task.add_done_callback(lambda _: self._tasks.pop(key, None))
+        if attempt.deadline_ms <= now_ms() + hedge_ms:
+            return  # it would come too late
+        if len(self._kept) >= KEPT or self.size_bytes + len(body) > KEPT_BYTES:
+            return
+        hedge = _Hedge(body, self._marks.mark(attempt), asyncio.get_running_loop().time() + LOOK_EVERY_S)
+        hedge.task = asyncio.create_task(self._wait(hedge, hedge_ms / 1000), name="hedge")
+        hedge.task.add_done_callback(lambda _: self._drop(key))
+        self._kept[key] = hedge
+        self.size_bytes += len(body)
 
     def cancel(self, attempt: Attempt) -> None:
         """The attempt came back, and goes elsewhere anyway."""
-        if task := self._tasks.get(_key(attempt)):
-            task.cancel()
+        self._forget(_key(attempt))
+
+    async def run(self) -> None:
+        """Forgets those whose requests are answered, until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            now_s = asyncio.get_running_loop().time()
+            due = [key for key, hedge in self._kept.items() if hedge.look_at_s <= now_s]
+            for first in range(0, len(due), LOOK_BATCH):
+                await self._look(due[first : first + LOOK_BATCH], now_s)
 
     async def close(self) -> None:
         """Forgets all that are still to come."""
-        await end_tasks([*self._tasks.values()])
+        await end_tasks([hedge.task for hedge in self._kept.values() if hedge.task is not None])
 
-    async def _wait(self, attempt: Attempt, wait_s: float) -> None:
+    async def _look(self, keys: Sequence[str], now_s: float) -> None:
+        kept = {key: self._kept[key] for key in keys if key in self._kept}
+        if not kept:
+            return
+        answered = await self._marks.answered([hedge.mark for hedge in kept.values()])
+        for (key, hedge), over in zip(kept.items(), answered, strict=True):
+            if over:
+                self._forget(key)
+            hedge.gap_s = min(2 * hedge.gap_s, LOOK_LATEST_S)
+            hedge.look_at_s = now_s + hedge.gap_s
+
+    def _forget(self, key: str) -> None:
+        if (hedge := self._kept.get(key)) and hedge.task is not None:
+            hedge.task.cancel()
+
+    def _drop(self, key: str) -> None:
+        self.size_bytes -= len(self._kept.pop(key).body)
+
+    async def _wait(self, hedge: _Hedge, wait_s: float) -> None:
         await asyncio.sleep(wait_s)
+        attempt = decode_attempt(hedge.body)
         if await self._marks.by_another(replace(attempt, hedge=True)) is not False:
             return  # without Redis both could answer
         try:

@@ -16,6 +16,15 @@ STATE = Gauge("fleet_lane_state", "1 for the state that the lane is in.", ["lane
 SHARE = Gauge("fleet_lane_share", "The lane's weight less what its health takes from it now.", ["lane"])
 TRIALS = Counter("fleet_trials_total", "Attempts that try whether a lane that stands aside is back.", ["lane"])
 PAUSED = Gauge("fleet_lane_paused", "1 while the exchange asked the lane to be silent.", ["lane"])
+DIVERTED = Counter(
+    "fleet_dispatcher_results_diverted_total",
+    "Results put into fleet.results because their reply_to takes nothing.",
+    ["reason"],
+)
+WAITING = Gauge("fleet_dispatcher_results_waiting", "Results that RabbitMQ has not confirmed yet.")
+WAITING_BYTES = Gauge("fleet_dispatcher_results_waiting_bytes", "What those and the messages they answer hold.")
+HEDGES_KEPT = Gauge("fleet_hedges_kept", "Second attempts that are still to come.")
+HEDGES_BYTES = Gauge("fleet_hedges_kept_bytes", "What those hold.")
 BLOCKED = Gauge("fleet_dispatcher_blocked", "1 while RabbitMQ, short of memory or disk, takes nothing from it.")
 DECISION = Histogram(
     "fleet_dispatch_seconds",

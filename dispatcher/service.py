@@ -26,6 +26,7 @@ from schemas.messages import (
     decode_report,
     encode,
 )
+from schemas.outbox import Outbox
 from schemas.status import ConfigurationStatus, DispatcherStatus, ProcessStatus
 
 from . import intake, knowledge, metrics, probes, snapshot, status
@@ -58,9 +59,14 @@ class Dispatcher:
         self._router = Router(config)
         self._redis = store.connect(config.redis.url, timeout_s=config.redis.timeout_s)
         self._answered = Answered(self._redis)
+        self._outbox = Outbox(self._broker, lambda why: metrics.DIVERTED.labels(why).inc())
         metrics.BLOCKED.set_function(lambda: self._broker.blocked)
+        metrics.WAITING.set_function(lambda: self._outbox.count)
+        metrics.WAITING_BYTES.set_function(lambda: self._outbox.size_bytes)
         self._taking_back: set[asyncio.Task[None]] = set()
         self._hedges = Hedges(self._answered, self._hedge)
+        metrics.HEDGES_KEPT.set_function(lambda: len(self._hedges))
+        metrics.HEDGES_BYTES.set_function(lambda: self._hedges.size_bytes)
         self._since: dict[str, Since] = {}
         self._started_ms = answers.now_ms()
         self._serves = False
@@ -89,7 +95,7 @@ class Dispatcher:
         async with asyncio.TaskGroup() as side_tasks:
             jobs = (
                 *(self._watch, self._probe, self._keep, self._learn, self._meet),
-                *(self._broker.lasts, self._removed.run, self._dropped.run, follow),
+                *(self._broker.lasts, self._removed.run, self._dropped.run, self._hedges.run, follow),
             )
             tasks = [side_tasks.create_task(job(), name=job.__name__) for job in jobs]
             await stop.wait()
@@ -232,7 +238,7 @@ class Dispatcher:
         if attempt is not None and not await self._answered.dispensable(attempt):
             text = "fell ill before a worker took it" if attempt.lane in self._lanes else "was removed"
             attempt = _unsent(attempt, ErrorCode.EXPIRED, f"{attempt.lane} {text}")
-            await self._advance(self._router.less_removed(attempt), rested=False)
+            await self._advance(self._router.less_removed(attempt), delivery, rested=False)
         await delivery.ack()
 
     async def _read(self, delivery: Delivery) -> Attempt | None:
@@ -255,7 +261,7 @@ class Dispatcher:
             await self._refuse(attempt, error, delivery)
         else:
             parts = self._router.fan_out(attempt)
-            await asyncio.gather(*(self._advance(part, rested=False, kept=False) for part in parts))
+            await asyncio.gather(*(self._advance(part, delivery, rested=False, kept=False) for part in parts))
         await delivery.ack()
         metrics.DECISION.observe(time.perf_counter() - started_s)
 
@@ -277,7 +283,7 @@ class Dispatcher:
                 text = f"its worker died {topology.DELIVERY_LIMIT} times on lane {attempt.lane}"
                 await self._bury(ErrorCode.DELIVERY_LIMIT, text, delivery, attempt)
                 if not attempt.probe:
-                    await self._end(attempt, End(ErrorCode.DELIVERY_LIMIT, text))
+                    await self._end(attempt, End(ErrorCode.DELIVERY_LIMIT, text), delivery)
                 return
             if await self._answered.dispensable(attempt):
                 return
@@ -294,13 +300,14 @@ class Dispatcher:
             self._hedges.cancel(attempt)
         if attempt.contested and await self._answered.by_another(attempt):
             return
-        await self._advance(self._router.less_removed(attempt), rested=rested)
+        await self._advance(self._router.less_removed(attempt), delivery, rested=rested)
 
-    async def _advance(self, attempt: Attempt, *, rested: bool, kept: bool = True) -> None:
+    async def _advance(self, attempt: Attempt, delivery: Delivery, *, rested: bool, kept: bool = True) -> None:
         """Sends, parks or ends a request; returns when the broker has what it published.
 
         Args:
             attempt: the request, and what was tried.
+            delivery: the message that it is from.
             rested: whether it has just waited.
             kept: whether it lies in a queue of ours as an attempt.
         """
@@ -308,7 +315,7 @@ class Dispatcher:
             decision = self._router.decide(attempt, time.monotonic(), answers.now_ms(), rested=rested)
             match decision:
                 case End():
-                    await self._end(attempt, decision, kept=kept)
+                    await self._end(attempt, decision, delivery, kept=kept)
                 case Wait():
                     metrics.WAITS.inc()
                     room = topology.delay_name(topology.delay_for(decision.wait_ms))
@@ -316,21 +323,23 @@ class Dispatcher:
                 case Send():
                     sent = _sent(attempt, decision)
                     try:
-                        await self._send(sent)
+                        body = await self._send(sent)
                     except Refused:
                         attempt = _unsent(sent, ErrorCode.NO_BUDGET, f"{decision.lane}'s queue is full")
                         continue
                     except Unroutable:  # another dispatcher knows already that the lane was removed
                         attempt = _unsent(sent, ErrorCode.EXPIRED, f"{decision.lane} has no queue")
                         continue
-                    self._hedges.plan(sent)
+                    self._hedges.plan(sent, body)
             return
 
-    async def _send(self, attempt: Attempt) -> None:
-        key = topology.work_key(attempt.lane, bulk=attempt.request.bulk)
-        await self._broker.publish(encode(attempt), key, exchange=topology.WORK, retry_refused=False)
+    async def _send(self, attempt: Attempt) -> bytes:
+        """Sends an attempt to its lane; gives its message."""
+        key, body = topology.work_key(attempt.lane, bulk=attempt.request.bulk), encode(attempt)
+        await self._broker.publish(body, key, exchange=topology.WORK, retry_refused=False)
         metrics.SENT.labels(attempt.lane).inc()
         metrics.TRIALS.labels(attempt.lane).inc(attempt.trial)
+        return body
 
     async def _hedge(self, attempt: Attempt) -> bool:
         """Asks a second lane beside this attempt; says whether there was one."""
@@ -339,13 +348,14 @@ class Dispatcher:
             await self._send(replace(_sent(attempt, decision), hedge=True))
         return decision is not None
 
-    async def _end(self, attempt: Attempt, end: End, *, kept: bool = True) -> None:
+    async def _end(self, attempt: Attempt, end: End, delivery: Delivery, *, kept: bool = True) -> None:
         if attempt.contested and end.code is not ErrorCode.DELIVERY_LIMIT:
             first = await self._answered.claim(attempt) if kept else not await self._answered.by_another(attempt)
             if first is False:
                 return
         metrics.ENDED.labels(end.code).inc()
-        await answers.publish(self._broker, attempt, answers.failure(attempt, end.code, end.message))
+        ready = answers.ready(attempt, answers.failure(attempt, end.code, end.message))
+        await self._outbox.put(ready, delivery)
         self._answered.note(attempt)
 
     async def _refuse(self, attempt: Attempt, error: InvalidMessage, delivery: Delivery) -> None:
@@ -355,7 +365,7 @@ class Dispatcher:
             await self._bury(error.code, error.message, delivery)
             if not attempt.reply_to or addresses.refusal(attempt.reply_to):
                 return
-        await self._end(attempt, End(error.code, error.message), kept=False)
+        await self._end(attempt, End(error.code, error.message), delivery, kept=False)
 
     async def _bury(self, reason: ErrorCode, message: str, delivery: Delivery, attempt: Attempt | None = None) -> None:
         metrics.DEAD.labels(reason).inc()

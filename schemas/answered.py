@@ -23,6 +23,7 @@ import asyncio
 import hashlib
 import logging
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 import redis.asyncio
@@ -104,6 +105,20 @@ class Answered:
             log.warning("mark_unknown", extra={"request_id": attempt.request.id, "error": repr(error)})
             return None
         return _free(attempt, before, claimed)
+
+    @staticmethod
+    def mark(attempt: Attempt) -> str:
+        """The key of its request's mark."""
+        return _keys(attempt)[0]
+
+    async def answered(self, marks: Sequence[str]) -> list[bool]:
+        """Which requests are answered, by their marks, as far as Redis tells."""
+        try:
+            found: list[Any] = await self._redis.mget(marks)
+        except AWAY as error:
+            log.debug("marks_unknown", extra={"count": len(marks), "error": repr(error)})
+            return [False] * len(marks)
+        return [mark is not None and _MARK.decode(mark).answered for mark in found]
 
     async def dispensable(self, attempt: Attempt) -> bool:
         """Whether nobody needs to know if it comes to nothing: a probe, and a hedge that did not claim before."""

@@ -1,13 +1,14 @@
-"""Where a result goes: to the request's `reply_to`, else to `fleet.results`. What none can be made of: `fleet.dead`."""
+"""What a result is made of, and where it goes (`outbox` brings it there). What none can be made of: `fleet.dead`."""
 
 import logging
 import time
 from typing import Final
 
+from msgspec import Struct
+
 from . import addresses, topology
 from .broker import Broker
 from .deliveries import Delivery
-from .errors import Unroutable
 from .messages import BODY_LIMIT_BYTES, Attempt, DeadLetter, ErrorCode, Failure, Result, Try, encode
 from .methods import PUBLIC_READS
 
@@ -42,38 +43,40 @@ def results_key(result: Result) -> str:
     return f"{result.exchange or NO_EXCHANGE}.{method}.{'ok' if result.ok else 'error'}"
 
 
-async def publish(broker: Broker, attempt: Attempt, result: Result, body: bytes | None = None) -> None:
-    """Publishes the result of a request and waits for the confirm.
+class Ready(Struct, frozen=True):
+    """A result ready to be published: all that is kept of it until RabbitMQ has it.
 
     Args:
-        broker: where.
+        request_id: of the request that it answers.
+        reply_to: the queue that it goes to; empty means `fleet.results`.
+        key: its key in `fleet.results`.
+        body: the result, encoded.
+        content_type: how.
+        correlation_id: for the message's properties.
+    """
+
+    request_id: str
+    reply_to: str
+    key: str
+    body: bytes
+    content_type: str
+    correlation_id: str
+
+
+def ready(attempt: Attempt, result: Result, body: bytes | None = None) -> Ready:
+    """The result of a request, ready to be published.
+
+    Args:
         attempt: the request, for where its answer goes and in which encoding.
         result: the answer.
         body: the result as already encoded.
 
-    A `reply_to` that no longer exists (the client left), or that is no address, does not lose the result: it goes to
-    `fleet.results`.
-
-    Raises:
-        BrokerLost, Refused: the result is not safe; the caller must not settle what it answers.
+    A `reply_to` that is no address does not lose the result: it goes to `fleet.results`.
     """
-    content_type = attempt.content_type
-    body = encode(result, content_type) if body is None else body
+    body = encode(result, attempt.content_type) if body is None else body
     correlation_id = attempt.correlation_id or result.id
-    if attempt.reply_to and not addresses.refusal(attempt.reply_to):
-        try:
-            await broker.publish(body, attempt.reply_to, content_type=content_type, correlation_id=correlation_id)
-        except Unroutable:
-            log.warning("reply_to_is_gone", extra={"request_id": result.id, "reply_to": attempt.reply_to})
-        else:
-            return
-    await broker.publish(
-        body,
-        results_key(result),
-        exchange=topology.RESULTS,
-        content_type=content_type,
-        correlation_id=correlation_id,
-    )
+    reply_to = "" if addresses.refusal(attempt.reply_to) else attempt.reply_to
+    return Ready(result.id, reply_to, results_key(result), body, attempt.content_type, correlation_id)
 
 
 async def bury(

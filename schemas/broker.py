@@ -22,6 +22,7 @@ import asyncio
 import functools
 import itertools
 import logging
+import math
 import os
 import random
 import time
@@ -48,7 +49,7 @@ from . import addresses, topology
 from .config import BrokerConfig
 from .deliveries import AGAIN, Delivery, Handler, Subscription, end_tasks, lost
 from .direct import DirectReplies
-from .errors import BrokerError, BrokerLost, ConfigError, FleetError, Refused, TopologyError, Unroutable
+from .errors import BrokerError, BrokerLost, ConfigError, FleetError, Refused, Silent, TopologyError, Unroutable
 from .messages import MSGPACK
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,12 @@ BATCH: Final = 50
 CHANNELS_BESIDE: Final = 16
 # A publishing channel that a queue refuses is exchanged for a fresh one when it is so old.
 RENEW_AFTER_S: Final = 1.0
+# So many queues are known that are not the fleet's and have confirmed a message.
+KNOWN_KEPT: Final = 10_000
+# The key of a message for nobody.
+NOBODY: Final = "fleet.nobody"
+# A queue is silent that does not confirm what was published so long before something that was confirmed.
+OVERTAKEN_S: Final = 1.0
 
 
 class Link:
@@ -89,6 +96,12 @@ class Link:
         self._idle: list[tuple[PikaChannel, aiormq.Channel]] = []
         self.subscriptions: list[Subscription] = []
         self._declared = False
+        self._known: set[str] = set()
+        self._newcomers: aiormq.Channel | None = None
+        self._newcoming = asyncio.Lock()
+        self._asking: asyncio.Task[None] | None = None
+        # When the newest of the messages was published that RabbitMQ has answered, by the loop's clock.
+        self.answered_s = -math.inf
         self.connects = 0
         self.up = self._up.is_set
         self.blocked_since_s: float | None = None
@@ -111,7 +124,8 @@ class Link:
 
     async def close(self) -> None:
         """Leaves the broker; nothing may be in flight any more."""
-        await end_tasks([*self._retiring, *(task for task in (self._task, self._alarm) if task is not None)])
+        own = (self._task, self._alarm, self._asking)
+        await end_tasks([*self._retiring, *(task for task in own if task is not None)])
         await self._drop()
 
     async def lasts(self) -> None:
@@ -223,6 +237,65 @@ class Link:
         assert self._publisher is not None
         return self._publisher
 
+    async def channel_to(self, queue: str, timeout_s: float) -> aiormq.Channel:
+        """The publishing channel for a queue that is not the fleet's: another one until it has confirmed a message.
+
+        A quorum queue that nobody leads holds a channel up that publishes to it for the first time, for 30 s
+        (`rabbit_fifo_client` registers it there, and waits). Later it only does not confirm. Raises as `channel` does.
+        """
+        publisher = await self.channel(timeout_s)
+        if queue in self._known:
+            return publisher
+        async with self._newcoming:
+            if self._newcomers is None or self._newcomers.is_closed:
+                connection = self._connection
+                try:
+                    async with asyncio.timeout(timeout_s):
+                        newcomers = await self._new_channel()
+                except (Exception, asyncio.CancelledError) as error:
+                    if not lost(error):
+                        raise
+                    raise BrokerLost(f"no channel: {error!r}") from error
+                if connection is not self._connection:
+                    raise BrokerLost("the connection was lost meanwhile")
+                self._newcomers = newcomers
+                self._watch(newcomers)
+            return self._newcomers
+
+    def confirmed(self, queue: str, channel: aiormq.Channel) -> None:
+        """A queue that is not the fleet's has confirmed a message on this channel."""
+        if channel is self._newcomers:
+            if len(self._known) >= KNOWN_KEPT:
+                self._known.clear()
+            self._known.add(queue)
+
+    def held_up(self, channel: aiormq.Channel, tag: int | None) -> bool:
+        """Whether a message before this one may hold it up; newcomers get another channel from now on.
+
+        It may where newcomers publish. The first there that was not confirmed waits for its own queue alone.
+        """
+        if channel is self._newcomers:
+            self._newcomers = None
+            self._start_retiring(channel)
+        unconfirmed: list[int] = [*channel.confirmations]
+        return channel is not self._publisher and unconfirmed[:1] != [tag]
+
+    def ask(self) -> None:
+        """Finds out whether RabbitMQ answers what is published now: it confirms also what no queue takes."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask(), name=f"ask {self._name}")
+
+    async def _ask(self) -> None:
+        asked_s = asyncio.get_running_loop().time()
+        try:
+            if self._publisher is not None:
+                await self._publisher.basic_publish(b"", routing_key=NOBODY, wait=False)
+                self.answered_s = max(self.answered_s, asked_s)
+        except (Exception, asyncio.CancelledError) as error:
+            if not lost(error):
+                raise
+            log.debug("no_answer", extra={"error": repr(error)})
+
     async def renew(self, refused: aiormq.Channel) -> None:
         """Publishes on a fresh channel from now on, unless this one was not the newest, or is new itself.
 
@@ -244,9 +317,13 @@ class Link:
             return
         if self._publisher is refused:
             self._publisher = fresh
+            self._known.clear()
             self._watch(fresh)
-            self._retiring.add(retiring := asyncio.create_task(self._retire(refused)))
-            retiring.add_done_callback(self._retiring.discard)
+            self._start_retiring(refused)
+
+    def _start_retiring(self, channel: aiormq.Channel) -> None:
+        self._retiring.add(retiring := asyncio.create_task(self._retire(channel)))
+        retiring.add_done_callback(self._retiring.discard)
 
     async def _retire(self, channel: aiormq.Channel) -> None:
         while channel.confirmations and not channel.is_closed:
@@ -455,6 +532,8 @@ class Link:
     async def _drop(self) -> None:
         self._up.clear()
         connection, self._connection, self._publisher = self._connection, None, None
+        self._newcomers = None
+        self._known.clear()
         self._channels.clear()
         self._idle.clear()
         if connection is not None:
@@ -604,6 +683,10 @@ class Broker:
         queues = {queue.name for queue in topology.lane_queues(list(lanes))}
         self._consumer.check_room(len(queues - {each.queue for each in self._consumer.subscriptions}))
 
+    async def restore(self) -> None:
+        """Declares again what somebody may have deleted; without `declare` it only looks. Raises as `serve_lanes`."""
+        await self.serve_lanes(self._publisher.lanes)
+
     def subscribed(self, queue: str) -> bool:
         """Whether this queue is consumed."""
         return bool(self._of(queue))
@@ -640,20 +723,25 @@ class Broker:
         persistent: bool = True,
         mandatory: bool = True,
         retry_refused: bool = True,
+        patience_s: float | None = None,
+        silent_after_s: float | None = None,
     ) -> None:
         """Publishes and waits for the confirm.
 
         It is sent again when the connection died before the confirm; so it is after a refusal (a full queue), unless
-        `retry_refused` is off. All of it takes little more than `patience_s`.
+        `retry_refused` is off. All of it takes little more than `patience_s`, the configured one unless it is given.
+        With `silent_after_s` it goes to a queue that is not the fleet's, and may be held up by nobody else.
 
         Raises:
             Unroutable: no queue takes it.
             Refused: the queue was full, or nobody led it, for `patience_s`.
+            Silent: no confirm for `silent_after_s`, while RabbitMQ confirms what was published later.
             BrokerLost: no confirm within `patience_s`; the message may or may not be there.
         """
         clock = asyncio.get_running_loop().time
-        give_up_s = clock() + self._config.patience_s
+        give_up_s = clock() + (self._config.patience_s if patience_s is None else patience_s)
         direct = not exchange and addresses.is_direct(routing_key)
+        watched_s = None if direct else silent_after_s
 
         async def send(message_type: str | None) -> None:
             if direct:
@@ -662,7 +750,10 @@ class Broker:
                 await put(message_type, self._reporter if exchange == topology.REPORTS else self._publisher)
 
         async def put(message_type: str | None, link: Link) -> None:
-            channel = await link.channel(self._config.timeout_s)
+            if watched_s is None:
+                channel = await link.channel(self._config.timeout_s)
+            else:
+                channel = await link.channel_to(routing_key, self._config.timeout_s)
             properties = Basic.Properties(
                 # Returned messages are matched to publishes by this id: it must be unique among those in flight.
                 message_id=f"{self._message_prefix}-{next(self._message_numbers)}",
@@ -671,35 +762,39 @@ class Broker:
                 message_type=message_type,
                 delivery_mode=2 if persistent else 1,
             )
+            sent_s, left_s = clock(), max(self._config.timeout_s, give_up_s - clock())
             try:
-                await channel.basic_publish(
-                    body,
-                    exchange=exchange,
-                    routing_key=routing_key,
-                    properties=properties,
-                    # RabbitMQ delivers a direct one and returns it as unroutable as well.
-                    mandatory=mandatory and not direct,
-                    timeout=max(self._config.timeout_s, give_up_s - clock()),
-                    wait=False,
-                )
+                async with _unless_silent(link, channel, properties, watched_s):
+                    await channel.basic_publish(
+                        body,
+                        exchange=exchange,
+                        routing_key=routing_key,
+                        properties=properties,
+                        # RabbitMQ delivers a direct one and returns it as unroutable as well.
+                        mandatory=mandatory and not direct,
+                        timeout=left_s if left_s < math.inf else None,
+                        wait=False,
+                    )
             except aiormq.exceptions.PublishError as error:
                 raise Unroutable(f"no queue takes {exchange!r}/{routing_key!r}") from error
             except aiormq.exceptions.DeliveryError as error:
+                link.answered_s = max(link.answered_s, sent_s)
                 await link.renew(channel)
                 raise Refused(f"the queue behind {exchange!r}/{routing_key!r} is full, or has no leader") from error
             except (Exception, asyncio.CancelledError) as error:
                 if not lost(error):
                     raise
                 raise BrokerLost(f"publish to {exchange!r}/{routing_key!r}: {error!r}") from error
+            link.answered_s = max(link.answered_s, sent_s)
+            link.confirmed(routing_key, channel)
 
+        again = (BrokerLost, Refused) if retry_refused else (BrokerLost,)
         try:
             await send(None)
-        except (BrokerLost, Refused) as error:
-            if isinstance(error, Refused) and not retry_refused:
-                raise
+        except again as error:
             log.info("publish_again", extra={"exchange": exchange, "routing_key": routing_key, "error": str(error)})
             async for attempt in AsyncRetrying(
-                retry=retry_if_exception_type((BrokerLost, Refused)),
+                retry=retry_if_exception_type(again),
                 wait=wait_random_exponential(multiplier=0.1, max=2),
                 stop=lambda _: clock() >= give_up_s,
                 reraise=True,
@@ -719,7 +814,43 @@ class Broker:
     async def close(self) -> None:
         """Leaves the broker. What is unsettled comes to another consumer, and no handler goes on with it here."""
         await asyncio.gather(*(link.close() for link in self._links))
-        await end_tasks(task for each in self._consumer.subscriptions for task in each.tasks)
+        await end_tasks(task for each in self._consumer.subscriptions for task in each.running())
+
+
+@asynccontextmanager
+async def _unless_silent(
+    link: Link, channel: aiormq.Channel, message: Basic.Properties, after_s: float | None
+) -> AsyncGenerator[None, None]:
+    """Ends a publication with Silent that has no confirm for so long, while later ones to other queues have theirs."""
+    if after_s is None:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    sent_s, limit = loop.time(), asyncio.timeout(None)
+    looking: asyncio.TimerHandle
+    tag: int | None = None
+
+    def look() -> None:
+        nonlocal looking, tag
+        tag = channel.message_id_delivery_tag.get(message.message_id or "")
+        if tag is not None and link.answered_s >= sent_s + OVERTAKEN_S:
+            limit.reschedule(loop.time())
+        else:
+            link.ask()
+            looking = loop.call_later(OVERTAKEN_S / 4, look)
+
+    looking = loop.call_later(after_s, look)
+    try:
+        async with limit:
+            yield
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        text = f"no confirm for {loop.time() - sent_s:.0f} s, while others have theirs"
+        held_up = link.held_up(channel, tag)
+        raise Silent(text, lambda: tag in channel.confirmations and not channel.is_closed, held_up=held_up) from error
+    finally:
+        looking.cancel()
 
 
 async def find(channel: aiormq.Channel, lanes: list[str], timeout_s: float) -> None:

@@ -4,6 +4,7 @@ A handler runs in a task of its own, which a lost connection does not cancel. Se
 """
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
@@ -25,6 +26,14 @@ Handler: TypeAlias = Callable[["Delivery"], Coroutine[Any, Any, None]]
 # What could not be published may be possible a little later. Sooner, a message would be back ten times, which is its
 # queue's delivery limit, within some milliseconds.
 BACK_AFTER_S: Final = 1.0
+# Slots that are free while their deliveries are unsettled are made up for after so long, in such parts of the prefetch,
+# by at most so many consumers more. Most results are confirmed before.
+MAKE_UP_AFTER_S: Final = 0.1
+MAKE_UP_PART: Final = 8
+MAKE_UP_CONSUMERS: Final = 64
+MAKE_UP_TIMEOUT_S: Final = 5.0
+# What waits for a dispatcher that stands still, at most: newer reports say all that matters.
+OWN_QUEUE_BYTES: Final = 64 * 2**20
 # The property `type` of a message that is published again because nobody knows whether the broker has it.
 AGAIN: Final = "again"
 
@@ -71,17 +80,35 @@ async def done_before(stop: asyncio.Event, job: Coroutine[Any, Any, None]) -> bo
 
 
 class Delivery:
-    """One message from a queue; whoever handles it settles it, once, on every path."""
+    """One message from a queue; whoever handles it settles it, once, on every path.
 
-    __slots__ = ("_channel", "_tag", "body", "properties", "queue", "redelivered")
+    Attributes:
+        released: it holds no slot of its consumer any more, see `release`.
+    """
 
-    def __init__(self, message: DeliveredMessage, queue: str, *, no_ack: bool) -> None:
+    __slots__ = ("_channel", "_on_release", "_tag", "body", "properties", "queue", "redelivered", "released")
+
+    def __init__(
+        self, message: DeliveredMessage, queue: str, *, no_ack: bool, on_release: Callable[[], None] | None = None
+    ) -> None:
         self.body: bytes = message.body
         self.properties: Basic.Properties = message.header.properties
         self.queue = queue
         self.redelivered = bool(message.redelivered)
         self._channel = message.channel
         self._tag = None if no_ack else message.delivery_tag
+        self._on_release = on_release
+        self.released = False
+
+    def release(self) -> None:
+        """Frees its slot: another delivery may be taken while this one is not settled yet."""
+        if not self.released and self._on_release is not None:
+            self.released = True
+            self._on_release()
+
+    def of(self, channel: aiormq.Channel | None) -> bool:
+        """Whether it came on this channel."""
+        return self._channel is channel
 
     @property
     def death_reason(self) -> str | None:
@@ -130,10 +157,13 @@ class Delivery:
 class Subscription:
     """A consumer that is set up again on every new connection.
 
+    A delivery that was released (`Delivery.release`) still counts for RabbitMQ. Where many are, more consumers on the
+    same channel make up for them: RabbitMQ heeds another prefetch of a quorum queue's consumer only when it is new.
+
     Args:
         queue: what to consume; None means an exclusive queue of our own, bound to `exchange`, without acknowledgements.
         handler: called in a task of its own for each delivery.
-        prefetch: how many unsettled deliveries it may hold.
+        prefetch: how many deliveries it may hold that are neither settled nor released.
         exchange: see `queue`.
     """
 
@@ -150,18 +180,29 @@ class Subscription:
         self._taking = True
         self._consumes: int | None = None  # with which prefetch the broker knows our consumer
         self._changing = asyncio.Lock()
+        self._released = 0  # of this channel, and unsettled
+        self._more: list[tuple[str, int]] = []  # consumers that make up for those, with their prefetch
+        self._making_up: asyncio.Task[None] | None = None
 
     async def attach(self, channel: aiormq.Channel, timeout_s: float) -> None:
         """Starts to consume on a fresh channel."""
         async with self._changing:
             self.channel, self._tag, self._consumes = channel, None, None
+            self._released = 0
+            self._more.clear()
             await self._prepare(channel, timeout_s)
             await self._change(channel, timeout_s)
 
     async def _prepare(self, channel: aiormq.Channel, timeout_s: float) -> None:
         queue = self.queue
         if queue is None:
-            declared = await channel.queue_declare("", exclusive=True, auto_delete=True, timeout=timeout_s)
+            declared = await channel.queue_declare(
+                "",
+                exclusive=True,
+                auto_delete=True,
+                arguments={"x-max-length-bytes": OWN_QUEUE_BYTES},
+                timeout=timeout_s,
+            )
             queue = declared.queue or ""
             await channel.queue_bind(queue, self.exchange, timeout=timeout_s)
         self._source = queue
@@ -195,22 +236,68 @@ class Subscription:
             if self._tag is not None:
                 await channel.basic_cancel(self._tag, timeout=timeout_s)
                 self._tag = None
+            while wanted is None and self._more:
+                await channel.basic_cancel(self._more.pop()[0], timeout=timeout_s)
             if wanted is not None:
-                await channel.basic_qos(prefetch_count=wanted, timeout=timeout_s)
-                consumed = await channel.basic_consume(
-                    self._source, self._on_message, no_ack=self.queue is None, timeout=timeout_s
-                )
-                self._tag = consumed.consumer_tag
-                self.last_s = time.monotonic()
+                self._tag = await self._consume(channel, wanted, timeout_s)
             self._consumes = wanted
+
+    async def _consume(self, channel: aiormq.Channel, prefetch: int, timeout_s: float) -> str | None:
+        await channel.basic_qos(prefetch_count=prefetch, timeout=timeout_s)
+        consumed = await channel.basic_consume(
+            self._source, self._on_message, no_ack=self.queue is None, timeout=timeout_s
+        )
+        self.last_s = time.monotonic()
+        return consumed.consumer_tag
 
     async def _on_message(self, message: DeliveredMessage) -> None:
         if not self._taking:  # the broker has not heard of it yet: unsettled, it comes to another
             return
         self.last_s = time.monotonic()
-        task = asyncio.create_task(self._run(Delivery(message, self._source, no_ack=self.queue is None)))
+        released = functools.partial(self._on_release, message.channel)
+        delivery = Delivery(message, self._source, no_ack=self.queue is None, on_release=released)
+        task = asyncio.create_task(self._run(delivery))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
+
+    def _on_release(self, channel: aiormq.abc.AbstractChannel) -> None:
+        if self.channel is None or channel is not self.channel:
+            return  # void: the message comes again
+        self._released += 1
+        if self._making_up is None and self._released - self._made_up >= self._part and self._taking:
+            self._making_up = asyncio.create_task(self._make_up(self.channel), name=f"make up {self.queue}")
+
+    @property
+    def _part(self) -> int:
+        return max(1, self.prefetch // MAKE_UP_PART)
+
+    @property
+    def _made_up(self) -> int:
+        return sum(prefetch for _, prefetch in self._more)
+
+    async def _make_up(self, channel: aiormq.Channel) -> None:
+        """Consumes with as many consumers more as it takes to make up for what is released; until nothing is."""
+        try:
+            while True:
+                await asyncio.sleep(MAKE_UP_AFTER_S)
+                async with self._changing:
+                    if not self._taking or channel is not self.channel:
+                        return
+                    lacking = self._released - self._made_up
+                    if lacking >= self._part and len(self._more) < MAKE_UP_CONSUMERS:
+                        if tag := await self._consume(channel, lacking, MAKE_UP_TIMEOUT_S):
+                            self._more.append((tag, lacking))
+                    elif self._more and -lacking >= self._more[-1][1]:
+                        tag, _ = self._more.pop()
+                        await channel.basic_cancel(tag, timeout=MAKE_UP_TIMEOUT_S)
+                    elif not self._more:
+                        return
+        except (Exception, asyncio.CancelledError) as error:
+            if not lost(error):
+                raise
+            log.debug("consumer_is_gone_already", extra={"error": repr(error)})
+        finally:
+            self._making_up = None
 
     async def _run(self, delivery: Delivery) -> None:
         try:
@@ -229,10 +316,16 @@ class Subscription:
             # A bug of ours. The message goes back, and after its delivery limit to fleet.dead: nothing is lost.
             log.exception("handler_failed", extra={"queue": delivery.queue})
             await delivery.requeue(failed=True)
+        finally:
+            self._released -= delivery.released and delivery.of(self.channel)
 
     def hungry(self, quiet_s: float) -> bool:
         """Whether it has room and nothing came for so long."""
-        return len(self.tasks) < self.prefetch and time.monotonic() - self.last_s >= quiet_s
+        return len(self.tasks) < self.prefetch + self._made_up and time.monotonic() - self.last_s >= quiet_s
+
+    def running(self) -> list[asyncio.Task[None]]:
+        """Its handlers, and what it does beside them."""
+        return [*self.tasks, *([] if self._making_up is None else [self._making_up])]
 
     async def drain(self, grace_s: float) -> None:
         """Waits for the handlers that run; those that outlast the grace are cancelled and their messages come again."""

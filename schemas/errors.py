@@ -9,9 +9,11 @@
     └── BrokerError
         ├── BrokerLost    the connection died or the broker did not answer in time           try again
         ├── Refused       the broker refused the message (queue full, or without a leader)   try again later
+        ├── Silent        a queue does not confirm what others do; it may have the message   try again later
         └── Unroutable    no queue takes the message                                         never try again
 """
 
+from collections.abc import Callable
 from typing import ClassVar
 
 from .messages import ErrorCode
@@ -59,6 +61,23 @@ class Refused(BrokerError):
     """The broker refused the message with a negative confirm: its queue is full, or no node leads it at the moment."""
 
     retryable = True
+
+
+class Silent(BrokerError):
+    """A queue does not confirm, while others confirm what was published later: the message may or may not be there.
+
+    Args:
+        message: how long.
+        pending: whether it has still not confirmed it.
+        held_up: it may be another queue that does not confirm, and holds this one's message up.
+    """
+
+    retryable = True
+
+    def __init__(self, message: str, pending: Callable[[], bool], *, held_up: bool) -> None:
+        super().__init__(message)
+        self.pending = pending
+        self.held_up = held_up
 
 
 class Unroutable(BrokerError):

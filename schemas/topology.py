@@ -4,6 +4,9 @@ All of it is durable and all queues are quorum queues (only `fleet.reports` and 
 Arguments never change once a release has declared them: RabbitMQ refuses a queue declared twice with different ones,
 and a client that tries brings its connection down with it.
 
+Every queue is bounded in messages and bytes, but `fleet.returned`, to which others hand what they may not lose. A full
+one refuses, and who publishes keeps what it has; only `fleet.results` and `fleet.dead` drop their oldest.
+
 RabbitMQ expires messages only at a queue's head, so every waiting room has one TTL for all it holds.
 """
 
@@ -32,12 +35,19 @@ DELIVERY_LIMIT: Final = 10
 # Where only people and other programs consume: RabbitMQ 4 drops what was given back 20 times unless told otherwise.
 NO_DELIVERY_LIMIT: Final = 1_000_000_000
 
+# In messages, and in bytes of their bodies. Most requests have some 300 bytes, most results less than 100 KB; but they
+# may have 256 KiB and 15 MiB, and 50,000 of those fit on no disk.
 REQUESTS_LIMIT: Final = 100_000
+REQUESTS_BYTES: Final = 512 * 2**20
 WORK_LIMIT: Final = 50_000
+WORK_BYTES: Final = 256 * 2**20
 DELAY_LIMIT: Final = 200_000
+DELAY_BYTES: Final = 512 * 2**20
 RESULTS_LIMIT: Final = 50_000
+RESULTS_BYTES: Final = 2**30
 RESULTS_TTL_MS: Final = 15 * 60_000
 DEAD_LIMIT: Final = 100_000
+DEAD_BYTES: Final = 512 * 2**20
 # A live attempt that no worker took in this time goes back to the dispatcher, who may know a better lane by then.
 LIVE_TTL_MS: Final = 5_000
 BULK_TTL_MS: Final = 10 * 60_000
@@ -85,7 +95,16 @@ def _to(queue: str) -> dict[str, str | int]:
 
 QUEUES: Final = (
     *(
-        Queue(name, _quorum(delivery_limit=DELIVERY_LIMIT, max_length=REQUESTS_LIMIT, **_to(DEAD)), exchange=name)
+        Queue(
+            name,
+            _quorum(
+                delivery_limit=DELIVERY_LIMIT,
+                max_length=REQUESTS_LIMIT,
+                max_length_bytes=REQUESTS_BYTES,
+                **_to(DEAD),
+            ),
+            exchange=name,
+        )
         for name in (REQUESTS, BULK_REQUESTS)
     ),
     Queue(RETURNED, _quorum(delivery_limit=DELIVERY_LIMIT, **_to(DEAD))),
@@ -94,6 +113,7 @@ QUEUES: Final = (
         _quorum(
             delivery_limit=NO_DELIVERY_LIMIT,
             max_length=RESULTS_LIMIT,
+            max_length_bytes=RESULTS_BYTES,
             message_ttl=RESULTS_TTL_MS,
             overflow="drop-head",
             dead_letter_exchange=DROPPED,  # for who counts them
@@ -101,7 +121,15 @@ QUEUES: Final = (
         exchange=RESULTS,
         routing_key="#",
     ),
-    Queue(DEAD, _quorum(delivery_limit=NO_DELIVERY_LIMIT, max_length=DEAD_LIMIT, overflow="drop-head")),
+    Queue(
+        DEAD,
+        _quorum(
+            delivery_limit=NO_DELIVERY_LIMIT,
+            max_length=DEAD_LIMIT,
+            max_length_bytes=DEAD_BYTES,
+            overflow="drop-head",
+        ),
+    ),
 )
 
 
@@ -111,7 +139,10 @@ def delay_name(delay_ms: int) -> str:
 
 
 DELAY_QUEUES: Final = tuple(
-    Queue(delay_name(delay_ms), _quorum(message_ttl=delay_ms, max_length=DELAY_LIMIT, **_to(RETURNED)))
+    Queue(
+        delay_name(delay_ms),
+        _quorum(message_ttl=delay_ms, max_length=DELAY_LIMIT, max_length_bytes=DELAY_BYTES, **_to(RETURNED)),
+    )
     for delay_ms in DELAYS_MS
 )
 
@@ -135,6 +166,7 @@ def lane_queues(lanes: Iterable[str]) -> list[Queue]:
                 delivery_limit=DELIVERY_LIMIT,
                 message_ttl=BULK_TTL_MS if bulk else LIVE_TTL_MS,
                 max_length=WORK_LIMIT,
+                max_length_bytes=WORK_BYTES,
                 **_to(RETURNED),
             ),
             exchange=WORK,

@@ -32,6 +32,13 @@ SHARED = Gauge(
 LANE_OPEN = Gauge("fleet_lane_open", "1 while the lane's markets are loaded and it takes attempts.", ["lane"])
 COPIES = Counter("fleet_copies_dropped_total", "Attempts not answered again: their requests were already.", ["lane"])
 UNREADABLE = Counter("fleet_attempts_unreadable_total", "Messages that are no attempt, put into fleet.dead.")
+DIVERTED = Counter(
+    "fleet_worker_results_diverted_total",
+    "Results put into fleet.results because their reply_to takes nothing.",
+    ["reason"],
+)
+WAITING = Gauge("fleet_worker_results_waiting", "Results that RabbitMQ has not confirmed yet.")
+WAITING_BYTES = Gauge("fleet_worker_results_waiting_bytes", "What those and the messages they answer hold.")
 BLOCKED = Gauge("fleet_worker_blocked", "1 while RabbitMQ, short of memory or disk, takes nothing from it.")
 
 

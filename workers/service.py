@@ -27,6 +27,7 @@ from schemas.messages import (
     decode_attempt,
     encode,
 )
+from schemas.outbox import Outbox
 from schemas.status import ConfigurationStatus, ProcessStatus, ServedLane, WorkerStatus
 
 from . import executor, metrics, status
@@ -59,7 +60,10 @@ class Worker:
         self._started_ms = answers.now_ms()
         self._answered = Answered(self._redis)
         self._unknown: set[str] = set()  # lanes whose use Redis did not tell in time, as was said already
+        self._outbox = Outbox(self._broker, lambda why: metrics.DIVERTED.labels(why).inc())
         metrics.BLOCKED.set_function(lambda: self._broker.blocked)
+        metrics.WAITING.set_function(lambda: self._outbox.count)
+        metrics.WAITING_BYTES.set_function(lambda: self._outbox.size_bytes)
 
     async def run(self, stop: asyncio.Event, follow: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Serves until `stop` is set, then finishes or hands back what it holds; `follow` runs meanwhile."""
@@ -171,7 +175,17 @@ class Worker:
             await self._hand_back_unsent(attempt)
             await delivery.ack()
             return
-        bulk = attempt.request.bulk
+        await self._outbox.room()
+        item, result = await self._run(lane, attempt)
+        if result is not None and not attempt.probe:
+            await self._publish(attempt, result, delivery)
+        elif result is None and not await self._answered.dispensable(attempt):
+            await self._hand_back(attempt, item)
+        await delivery.ack()
+
+    async def _run(self, lane: Lane, attempt: Attempt) -> tuple[Try, answers.Ready | None]:
+        """Runs an attempt. Its slot at the lane is free when it has ended: what happens to its result is another's."""
+        name, bulk = attempt.lane, attempt.request.bulk
         self._reports.begin(name, bulk=bulk)
         try:
             with lane.held():
@@ -179,22 +193,18 @@ class Worker:
             item, result, body = _answer(attempt, lane.exchange, ended)
             seen = replace(item, outcome=Outcome.FAILED, code=ErrorCode.MAINTENANCE) if ended.in_maintenance else item
             self._reports.end(seen, attempt, ended.http_calls, ended.budget_ms)
-            if result is not None and not attempt.probe:
-                await self._publish(attempt, result, body)
-            elif result is None and not await self._answered.dispensable(attempt):
-                await self._hand_back(attempt, item)
         finally:
             self._reports.leave(name, bulk=bulk)
-        await delivery.ack()
+        return item, None if result is None else answers.ready(attempt, result, body)
 
-    async def _publish(self, attempt: Attempt, result: Result, body: bytes | None) -> None:
+    async def _publish(self, attempt: Attempt, ready: answers.Ready, delivery: Delivery) -> None:
         """Publishes a result, unless another attempt at the request was first."""
         if attempt.contested:
             first = await self._answered.claim(attempt)
             if first is False or (first is None and await self._answered.dispensable(attempt)):
                 self._drop_copy(attempt)
                 return
-        await answers.publish(self._broker, attempt, result, body)
+        await self._outbox.put(ready, delivery)
         self._answered.note(attempt)
 
     @staticmethod

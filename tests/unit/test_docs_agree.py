@@ -177,7 +177,9 @@ def test_queues() -> None:
     for queue in queues:
         most, stay = documented[queue.name]
         limit, ttl_ms = queue.arguments.get("x-max-length"), queue.arguments.get("x-message-ttl")
-        assert most.removesuffix(" each") == (f"{limit:,}" if limit else ""), queue.name
+        size = int(queue.arguments.get("x-max-length-bytes", 0))
+        told = f"{size // 2**30} GiB" if size >= 2**30 else f"{size // 2**20} MiB"
+        assert most.removesuffix(" each") == (f"{limit:,}, {told}" if limit else ""), queue.name
         if stay != "as named":
             amount, _, unit = stay.partition(" ")
             assert (int(amount) * {"s": 1_000, "min": 60_000}[unit] if stay else None) == ttl_ms, queue.name

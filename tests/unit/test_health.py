@@ -486,3 +486,19 @@ def test_other_settings_keep_what_is_known() -> None:
     health.hear("w1", ok(), 1.2)
     health.hear("w1", ok(), 6.0)
     assert health.share == 5.0
+
+
+@pytest.mark.parametrize("silence_s", [1, 2.8, 3.4, 10, 60, 600])
+def test_no_backlog_is_told_by_a_rate_that_is_not_known_any_more(silence_s: float) -> None:
+    """A mean that nothing is added to only shrinks: what was told by it grew to years."""
+    health = new()
+    health.hear("w1", LaneReport("okx"), 0.0)
+    for tick in range(1, 50):
+        health.hear("w1", LaneReport("okx", ok=10, in_flight=200, exchange_ms=100.0), tick / 5)
+    assert health.before_ms("live fetch_ticker") == pytest.approx(4_000, rel=0.2)
+    for tick in range(50, 50 + int(5 * silence_s)):
+        health.hear("w1", LaneReport("okx", in_flight=200), tick / 5)
+        assert health.before_ms("live fetch_ticker") < 4_000 * 3
+    assert bool(health.before_ms("live fetch_ticker")) is (silence_s < 3)
+    health.hear("w1", LaneReport("okx", ok=10, in_flight=200, exchange_ms=100.0), 10 + silence_s)
+    assert health.before_ms("live fetch_ticker") < 20_000

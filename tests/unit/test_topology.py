@@ -1,6 +1,7 @@
 import pytest
 
 from schemas import topology
+from schemas.messages import RESULT_LIMIT_BYTES
 
 QUEUES = topology.queues(["okx", "kraken.eu"])
 
@@ -8,7 +9,15 @@ QUEUES = topology.queues(["okx", "kraken.eu"])
 @pytest.mark.parametrize("queue", QUEUES, ids=lambda queue: queue.name)
 def test_every_queue_is_quorum_and_bounded_or_emptied_by_us(queue: topology.Queue) -> None:
     assert queue.arguments["x-queue-type"] == "quorum"
-    assert "x-max-length" in queue.arguments or queue.name == topology.RETURNED
+    if queue.name == topology.RETURNED:
+        assert "x-max-length" not in queue.arguments  # what others hand over must not be refused
+    else:
+        assert queue.arguments["x-max-length"]
+        # One message of any size fits.
+        assert int(queue.arguments["x-max-length-bytes"]) > 2 * RESULT_LIMIT_BYTES
+        # Only where it is documented that the oldest are dropped.
+        drops = queue.name in {topology.RESULTS, topology.DEAD}
+        assert queue.arguments["x-overflow"] == ("drop-head" if drops else "reject-publish")
     # At-least-once dead-lettering works only where a full queue refuses (RabbitMQ guide, quorum queues).
     if queue.arguments.get("x-dead-letter-strategy") == "at-least-once":
         assert queue.arguments["x-overflow"] == "reject-publish"
