@@ -25,6 +25,7 @@ import logging
 import math
 import os
 import random
+import sys
 import time
 from collections.abc import AsyncGenerator, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -47,10 +48,11 @@ from tenacity import (
 
 from . import addresses, topology
 from .config import BrokerConfig
-from .deliveries import AGAIN, Delivery, Handler, Subscription, end_tasks, lost
+from .deliveries import AGAIN, LARGE_HELD_BYTES, Delivery, Handler, Subscription, end_tasks, lost
 from .direct import DirectReplies
 from .errors import BrokerError, BrokerLost, ConfigError, FleetError, Refused, Silent, TopologyError, Unroutable
 from .messages import MSGPACK
+from .room import Room
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +100,7 @@ class Link:
         self._declared = False
         self._known: set[str] = set()
         self._newcomers: aiormq.Channel | None = None
+        self._newcomers_since_s = 0.0
         self._newcoming = asyncio.Lock()
         self._asking: asyncio.Task[None] | None = None
         # When the newest of the messages was published that RabbitMQ has answered, by the loop's clock.
@@ -258,7 +261,7 @@ class Link:
                     raise BrokerLost(f"no channel: {error!r}") from error
                 if connection is not self._connection:
                     raise BrokerLost("the connection was lost meanwhile")
-                self._newcomers = newcomers
+                self._newcomers, self._newcomers_since_s = newcomers, asyncio.get_running_loop().time()
                 self._watch(newcomers)
             return self._newcomers
 
@@ -275,10 +278,14 @@ class Link:
         It may where newcomers publish. The first there that was not confirmed waits for its own queue alone.
         """
         if channel is self._newcomers:
-            self._newcomers = None
-            self._start_retiring(channel)
+            self._leave_newcomers()
         unconfirmed: list[int] = [*channel.confirmations]
         return channel is not self._publisher and unconfirmed[:1] != [tag]
+
+    def _leave_newcomers(self) -> None:
+        if self._newcomers is not None:
+            self._start_retiring(self._newcomers)
+            self._newcomers = None
 
     def ask(self) -> None:
         """Finds out whether RabbitMQ answers what is published now: it confirms also what no queue takes."""
@@ -304,6 +311,8 @@ class Link:
         the channel ends there.
         """
         clock = asyncio.get_running_loop().time
+        if refused is self._newcomers and clock() >= self._newcomers_since_s + RENEW_AFTER_S:
+            self._leave_newcomers()
         if refused is not self._publisher or clock() < self._publisher_since_s + RENEW_AFTER_S:
             return
         self._publisher_since_s = clock()
@@ -568,6 +577,7 @@ class Broker:
         direct = [Link(plain, f"{name} {does}", lanes, publishes=True) for does in ("replies", "tries to reply")]
         self.direct = DirectReplies(*direct)
         self._links = [*self._shared, *direct]
+        self._room = Room(sys.maxsize, LARGE_HELD_BYTES)
         self._message_prefix = os.urandom(6).hex()
         self._message_numbers = itertools.count()
 
@@ -708,7 +718,7 @@ class Broker:
         self, queue: str | None, handler: Handler, *, prefetch: int, exchange: str = ""
     ) -> Subscription:
         """Consumes a queue (or, for None, an exchange through a queue of our own) until `close`."""
-        subscription = Subscription(queue, handler, prefetch, exchange)
+        subscription = Subscription(queue, handler, prefetch, self._room, exchange)
         await self._consumer.add(subscription)
         return subscription
 

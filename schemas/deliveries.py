@@ -17,6 +17,7 @@ from pamqp.commands import Basic
 
 from . import properties
 from .errors import FleetError
+from .room import Room
 
 log = logging.getLogger(__name__)
 properties.read_leniently()
@@ -32,6 +33,10 @@ MAKE_UP_AFTER_S: Final = 0.1
 MAKE_UP_PART: Final = 8
 MAKE_UP_CONSUMERS: Final = 64
 MAKE_UP_TIMEOUT_S: Final = 5.0
+# Larger messages are read only when there is room: one of 256 KiB may take twenty times as much when it is read, and a
+# prefetch's worth of them a process's memory. What is smaller waits for nothing.
+LARGE_BYTES: Final = 16 * 1024
+LARGE_HELD_BYTES: Final = 32 * 2**20
 # What waits for a dispatcher that stands still, at most: newer reports say all that matters.
 OWN_QUEUE_BYTES: Final = 64 * 2**20
 # The property `type` of a message that is published again because nobody knows whether the broker has it.
@@ -164,13 +169,15 @@ class Subscription:
         queue: what to consume; None means an exclusive queue of our own, bound to `exchange`, without acknowledgements.
         handler: called in a task of its own for each delivery.
         prefetch: how many deliveries it may hold that are neither settled nor released.
+        room: for what all subscriptions of a process hold of large messages.
         exchange: see `queue`.
     """
 
-    def __init__(self, queue: str | None, handler: Handler, prefetch: int, exchange: str = "") -> None:
+    def __init__(self, queue: str | None, handler: Handler, prefetch: int, room: Room, exchange: str = "") -> None:
         self.queue = queue
         self.handler = handler
         self.prefetch = prefetch
+        self.room = room
         self.exchange = exchange
         self.tasks: set[asyncio.Task[None]] = set()
         self.last_s = time.monotonic()  # when it attached, or took its last delivery
@@ -254,13 +261,16 @@ class Subscription:
         if not self._taking:  # the broker has not heard of it yet: unsettled, it comes to another
             return
         self.last_s = time.monotonic()
-        released = functools.partial(self._on_release, message.channel)
+        size_bytes = len(message.body) if self.queue is not None and len(message.body) > LARGE_BYTES else 0
+        released = functools.partial(self._on_release, message.channel, size_bytes)
         delivery = Delivery(message, self._source, no_ack=self.queue is None, on_release=released)
-        task = asyncio.create_task(self._run(delivery))
+        task = asyncio.create_task(self._run(delivery, size_bytes))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
-    def _on_release(self, channel: aiormq.abc.AbstractChannel) -> None:
+    def _on_release(self, channel: aiormq.abc.AbstractChannel, size_bytes: int) -> None:
+        if size_bytes:
+            self.room.give(size_bytes)
         if self.channel is None or channel is not self.channel:
             return  # void: the message comes again
         self._released += 1
@@ -299,7 +309,9 @@ class Subscription:
         finally:
             self._making_up = None
 
-    async def _run(self, delivery: Delivery) -> None:
+    async def _run(self, delivery: Delivery, size_bytes: int) -> None:
+        if size_bytes:
+            await self.room.take(size_bytes)
         try:
             await self.handler(delivery)
         except asyncio.CancelledError:
@@ -318,6 +330,8 @@ class Subscription:
             await delivery.requeue(failed=True)
         finally:
             self._released -= delivery.released and delivery.of(self.channel)
+            if size_bytes and not delivery.released:
+                self.room.give(size_bytes)
 
     def hungry(self, quiet_s: float) -> bool:
         """Whether it has room and nothing came for so long."""

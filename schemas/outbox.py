@@ -17,9 +17,7 @@ import asyncio
 import logging
 import math
 import random
-from collections import deque
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any, Final
 
 from . import addresses, topology
@@ -27,6 +25,7 @@ from .answers import Ready
 from .broker import Broker
 from .deliveries import Delivery
 from .errors import FleetError, Refused, Silent, Unroutable
+from .room import Room
 
 log = logging.getLogger(__name__)
 
@@ -91,57 +90,6 @@ class _Sink:
         self.why, self._gap_s, self._until_s = "", 0.0, 0.0
 
 
-class _Room:
-    """Who comes first gets it first; what is too much for it gets it alone."""
-
-    def __init__(self) -> None:
-        self.count = self.size_bytes = 0
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
-        self._open = asyncio.Event()
-        self._open.set()
-        self.opened = self._open.wait
-
-    @asynccontextmanager
-    async def taken(self, size_bytes: int) -> AsyncGenerator[None, None]:
-        """Holds so much of it, once it is there."""
-        if self._waiting or not self._fits(size_bytes):
-            turn = asyncio.get_running_loop().create_future()
-            self._waiting.append((size_bytes, turn))
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():
-                    self._change(-1, -size_bytes)
-                raise
-        else:
-            self._change(1, size_bytes)
-        try:
-            yield
-        finally:
-            self._change(-1, -size_bytes)
-
-    def crowded(self) -> bool:
-        """Whether more than half of it is taken."""
-        return self.count > ROOM_COUNT / 2 or self.size_bytes > ROOM_BYTES / 2
-
-    def _fits(self, size_bytes: int) -> bool:
-        return self.count < ROOM_COUNT and (not self.count or self.size_bytes + size_bytes <= ROOM_BYTES)
-
-    def _change(self, count: int, size_bytes: int) -> None:
-        self.count += count
-        self.size_bytes += size_bytes
-        while self._waiting and (self._waiting[0][1].done() or self._fits(self._waiting[0][0])):
-            size_bytes, turn = self._waiting.popleft()
-            if not turn.done():
-                self.count += 1
-                self.size_bytes += size_bytes
-                turn.set_result(None)
-        if self._waiting or not self._fits(1):
-            self._open.clear()
-        else:
-            self._open.set()
-
-
 class Outbox:
     """Brings results to where they go.
 
@@ -155,7 +103,7 @@ class Outbox:
         self._broker = broker
         self._on_diverted = on_diverted
         self._sinks: dict[str, _Sink] = {}
-        self._room = _Room()
+        self._room = Room(ROOM_COUNT, ROOM_BYTES)
 
     @property
     def count(self) -> int:

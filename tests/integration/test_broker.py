@@ -288,6 +288,23 @@ async def test_it_holds_no_more_than_its_prefetch(vhost: str, handler: Handler) 
         await wait_until(lambda: len(handler.done) == 10, "the rest")
 
 
+async def test_large_messages_wait_for_room_and_small_ones_do_not(
+    vhost: str, handler: Handler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("schemas.broker.LARGE_HELD_BYTES", 100_000)
+    async with connected(vhost) as broker:
+        await broker.subscribe(topology.RETURNED, handler, prefetch=100)
+        for number in range(10):
+            await broker.publish(b"%d" % number + bytes(30_000), topology.RETURNED)
+        await broker.publish(b"small", topology.RETURNED)
+        await wait_until(lambda: b"small" in [each.body for each in handler.begun], "the small one")
+        assert [each.body[:1] for each in handler.begun] == [b"0", b"1", b"2", b"s"]
+        handler.begun[1].release()  # which counts elsewhere now
+        await wait_until(lambda: len(handler.begun) == 5, "one more")
+        handler.go_on.set()
+        await wait_until(lambda: len(handler.done) == 11, "all in turn")
+
+
 async def test_its_prefetch_can_be_changed_while_it_holds_some(vhost: str, handler: Handler) -> None:
     async with connected(vhost) as broker:
         await broker.subscribe(topology.RETURNED, handler, prefetch=2)
