@@ -38,6 +38,9 @@ log = logging.getLogger(__name__)
 KEPT_S: Final = 120
 # What is noted goes to Redis after so long: who dies meanwhile leaves no mark of its last answers.
 NOTE_AFTER_S: Final = 0.05
+# A Redis that is slow for a moment does not lose them.
+WRITE_TRIES: Final = 3
+WRITE_AGAIN_S: Final = 0.5
 # The longest that it takes to write the last marks when a process ends.
 CLOSE_S: Final = 5.0
 
@@ -157,13 +160,17 @@ class Answered:
             self._writing = None
 
     async def _write(self, noted: dict[str, bytes]) -> None:
-        try:
-            async with self._redis.pipeline(transaction=False) as pipeline:
-                for key, mark in noted.items():
-                    pipeline.set(key, mark, ex=KEPT_S)
-                await pipeline.execute()
-        except AWAY as error:
-            log.debug("marks_lost", extra={"count": len(noted), "error": repr(error)})
+        for left in range(WRITE_TRIES - 1, -1, -1):
+            try:
+                async with self._redis.pipeline(transaction=False) as pipeline:
+                    for key, mark in noted.items():
+                        pipeline.set(key, mark, ex=KEPT_S)
+                    await pipeline.execute()
+            except AWAY as error:
+                log.debug("marks_not_written", extra={"count": len(noted), "left": left, "error": repr(error)})
+                await asyncio.sleep(WRITE_AGAIN_S if left else 0)
+            else:
+                return
 
 
 def _free(attempt: Attempt, mark: Any, claimed: Any) -> bool:
