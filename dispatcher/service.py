@@ -57,6 +57,7 @@ class Dispatcher:
         self._config, self._lanes = config.dispatcher, config.lanes
         self._broker = Broker(config.broker, "dispatcher", list(config.lanes))
         self._router = Router(config)
+        self._redis_config = config.redis
         self._redis = store.connect(config.redis.url, timeout_s=config.redis.timeout_s)
         self._answered = Answered(self._redis)
         self._outbox = Outbox(self._broker, lambda why: metrics.DIVERTED.labels(why).inc())
@@ -76,6 +77,7 @@ class Dispatcher:
     async def run(self, stop: asyncio.Event, follow: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Serves until `stop` is set, then settles what it holds and leaves; `follow` runs meanwhile."""
         try:
+            await store.admitted(self._redis, self._redis_config.url, timeout_s=self._redis_config.timeout_s)
             if await done_before(stop, self._broker.start()):
                 await self._serve(stop, follow)
         finally:

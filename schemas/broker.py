@@ -35,7 +35,7 @@ from urllib.parse import urlsplit
 import aio_pika
 import aiormq
 from aio_pika.abc import AbstractChannel as PikaChannel
-from aio_pika.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed, ProbableAuthenticationError
+from aio_pika.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
 from msgspec.structs import replace
 from pamqp.commands import Basic, Queue
 from tenacity import (
@@ -46,7 +46,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from . import addresses, topology
+from . import addresses, permanent, topology
 from .config import BrokerConfig
 from .deliveries import AGAIN, LARGE_HELD_BYTES, Delivery, Handler, Subscription, end_tasks, lost
 from .direct import DirectReplies
@@ -114,13 +114,13 @@ class Link:
         """Connects for the first time and stays connected from then on.
 
         Raises:
-            ConfigError: RabbitMQ does not let us in.
+            ConfigError: RabbitMQ does not let us in, and no retry would change that (`permanent`).
             TopologyError: a queue exists with other arguments.
             BrokerLost: RabbitMQ did not answer within `patience_s`.
         """
         async for attempt in self._retrying(stop_after_s=self._config.patience_s):
             with attempt:
-                await self._open()
+                await self._open_one()
         self._task = asyncio.create_task(self._stay_up(), name=f"link {self._name}")
         if self._publishes:
             self._alarm = asyncio.create_task(self._heed_alarms(), name=f"alarms {self._name}")
@@ -418,13 +418,24 @@ class Link:
                 try:
                     async for attempt in self._retrying(stop_after_s=max(give_up_s - time.monotonic(), 0.001)):
                         with attempt:
-                            await self._open()
+                            await self._open_one()
                 except FleetError:
                     if time.monotonic() >= give_up_s:
                         raise
                     # A topology or a permission that changed under us: only a person can mend it, but it may be mended.
                     log.exception("broker_does_not_take_us_back", extra={"connection": self._name})
                     await asyncio.sleep(5)
+
+    async def _open_one(self) -> None:
+        """Connects to the next node, or to the one after it where that refuses us; raises what the last one did."""
+        for left in reversed(range(len(self._config.urls))):
+            try:
+                return await self._open()
+            except ConfigError as error:
+                if not left:
+                    raise
+                log.warning("node_refuses_us", extra={"connection": self._name, "error": str(error)})
+        return None
 
     async def _open(self) -> None:
         url = next(self._urls)
@@ -438,9 +449,6 @@ class Link:
                     client_properties={"connection_name": f"{self._name} ({os.getpid()})"},
                 )
                 await self._set_up()
-        except ProbableAuthenticationError as error:
-            await self._drop()
-            raise ConfigError(f"RabbitMQ at {_place(url)} refuses our user or password") from error
         except ChannelPreconditionFailed as error:
             await self._drop()
             raise TopologyError(
@@ -450,6 +458,8 @@ class Link:
             await self._drop()
             if not lost(error):
                 raise
+            if said := await permanent.why_cut(error, url, self._config.timeout_s):
+                raise ConfigError(f"no connection to RabbitMQ at {_place(url)}: {said}") from error
             raise BrokerLost(f"no connection to RabbitMQ at {_place(url)}: {error!r}") from error
         self.connects += 1
         self._up.set()
@@ -891,4 +901,4 @@ def _most_channels(transport: aio_pika.abc.UnderlayConnection) -> int:
 def _place(url: str) -> str:
     """Host and port of a URL, for messages: never its password."""
     parts = urlsplit(url)
-    return f"{parts.hostname}:{parts.port or 5672}"
+    return f"{parts.hostname}:{parts.port or (5671 if parts.scheme == 'amqps' else 5672)}"

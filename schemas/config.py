@@ -12,12 +12,11 @@ import tomllib
 from collections.abc import Collection, Mapping, Set
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeAlias
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
 
-from . import methods
+from . import methods, urls
 from .accounts import CCXT_NAMES, HIDDEN, AccountConfig
 from .errors import ConfigError
 from .messages import Strategy
@@ -242,9 +241,9 @@ def parse(path: Path, body: bytes, environment: Mapping[str, str] = os.environ) 
         config = msgspec.convert(raw, Config)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path}: {_name_entry(raw) or _explain(error)}") from error
-    _check_url(f"{path}: redis.url", config.redis.url)
+    urls.check(f"{path}: redis.url", config.redis.url)
     for each in config.broker.urls:
-        _check_url(f"{path}: broker.urls", each)
+        urls.check(f"{path}: broker.urls", each)
     lanes = {name: _complete(path, name, lane, config.accounts) for name, lane in config.lanes.items()}
     _check_groups(path, config.groups, {*lanes, *(lane.exchange for lane in lanes.values())})
     for method in config.dispatcher.methods:
@@ -258,43 +257,35 @@ def parse(path: Path, body: bytes, environment: Mapping[str, str] = os.environ) 
     return msgspec.structs.replace(config, lanes=lanes, broker=broker, redis=redis)
 
 
-def broker_urls(where: str, urls: str) -> tuple[str, ...]:
+def broker_urls(where: str, text: str) -> tuple[str, ...]:
     """RabbitMQ's URLs in a text, with commas between them.
 
     Args:
         where: the text is from, for the error.
-        urls: the text.
+        text: the text.
 
     Raises:
         ConfigError: one is none; says nothing of it, as there may be a password in it.
     """
-    return tuple(_url(where, url, BrokerUrl) for url in urls.split(","))
+    return tuple(_url(where, url, BrokerUrl) for url in text.split(","))
 
 
 def _url(where: str, url: str, kind: Any) -> str:
     try:
-        _check_url(where, msgspec.convert(url, kind))
+        urls.check(where, msgspec.convert(url, kind))
     except msgspec.ValidationError as error:
         raise ConfigError(f"{where}: {_explain(error)}") from error
     return url
-
-
-def _check_url(where: str, url: str) -> None:
-    """Refuses a URL whose password would be taken for something else, and be told in errors and logs."""
-    try:
-        parts = urlsplit(url)
-        _ = parts.port  # raises where it is no number
-    except ValueError:  # which tells what it read
-        parts = None
-    if parts is None or "@" in parts.path + parts.query.partition("=")[0] + parts.fragment:
-        raise ConfigError(f"{where}: expected a URL; /, ?, #, [ and ] in its password are %2F, %3F, %23, %5B and %5D")
 
 
 def _complete(path: Path, name: str, lane: LaneConfig, accounts: Collection[str]) -> LaneConfig:
     if not _LANE_NAME.fullmatch(name) or len(name) > _LANE_NAME_LIMIT:
         raise ConfigError(f"{path}: lanes.{name}: expected <exchange> or <exchange>.<name>, in lower case")
     if lane.proxy is not None:
-        _check_url(f"{path}: lanes.{name}.proxy", lane.proxy)
+        urls.check(f"{path}: lanes.{name}.proxy", lane.proxy)
+    own: Any = lane.ccxt.get("urls")
+    if isinstance(own, dict):
+        urls.check_own(f"{path}: lanes.{name}.ccxt.urls.api", own.get("api"))  # pyright: ignore[reportUnknownMemberType]
     if lane.local_addr is not None and lane.proxy is not None:
         raise ConfigError(f"{path}: lanes.{name}: expected local_addr or proxy, not both")
     if lane.local_addr is not None:

@@ -186,6 +186,9 @@ class Fleet(_Ccxt):
     fleet_hurries: bool = False
     fleet_observed_s: float = 0.0
 
+    def __del__(self) -> None:
+        """ccxt's own complains of an instance that was not closed; ours own nothing: the session is the egress's."""
+
     async def fetch2(
         self,
         path: str,

@@ -69,6 +69,8 @@ class Worker:
         """Serves until `stop` is set, then finishes or hands back what it holds; `follow` runs meanwhile."""
         try:
             made = await self._lanes.plan(self._start_with)
+            redis = self._start_with.redis
+            await store.admitted(self._redis, redis.url, timeout_s=redis.timeout_s)
             if await done_before(stop, self._broker.start()):
                 self._broker.check_lanes(self._start_with.lanes)
                 await self._work(made, stop, follow)

@@ -56,6 +56,8 @@ async def test_a_worker_says_which_lane_is_wrong(tmp_path: Path, text: str, says
     code, said = await ended("workers", tmp_path, broker + text)
     assert code == 1, said
     assert any(line.startswith(says) for line in said.splitlines()), said
+    assert "release all resources" not in said
+    assert "Exception ignored" not in said
 
 
 @pytest.mark.parametrize("package", ["dispatcher", "workers"])

@@ -1,0 +1,113 @@
+"""The configuration's URLs, checked as those who use them would read them. Errors tell nothing of what a URL holds."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import yarl
+
+from . import store
+from .errors import ConfigError
+
+# What aio-pika and aiormq read (aio-pika 10.2, aiormq 7.2), but for what is in [broker].
+_AMQP_TLS: Final = frozenset({"cafile", "capath", "cadata", "certfile", "keyfile", "no_verify_ssl"})
+_AMQP: Final = frozenset({"auth"})
+# What redis-py reads (redis 6.0), but for what is in [redis], and what would repeat commands or change their answers.
+_REDIS_TLS: Final = frozenset(
+    "ssl_ca_certs ssl_ca_path ssl_ca_data ssl_certfile ssl_keyfile ssl_password ssl_cert_reqs ssl_check_hostname "
+    "ssl_ciphers ssl_min_version".split()
+)
+_REDIS: Final = frozenset("db username password client_name protocol socket_keepalive health_check_interval".split())
+_NO_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
+
+
+def check(where: str, url: str) -> None:
+    """Sees whether a URL is one, and its password is read as it is meant.
+
+    Args:
+        where: it stands, for the error.
+        url: it.
+
+    Raises:
+        ConfigError: it can't be used.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port  # raises where it is no number
+        if parts.scheme != "unix":
+            yarl.URL(url)
+        unquote(url, errors="strict")
+    except ValueError:  # which tells what it read
+        parts, port = None, None
+    wrong = parts is None or "@" in parts.path + parts.query.partition("=")[0] + parts.fragment
+    if parts is None or wrong:
+        raise ConfigError(f"{where}: expected a URL; /, ?, #, [ and ] in its password are %2F, %3F, %23, %5B and %5D")
+    if any(sign.isspace() or not sign.isprintable() for sign in url):
+        raise ConfigError(f"{where}: expected no blanks and no line breaks")
+    if _NO_ESCAPE.search(url):
+        raise ConfigError(f"{where}: expected two hexadecimal digits after each %; % itself is %25")
+    if port == 0:
+        raise ConfigError(f"{where}: expected a port from 1 to 65535")
+    if not parts.hostname and parts.scheme not in {"unix", "redis", "rediss"}:
+        raise ConfigError(f"{where}: expected a host")
+    if parts.scheme in {"amqp", "amqps"}:
+        _check_options(where, url, _AMQP, _AMQP_TLS, "amqps", "[broker] has the times")
+    elif parts.scheme in {"unix", "redis", "rediss"}:
+        _check_options(where, url, _REDIS, _REDIS_TLS, "rediss", "[redis] has the times")
+        _check_redis(where, url)
+
+
+def check_own(where: str, urls: Any) -> None:
+    """Sees whether the URLs that a lane gives to ccxt are some; raises as `check` does.
+
+    Args:
+        where: they stand.
+        urls: ccxt's tree of them, as in its own `urls.api`, or anything else.
+    """
+    for path, url in _texts(urls):
+        here = f"{where}.{path}"
+        if not re.match(r"(https?|wss?)://", url):
+            raise ConfigError(f"{here}: expected a URL that begins with https:// or http://")
+        check(here, re.sub(r"\{\w+\}", "x", url))  # {hostname} is filled in by ccxt
+
+
+def _texts(tree: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(tree, str):
+        yield path, tree
+    elif isinstance(tree, Mapping):
+        for key, branch in tree.items():  # pyright: ignore[reportUnknownVariableType]
+            yield from _texts(branch, f"{path}.{key}" if path else str(key))  # pyright: ignore[reportUnknownArgumentType]
+
+
+def _check_options(where: str, url: str, plain: frozenset[str], tls: frozenset[str], scheme: str, else_: str) -> None:
+    parts = urlsplit(url)
+    allowed = plain | tls if parts.scheme == scheme else plain
+    for option, value in parse_qsl(parts.query, keep_blank_values=True):
+        if option in tls and option not in allowed:
+            raise ConfigError(f"{where}: expected {scheme}:// where an option is for TLS ({_name(option)})")
+        if option not in allowed:
+            raise ConfigError(f"{where}: expected no option but {', '.join(sorted(allowed))}; {else_}")
+        if not value:
+            raise ConfigError(f"{where}: expected a value for the option {_name(option)}")
+
+
+def _check_redis(where: str, url: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme == "unix":
+        if parts.hostname or not parts.path:
+            raise ConfigError(f"{where}: expected the path of a socket: unix:///run/redis.sock")
+    elif not re.fullmatch(r"/?|/\d+", parts.path):
+        raise ConfigError(f"{where}: expected a database's number after the host, as in redis://host:6379/0")
+    try:
+        pool: Any = store.connect(url, timeout_s=1).connection_pool
+        pool.make_connection()  # and connects not yet
+    except Exception:  # whatever redis-py makes of it; its text may hold what it read
+        names = ", ".join(sorted({_name(option) for option, _ in parse_qsl(parts.query)}))
+        raise ConfigError(
+            f"{where}: expected options as redis-py reads them; one of {names} has another form"
+        ) from None
+
+
+def _name(option: str) -> str:
+    return option if option in _AMQP_TLS | _AMQP | _REDIS_TLS | _REDIS else "one that nobody reads"
