@@ -4,6 +4,8 @@ Starts a private RabbitMQ and Redis, five simulated exchanges, a dispatcher and 
 requests, takes one exchange down on the way and brings it back. It ends well only if every request was answered with
 data (one that ended in an error counts against it like one that was lost) and no exchange saw a limit broken.
 
+With ``--as-shipped`` it runs `deploy/fleet.toml` as it stands: the exchanges' real names lead to the simulated ones.
+
 `Producer` is what any program that uses the fleet looks like: it needs nothing but RabbitMQ's address.
 """
 
@@ -29,10 +31,11 @@ from rich.table import Table
 from rich.text import Text
 
 from deploy.demo_view import View, Watch
-from deploy.local import Fleet, simulated
+from deploy.local import FLEET_TOML, Fleet, simulated
 from deploy.processes import ProcessError
 from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.process import Simulator, SimulatorError
+from deploy.standin import NAMES, StandIns
 from schemas.messages import Outcome, Request, Result
 
 FALLS: Final = "okx"
@@ -136,13 +139,15 @@ async def run(console: Console, folder: Path, options: argparse.Namespace) -> li
             async with asyncio.TaskGroup() as boot:
                 for part in (simulator, redis, rabbitmq):
                     boot.create_task(part.start())
+            stand_ins = await _stand_ins(console, folder, simulator, stack) if options.as_shipped else None
             console.print(f"starting a dispatcher and {options.workers} workers on it")
             fleet = Fleet(
                 folder,
-                simulated(simulator.urls, WEIGHTS),
+                FLEET_TOML if stand_ins else simulated(simulator.urls, WEIGHTS),
                 broker_url=rabbitmq.url,
                 redis_url=redis.url,
                 workers=options.workers,
+                stand_ins=stand_ins,
             )
             await stack.enter_async_context(fleet)
             await _all_open(fleet)
@@ -160,6 +165,16 @@ async def run(console: Console, folder: Path, options: argparse.Namespace) -> li
         except asyncio.CancelledError:
             console.print("stopping")
             raise
+
+
+async def _stand_ins(
+    console: Console, folder: Path, simulator: Simulator, stack: contextlib.AsyncExitStack
+) -> StandIns:
+    """Has the exchanges' names lead to the simulator."""
+    urls = {name: simulator.urls[exchange] for name, exchange in NAMES.items()}
+    console.print(f"leading these names to it over TLS: {', '.join(urls)}", soft_wrap=True)
+    console.print("taking deploy/fleet.toml as it stands")
+    return await stack.enter_async_context(StandIns(folder / "stand-ins", urls))
 
 
 async def _all_open(fleet: Fleet) -> None:
@@ -301,6 +316,7 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=16, help="requests a second (default: 16)")
     parser.add_argument("--seed", type=int, default=1, help="requests and prices follow from it (default: 1)")
     parser.add_argument("--workers", type=int, default=2, help="worker processes (default: 2)")
+    parser.add_argument("--as-shipped", action="store_true", help="run deploy/fleet.toml as it stands")
     options = parser.parse_args()
     console = Console(highlight=False)
     folder = Path(tempfile.mkdtemp(prefix="ccxt-fleet-demo-"))

@@ -24,6 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from deploy.processes import Process, ProcessError, Startable, free_port
 from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.ccxt_config import ccxt_config
+from deploy.standin import StandIns
 from schemas.config import load
 
 ROOT: Final = Path(__file__).resolve().parents[1]
@@ -51,12 +52,12 @@ def simulated(urls: Mapping[str, str], weights: Mapping[str, float] | None = Non
 class Service(Process):
     """A dispatcher or worker as a child process, with its metrics on a port of its own."""
 
-    def __init__(self, package: str, name: str, folder: Path, env: Mapping[str, str]) -> None:
+    def __init__(self, module: str, config_file: Path, log: Path, env: Mapping[str, str]) -> None:
         self.metrics_port = free_port()
-        argv = [sys.executable, "-m", package, "--config", str(folder / "fleet.toml")]
+        argv = [sys.executable, "-m", module, "--config", str(config_file)]
         argv += ["--metrics-port", str(self.metrics_port)]
-        super().__init__(argv, log=folder / f"{name}.log", env=env, cwd=ROOT)
-        self.name = name
+        super().__init__(argv, log=log, env=env, cwd=ROOT)
+        self.name = log.stem
 
     @property
     def metrics_url(self) -> str:
@@ -92,29 +93,37 @@ class Fleet(Startable):
 
     Args:
         folder: where the configuration and the logs go.
-        config: the configuration as TOML would give it; the two URLs win over what it says.
+        config: the configuration as TOML would give it, or a file that is taken as it stands; the two URLs win over
+            what it says.
         broker_url: RabbitMQ.
         redis_url: Redis.
         dispatchers: how many.
         workers: how many.
+        stand_ins: which the exchanges' names lead to; None leaves them to the system.
     """
 
     def __init__(
         self,
         folder: Path,
-        config: Mapping[str, Any],
+        config: Mapping[str, Any] | Path,
         *,
         broker_url: str,
         redis_url: str,
         dispatchers: int = 1,
         workers: int = 2,
+        stand_ins: StandIns | None = None,
     ) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self.config_file = folder / "fleet.toml"
-        self.config_file.write_text(tomli_w.dumps(config), encoding="utf-8")
+        if isinstance(config, Path):
+            self.config_file = config
+        else:
+            self.config_file = folder / "fleet.toml"
+            self.config_file.write_text(tomli_w.dumps(config), encoding="utf-8")
         self.broker_url = broker_url
         self._env = {**os.environ, "FLEET_BROKER_URL": broker_url, "FLEET_REDIS_URL": redis_url}
+        self._env |= stand_ins.env if stand_ins else {}
+        self._modules = {"dispatcher": "dispatcher", "worker": "deploy.standin_worker" if stand_ins else "workers"}
         self.lanes = list(load(self.config_file, {}).lanes)
         self.dispatchers: list[Service] = []
         self.workers: list[Service] = []
@@ -167,8 +176,8 @@ class Fleet(Startable):
         await asyncio.gather(*(service.stop(grace_s=STOP_GRACE_S) for service in services))
 
     def _add(self, kind: str, services: list[Service]) -> Service:
-        package = "workers" if kind == "worker" else kind
-        service = Service(package, f"{kind}-{len(services) + 1}", self.folder, self._env)
+        log = self.folder / f"{kind}-{len(services) + 1}.log"
+        service = Service(self._modules[kind], self.config_file, log, self._env)
         service.start()
         services.append(service)
         return service
