@@ -1,6 +1,6 @@
 """Stand-ins for the exchanges under their real names, so that a configuration can be tried as it stands.
 
-Each name has a port of this machine that speaks TLS with a certificate for that name, and passes on to whoever plays the
+Each name has a port of this machine that speaks TLS with a certificate for that name, and passes on to what plays the
 exchange. Workers reach them by `deploy.standin_worker`, which changes two things and no more: how a name becomes an
 address, and which authority is believed. A name without a stand-in is not found, so that nothing leaves this machine.
 """
@@ -46,7 +46,7 @@ class StandIns(Startable):
 
     Args:
         folder: where keys, certificates and places go; nothing else of theirs may be in it.
-        urls: who plays an exchange, by its name: ``{"api.kraken.com": "http://127.0.0.1:1234"}``.
+        urls: what plays an exchange, by its name: ``{"api.kraken.com": "http://127.0.0.1:1234"}``.
 
     Attributes:
         env: what a worker must find in its environment.
@@ -77,7 +77,7 @@ class StandIns(Startable):
         async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             try:
                 there = await asyncio.open_connection("127.0.0.1", port)
-            except OSError:  # who plays the exchange is down, and so is the exchange
+            except OSError:  # what plays the exchange is down, and so is the exchange
                 writer.close()
                 return
             for source, sink in ((reader, there[1]), (there[0], writer)):

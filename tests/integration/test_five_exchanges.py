@@ -4,65 +4,16 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from deploy.local import Fleet, simulated
 from deploy.simulator.process import Simulator
 from tests.integration.fleet import Client, Stand, wait_until
+from tests.integration.reads import LACKS, READS
 
 EXCHANGES = ("binance", "okx", "htx", "coinbase", "kraken")
-SYMBOL = "BTC/USDT"
-BTC: dict[str, Any] = {"symbol": SYMBOL}
-MINUTE_MS = 60_000
-SINCE_MS = (int(time.time() * 1000) // MINUTE_MS - 30) * MINUTE_MS
-
-
-def is_time(data: Any) -> bool:
-    return bool(abs(data - time.time() * 1000) < 3_600_000)
-
-
-def is_status(data: Any) -> bool:
-    return bool(data["status"] == "ok")
-
-
-def is_ticker(data: Any) -> bool:
-    return bool(data["symbol"] == SYMBOL and data["last"] > 0)
-
-
-def are_tickers(data: Any) -> bool:
-    return len(data) > 1 and all(each["symbol"] == symbol for symbol, each in data.items())
-
-
-def are_candles(data: Any) -> bool:
-    opened = [candle[0] for candle in data]
-    return opened[0] == SINCE_MS and len(data) == 10 and all(b - a == MINUTE_MS for a, b in pairwise(opened))
-
-
-def are_trades(data: Any) -> bool:
-    return 0 < len(data) <= 20 and all(trade["symbol"] == SYMBOL and trade["price"] > 0 for trade in data)
-
-
-def is_book(data: Any) -> bool:
-    bids, asks = [level[0] for level in data["bids"]], [level[0] for level in data["asks"]]
-    return bids == sorted(bids, reverse=True) and asks == sorted(asks) and bids[0] < asks[0]
-
-
-READS: dict[str, tuple[Mapping[str, object], Callable[[Any], bool]]] = {
-    "fetch_time": ({}, is_time),
-    "fetch_status": ({}, is_status),
-    "fetch_ticker": (BTC, is_ticker),
-    "fetch_tickers": ({}, are_tickers),
-    "fetch_ohlcv": ({**BTC, "timeframe": "1m", "since": SINCE_MS, "limit": 10}, are_candles),
-    "fetch_trades": ({**BTC, "limit": 20}, are_trades),
-    "fetch_order_book": ({**BTC, "limit": 20}, is_book),
-}
-# ccxt 4.5.90 knows no status of it.
-LACKS = {("coinbase", "fetch_status")}
 
 
 @pytest.mark.parametrize("exchange", EXCHANGES)
