@@ -43,8 +43,10 @@ class StandInResolver(AbstractResolver):
 
 def main() -> None:
     """Runs a worker, with its own command line."""
+    if not hasattr(aiohttp.connector, "DefaultResolver"):  # where it finds names (aiohttp 3.14)
+        raise RuntimeError("this aiohttp would find the real exchanges; install the version ccxt-fleet names")
     certifi.where = lambda: PLACES.authority
-    aiohttp.connector.DefaultResolver = StandInResolver  # type: ignore[misc,assignment]
+    aiohttp.connector.DefaultResolver = StandInResolver
     runpy.run_module("workers", run_name="__main__", alter_sys=True)
 
 

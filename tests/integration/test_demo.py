@@ -8,12 +8,14 @@ import sys
 from asyncio.subprocess import PIPE, STDOUT, Process
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
-async def start(folder: Path) -> Process:
+async def start(folder: Path, *words: str) -> Process:
     """The demo with all it writes in this folder, which marks all that it starts."""
-    argv = [sys.executable, "-m", "deploy.demo", "--seconds", "6"]
+    argv = [sys.executable, "-m", "deploy.demo", "--seconds", "6", *words]
     return await asyncio.create_subprocess_exec(
         *argv, cwd=ROOT, env={**os.environ, "TMPDIR": str(folder)}, stdout=PIPE, stderr=STDOUT
     )
@@ -32,8 +34,9 @@ def left(folder: Path) -> list[str]:
     return found
 
 
-async def test_every_request_is_answered_and_nothing_is_left(tmp_path: Path) -> None:
-    demo = await start(tmp_path)
+@pytest.mark.parametrize("words", [(), ("--as-shipped",)])
+async def test_every_request_is_answered_and_nothing_is_left(tmp_path: Path, words: tuple[str, ...]) -> None:
+    demo = await start(tmp_path, *words)
     printed = (await demo.communicate())[0].decode()
     assert demo.returncode == 0, printed
     assert re.search(r"^ requests +\d+ ", printed, re.MULTILINE)
@@ -42,6 +45,7 @@ async def test_every_request_is_answered_and_nothing_is_left(tmp_path: Path) -> 
     assert re.search(r"^ lane +bucket +granted +fullest +waited +refused", printed, re.MULTILINE)
     for event in ("okx goes down", "okx is up again", "every request has its result"):
         assert event in printed
+    assert ("taking deploy/fleet.toml as it stands" in printed) == bool(words)
     assert not left(tmp_path)
 
 

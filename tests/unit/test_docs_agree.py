@@ -13,6 +13,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 import dispatcher.metrics
 import workers.metrics
+from deploy.standin import NAMES
 from schemas import config, messages, topology
 from schemas.errors import ConfigError
 from workers import costs
@@ -142,6 +143,11 @@ def test_configuration_example_loads(tmp_path: Path) -> None:
     file = tmp_path / "fleet.toml"
     file.write_text(example[1], encoding="utf-8")
     assert len(config.load(file, {}).lanes) == 3
+
+
+def test_the_names_that_the_shipped_configuration_leads_to() -> None:
+    (told,) = re.findall(r"These names must be reachable.*?port 443", DOCS["operations.md"], re.DOTALL)
+    assert re.findall(r"`(.*?)`", told) == list(NAMES)
 
 
 def test_environment() -> None:
