@@ -172,7 +172,7 @@ async def _stand_ins(
 ) -> StandIns:
     """Has the exchanges' names lead to the simulator."""
     urls = {name: simulator.urls[exchange] for name, exchange in NAMES.items()}
-    console.print(f"leading these names to it over TLS: {', '.join(urls)}", soft_wrap=True)
+    console.print(f"leading these names to the simulator over TLS: {', '.join(urls)}", soft_wrap=True)
     console.print("taking deploy/fleet.toml as it stands")
     return await stack.enter_async_context(StandIns(folder / "stand-ins", urls))
 
