@@ -46,7 +46,7 @@ def main() -> None:
     if not hasattr(aiohttp.connector, "DefaultResolver"):  # where it finds names (aiohttp 3.14)
         raise RuntimeError("this aiohttp would find the real exchanges; install the version ccxt-fleet names")
     certifi.where = lambda: PLACES.authority
-    aiohttp.connector.DefaultResolver = StandInResolver
+    aiohttp.connector.DefaultResolver = StandInResolver  # pyright: ignore[reportPrivateImportUsage]
     runpy.run_module("workers", run_name="__main__", alter_sys=True)
 
 
