@@ -17,6 +17,8 @@ LEFT_OVER: Final = 2.3
 LEFT_OVER_PART: Final = 0.056
 # So many answers "in maintenance" in a row are believed.
 MAINTENANCE_ROW: Final = 2
+# Without a good answer for so long, requests that fail by themselves may be the lane's trouble nevertheless.
+UNPROVEN_S: Final = 3.0
 # Slowness is forgotten with this time constant, and in no fewer calls than this.
 SLOWNESS_S: Final = 1.0
 SLOWNESS_CALLS: Final = 5
@@ -54,6 +56,8 @@ class Failures:
 
     def __init__(self) -> None:
         self.row = 0
+        self._good_s = -math.inf  # when the last answer came, by the reports; the first report until then
+        self._excused = False  # whether any failed since
         self._row_maintenance = 0
         self._window = Window()
         self._left_over = 0.0
@@ -67,6 +71,9 @@ class Failures:
             error_rate: the configured one.
             now_s: the clock.
         """
+        if report.ok or self._good_s == -math.inf:
+            self._good_s, self._excused = now_s, False
+        self._excused = self._excused or report.excused > 0
         self._count_row(report, ill)
         self._window.add(report.ok, ill, now_s)
         self._weigh(report.ok, ill, error_rate)
@@ -100,6 +107,10 @@ class Failures:
     def total(self) -> tuple[int, int]:
         """All calls of the last seconds, and the failed ones among them."""
         return self._window.total()
+
+    def unproven(self, now_s: float) -> bool:
+        """Whether only a question of our own can tell: requests fail by themselves, and none is answered."""
+        return self._excused and now_s >= self._good_s + UNPROVEN_S
 
     @property
     def in_maintenance(self) -> bool:

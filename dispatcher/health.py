@@ -23,12 +23,16 @@ from typing import Final
 from msgspec import Struct
 
 from schemas.config import DispatcherConfig
-from schemas.messages import ILL, ErrorCode, LaneReport, Request
+from schemas.messages import ILL, Attempt, ErrorCode, LaneReport, Request
 
 from .evidence import Failures, Slowness
 from .strategies import Choice
 from .waiting import Waiting
 
+# What a probe asks: the cheapest that an exchange answers; its status also says whether it is in maintenance.
+QUESTIONS: Final = ("fetch_status", "fetch_time")
+# What failed so may be the request's own trouble.
+_DOUBTFUL: Final = frozenset({ErrorCode.EXCHANGE_ERROR, ErrorCode.BAD_RESPONSE, ErrorCode.RESTRICTED})
 # Nobody knows when a worker comes: requests for a silent lane look again after this time.
 SILENT_RECHECK_S: Final = 1.0
 # A lane is stalled when so many calls have no answer where twice its latency has passed since they left, and no worker
@@ -52,6 +56,9 @@ CROWDED_MS: Final = 1_000.0
 # How fast a lane works off a backlog is known after so long in which its workers held at least so many attempts.
 RATE_S: Final = 3.0
 BUSY_ATTEMPTS: Final = 20
+# A request that failed by itself is no trial for so long; so many are remembered.
+FAILING_S: Final = 10.0
+FAILING_KEPT: Final = 500
 # Own attempts that no report can show yet are counted so long.
 UNREPORTED_S: Final = 0.2
 
@@ -128,6 +135,8 @@ class LaneHealth(Choice):
         self._back_s = -math.inf
         self._trial_gap_s = config.trial_after_s
         self._trial_sent_s = math.inf  # of the trial under way
+        self._asks_itself = False  # requests' trials say nothing: the next one is a probe
+        self._fails_itself: dict[str, float] = {}  # requests that fail by themselves, and until when that is kept
         self._trials_needed = self._trials_left = 1
         self._unreported = 0
         self._unreported_until_s = 0.0
@@ -159,6 +168,9 @@ class LaneHealth(Choice):
             self.methods = frozenset(report.methods)
         self.paused_until_ms = max(self.paused_until_ms, report.paused_until_ms)
         self._count_load(now_s, report, passed_s)
+        self._fails_itself = {digest: until_s for digest, until_s in self._fails_itself.items() if until_s > now_s}
+        for digest in report.failing[: FAILING_KEPT - len(self._fails_itself)]:
+            self._fails_itself[digest] = now_s + FAILING_S
         ill = sum(count for code, count in report.failed.items() if code in ILL) - report.excused
         failed_sent_s = now_s - report.failed_ago_ms / 1000
         if failed_sent_s < self._back_s:
@@ -191,7 +203,7 @@ class LaneHealth(Choice):
 
     def _count_backlog(self, now_s: float, report: LaneReport, passed_s: float) -> None:
         """How fast it works shows only while it has enough to do, and nothing but its limits holds it up."""
-        ended = report.ok + report.rejected + sum(report.failed.values())
+        ended = report.ok + report.rejected + report.uncalled + sum(report.failed.values())
         followed = 1 - math.exp(-passed_s / RATE_S)
         if passed_s:
             self._ended_per_s += followed * (ended / passed_s - self._ended_per_s)
@@ -247,6 +259,7 @@ class LaneHealth(Choice):
         self._aside = self._was = state
         self._why = why
         self._trial_sent_s = math.inf
+        self._asks_itself = False
         self.trial_at_s = now_s + self._trial_gap_s
         if self._ramping(now_s):  # one good trial was luck
             self._trials_needed = min(self._trials_needed + 1, TRIALS_NEEDED_MAX)
@@ -270,6 +283,7 @@ class LaneHealth(Choice):
         slow = report.slowness >= self._config.slow_times and report.exchange_ms >= SLOW_FROM_MS
         if report.ok and not report.failures_in_a_row and not ill and not slow:
             self._trial_sent_s = math.inf
+            self._asks_itself = False
             self._trials_left -= 1
             if self._trials_left:
                 self.trial_at_s = now_s + self._config.trial_after_s * GOOD_GAP_PART
@@ -283,10 +297,11 @@ class LaneHealth(Choice):
             self._trial_sent_s = math.inf
             self._trials_left = self._trials_needed
             self._lengthen_gap(now_s)
-        elif report.throttled and self._trial_sent_s < math.inf and not report.ok:
-            # It found no budget, so it says nothing: another one may, before this one's time is up.
+        elif (report.throttled or report.trials_void) and self._trial_sent_s < math.inf and not report.ok:
+            # It found no budget, or failed by itself, so it says nothing: another one may, before its time is up.
             self._trial_sent_s = math.inf
             self.trial_at_s = now_s + self._config.trial_after_s
+            self._asks_itself = report.trials_void > 0
 
     def _weigh(self, now_s: float) -> None:
         self.serving = self._aside is None
@@ -355,19 +370,28 @@ class LaneHealth(Choice):
         """Whether it stands aside and a trial is due."""
         return self._aside is not None and now_s >= self.trial_at_s and not self.silent(now_s)
 
+    def tries(self, attempt: Attempt) -> bool:
+        """Whether a trial that is due may be this one: not one that fails by itself, wherever the lane's trouble is."""
+        if not self.methods or self.methods.isdisjoint(QUESTIONS):
+            return True  # nobody else can find out
+        if self._asks_itself:
+            return False
+        doubtful = any(item.lane == self.name and item.code in _DOUBTFUL for item in attempt.tries)
+        return not doubtful and attempt.request.digest not in self._fails_itself
+
     def last_resort(self, now_s: float) -> bool:
         """Whether it stands aside but takes what has no other lane."""
         return self._aside is State.DEGRADED and not self.silent(now_s)
 
-    def sent(self, now_s: float, *, bulk: bool = False) -> bool:
-        """A request was sent there. Says whether it is a trial; then the next one waits for its gap."""
+    def sent(self, now_s: float, *, bulk: bool = False, tries: bool = True) -> bool:
+        """A request was sent there. Says whether it is a trial, if it `tries`; then the next one waits for its gap."""
         if not bulk:
             self._unreported += 1
             self.outstanding += 1
             if self.crowded:
                 self.open_from_ms = math.inf
         self._last_asked_s = now_s
-        if self._aside is None or now_s < self.trial_at_s:
+        if self._aside is None or now_s < self.trial_at_s or not tries:
             return False
         self._trial_sent_s = min(self._trial_sent_s, now_s)
         # One at a time: how it ended may be known only when its time is up.
@@ -378,8 +402,14 @@ class LaneHealth(Choice):
         """How often it should be asked how it is, if a probe is due; None if not."""
         if self._aside:
             return self._config.trial_after_s if now_s >= self.trial_at_s else None
+        if self.unproven(now_s):
+            return self._config.trial_after_s
         every_s = self._config.probe_every_s
         return every_s if now_s >= self._last_asked_s + every_s else None
+
+    def unproven(self, now_s: float) -> bool:
+        """Whether requests fail there by themselves and none is answered, so that only a probe can tell how it is."""
+        return self._failures.unproven(now_s)
 
     def memory(self, now_s: float, now_ms: int) -> Memory:
         """What the next dispatcher may know of it."""

@@ -1,7 +1,8 @@
 """Probes: what finds out how a lane is that nobody asks anything. Pure.
 
 A lane that is asked needs none: what it is asked shows how it is, and one that stands aside gets a request as its
-trial. So a probe goes to a lane that nobody has asked for a while, or whose trial is due and no request came.
+trial. So a probe goes to a lane that nobody has asked for a while, or whose trial is due and no request came that
+shows anything, or of which all that is asked fails by itself.
 """
 
 from collections.abc import Mapping
@@ -11,13 +12,11 @@ from msgspec import Struct
 
 from schemas.messages import Attempt, Request
 
-from .health import LaneHealth, State
+from .health import QUESTIONS, LaneHealth, State
 
-# The cheapest question an exchange answers; its status also says whether it is in maintenance.
-_QUESTIONS: Final = ("fetch_status", "fetch_time")
 # What only has to find out whether an exchange answers asks for the time: a status may have next to no budget (OKX
 # allows one in 5 s), and a trial that finds none delays the lane's return.
-_SHORT_QUESTIONS: Final = _QUESTIONS[::-1]
+_SHORT_QUESTIONS: Final = QUESTIONS[::-1]
 # A probe that finds no budget so soon is not needed: something else takes it.
 MAX_WAIT_MS: Final = 500.0
 
@@ -43,8 +42,8 @@ def due(lanes: Mapping[str, LaneHealth], now_s: float, now_ms: int) -> list[Prob
         if lane.silent(now_s) or lane.paused_until_ms > now_ms or lane.methods is None:
             continue
         every_s = lane.probe_every_s(now_s)
-        answers = lane.serving or lane.state(now_s) is State.MAINTENANCE
-        questions = _QUESTIONS if answers else _SHORT_QUESTIONS
+        answers = (lane.serving and not lane.unproven(now_s)) or lane.state(now_s) is State.MAINTENANCE
+        questions = QUESTIONS if answers else _SHORT_QUESTIONS
         method = next((method for method in questions if method in lane.methods), None)
         if every_s is not None and method is not None:
             probes.append(Probe(name, method, every_s))

@@ -44,6 +44,7 @@ MOVES: Final[dict[ErrorCode, Move]] = {
     ErrorCode.NOT_SUPPORTED: Move.ELSEWHERE,
     ErrorCode.BAD_SYMBOL: Move.ELSEWHERE,
     ErrorCode.AUTHENTICATION: Move.ELSEWHERE,
+    ErrorCode.CLOCK: Move.ELSEWHERE,
     # It is the exchange, or the way to it, and may be over soon. A firewall's 403 is `restricted` too.
     ErrorCode.EXCHANGE_UNAVAILABLE: Move.ANOTHER,
     ErrorCode.EXCHANGE_TIMEOUT: Move.ANOTHER,

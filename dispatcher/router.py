@@ -173,7 +173,7 @@ class Router:
             and lane.name not in past.never
             and lane.name not in past.failed
         ]
-        return self._send(attempt.request, other, left_ms, now_s, now_ms)
+        return self._send(attempt, other, left_ms, now_s, now_ms)
 
     def strategy(self, request: Request) -> Strategy:
         """How to choose among the lanes it names."""
@@ -207,7 +207,7 @@ class Router:
             return End(ErrorCode.ATTEMPTS_EXHAUSTED, f"{attempt.number} attempts failed{_history(attempt)}")
         open_ = self._open(able, attempt, past, left_ms, now_s, now_ms)
         if len(open_) > 1:
-            return self._to(open_, attempt.request, now_s, others=True, timeout_ms=left_ms / 2)
+            return self._to(open_, attempt, now_s, others=True, timeout_ms=left_ms / 2)
         if not attempt.tries:
             able = shedding.in_time(able, attempt.request, left_ms, now_s)
             if not able:
@@ -219,13 +219,13 @@ class Router:
         if attempt.tries:
             ready = [lane for lane in ready if past.retry_at_ms.get(lane.name, 0) <= now_ms]
             fresh = [lane for lane in ready if lane.name not in past.failed]
-        if send := self._send(attempt.request, fresh, left_ms, now_s, now_ms):
+        if send := self._send(attempt, fresh, left_ms, now_s, now_ms):
             return send
         if rested:
             fewest = min((past.failed.get(lane.name, 0) for lane in ready), default=0)
             again = [lane for lane in ready if past.failed.get(lane.name, 0) == fewest]
             for lanes in (again, ready):
-                if send := self._send(attempt.request, lanes, left_ms, now_s, now_ms):
+                if send := self._send(attempt, lanes, left_ms, now_s, now_ms):
                     return send
         # What is ready here has failed it just now: once more after a rest, unless a better lane comes back before.
         rest_ms = returns.rest_ms(attempt, left_ms)
@@ -269,13 +269,13 @@ class Router:
             lane.waiting.put(kind, self.dispatchers * rate / total, until_s)
 
     def _send(
-        self, request: Request, ready: Sequence[LaneHealth], left_ms: float, now_s: float, now_ms: int
+        self, attempt: Attempt, ready: Sequence[LaneHealth], left_ms: float, now_s: float, now_ms: int
     ) -> Send | None:
         """Sends it to one of these lanes: to one that is due for a trial, to those that serve, to a last resort."""
         serving = [lane for lane in ready if lane.serving]
         choice: Sequence[LaneHealth] = serving
         if len(serving) < len(ready):
-            due = [lane for lane in ready if lane.due(now_s)]
+            due = [lane for lane in ready if lane.due(now_s) and lane.tries(attempt)]
             if due and (not serving or left_ms >= 2000 * self._config.trial_timeout_s):
                 choice = due[:1]
             elif not serving:
@@ -284,18 +284,19 @@ class Router:
             return None
         others = len(ready) > 1
         if len(choice) > 1:
-            kind = request.kind
+            kind = attempt.request.kind
             able = [lane for lane in choice if lane.funded(kind, now_ms)]
             others = len(able) > 1
             choice = able or choice
-        return self._to(choice, request, now_s, others=others, timeout_ms=left_ms / 2 if len(ready) > 1 else None)
+        return self._to(choice, attempt, now_s, others=others, timeout_ms=left_ms / 2 if len(ready) > 1 else None)
 
     def _to(
-        self, lanes: Sequence[LaneHealth], request: Request, now_s: float, *, others: bool, timeout_ms: float | None
+        self, lanes: Sequence[LaneHealth], attempt: Attempt, now_s: float, *, others: bool, timeout_ms: float | None
     ) -> Send:
         """Sends it to the best of these lanes; there are `others` that have budget for it."""
+        request = attempt.request
         lane = self._chooser.choose(self.strategy(request), lanes)
-        trial = lane.sent(now_s, bulk=request.bulk)
+        trial = lane.sent(now_s, bulk=request.bulk, tries=not lane.due(now_s) or lane.tries(attempt))
         if trial and timeout_ms:
             timeout_ms = min(timeout_ms, self._config.trial_timeout_s * 1000)
         return Send(lane.name, trial, self._config.wait_with_others_s * 1000 if others else None, timeout_ms)

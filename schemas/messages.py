@@ -7,6 +7,7 @@ dispatcher and workers it is always MessagePack. All times are Unix milliseconds
 from __future__ import annotations
 
 import enum
+import hashlib
 from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
 
 from msgspec import DecodeError, Meta, Struct, ValidationError, json, msgpack
@@ -60,6 +61,7 @@ class ErrorCode(enum.StrEnum):
     MAINTENANCE = "maintenance"
     BAD_RESPONSE = "bad_response"
     AUTHENTICATION = "authentication"
+    CLOCK = "clock"
     RESTRICTED = "restricted"
     DELIVERY_LIMIT = "delivery_limit"
     INTERNAL = "internal"
@@ -123,6 +125,22 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     def kind(self) -> str:
         """Names the requests that have limits of their own, as far as it shows: one text, which is hashed once."""
         return f"{self.priority} {self.method}"
+
+    @property
+    def subject(self) -> str:
+        """What it is about: its method with its symbols or its currency, whatever else it asks."""
+        about = next((self.args[name] for name in ("symbol", "symbols", "code", "codes") if self.args.get(name)), "")
+        return f"{self.method} {about}"[:SHORT_LIMIT_BYTES]
+
+    @property
+    def digest(self) -> str:
+        """Names what it asks, with every argument: equal requests have the same."""
+        asked = repr((self.method, self.account, sorted(self.args.items(), key=_name)))
+        return hashlib.blake2b(asked.encode(errors="surrogatepass"), digest_size=8).hexdigest()
+
+
+def _name(item: tuple[str, Any]) -> str:
+    return item[0]
 
 
 class Try(Struct, frozen=True, omit_defaults=True):
@@ -295,10 +313,13 @@ class LaneReport(Struct, frozen=True, omit_defaults=True):
         lane: the lane's name.
         ok: attempts that brought data. Attempts the exchange itself rejected (bad symbol) are in `rejected`.
         trials_ok: how many of those that brought data were trials.
+        trials_void: trials that say nothing of the lane: no call was sent, or the request itself was refused.
         failed: attempts that failed, by code; only those in `ILL` speak against the lane.
         rejected: attempts that no try could have answered.
-        excused: of those failed in `ILL`, how many say nothing of the exchange: one request that keeps failing, or had
-            next to no time.
+        uncalled: attempts that ended without an HTTP call; they are in no other count.
+        excused: of those failed in `ILL`, how many say nothing of the exchange: answers that can't be used, a request
+            that keeps failing while others are answered, one that had next to no time.
+        failing: digests of requests that failed without speaking against the lane: they make no good trials.
         failed_ago_ms: how long ago the last of those failed that speak against the lane was sent; 0 where none failed.
         throttled: attempts handed back unsent.
         ended: attempts that took budget and ended, by `Request.kind`.
@@ -320,9 +341,12 @@ class LaneReport(Struct, frozen=True, omit_defaults=True):
     lane: str
     ok: Whole = 0
     trials_ok: Whole = 0
+    trials_void: Whole = 0
     failed: dict[ErrorCode, Whole] = {}
     rejected: Whole = 0
+    uncalled: Whole = 0
     excused: Whole = 0
+    failing: list[str] = []
     failed_ago_ms: Real = 0.0
     throttled: Whole = 0
     ended: dict[str, Whole] = {}

@@ -196,24 +196,59 @@ def _refuse(message: str) -> NoReturn:
 
 _TICKER_PRICES: Final = ("last", "bid", "ask", "close", "markPrice", "indexPrice")
 _TICKERS: Final = frozenset({"fetch_ticker", "fetch_mark_price"})
-# What an exchange that works has at least one of, unless the request itself narrowed it.
-_NEVER_EMPTY: Final = frozenset({"fetch_tickers", "fetch_markets", "load_markets", "fetch_currencies", "fetch_time"})
+_BOOKS: Final = frozenset({"fetch_order_book", "fetch_l2_order_book"})
+_CANDLES: Final = "ohlcv"
+# An exchange without any market contradicts itself.
+_NEVER_EMPTY: Final = frozenset({"fetch_markets", "load_markets"})
 
 
-def check_answer(method: str, data: Any, http_calls: int) -> None:
-    """Refuses what has the answer's form but nothing in it.
+def check_answer(method: str, args: Mapping[str, Any], data: Any, http_calls: int, *, blank: bool = False) -> None:
+    """Refuses what contradicts its own form. What is right but empty is data: there may have been nothing.
 
-    Empty lists of candles and trades are answers: there may have been none.
+    Args:
+        method: the ccxt method.
+        args: its arguments.
+        data: what it returned.
+        http_calls: how many calls that took.
+        blank: the exchange's answer had no body, which means "none" where a list is asked for, and nothing elsewhere.
 
     Raises:
         NotSupported: ccxt returned nothing, without asking the exchange.
         BadResponse: the exchange answered, but not with this.
     """
-    if not data and method != "fetch_status" and http_calls == 0:
+    asks_for_none = any(isinstance(value, list) and not value for value in args.values())
+    if not data and method != "fetch_status" and http_calls == 0 and not asks_for_none:
         raise NotSupported(f"{method}: ccxt has no data for it without an account")
-    if data is None or (method in _NEVER_EMPTY and not data):
+    if data is None or (data and blank) or (method in _NEVER_EMPTY and not data):
         raise BadResponse(f"{method}: the exchange's answer holds no data")
-    if method in _TICKERS and all(data.get(name) is None for name in _TICKER_PRICES):
-        raise BadResponse(f"{method}: a ticker without any price")
-    if method in ("fetch_order_book", "fetch_l2_order_book") and not (data.get("bids") or data.get("asks")):
-        raise BadResponse(f"{method}: an order book without orders")
+    if wrong := _misshapen(method, data):
+        raise BadResponse(f"{method}: {wrong}")
+
+
+def _misshapen(method: str, data: Any) -> str:
+    """What contradicts the form that the method's data has; empty if nothing does."""
+    if method in _TICKERS:
+        if not isinstance(data, dict):
+            return "not a ticker"
+        # One of a market without trades has no price, but the exchange's words on it.
+        silent = not data.get("info") and all(data.get(name) is None for name in _TICKER_PRICES)  # pyright: ignore
+        return "a ticker with nothing in it" if silent else ""
+    if method in _BOOKS:
+        book: Mapping[str, Any] = data if isinstance(data, dict) else {}  # pyright: ignore[reportUnknownVariableType]
+        fair = all(_is_side(book.get(side)) for side in ("bids", "asks"))
+        return "" if fair else "an order book whose bids or asks are not pairs of numbers"
+    if method.endswith(_CANDLES):
+        fair = isinstance(data, list) and all(_items(row) and _is_number(row[0]) for row in _items(data))
+        return "" if fair else "candles whose times are not numbers"
+    return ""
+
+
+def _is_side(side: Any) -> bool:
+    """Whether it is a list of orders: price and amount each, and perhaps more."""
+    return isinstance(side, list) and all(
+        len(_items(level)) >= 2 and _is_number(level[0]) and _is_number(level[1]) for level in _items(side)
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

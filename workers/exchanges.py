@@ -22,6 +22,7 @@ from weakref import WeakValueDictionary
 import aiohttp
 from ccxt.base.errors import (  # pyright: ignore[reportMissingTypeStubs]
     BadResponse,
+    BaseError,
     DDoSProtection,
     ExchangeNotAvailable,
     NotSupported,
@@ -39,6 +40,7 @@ from schemas.store import AWAY
 from . import arguments, costs, wire
 from .answering import Answering
 from .budget import LATE_TRIES, LOST_WAIT_S, Budget, Grant, Refusal
+from .clock import SigningClock, clock_refused
 from .egress import PASSAGE, Egress, Late, Passage
 from .markets import Markets
 from .names import NOBODY, Names
@@ -77,6 +79,7 @@ class Call(Seen):
         started_s: when it began, by the monotonic clock.
         left_us: when its last HTTP call that was answered left, on Redis's clock, microseconds since 1970.
         trip_s: from then to the head of the answer, and what is not known of when it left by that clock.
+        blank: the last answer had no body, as an answer that says "none" may.
     """
 
     max_wait_s: float = 0.0
@@ -90,6 +93,7 @@ class Call(Seen):
     started_s: float = 0.0
     left_us: float = 0.0
     trip_s: float = 0.0
+    blank: bool = False
 
     def __post_init__(self) -> None:
         self.started_s = time.monotonic()
@@ -133,6 +137,7 @@ class _Send(Passage):
         self.late = self.reused = False
         self.pause: Pause | None = None
         self.status = 0
+        self.blank = False
         self.count: Count | None = None
 
     @property
@@ -185,6 +190,23 @@ class Fleet(_Ccxt):
     fleet_bulk_waits: set[asyncio.Timeout]
     fleet_hurries: bool = False
     fleet_observed_s: float = 0.0
+    fleet_clock: SigningClock | None = None
+
+    def milliseconds(self) -> int:
+        """Unix milliseconds by the exchange's clock where that was measured; signatures and nonces are made of it."""
+        return time.time_ns() // 1_000_000 + int(self._ahead_s * 1e3)
+
+    def microseconds(self) -> int:
+        """The same in microseconds."""
+        return time.time_ns() // 1_000 + int(self._ahead_s * 1e6)
+
+    def seconds(self) -> int:
+        """The same in whole seconds."""
+        return self.milliseconds() // 1000
+
+    @property
+    def _ahead_s(self) -> float:
+        return self.fleet_clock.ahead_s if self.fleet_clock else 0.0
 
     def __del__(self) -> None:
         """ccxt's own complains of an instance that was not closed; ours own nothing: the session is the egress's."""
@@ -269,6 +291,9 @@ class Fleet(_Ccxt):
             # ccxt returns the body of a status it does not know as if it were data.
             kind = ExchangeNotAvailable if send.status >= 500 else BadResponse
             raise kind(f"{self.id} {method} {url} status {send.status}")
+        call.blank = send.blank
+        if send.blank:
+            return []
         if not isinstance(data, (dict, list)) and not (isinstance(data, str) and data.strip().isdigit()):
             raise BadResponse(f"{self.id} {method} {url} no JSON: {self.fleet_redactor.hide(call.body)[:80]!r}")
         return data  # pyright: ignore[reportUnknownVariableType]
@@ -280,6 +305,7 @@ class Fleet(_Ccxt):
         call, send = _CALL.get(), _SEND.get()
         call.status = send.status = code
         call.body = body[:BODY_KEPT]
+        send.blank = _is_blank(code, headers, body)
         send.pause = limit_signal(self.id, code, headers, body, time.time(), self.fleet_redactor.hide)
         if send.reports and (
             send.pause is not None
@@ -369,6 +395,14 @@ class Fleet(_Ccxt):
                 )
 
 
+def _is_blank(status: int, headers: Mapping[str, str], body: str) -> bool:
+    """Whether an answer has no body, and says itself that this is JSON or nothing. A proxy's empty page does not."""
+    if status == 204:
+        return True
+    kind = next((value for name, value in headers.items() if name.lower() == "content-type"), "")
+    return status == 200 and not body.strip() and "json" in kind
+
+
 def _charged(exchange: str) -> Any:
     """A class of a lane's own, so that all its instances are charged to the lane."""
     return type(f"Fleet_{exchange}", (Fleet, getattr(ccxt, exchange)), {})
@@ -429,6 +463,7 @@ class LaneExchange:
         }
         self.knowledge = ""  # the digest of what it lists, once it is open
         self._ccxt: Any = self._make()
+        self._clock = SigningClock(name)
         self._keyed: Any = self._make_keyed() if self._credentials else None
         # Of the class: the instances that load markets are charged as well.
         self.costs = self._kind.fleet_costs = costs.load(config.exchange, float(self._ccxt.rateLimit), own=limits)
@@ -471,6 +506,9 @@ class LaneExchange:
         wanted = [key for key, needed in keyed.requiredCredentials.items() if needed]
         if missing := [key for key in wanted if key not in self._credentials]:
             raise ConfigError(f"accounts.{self.config.account}: {self.exchange} wants {', '.join(missing)} too")
+        if "timeDifference" in keyed.options:
+            keyed.options["timeDifference"] = 0  # ccxt's own measure of what `SigningClock` measures
+        keyed.fleet_clock = self._clock
         return keyed
 
     def say(self, error: BaseException) -> str:
@@ -543,11 +581,24 @@ class LaneExchange:
             raise NotSupported(f"{self.exchange} {method}: timeframes are {', '.join(self._ccxt.timeframes)}")
         token = _CALL.set(call)
         try:
-            data = await getattr(self._keyed if call.account else self._ccxt, method)(**args)
+            data = await self._read(method, args, call)
         finally:
             _CALL.reset(token)
-        arguments.check_answer(method, data, call.http_calls)
+        arguments.check_answer(method, args, data, call.http_calls, blank=call.blank)
         return data
+
+    async def _read(self, method: str, args: Mapping[str, Any], call: Call) -> Any:
+        """Asks; once more where the exchange finds the time of a signed call wrong, with its clock measured anew."""
+        if not call.account:
+            return await getattr(self._ccxt, method)(**args)
+        read = getattr(self._keyed, method)
+        try:
+            return await read(**args)
+        except BaseError as error:
+            if "fetch_time" not in self.methods or not clock_refused(error, call.body):
+                raise
+        await self._clock.measure(self._ccxt.fetch_time, lambda: call.trip_s, since_s=call.started_s)
+        return await read(**args)
 
     def hurry(self) -> None:
         """Bulk calls that wait for room, and those that still come, are handed back."""

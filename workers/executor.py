@@ -34,6 +34,7 @@ class Ended(Struct, frozen=True):
         http_calls: how many HTTP calls it sent.
         budget_ms: in which time the budget that they took comes back (`Call.budget_s`).
         in_maintenance: the exchange was asked for its status, and said so.
+        of_connection: an error speaks of the way to the exchange, whatever was asked (`Verdict.of_connection`).
     """
 
     item: Try
@@ -41,6 +42,7 @@ class Ended(Struct, frozen=True):
     http_calls: int
     budget_ms: float
     in_maintenance: bool = False
+    of_connection: bool = False
 
 
 async def run(lane: LaneExchange, attempt: Attempt, config: WorkerConfig) -> Ended:
@@ -79,7 +81,7 @@ async def run(lane: LaneExchange, attempt: Attempt, config: WorkerConfig) -> End
         verdict = judge(error, call, lane.redactor.hide)
         retry_at_ms = answers.now_ms() + int(verdict.pause_s * 1000) if verdict.pause_s else None
         item = Try(lane.name, verdict.outcome, verdict.code, verdict.message, retry_at_ms=retry_at_ms, **_times(call))
-        return Ended(item, None, call.http_calls, call.budget_s * 1000)
+        return Ended(item, None, call.http_calls, call.budget_s * 1000, of_connection=verdict.of_connection)
     item = Try(lane.name, Outcome.OK, **_times(call))
     return Ended(item, data, call.http_calls, call.budget_s * 1000, in_maintenance)
 

@@ -209,7 +209,7 @@ async def _read(make: Callable[[], Any]) -> tuple[_Held, _Listed]:
 
     exchange.set_markets = listen
     try:
-        arguments.check_answer("load_markets", await exchange.load_markets_helper(True), http_calls=1)
+        arguments.check_answer("load_markets", {}, await exchange.load_markets_helper(True), http_calls=1)
     finally:
         del exchange.set_markets
         await exchange.close()
@@ -250,5 +250,5 @@ def _unpack(body: bytes, exchange: Any) -> dict[str, Any]:
     options: dict[str, Any] = first["options"]
     exchange.options.update(options)
     exchange.set_markets([msgspec.json.decode(line) for line in lines], first["currencies"])
-    arguments.check_answer("load_markets", exchange.markets, http_calls=1)
+    arguments.check_answer("load_markets", {}, exchange.markets, http_calls=1)
     return options

@@ -8,10 +8,11 @@ from typing import Final
 
 from msgspec import Struct, field
 
-from schemas.messages import ILL, Attempt, BucketReport, ErrorCode, LaneReport, Outcome, Request, Try
+from schemas.messages import ILL, Attempt, BucketReport, ErrorCode, LaneReport, Outcome, Try
 
 from . import metrics
 from .answering import Answering
+from .blame import Blame
 from .budget import Use
 from .tally import Tallies, Tally
 
@@ -21,9 +22,8 @@ METHODS_EVERY: Final = 25
 _BUDGET_WEIGHT: Final = 1 / 20
 # An answer that did not come in less than this speaks of the request's deadline, not of the exchange.
 _FAIR_MS: Final = 1_000.0
-# A request that ends in an error of the exchange counts against it once in so long, however often it is repeated.
-_REPEATED_S: Final = 10.0
-_ERRORS_KEPT: Final = 100
+# So many requests are named in a report.
+_NAMED: Final = 50
 
 
 class LaneCount(Struct):
@@ -31,9 +31,12 @@ class LaneCount(Struct):
 
     ok: int = 0
     trials_ok: int = 0
+    trials_void: int = 0
     failed: Counter[ErrorCode] = field(default_factory=Counter[ErrorCode])
     rejected: int = 0
+    uncalled: int = 0
     excused: int = 0
+    failing: dict[str, None] = field(default_factory=dict[str, None])
     throttled: int = 0
     ended: Counter[str] = field(default_factory=Counter[str])
     answered_ms: float = 0.0
@@ -51,27 +54,20 @@ class LaneKnown(Struct):
         answering: how its exchange answers.
         tallies: what its budget did.
         budget_ms: the mean of what an attempt took lately, 0 before the first.
-        errors_until_s: requests that ended in an error of the exchange, and until when that counts no more.
+        blame: what its failures of the connection's kind speak against.
     """
 
     methods: Sequence[str]
     answering: Answering
     tallies: Tallies
     budget_ms: float = 0.0
-    errors_until_s: dict[str, float] = {}
+    blame: Blame = field(default_factory=Blame)
 
-    def excused(self, item: Try, request: Request, now_s: float) -> bool:
-        """Whether a failure says nothing of the exchange: one client must not set a lane aside by what it asks."""
-        if item.code is ErrorCode.EXCHANGE_TIMEOUT:
-            return item.exchange_ms < _FAIR_MS
-        if item.code is not ErrorCode.EXCHANGE_ERROR:
-            return False
-        self.errors_until_s = {key: until_s for key, until_s in self.errors_until_s.items() if until_s > now_s}
-        key = f"{request.method} {sorted(request.args.items(), key=str)}"
-        repeated = key in self.errors_until_s
-        if not repeated and len(self.errors_until_s) < _ERRORS_KEPT:
-            self.errors_until_s[key] = now_s + _REPEATED_S
-        return repeated
+    def speaks_against(self, item: Try, attempt: Attempt, now_s: float, *, of_connection: bool) -> bool:
+        """Whether a failure speaks against the exchange; that of the fleet's own question always does."""
+        blamed = of_connection and self.blame.failed(attempt.request, now_s)
+        in_a_hurry = item.code is ErrorCode.EXCHANGE_TIMEOUT and item.exchange_ms < _FAIR_MS
+        return attempt.probe or (blamed and not in_a_hurry)
 
     def took(self, budget_ms: float) -> None:
         """An attempt took so much budget."""
@@ -108,7 +104,9 @@ class Reports:
         self._lanes[lane].bulk += bulk
         metrics.IN_FLIGHT.labels(lane).inc()
 
-    def end(self, item: Try, attempt: Attempt, http_calls: int, budget_ms: float) -> None:
+    def end(
+        self, item: Try, attempt: Attempt, http_calls: int, budget_ms: float, *, of_connection: bool = False
+    ) -> None:
         """An attempt ended.
 
         Args:
@@ -116,42 +114,54 @@ class Reports:
             attempt: what was asked.
             http_calls: how many HTTP calls it sent.
             budget_ms: in which time the budget that it took comes back.
+            of_connection: a failure is of the connection's kind (`Verdict.of_connection`).
         """
         lane, count, known = item.lane, self._lanes[item.lane], self._known[item.lane]
         request = attempt.request
         metrics.ATTEMPTS.labels(lane, item.outcome, item.code or "none").inc()
         metrics.HTTP_CALLS.labels(lane).inc(http_calls)
         metrics.WAITED.labels(lane).observe(item.waited_ms / 1000)
-        if http_calls:
-            metrics.EXCHANGE.labels(lane).observe(item.exchange_ms / 1000)
-            count.ended[request.kind] += 1
-            if not attempt.probe:  # one is no example of what attempts take
-                known.took(budget_ms)
+        if item.outcome is Outcome.THROTTLED:
+            count.throttled += 1
+            return
+        if not http_calls:  # the exchange was not asked
+            count.uncalled += 1
+            _void(count, attempt)
+            return
+        metrics.EXCHANGE.labels(lane).observe(item.exchange_ms / 1000)
+        count.ended[request.kind] += 1
+        if not attempt.probe:  # one is no example of what attempts take
+            known.took(budget_ms)
         match item.outcome:
             case Outcome.OK:
                 count.ok += 1
                 count.trials_ok += attempt.trial
-                if http_calls:
-                    known.answering.took(request.method, item.exchange_ms / http_calls / 1000)
+                known.answering.took(request.method, item.exchange_ms / http_calls / 1000)
+                known.blame.answered(request, time.monotonic())
                 count.answered_ms += item.exchange_ms
                 count.row = 0
             case Outcome.FAILED:
-                assert item.code is not None
-                count.failed[item.code] += 1
-                now_s = time.monotonic()
-                if item.code not in ILL:
-                    count.row = 0
-                elif known.excused(item, request, now_s):
-                    count.excused += 1
-                else:
-                    count.row += 1
-                    count.failed_sent_s = max(count.failed_sent_s, now_s - item.exchange_ms / 1000)
+                self._fail(item, attempt, count, known, of_connection=of_connection)
             case Outcome.REJECTED:
                 count.rejected += 1
-                if http_calls:
-                    count.row = 0
-            case Outcome.THROTTLED:
-                count.throttled += 1
+                _void(count, attempt)
+                count.row = 0
+
+    @staticmethod
+    def _fail(item: Try, attempt: Attempt, count: LaneCount, known: LaneKnown, *, of_connection: bool) -> None:
+        assert item.code is not None
+        count.failed[item.code] += 1
+        if item.code not in ILL:
+            count.row = 0
+            _void(count, attempt)
+            return
+        now_s = time.monotonic()
+        if known.speaks_against(item, attempt, now_s, of_connection=of_connection):
+            count.row += 1
+            count.failed_sent_s = max(count.failed_sent_s, now_s - item.exchange_ms / 1000)
+        else:
+            count.excused += 1
+            _void(count, attempt)
 
     def leave(self, lane: str, *, bulk: bool) -> None:
         """An attempt is held no more, however it went."""
@@ -180,9 +190,12 @@ class Reports:
                     lane,
                     ok=count.ok,
                     trials_ok=count.trials_ok,
+                    trials_void=count.trials_void,
                     failed=dict(count.failed),
                     rejected=count.rejected,
+                    uncalled=count.uncalled,
                     excused=count.excused,
+                    failing=list(count.failing),
                     failed_ago_ms=round((now_s - count.failed_sent_s) * 1000, 3) if count.failed_sent_s else 0.0,
                     throttled=count.throttled,
                     ended=dict(count.ended),
@@ -202,6 +215,13 @@ class Reports:
             )
             self._lanes[lane] = LaneCount(row=count.row, in_flight=count.in_flight, bulk=count.bulk)
         return reports
+
+
+def _void(count: LaneCount, attempt: Attempt) -> None:
+    """The attempt says nothing of the lane, and one like it makes no good trial."""
+    count.trials_void += attempt.trial
+    if len(count.failing) < _NAMED:
+        count.failing[attempt.request.digest] = None
 
 
 def _buckets(tallies: Mapping[str, Tally], uses: Mapping[str, Use]) -> dict[str, BucketReport]:

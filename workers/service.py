@@ -194,7 +194,8 @@ class Worker:
                 ended = await executor.run(lane.exchange, attempt, self._config)
             item, result, body = _answer(attempt, lane.exchange, ended)
             seen = replace(item, outcome=Outcome.FAILED, code=ErrorCode.MAINTENANCE) if ended.in_maintenance else item
-            self._reports.end(seen, attempt, ended.http_calls, ended.budget_ms)
+            of_connection = ended.of_connection or ended.in_maintenance
+            self._reports.end(seen, attempt, ended.http_calls, ended.budget_ms, of_connection=of_connection)
         finally:
             self._reports.leave(name, bulk=bulk)
         return item, None if result is None else answers.ready(attempt, result, body)

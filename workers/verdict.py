@@ -19,8 +19,9 @@ from ccxt.base.errors import AuthenticationError, BaseError  # pyright: ignore[r
 from msgspec import Struct
 
 from schemas.errors import InvalidMessage
-from schemas.messages import ErrorCode, Outcome
+from schemas.messages import ILL, ErrorCode, Outcome
 
+from .clock import clock_refused
 from .costs import Bucket, Scope
 
 # Takes secrets out of a text.
@@ -111,12 +112,22 @@ class Seen(Struct):
 
 
 class Verdict(Struct, frozen=True):
-    """How an attempt ended, and for how long its lane can't take it (0: no reason to wait)."""
+    """How an attempt ended.
+
+    Args:
+        outcome: whether another try may help.
+        code: why it ended.
+        message: the same in words.
+        pause_s: for how long its lane can't take it; 0: no reason to wait.
+        of_connection: it speaks of the way to the exchange, or of the exchange as a whole, whatever was asked: no
+            connection, no answer in time, a 5xx, maintenance, a page in place of JSON.
+    """
 
     outcome: Outcome
     code: ErrorCode
     message: str
     pause_s: float = 0.0
+    of_connection: bool = False
 
 
 class NoBudget(Exception):
@@ -375,7 +386,7 @@ _BY_CLASS: Final[dict[str, tuple[Outcome, ErrorCode]]] = {
     "DDoSProtection": (_FAILED, ErrorCode.RATE_LIMITED),
     "RateLimitExceeded": (_FAILED, ErrorCode.RATE_LIMITED),
     "OnMaintenance": (_FAILED, ErrorCode.MAINTENANCE),
-    "InvalidNonce": (_FAILED, ErrorCode.EXCHANGE_ERROR),
+    "InvalidNonce": (_FAILED, ErrorCode.CLOCK),
     "ChecksumError": (_FAILED, ErrorCode.BAD_RESPONSE),
     "RequestTimeout": (_FAILED, ErrorCode.EXCHANGE_TIMEOUT),
     "BadResponse": (_FAILED, ErrorCode.BAD_RESPONSE),
@@ -387,7 +398,32 @@ _VAGUE: Final = frozenset(
     {"BaseError", "ExchangeError", "OperationFailed", "NetworkError", "ExchangeNotAvailable", "AuthenticationError"}
 )
 _WRONG_KEY: Final = re.compile(r"EAPI: ?Invalid (key|signature)|EGeneral: ?Permission denied")  # Kraken: ExchangeError
-_UNKNOWN_SYMBOL: Final = re.compile(r"EQuery: ?(Unknown asset pair|Invalid asset pair)")  # Kraken: bare ExchangeError
+# What ccxt takes for wrong arguments, or for nothing that it knows.
+_UNKNOWN_SYMBOL: Final = re.compile(
+    r"EQuery: ?(Unknown asset pair|Invalid asset pair)"  # Kraken
+    r'|"retCode"\s*:\s*10001\b[^}]*symbol'  # Bybit: "Symbol Invalid", "params error: symbol invalid"
+    r'|"code"\s*:\s*"?40034\b'  # Bitget: "Parameter symbol does not exist"
+    r'|"code"\s*:\s*"?200003\b'  # KuCoin futures: "symbol not exists"
+    r'|"err[_-]code"\s*:\s*1014\b'  # HTX futures: the contract doesn't exist
+    r'|"err[_-]msg"\s*:\s*"[^"]*contract_code',  # HTX futures
+    re.IGNORECASE,
+)
+# 4xx that may be the exchange's own words on what was asked; in JSON they are.
+_REQUEST_STATUSES: Final = frozenset({400, 404, 405, 409, 410, 422})
+# 4xx that speak of the request's form, whatever their body (RFC 9110 and 6585).
+_FORM_STATUSES: Final = frozenset({406, 411, 412, 413, 414, 415, 416, 417, 431})
+_TOO_LARGE: Final = frozenset({413, 414, 431})
+_SAYS_LITTLE: Final = "the exchange can't read this request and does not say why: check args, above all params"
+_WHAT_TO_CHANGE: Final = {
+    404: "the exchange has nothing at this address: check args, above all params",
+    413: "the request is too large for the exchange: send less in args and params",
+    414: "the request's URL is too long for the exchange: send less in args and params",
+    431: "the request's URL is too long for the exchange: send less in args and params",
+}
+_CLOCK_HINT: Final = (
+    "clock: the exchange finds our time, or nonce, wrong, also after its clock was measured. Operator: synchronise "
+    "the workers' clocks, and use the key in no other program; "
+)
 
 
 def judge(error: BaseException, seen: Seen, hide: Hide = str) -> Verdict:
@@ -417,13 +453,33 @@ def judge(error: BaseException, seen: Seen, hide: Hide = str) -> Verdict:
     if seen.pause is not None:
         return Verdict(_FAILED, ErrorCode.RATE_LIMITED, message, seen.pause.seconds)
     outcome, code = _decide(error, seen)
-    return Verdict(outcome, code, message, DEFAULT_PAUSE_S if code is ErrorCode.RATE_LIMITED else 0.0)
+    if not seen.http_calls and code in ILL:
+        # Without a call it is ccxt that refuses: this lane can't do it, and the text says why.
+        return Verdict(_FAILED, ErrorCode.NOT_SUPPORTED, message)
+    if code is ErrorCode.CLOCK:
+        message = (_CLOCK_HINT + message)[:MESSAGE_LIMIT]
+    elif outcome is _REJECTED and not _is_json(seen.body) and (seen.status or 0) >= 400:
+        message = f"{_WHAT_TO_CHANGE.get(seen.status or 0, _SAYS_LITTLE)}; {message}"[:MESSAGE_LIMIT]
+    pause_s = DEFAULT_PAUSE_S if code is ErrorCode.RATE_LIMITED else 0.0
+    return Verdict(outcome, code, message, pause_s, of_connection=_of_connection(code, seen))
+
+
+def _of_connection(code: ErrorCode, seen: Seen) -> bool:
+    if code is ErrorCode.BAD_RESPONSE:
+        return not _is_json(seen.body)
+    return code in (ErrorCode.EXCHANGE_UNAVAILABLE, ErrorCode.EXCHANGE_TIMEOUT, ErrorCode.MAINTENANCE)
+
+
+def _is_json(body: str) -> bool:
+    """Whether it starts as an exchange's own words do; only its start was kept."""
+    return body.lstrip("\ufeff \t\r\n").startswith(("{", "["))
 
 
 def _decide(error: Exception, seen: Seen) -> tuple[Outcome, ErrorCode]:
     if isinstance(error, BaseError):
-        name = type(error).__name__
-        if name in _VAGUE and (decided := _by_status(error, seen)) is not None:
+        if seen.http_calls and clock_refused(error, seen.body):
+            return _FAILED, ErrorCode.CLOCK
+        if (decided := _by_answer(error, seen)) is not None:
             return decided
         return next(_BY_CLASS[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in _BY_CLASS)
     if isinstance(error, TimeoutError):
@@ -437,7 +493,22 @@ def _decide(error: Exception, seen: Seen) -> tuple[Outcome, ErrorCode]:
     return _FAILED, ErrorCode.INTERNAL
 
 
-def _by_status(error: Exception, seen: Seen) -> tuple[Outcome, ErrorCode] | None:
+def _by_answer(error: BaseError, seen: Seen) -> tuple[Outcome, ErrorCode] | None:
+    name, status = type(error).__name__, seen.status
+    if name in _VAGUE:
+        return _by_status(error, seen)
+    if name == "BadRequest" and _UNKNOWN_SYMBOL.search(seen.body):
+        return _FAILED, ErrorCode.BAD_SYMBOL
+    if name == "RestrictedLocation" and seen.http_calls and status not in (403, 451):
+        return _FAILED, ErrorCode.BAD_SYMBOL  # "this pair is not for your region", among answers to others
+    if name == "BadResponse" and (
+        status in _FORM_STATUSES or (status in _REQUEST_STATUSES and not _is_json(seen.body))
+    ):
+        return _by_status(error, seen)
+    return None
+
+
+def _by_status(error: BaseError, seen: Seen) -> tuple[Outcome, ErrorCode] | None:
     status = seen.status
     if isinstance(error, AuthenticationError) and seen.http_calls == 0:
         return _FAILED, ErrorCode.NOT_SUPPORTED  # ccxt asks for keys, and this lane has none
@@ -458,9 +529,11 @@ def _by_status(error: Exception, seen: Seen) -> tuple[Outcome, ErrorCode] | None
         return _FAILED, ErrorCode.AUTHENTICATION
     if status >= 500:
         return _FAILED, ErrorCode.EXCHANGE_UNAVAILABLE
-    if status in (400, 404, 405, 409, 410, 422):
-        if not seen.body.lstrip().startswith(("{", "[")):
-            return _FAILED, ErrorCode.EXCHANGE_UNAVAILABLE  # not the exchange's own words: what stands before it
+    if status in _FORM_STATUSES:
+        return _REJECTED, ErrorCode.TOO_LARGE if status in _TOO_LARGE else ErrorCode.INVALID_ARGUMENTS
+    if status in _REQUEST_STATUSES:
+        if not _is_json(seen.body):
+            return _REJECTED, ErrorCode.INVALID_ARGUMENTS
         if isinstance(error, AuthenticationError):
             return _FAILED, ErrorCode.AUTHENTICATION
         # The exchange understood, and has no such thing; another one may.

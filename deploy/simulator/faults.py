@@ -10,6 +10,14 @@ Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Span = Annotated[float, msgspec.Meta(ge=0)]
 
 
+class Said(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An answer word for word."""
+
+    status: Annotated[int, msgspec.Meta(ge=200, le=599)] = 200
+    body: str = ""
+    content_type: str = "application/json"
+
+
 class Faults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is wrong with an exchange; all at their defaults mean nothing is. Unknown keys are refused."""
 
@@ -33,6 +41,9 @@ class Faults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A connection's second request is not answered, but ends it: so it looks where an exchange took it for idle."""
     unlisted: tuple[str, ...] = ()
     """Coins it does not list for now, `("SOL",)`; without this they are new listings."""
+    said: dict[str, Said] = {}
+    """What is answered to requests whose target holds this text, `{"books?instId=SOL-": Said(status=404)}`. Others are
+    answered as usual: so it is a fault of one symbol, endpoint or parameter."""
 
 
 HEALTHY = Faults()

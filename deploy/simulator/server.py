@@ -15,7 +15,7 @@ from aiohttp import web
 
 from .accounts import Account, Signed
 from .clock import Clock
-from .faults import HEALTHY, HTML, REDIRECT_TO, Faults
+from .faults import HEALTHY, HTML, REDIRECT_TO, Faults, Said
 from .ledger import Ledger, Verdict
 from .limits import LIMITS, Query
 from .venue import Answer, BadParameter, Endpoint, UnknownSymbol, Venue, reply
@@ -195,8 +195,10 @@ class Door:
             await asyncio.sleep(late_ms / 1000)
         if verdict.refusal is not None:
             return None
-        answer: Answer | None = None
-        if faults.error_rate and self._random.random() < faults.error_rate:
+        answer = next((_word_for_word(said) for text, said in faults.said.items() if text in request.raw_path), None)
+        if answer is not None:
+            pass
+        elif faults.error_rate and self._random.random() < faults.error_rate:
             answer = self.venue.error(500 if self._random.random() < 0.5 else 503)
         elif faults.maintenance:
             answer = self.venue.maintenance(name)
@@ -210,6 +212,10 @@ class Door:
         if faults.garbage == "truncated":
             return await _truncated(request)
         return web.Response(body=b"" if faults.garbage == "empty" else HTML, content_type="text/html")
+
+
+def _word_for_word(said: Said) -> Answer:
+    return Answer(said.status, said.body.encode(), said.content_type)
 
 
 def _bound(host: str, port: int) -> socket.socket:

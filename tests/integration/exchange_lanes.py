@@ -99,7 +99,7 @@ class Lanes:
         credentials: dict[str, Secret] = {}
         if account:
             credentials = {"apiKey": Secret(account.key), "secret": Secret(account.secret)}
-            if exchange == "okx":
+            if exchange in ("okx", "kucoin"):
                 credentials["password"] = Secret(account.passphrase)
         markets, egress = markets or self.markets, egress or self.egress()
         lane = LaneExchange(exchange, config, egress, budget, markets, http_timeout_s, limits, credentials)

@@ -91,6 +91,62 @@ async def test_a_wrong_secret_is_the_operator_s_and_does_not_show(lanes: Lanes, 
         assert lane.redactor.hide(f"key {wrong.key} and {wrong.secret}") == "key … and …"
 
 
+async def test_a_clock_that_drifts_is_measured_and_the_read_repeated(lanes: Lanes) -> None:
+    async with Simulator(exchanges=["binance"]) as simulator:
+        lane, budget = lanes.lane("binance", ccxt_config("binance", simulator.urls["binance"]), account=ANNA)
+        await lane.open()
+        await balance(lane, ANNA)
+        await simulator.ask("PUT", "/clock", {"advance_s": 12})
+        attempts = [call("binance", account=ANNA.name) for _ in range(5)]
+        await asyncio.gather(*(lane.call("fetch_balance", {}, attempt) for attempt in attempts))
+        # Each was refused and repeated; one of them asked for the time.
+        assert sorted(attempt.http_calls for attempt in attempts) == [2, 2, 2, 2, 3]
+        attempt = call("binance", account=ANNA.name)
+        await lane.call("fetch_balance", {}, attempt)
+        assert attempt.http_calls == 1
+        counters = await simulator.counters()
+        assert counters["violations"] == 0
+        assert counters["exchanges"]["binance"]["requests"] == len(budget.granted)
+
+
+REFUSALS = {
+    "binance": ("/api/v3/account", '{"code":-1021,"msg":"Timestamp for this request is outside of the recvWindow."}'),
+    "okx": ("/account/balance", '{"code":"50102","msg":"Timestamp request expired","data":[]}'),
+    "kraken": ("/private/", '{"error":["EAPI:Invalid nonce"]}'),
+}
+
+
+@pytest.mark.parametrize("exchange", SIGNING)
+async def test_a_clock_that_stays_wrong_is_the_operator_s_and_public_reads_go_on(lanes: Lanes, exchange: str) -> None:
+    path, body = REFUSALS[exchange]
+    async with Simulator(exchanges=[exchange]) as simulator:
+        lane, _ = lanes.lane(exchange, ccxt_config(exchange, simulator.urls[exchange]), account=ANNA)
+        await lane.open()
+        await simulator.fault(exchange, said={path: {"body": body}})
+        attempt = call(exchange, account=ANNA.name)
+        with pytest.raises(Exception) as raised:
+            await lane.call("fetch_balance", {}, attempt)
+        verdict = judge(raised.value, attempt)
+        assert verdict.code is ErrorCode.CLOCK
+        assert "Operator: synchronise" in verdict.message
+        assert attempt.http_calls == 3
+        attempt = call(exchange)
+        assert await lane.call("fetch_ticker", BTC, attempt)
+        assert attempt.http_calls == 1
+
+
+@pytest.mark.parametrize("exchange", ["binance", "okx", "htx", "coinbase", "kraken", "bybit", "kucoin", "gate"])
+async def test_signatures_are_made_by_the_exchange_s_clock(lanes: Lanes, exchange: str) -> None:
+    """Every way in which the eight exchanges' classes write the time into what they sign."""
+    lane, _ = lanes.lane(exchange, {}, account=ANNA._replace(secret="MHQCAQEEIA=="))
+    keyed: Any = lane._keyed  # pyright: ignore[reportPrivateUsage]
+    public: Any = lane._ccxt  # pyright: ignore[reportPrivateUsage]
+    keyed.fleet_clock.ahead_s = 3_600.0
+    for name, per_s in (("milliseconds", 1e3), ("microseconds", 1e6), ("seconds", 1), ("nonce", 1e3)):
+        ahead = getattr(keyed, name)() - getattr(public, name)()
+        assert ahead / per_s == pytest.approx(3_600, abs=30), name
+
+
 async def test_lanes_share_by_address_and_by_account(lanes: Lanes) -> None:
     """OKX allows 10 balances in 2 s of an account, and 100 trades in 2 s from an address."""
     async with Simulator(exchanges=["okx"]) as simulator:

@@ -37,6 +37,7 @@ MOVES = {
     EXCHANGE_ERROR: Move.DOUBTED,
     BAD_SYMBOL: Move.ELSEWHERE,
     AUTHENTICATION: Move.ELSEWHERE,
+    ErrorCode.CLOCK: Move.ELSEWHERE,
     ErrorCode.INVALID_ARGUMENTS: Move.END,
 }
 HTML = "<html><body>Just a moment...</body></html>"
@@ -56,7 +57,7 @@ HTML = "<html><body>Just a moment...</body></html>"
         ("binance", 408, {}, '{"code":-1007,"msg":"Timeout waiting for response"}', ErrorCode.EXCHANGE_TIMEOUT, 0),
         ("binance", 200, {}, '{"code":-1001,"msg":"Internal error"}', UNAVAILABLE, 0),
         ("binance", 200, {}, '{"code":-1008,"msg":"Request throttled by system-level protection"}', EXCHANGE_ERROR, 0),
-        ("binance", 400, {}, '{"code":-1021,"msg":"Timestamp outside of recvWindow"}', EXCHANGE_ERROR, 0),
+        ("binance", 400, {}, '{"code":-1021,"msg":"Timestamp outside of recvWindow"}', ErrorCode.CLOCK, 0),
         ("binance", 401, {}, '{"code":-2015,"msg":"Invalid API-key, IP, or permissions"}', AUTHENTICATION, 0),
         ("okx", 200, {}, '{"code":"50011","msg":"Too Many Requests","data":[]}', RATE_LIMITED, 2),
         ("okx", 429, {}, '{"code":"50011","msg":"Too Many Requests","data":[]}', RATE_LIMITED, 2),

@@ -3,7 +3,7 @@ from msgspec.structs import replace
 
 from dispatcher.health import LaneHealth, State
 from schemas.config import DispatcherConfig
-from schemas.messages import ErrorCode, LaneReport
+from schemas.messages import Attempt, ErrorCode, LaneReport, Outcome, Request, Try
 
 CONFIG = DispatcherConfig(failures_in_a_row=5, silent_after_s=1.5, trial_after_s=1.0, trial_after_max_s=4.0)
 DOWN = ErrorCode.EXCHANGE_UNAVAILABLE
@@ -93,6 +93,76 @@ def test_a_client_s_bad_requests_say_nothing_of_the_exchange() -> None:
         health.hear("w1", report, step / 5)
     assert health.state(10.0) is State.HEALTHY
     assert health.share == 2.0
+
+
+def test_attempts_without_a_call_say_nothing_at_all() -> None:
+    """Neither that it is ill, nor that it is well."""
+    health = new()
+    health.hear("w1", LaneReport("okx", uncalled=50), 0.0)
+    assert health.state(0.0) is State.HEALTHY
+    for step in range(5):
+        health.hear("w1", bad(1, step + 1), step / 5)
+        health.hear("w1", LaneReport("okx", uncalled=50, failures_in_a_row=step + 1), step / 5 + 0.1)
+    assert health.state(1.0) is State.OFFLINE
+
+
+def asked(method: str = "fetch_ticker", *tries: Try) -> Attempt:
+    return Attempt(Request(method, {"symbol": "ALGO/USDT"}, id="x"), "", 0, 0, tries=list(tries))
+
+
+def test_what_fails_by_itself_is_no_trial_and_a_probe_is() -> None:
+    health = failing()
+    health.methods = frozenset({"fetch_time", "fetch_ticker"})
+    assert health.due(1.0)
+    assert health.tries(asked())
+    refused = Try("okx", Outcome.FAILED, ErrorCode.BAD_RESPONSE)
+    assert not health.tries(asked("fetch_ticker", refused))
+    assert health.tries(asked("fetch_ticker", replace(refused, lane="htx")))
+    assert health.tries(asked("fetch_ticker", replace(refused, code=DOWN)))
+    health.hear("w1", LaneReport("okx", failing=[asked().request.digest], failures_in_a_row=5), 1.0)
+    assert not health.tries(asked())
+    assert health.tries(asked("fetch_order_book"))
+    health.hear("w1", LaneReport("okx", failures_in_a_row=5), 12.0)  # it was some time ago
+    assert health.tries(asked())
+    assert not health.sent(1.0, tries=False)
+    assert health.probe_every_s(1.0) == CONFIG.trial_after_s
+    assert health.sent(1.0)
+
+
+def test_after_a_trial_that_said_nothing_the_next_is_a_probe() -> None:
+    health = failing()
+    health.methods = frozenset({"fetch_time", "fetch_ticker"})
+    assert health.sent(1.0)
+    health.hear("w1", LaneReport("okx", rejected=1, trials_void=1), 1.2)
+    assert health.state(1.2) is State.OFFLINE
+    assert not health.due(2.1)
+    assert health.due(2.2)  # no longer gap: it was not the lane that failed
+    assert not health.tries(asked("fetch_order_book"))
+    assert health.probe_every_s(2.2) is not None
+    assert health.sent(2.2)
+    health.hear("w1", ok(), 2.4)
+    assert health.serving
+
+
+def test_a_lane_that_has_no_question_for_a_probe_takes_what_comes() -> None:
+    health = failing()
+    health.methods = frozenset({"fetch_ticker"})
+    health.hear("w1", LaneReport("okx", failing=[asked().request.digest], failures_in_a_row=5), 1.0)
+    assert health.tries(asked())
+
+
+def test_where_all_fails_by_itself_a_probe_finds_out() -> None:
+    health = new()
+    health.hear("w1", LaneReport("okx"), 0.0)
+    odd = LaneReport("okx", failed={ErrorCode.EXCHANGE_ERROR: 3}, excused=3)
+    for step in range(16):
+        health.hear("w1", odd, step / 5)
+        health.sent(step / 5)
+    assert health.serving
+    assert health.probe_every_s(2.9) is None
+    assert health.probe_every_s(3.1) == CONFIG.trial_after_s
+    health.hear("w1", replace(odd, ok=1), 3.2)  # the probe went well
+    assert health.probe_every_s(3.3) is None
 
 
 def test_some_errors_among_many_answers_degrade_it() -> None:

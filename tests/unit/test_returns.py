@@ -23,15 +23,15 @@ BY_MOVE: dict[Move, set[str]] = {
     Move.ELSEWHERE: {
         *("BadSymbol", "MarketClosed", "ContractUnavailable", "NotSupported"),
         *("AuthenticationError", "PermissionDenied", "AccountNotEnabled", "AccountSuspended"),
-        "ManualInteractionNeeded",
+        *("ManualInteractionNeeded", "InvalidNonce", "RestrictedLocation"),
     },
     Move.ANOTHER: {
         *("OperationFailed", "NetworkError", "ExchangeNotAvailable", "OnMaintenance", "RequestTimeout"),
-        *("DDoSProtection", "RateLimitExceeded", "RestrictedLocation"),
+        *("DDoSProtection", "RateLimitExceeded"),
         *("BadResponse", "NullResponse", "ChecksumError"),
     },
     Move.DOUBTED: {
-        *("BaseError", "ExchangeError", "InvalidNonce", "UnsubscribeError"),
+        *("BaseError", "ExchangeError", "UnsubscribeError"),
         *("InvalidProxySettings", "ExchangeClosedByUser"),
     },
 }
