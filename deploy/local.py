@@ -26,11 +26,15 @@ from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.ccxt_config import ccxt_config
 from deploy.standin import StandIns
 from schemas.config import load
+from schemas.errors import ConfigError
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 FLEET_TOML: Final = Path(__file__).with_name("fleet.toml")
 READY_TIMEOUT_S: Final = 60.0
 STOP_GRACE_S: Final = 20.0
+# A lane that is not healthy after so long has a reason, and may have another one later.
+EXPLAIN_AFTER_S: Final = 10.0
+EXPLAIN_EVERY_S: Final = 5.0
 
 
 def simulated(urls: Mapping[str, str], weights: Mapping[str, float] | None = None) -> dict[str, Any]:
@@ -170,6 +174,14 @@ class Fleet(Startable):
             return [dispatcher.name]
         return [lane for lane in lanes if not seen.get(("fleet_lane_healthy", lane))]
 
+    async def reasons(self, lanes: Sequence[str]) -> dict[str, str]:
+        """Why these lanes are not healthy, by a worker's error, else a dispatcher's reason."""
+        served = [lane for worker in self.workers for lane in (await worker.status()).get("lanes", ())]
+        routed = [lane for dispatcher in self.dispatchers for lane in (await dispatcher.status()).get("lanes", ())]
+        errors = {lane["lane"]: str(lane["error"]) for lane in served if lane["error"] and not lane["open"]}
+        reasons = {lane["lane"]: str(lane["reason"]) for lane in routed if lane["reason"]}
+        return {name: errors.get(name) or reasons.get(name) or "it has not opened yet" for name in lanes}
+
     async def stop(self) -> None:
         """Stops workers and dispatchers in order, by force after 20 s."""
         services = (*self.workers, *self.dispatchers)
@@ -206,8 +218,11 @@ async def up(folder: Path, config: Mapping[str, Any], *, workers: int) -> None:
 
 
 async def _watch(fleet: Fleet, stop: asyncio.Event) -> None:
-    """Says which lanes come and go, and raises if a service ends by itself."""
+    """Says which lanes come and go, of those that don't come why, and raises if a service ends by itself."""
     known: dict[str, bool] = {}
+    said: dict[str, str] = {}
+    clock = asyncio.get_running_loop().time
+    explain_s = clock() + EXPLAIN_AFTER_S
     while not stop.is_set():
         for service in (*fleet.dispatchers, *fleet.workers):
             if not service.running:
@@ -217,7 +232,15 @@ async def _watch(fleet: Fleet, stop: asyncio.Event) -> None:
             healthy = bool(seen.get(("fleet_lane_healthy", lane)))
             if known.get(lane, False) is not healthy:
                 known[lane] = healthy
+                said.pop(lane, None)
                 print(f"{lane} is {'healthy' if healthy else 'offline'}", flush=True)
+        ill = [lane for lane in fleet.lanes if not known.get(lane)]
+        if ill and clock() > explain_s:
+            for lane, reason in (await fleet.reasons(ill)).items():
+                if said.get(lane) != reason:
+                    said[lane] = reason
+                    print(f"{lane} is not healthy: {reason}", flush=True)
+            explain_s = clock() + EXPLAIN_EVERY_S
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(0.5):
                 await stop.wait()
@@ -233,7 +256,7 @@ def main() -> int:
         try:
             config = tomllib.loads(options.config.read_text(encoding="utf-8"))
             asyncio.run(up(Path(folder), config, workers=options.workers))
-        except ProcessError as error:
+        except (ProcessError, ConfigError, OSError, tomllib.TOMLDecodeError) as error:
             print(error, file=sys.stderr)
             return 1
     return 0

@@ -31,14 +31,37 @@ found() {
     return 1
 }
 
+# How far pip is: a counter on a terminal, and else a line for every twenty packages.
+progress() {
+    number=0
+    while IFS= read -r line; do
+        case $line in
+        Collecting\ *)
+            number=$((number + 1))
+            name=${line#Collecting }
+            if [ -t 2 ]; then
+                printf '\rsetup: %s: %.40s\033[K' "$number" "${name%%[ =]*}" >&2
+            elif [ $((number % 20)) = 0 ]; then
+                say "$number packages are here"
+            fi
+            ;;
+        Installing\ *)
+            if [ -t 2 ]; then printf '\r\033[K' >&2; fi
+            say "unpacking them"
+            ;;
+        esac
+    done
+}
+
 # Whether sudo is here and needs no password, or someone is there to type one.
 may_sudo() { command -v sudo >/dev/null 2>&1 && { sudo -n true 2>/dev/null || [ -t 0 ]; }; }
 
 packages_here() { dpkg-query -W -f '${db:Status-Status} ${Package}\n' | sed -n 's/^installed //p'; }
 
 # Debian starts and enables a service as it installs it. Its own way to forbid the start is a policy-rc.d that exits
-# 101 (the invoke-rc.d and policy-rc.d specification). What came new is then disabled, as
-# systemd and as init script, so that it does not start at the next boot either. What was there before stays as it was.
+# 101 (the invoke-rc.d and policy-rc.d specification). What came new is then disabled, as systemd unit and as init
+# script, so that it does not start at the next boot either; also where systemd is not installed yet. What was there
+# before stays as it was.
 install_as_root() {
     policy=/usr/sbin/policy-rc.d
     log=$(mktemp)
@@ -58,10 +81,12 @@ install_as_root() {
         fail "apt-get could not install: $*"
     }
     packages_here | grep -vxF "$before" | while read -r package; do
-        if command -v systemctl >/dev/null 2>&1; then
-            dpkg -L "$package" | sed -n 's#.*/systemd/system/\([^/]*\)$#\1#p' |
-                while read -r unit; do systemctl --quiet disable "$unit" 2>/dev/null || true; done
-        fi
+        dpkg -L "$package" | sed -n 's#.*/systemd/system/\([^/]*\)$#\1#p' | while read -r unit; do
+            if command -v systemctl >/dev/null 2>&1; then
+                systemctl --quiet disable "$unit" 2>/dev/null || true
+            fi
+            DPKG_MAINTSCRIPT_PACKAGE=$package deb-systemd-helper disable "$unit" >/dev/null 2>&1 || true
+        done
         dpkg -L "$package" | sed -n 's#^/etc/init.d/\([^/]*\)$#\1#p' |
             while read -r service; do update-rc.d "$service" disable >/dev/null 2>&1 || true; done
     done
@@ -112,15 +137,28 @@ if [ -n "$packages" ]; then
             fail "missing:$packages. There is no sudo to ask: as root, run" "    sh $PWD/deploy/setup.sh --install$packages" \
                 "(apt-get install that starts no service), or start Docker for the servers; then run this again"
     fi
-    say "installing Debian packages:$packages (their services are neither started nor enabled)"
+    say "installing Debian packages:$packages (their services are neither started nor enabled): a minute or two"
     # shellcheck disable=SC2086  # lists of words
     $as_root sh deploy/setup.sh --install $packages
 fi
 
 if [ "$venv_ready" = no ]; then
-    say "creating $VENV from $CONSTRAINTS"
+    say "creating $VENV with $("$PYTHON" -V)"
     rm -rf "$VENV"
     "$PYTHON" -m venv "$VENV"
-    "$VENV/bin/pip" --disable-pip-version-check --quiet --quiet install --require-hashes --no-deps --only-binary :all: -r "$CONSTRAINTS"
+    say "installing $(grep -c '^[a-z].*==' "$CONSTRAINTS") packages from $CONSTRAINTS: a minute, or a few"
+    # A line for each package that comes, and on a terminal how far it is. What a step says beside goes to the log.
+    log=$(mktemp)
+    trap 'rm -f "$log"' EXIT
+    {
+        "$VENV/bin/pip" --disable-pip-version-check --no-color install --progress-bar off --require-hashes --no-deps \
+            --only-binary :all: -r "$CONSTRAINTS" 2>&1 || echo "pip ended with $?"
+    } | tee "$log" | progress
+    if grep -q '^pip ended with' "$log"; then
+        tail -n 20 "$log" >&2
+        rm -rf "$VENV"
+        fail "pip could not install $CONSTRAINTS"
+    fi
     printf '%s\n' "$wanted" >"$stamp"
+    say "$VENV is ready"
 fi

@@ -34,6 +34,7 @@ from .markets import LOOK_EVERY_S, Markets
 from .membership import BEAT_EVERY_S
 from .reports import Reports
 from .sharing import SharedBudget
+from .verdict import NoBudget
 
 log = logging.getLogger(__name__)
 
@@ -252,7 +253,10 @@ class Lanes:
         def say(state: RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
             lane.error = "" if error is None else lane.exchange.say(error)
-            log.warning("lane_opens_not", extra={"lane": name, "try": state.attempt_number, "error": lane.error})
+            if isinstance(error, NoBudget):  # among others that start, or while the budget is in use: it was not tried
+                log.info("lane_waits", extra={"lane": name, "why": lane.error})
+            else:
+                log.warning("lane_opens_not", extra={"lane": name, "try": state.attempt_number, "error": lane.error})
 
         async for attempt in AsyncRetrying(wait=wait_random_exponential(multiplier=0.5, max=30), before_sleep=say):
             with attempt:

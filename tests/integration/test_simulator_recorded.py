@@ -25,7 +25,11 @@ from deploy.simulator.process import Simulator
 FOLDER = Path(os.environ.get("FLEET_RECORDED") or Path(__file__).resolve().parents[3] / "shared" / "recorded")
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no recorded responses at {FOLDER}: set FLEET_RECORDED"),
+    pytest.mark.skipif(
+        not FOLDER.is_dir(),
+        reason="needs answers recorded from real exchanges, which are not part of this project; nothing is missing for "
+        "its own use. Where you have some, FLEET_RECORDED names their folder",
+    ),
 ]
 
 

@@ -1,0 +1,37 @@
+"""`make up` shows which lanes open, and of those that don't why."""
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+import tomli_w
+
+from deploy.local import simulated
+from deploy.processes import free_port
+from deploy.simulator.process import Simulator
+
+ROOT = Path(__file__).parents[2]
+
+
+async def test_lanes_that_open_and_one_that_does_not(tmp_path: Path) -> None:
+    path = tmp_path / "fleet.toml"
+    async with Simulator() as simulator:
+        nowhere = f"http://127.0.0.1:{free_port()}"
+        path.write_text(tomli_w.dumps(simulated({"okx": simulator.urls["okx"], "kraken": nowhere})))
+        child = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "deploy.local", "--config", str(path), "--workers", "1"),
+            cwd=ROOT,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert child.stdout is not None
+        said = ""
+        async with asyncio.timeout(120):
+            while "okx is healthy" not in said or "kraken is not healthy: ExchangeNotAvailable" not in said:
+                line = await child.stdout.readline()
+                assert line, said
+                said += line.decode()
+            child.send_signal(signal.SIGTERM)
+            await child.stdout.read()
+            assert await child.wait() == 0
+    assert "kraken is healthy" not in said
