@@ -3,19 +3,19 @@
 import asyncio
 import datetime
 import os
+import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import aio_pika
 import msgspec
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from .browsing import DeadLetters, Held
 from .config import BrokerConfig, broker_urls, load
-from .dead import Act, DeadLetters, Filter, Letter
+from .dead import Filter, Letter
 from .definitions import definitions as make_definitions
 from .errors import ConfigError
 
@@ -34,6 +34,8 @@ Origin = Annotated[str | None, typer.Option(help="only letters from this queue")
 RequestId = Annotated[str | None, typer.Option("--request", help="only letters of the request with this id")]
 Older = Annotated[float | None, typer.Option("--older-than-s", help="only letters that came so many seconds ago")]
 Everything = Annotated[bool, typer.Option("--all", help="all letters: needed where nothing else is said")]
+After = Annotated[str, typer.Option(help="only letters behind the one with this key, or that begins so")]
+Limit = Annotated[int | None, typer.Option(min=1, help="so many letters at most, the oldest")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="say what would be done, and leave all as it is")]
 
 
@@ -76,33 +78,40 @@ def list_letters(
     origin: Origin = None,
     request_id: RequestId = None,
     older_than_s: Older = None,
+    after: After = "",
+    limit: Limit = None,
     url: Url = URL,
 ) -> None:
     """One line for each letter, oldest first."""
-    letters = _run(_each(url, _filter(keys, reason, origin, request_id, older_than_s)))
-    table = Table("key", "came", "reason", "from", "request", "attempts", "bytes", "why", box=None)
-    for letter in letters:
-        attempts = "" if letter.attempts is None else str(letter.attempts)
-        size, why = str(len(letter.body)), letter.message.splitlines()[0][:80] if letter.message else ""
-        row = (letter.key, _time(letter.at_ms), letter.reason, letter.origin, letter.request_id, attempts, size, why)
-        table.add_row(*map(_plain, row))
-    console = _console()
-    console.print(table)
-    console.print(f"{len(letters)} dead letters")
+    wanted = _filter(keys, reason, origin, request_id, older_than_s)
+    typer.echo(_row("key", "came", "reason", "from", "request", "attempts", "bytes", "why"))
+    last = ""
+
+    async def line(_: DeadLetters, batch: list[Held]) -> None:
+        nonlocal last
+        for letter, _message in batch:
+            attempts = "" if letter.attempts is None else str(letter.attempts)
+            size, why = str(len(letter.body)), letter.message.splitlines()[0][:80] if letter.message else ""
+            came, last = _time(letter.at_ms), letter.key
+            typer.echo(_row(last, came, letter.reason, letter.origin, letter.request_id, attempts, size, why))
+
+    found = _each(url, wanted, line, after=after, limit=limit)
+    typer.echo(f"{found} dead letters" + (f"; what follows: --after {last}" if found == limit else ""))
 
 
 @dead.command()
 def show(key: Annotated[str, typer.Argument(help="a letter's key, or how it begins")], url: Url = URL) -> None:
     """All of one letter, and the request in it."""
-    for letter in _run(_each(url, Filter(keys=[key]))):
-        console = _console()
+
+    async def all_of(_: DeadLetters, batch: list[Held]) -> None:
+        letter = batch[0][0]
         for name in ("key", "reason", "message", "origin", "request_id", "attempts", "content_type", "reply_to"):
-            console.print(f"{name:<14} {_plain(str(getattr(letter, name)))}", soft_wrap=True)
-        console.print(f"{'came':<14} {_time(letter.at_ms)}")
+            typer.echo(f"{name:<14} {_plain(str(getattr(letter, name)))}")
+        typer.echo(f"{'came':<14} {_time(letter.at_ms)}")
         for line in _body(letter).split("\n"):
-            console.print(_plain(line), soft_wrap=True)
-        return
-    raise typer.BadParameter(f"no letter's key begins with {key}")
+            typer.echo(_plain(line))
+
+    _each(url, Filter(keys=[key]), all_of, limit=1)
 
 
 @dead.command()
@@ -112,6 +121,8 @@ def replay(
     origin: Origin = None,
     request_id: RequestId = None,
     older_than_s: Older = None,
+    after: After = "",
+    limit: Limit = None,
     everything: Everything = False,
     dry_run: DryRun = False,
     url: Url = URL,
@@ -119,17 +130,26 @@ def replay(
     """Sends the requests in letters again, as new ones; those that still can't be read stay."""
     wanted = _filter(keys, reason, origin, request_id, older_than_s, everything=everything)
 
-    async def work() -> None:
-        async with DeadLetters.at(url) as letters:
+    async def again(letters: DeadLetters, batch: list[Held]) -> None:
+        async def one(letter: Letter, message: aio_pika.abc.AbstractIncomingMessage) -> str:
+            fresh = letter.replay()
+            if fresh is None:
+                return "not readable, stays"
+            if dry_run:
+                return "to replay"
+            await letters.publish(fresh)
+            await letters.take(message)
+            return "replayed"
 
-            async def again(letter: Letter) -> bool:
-                readable = letter.request() is not None
-                _say("not readable, stays" if not readable else "to replay" if dry_run else "replayed", letter)
-                return readable and not dry_run and await letters.replay(letter)
+        done = await asyncio.gather(*(one(*held) for held in batch), return_exceptions=True)
+        for (letter, _message), what in zip(batch, done, strict=True):
+            if isinstance(what, str):
+                _say(what, letter)
+        for what in done:
+            if isinstance(what, BaseException):
+                raise what
 
-            await letters.each(wanted, again)
-
-    _run(work())
+    _each(url, wanted, again, after=after, limit=limit)
 
 
 @dead.command()
@@ -139,6 +159,8 @@ def drop(
     origin: Origin = None,
     request_id: RequestId = None,
     older_than_s: Older = None,
+    after: After = "",
+    limit: Limit = None,
     everything: Everything = False,
     dry_run: DryRun = False,
     url: Url = URL,
@@ -146,11 +168,13 @@ def drop(
     """Takes letters out for good."""
     wanted = _filter(keys, reason, origin, request_id, older_than_s, everything=everything)
 
-    async def gone(letter: Letter) -> bool:
-        _say("to drop" if dry_run else "dropped", letter)
-        return not dry_run
+    async def gone(letters: DeadLetters, batch: list[Held]) -> None:
+        for letter, message in batch:
+            if not dry_run:
+                await letters.take(message)
+            _say("to drop" if dry_run else "dropped", letter)
 
-    _run(_each(url, wanted, gone))
+    _each(url, wanted, gone, after=after, limit=limit)
 
 
 def _filter(
@@ -169,14 +193,37 @@ def _filter(
     return wanted
 
 
-async def _each(url: str, wanted: Filter, act: Act | None = None) -> list[Letter]:
-    async with DeadLetters.at(url) as letters:
-        return await letters.each(wanted, act)
+def _each(
+    url: str,
+    wanted: Filter,
+    work: Callable[[DeadLetters, list[Held]], Awaitable[None]],
+    *,
+    after: str = "",
+    limit: int | None = None,
+) -> int:
+    """Works on the letters that are meant, a batch at a time; says how many they were, and ends with 1 if none was."""
+
+    async def each() -> int:
+        found = 0
+        async with DeadLetters.at(url, lambda why: typer.echo(why, err=True)) as letters:
+            async for batch in letters.batches(wanted, after=after, limit=limit):
+                await work(letters, batch)
+                found += len(batch)
+        return found
+
+    found: int = _run(each())
+    if not found:
+        typer.echo("no such dead letter" if after or wanted != Filter() else "no dead letters", err=True)
+        raise typer.Exit(1)
+    return found
 
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:
     try:
         return asyncio.run(work)
+    except BrokenPipeError as error:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains as it ends
+        raise typer.Exit(1) from error
     except (OSError, aio_pika.exceptions.AMQPError) as error:
         typer.echo(f"RabbitMQ: {error}", err=True)
         raise typer.Exit(1) from error
@@ -186,8 +233,11 @@ def _say(what: str, letter: Letter) -> None:
     typer.echo(_plain(f"{what}: {letter.key} {letter.reason} {letter.origin} {letter.request_id}".rstrip()))
 
 
-def _console() -> Console:
-    return Console(markup=False, emoji=False, highlight=False)
+def _row(key: str, came: str, reason: str, origin: str, request: str, attempts: str, size: str, why: str) -> str:
+    """Columns as wide as what is usual in them: the letters to come are not known yet."""
+    words = map(_plain, (key, came, reason, origin, request, attempts, size, why))
+    widths = (12, 25, 14, 24, 32, 8, 6, 0)
+    return "  ".join(f"{word:<{width}}" for word, width in zip(words, widths, strict=True)).rstrip()
 
 
 def _plain(text: str) -> str:

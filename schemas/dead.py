@@ -1,22 +1,31 @@
 """What lies in `fleet.dead`, read alike whoever put it there: the fleet, or RabbitMQ itself.
 
-Reading takes nothing away: what is looked at goes back to the queue when the channel closes. A letter's `key` follows
-from what is in it, so it is the same each time.
+A letter's `key` follows from what is in it, so it is the same each time. How letters are taken out of the queue and put
+back is in `browsing`.
 """
 
 import datetime
 import hashlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
-from contextlib import asynccontextmanager
-from typing import Any, Self, TypeAlias
+from collections.abc import Collection
+from typing import Any, Self
 
-import aio_pika
 import msgspec
-from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+from aio_pika.abc import AbstractIncomingMessage
 from msgspec import Struct
 
 from . import topology
-from .messages import JSON, MSGPACK, Attempt, Request, decode_attempt, decode_letter, decode_request, encode
+from .messages import JSON, MSGPACK, Attempt, Request, decode_attempt, decode_letter, decode_request, encode, is_json
+
+
+class Replay(Struct, frozen=True):
+    """A request to be published again: the exchange it goes to, and the message."""
+
+    exchange: str
+    body: bytes
+    content_type: str
+    reply_to: str
+    correlation_id: str
+    message_id: str
 
 
 class Letter(Struct, frozen=True):
@@ -87,9 +96,9 @@ class Letter(Struct, frozen=True):
     def request(self) -> Attempt | None:
         """The request in it, as if it had just come: None if it can't be read, now as then."""
         try:
-            if self.origin in (topology.REQUESTS, topology.BULK_REQUESTS):
+            if self.published:
                 request = decode_request(self.content_type, self.body)
-                json = self.content_type != MSGPACK if self.content_type else self.body[:1] in b"{["
+                json = is_json(self.content_type, self.body)
                 return Attempt(
                     _afresh(request), "", 0, 0, self.reply_to, self.correlation_id, JSON if json else MSGPACK
                 )
@@ -98,9 +107,26 @@ class Letter(Struct, frozen=True):
             return None
         return msgspec.structs.replace(attempt, request=_afresh(attempt.request))
 
+    @property
+    def published(self) -> bool:
+        """Whether the body is a producer's own."""
+        return self.origin in (topology.REQUESTS, topology.BULK_REQUESTS)
 
-# What to do with a letter; one for which it gives true is taken out of the queue.
-Act: TypeAlias = Callable[[Letter], Awaitable[bool]]
+    def replay(self) -> Replay | None:
+        """What to publish so that the request in it is run as a new one; None if it can't be read.
+
+        No attempt counts, and a deadline that has passed is none. All else is as the producer published it.
+        """
+        attempt = self.request()
+        if attempt is None:
+            return None
+        body, content_type = self.body, self.content_type
+        if not self.published or decode_request(content_type, body).deadline_ms != attempt.request.deadline_ms:
+            body = encode(attempt.request, attempt.content_type)
+            content_type = content_type if self.published else attempt.content_type
+        bulk = self.origin == topology.BULK_REQUESTS or attempt.request.bulk
+        exchange = topology.BULK_REQUESTS if bulk else topology.REQUESTS
+        return Replay(exchange, body, content_type, attempt.reply_to, attempt.correlation_id, self.request_id)
 
 
 class Filter(Struct, frozen=True):
@@ -129,64 +155,6 @@ class Filter(Struct, frozen=True):
             and self.request_id in (None, letter.request_id)
             and (self.before_ms is None or letter.at_ms < self.before_ms)
         )
-
-
-class DeadLetters:
-    """`fleet.dead` at work."""
-
-    def __init__(self, channel: AbstractChannel) -> None:
-        self._channel = channel
-
-    @classmethod
-    @asynccontextmanager
-    async def at(cls, url: str) -> AsyncGenerator[Self, None]:
-        """The queue at this broker; what was neither replayed nor dropped is in it again at the end."""
-        async with await aio_pika.connect(url, timeout=10) as connection:
-            yield cls(await connection.channel(on_return_raises=True))
-
-    async def each(self, wanted: Filter, act: Act | None = None) -> list[Letter]:
-        """Goes through the letters that were there at the beginning, oldest first.
-
-        Args:
-            wanted: which.
-            act: called for each of them.
-
-        Returns:
-            Those that are meant.
-        """
-        queue = await self._channel.declare_queue(topology.DEAD, passive=True)
-        found: list[Letter] = []
-        for _ in range(queue.declaration_result.message_count or 0):
-            message = await queue.get(fail=False)
-            if message is None:
-                break
-            letter = Letter.read(message)
-            if wanted.fits(letter):
-                found.append(letter)
-                if act is not None and await act(letter):
-                    await message.ack()
-        return found
-
-    async def replay(self, letter: Letter) -> bool:
-        """Publishes the request in a letter as a new one: no attempt counts, and a deadline that passed is none.
-
-        Returns:
-            Whether it could; a letter that still can't be read stays where it is.
-        """
-        attempt = letter.request()
-        if attempt is None:
-            return False
-        message = aio_pika.Message(
-            encode(attempt.request, attempt.content_type),
-            content_type=attempt.content_type,
-            reply_to=attempt.reply_to or None,
-            correlation_id=attempt.correlation_id or None,
-            message_id=letter.request_id or None,
-            delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-        )
-        exchange = await self._channel.get_exchange(topology.REQUESTS, ensure=False)
-        await exchange.publish(message, "", timeout=30)
-        return True
 
 
 def _afresh(request: Request) -> Request:

@@ -29,7 +29,7 @@ from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.process import Simulator
 from schemas import properties, topology
 from schemas.config import parse
-from schemas.dead import DeadLetters, Letter
+from schemas.dead import Letter
 from schemas.errors import ConfigError
 from schemas.messages import JSON, MSGPACK, Attempt, DeadLetter, decode_attempt
 from tests.bench.measure import Options, met, resident_mib
@@ -126,24 +126,23 @@ class Run:
         kinds = [kind for kind, part in KINDS.items() for _ in range(round(inputs * part))]
         self._rng.shuffle(kinds)
         begun_s = time.monotonic()
-        async with DeadLetters.at(self._stand.url) as letters:
-            letters_queue = await self._client.channel.declare_queue(exclusive=True)
-            sampling = asyncio.create_task(self._sample())
-            try:
-                for start in range(0, len(kinds), AT_ONCE // 4):
-                    await asyncio.sleep(max(0.0, begun_s + start / PER_S - time.monotonic()))
-                    await wait_until(self._has_room, "room for more", timeout_s=SETTLED_WITHIN_S)
-                    await asyncio.gather(
-                        *(
-                            self._put(f"fuzz-{number}", kind, letters_queue.name)
-                            for number, kind in enumerate(kinds[start : start + AT_ONCE // 4], start)
-                        )
+        letters_queue = await self._client.channel.declare_queue(exclusive=True)
+        sampling = asyncio.create_task(self._sample())
+        try:
+            for start in range(0, len(kinds), AT_ONCE // 4):
+                await asyncio.sleep(max(0.0, begun_s + start / PER_S - time.monotonic()))
+                await wait_until(self._has_room, "room for more", timeout_s=SETTLED_WITHIN_S)
+                await asyncio.gather(
+                    *(
+                        self._put(f"fuzz-{number}", kind, letters_queue.name)
+                        for number, kind in enumerate(kinds[start : start + AT_ONCE // 4], start)
                     )
-                    while letter := await letters_queue.get(fail=False, no_ack=True):
-                        await self._replay(letter, letters)
-                await self._settled()
-            finally:
-                sampling.cancel()
+                )
+                while letter := await letters_queue.get(fail=False, no_ack=True):
+                    await self._replay(letter)
+            await self._settled()
+        finally:
+            sampling.cancel()
         return Outcome(
             self._kinds,
             {token: body for token, (_, body) in self._open.items()},
@@ -185,7 +184,7 @@ class Run:
             self._expect_of(attempt, kind, body)
         await self._client.publish(body, queue, correlation_id=token)
 
-    async def _replay(self, message: AbstractIncomingMessage, letters: DeadLetters) -> None:
+    async def _replay(self, message: AbstractIncomingMessage) -> None:
         letter = Letter.read(message)
         attempt = letter.request()
         if attempt is None:
@@ -194,7 +193,18 @@ class Run:
             tally.buried += 1
         else:
             self._expect_of(attempt, LETTERS, message.body)
-        assert await letters.replay(letter) is (attempt is not None)
+        replay = letter.replay()
+        assert (replay is None) is (attempt is None)
+        if replay is not None:
+            await self._client.publish(
+                replay.body,
+                "",
+                to_exchange=replay.exchange,
+                content_type=replay.content_type or None,
+                reply_to=replay.reply_to or None,
+                correlation_id=replay.correlation_id or None,
+                message_id=replay.message_id or None,
+            )
 
     def _configure(self, body: bytes) -> None:
         tally = self._tally(CONFIGURATIONS)

@@ -17,9 +17,21 @@ from deploy.simulator.process import Simulator
 from schemas import topology
 from schemas.broker import Broker
 from schemas.config import BrokerConfig
-from schemas.messages import JSON, Attempt, DeadLetter, ErrorCode, Request, encode
+from schemas.dead import Letter, Replay
+from schemas.messages import (
+    JSON,
+    MSGPACK,
+    Attempt,
+    DeadLetter,
+    ErrorCode,
+    Request,
+    decode_request,
+    encode,
+    is_json,
+)
 from tests.integration.fleet import wait_until
 
+REQUEST = Request(method="fetch_ticker", id="kept")
 PASSED_MS = 1_700_000_000_000
 TOMORROW_MS = 4_102_444_800_000
 LIMIT = Attempt(
@@ -30,6 +42,10 @@ LIMIT = Attempt(
     reply_to="my.results",
     correlation_id="mine",
 )
+
+
+def body_of_expired() -> bytes:
+    return msgspec.json.format(msgspec.json.encode(Request(method="fetch_time", id="expired", deadline_ms=TOMORROW_MS)))
 
 
 @pytest.fixture
@@ -56,8 +72,7 @@ async def channel(vhost: str) -> AsyncIterator[AbstractChannel]:
     await broker.close()
     async with await aio_pika.connect(vhost) as connection:
         channel = await connection.channel()
-        body = msgspec.json.encode(Request(method="fetch_time", id="expired", deadline_ms=TOMORROW_MS))
-        message = aio_pika.Message(body, content_type=JSON, reply_to="my.results", expiration=0.001)
+        message = aio_pika.Message(body_of_expired(), content_type=JSON, reply_to="my.results", expiration=0.001)
         await channel.default_exchange.publish(message, topology.REQUESTS)
         await wait_until(lambda: waiting(channel, topology.DEAD, 3), "RabbitMQ's own dead letter")
         yield channel
@@ -131,6 +146,7 @@ async def test_a_replayed_request_starts_afresh(vhost: str, channel: AbstractCha
     assert fresh == msgspec.structs.replace(LIMIT.request, deadline_ms=None)
     assert (first.reply_to, first.correlation_id, first.content_type) == ("my.results", "mine", JSON)
     again = msgspec.json.decode(second.body, type=Request)
+    assert second.body == body_of_expired()
     assert (again.id, again.deadline_ms, second.reply_to) == ("expired", TOMORROW_MS, "my.results")
 
 
@@ -142,6 +158,106 @@ async def test_letters_are_dropped_by_what_is_said_and_never_by_nothing(vhost: s
     assert await waiting(channel, topology.DEAD, 2)
     await run(vhost, "drop", "--all")
     assert await waiting(channel, topology.DEAD, 0)
+
+
+@pytest.fixture
+async def many(vhost: str) -> list[str]:
+    """The ids of more letters than a pipe takes lines of, oldest first."""
+    broker = Broker(BrokerConfig(urls=(vhost,)), "test", [])
+    await broker.start()
+    ids = [f"id{number:04}" for number in range(1200)]
+    for request_id in ids:
+        letter = DeadLetter(ErrorCode.UNREADABLE, "x", topology.REQUESTS, 1_000, request_id.encode(), request_id)
+        await broker.publish(encode(letter), topology.DEAD)
+    await broker.close()
+    return ids
+
+
+def ids_in(printed: str) -> list[str]:
+    return re.findall(r"id[0-9]{4}", printed)
+
+
+async def test_those_who_look_at_once_see_all_in_order(vhost: str, many: list[str]) -> None:
+    first, second, shown = await asyncio.gather(
+        run(vhost, "list"), run(vhost, "list"), run(vhost, "list", "--limit", "1")
+    )
+    assert ids_in(first) == ids_in(second) == many
+    key = shown.splitlines()[-2].split()[0]
+    assert "waiting" in first + second + shown
+    listed, found = await asyncio.gather(run(vhost, "list"), run(vhost, "show", key))
+    assert ids_in(listed) == many
+    assert many[0] in found
+
+
+async def test_letters_are_listed_page_by_page(vhost: str, many: list[str]) -> None:
+    seen, after = list[str](), list[str]()
+    while len(seen) < len(many):
+        printed = await run(vhost, "list", "--limit", "500", *after)
+        seen += ids_in(printed)
+        after = ["--after", printed.split("--after ")[1].strip()] if "--after" in printed else []
+    assert seen == many
+    assert (await run(vhost, "drop", "--all", "--limit", "3")).count("dropped") == 3
+    assert ids_in(await run(vhost, "list", "--limit", "2")) == many[3:5]
+
+
+async def test_who_was_killed_while_it_listed_hides_nothing(vhost: str, many: list[str]) -> None:
+    # Nobody reads what it prints, so that it stops in the middle.
+    words = (sys.executable, "-m", "schemas", "dead", "list", "--url", vhost)
+    held = await asyncio.create_subprocess_exec(*words, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
+    assert held.stdout
+    assert b"id0000" in await held.stdout.readline() + await held.stdout.readline()
+    other = asyncio.create_subprocess_exec(
+        *words, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    waiter = await other
+    assert waiter.stderr
+    assert b"waiting" in await waiter.stderr.readline()
+    held.kill()
+    printed, _ = await waiter.communicate()
+    assert sorted(ids_in(printed.decode())) == many
+    await held.wait()
+
+
+@pytest.mark.parametrize("words", [["list"], ["replay", "--all"], ["drop", "--all"], ["show", "abc"]])
+async def test_what_finds_nothing_says_so_and_fails(vhost: str, words: list[str]) -> None:
+    broker = Broker(BrokerConfig(urls=(vhost,)), "test", [])
+    await broker.start()
+    await broker.close()
+    assert "dead letter" in (await run(vhost, *words, fails=True)).splitlines()[-1]
+
+
+BODIES = {
+    "JSON": (JSON, msgspec.json.encode(REQUEST)),
+    "JSON of a kind": ("application/vnd.mine+json; charset=utf-8", b' {"method": "fetch_ticker", "id":"kept"}'),
+    "JSON that says nothing": ("", b'\n  {"id":"kept","method":"fetch_ticker" }'),
+    "MessagePack": (MSGPACK, msgspec.msgpack.encode(REQUEST)),
+    "MessagePack of a kind": ("application/x-msgpack", msgspec.msgpack.encode(REQUEST)),
+    "MessagePack that says nothing": ("", msgspec.msgpack.encode(REQUEST)),
+    "MessagePack as bytes": ("application/octet-stream", msgspec.msgpack.encode(REQUEST)),
+}
+
+
+@pytest.mark.parametrize("kind", BODIES)
+@pytest.mark.parametrize("origin", [topology.REQUESTS, topology.BULK_REQUESTS])
+def test_a_request_is_replayed_as_it_was_published(kind: str, origin: str) -> None:
+    content_type, body = BODIES[kind]
+    letter = Letter("", "expired", "", origin, 0, "kept", None, body, content_type, "my.results", "mine")
+    assert letter.replay() == Replay(origin, body, content_type, "my.results", "mine", "kept")
+    # Only what is to change is written anew, in the encoding that its reader will expect.
+    late = msgspec.structs.replace(REQUEST, deadline_ms=PASSED_MS)
+    body = encode(late, JSON if is_json(content_type, body) else MSGPACK)
+    again = msgspec.structs.replace(letter, body=body).replay()
+    assert again is not None
+    assert again.content_type == content_type
+    assert decode_request(again.content_type, again.body) == REQUEST
+
+
+def test_a_bulk_request_is_replayed_where_it_holds_nobody_up() -> None:
+    attempt = Attempt(Request(method="fetch_time", deadline_ms=TOMORROW_MS, priority="bulk"), "okx", 1, 1)
+    letter = Letter("", "delivery_limit", "", topology.RETURNED, 0, "", 1, encode(attempt), "", "", "")
+    again = letter.replay()
+    assert again is not None
+    assert (again.exchange, again.content_type) == (topology.BULK_REQUESTS, JSON)
 
 
 async def test_no_broker_is_an_error_that_says_so(unused_tcp_port: int) -> None:
@@ -161,7 +277,7 @@ async def test_what_a_fleet_and_people_put_there_is_listed(
             await channel.default_exchange.publish(aio_pika.Message(b"hello", message_id="mine"), routing_key=queue)
         await wait_until(lambda: waiting(channel, topology.DEAD, 3), "all lie there")
         printed = await run(url, "list")
-        assert re.search(r"unknown +by-hand +7 ", printed)
+        assert re.search(r"unknown +by-hand +7\n", printed)
         assert re.search(r"unreadable +fleet.requests +mine +0 +5 +not a request", printed)
         assert re.search(r"unreadable +fleet.work.* +mine +0 +5 +not an attempt", printed)
         await wait_until(lambda: waiting(channel, topology.DEAD, 3), "they lie there still")
