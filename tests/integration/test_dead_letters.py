@@ -213,9 +213,9 @@ async def test_who_was_killed_while_it_listed_hides_nothing(vhost: str, many: li
     assert waiter.stderr
     assert b"waiting" in await waiter.stderr.readline()
     held.kill()
+    await held.communicate()
     printed, _ = await waiter.communicate()
     assert sorted(ids_in(printed.decode())) == many
-    await held.wait()
 
 
 @pytest.mark.parametrize("words", [["list"], ["replay", "--all"], ["drop", "--all"], ["show", "abc"]])
