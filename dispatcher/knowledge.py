@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 import redis.asyncio
 from msgspec import DecodeError, Struct
 
-from schemas import knowledge
+from schemas import knowledge, store
 from schemas.messages import ErrorCode, Request
 from schemas.store import AWAY
 
@@ -264,6 +264,8 @@ async def follow(lanes: LaneKnowledge, client: redis.asyncio.Redis) -> None:
                     raise LookupError(digest)  # noqa: TRY301
                 lanes.learn(digest, await asyncio.to_thread(_read, body))
             except (*AWAY, LookupError, DecodeError, zlib.error) as error:
+                if isinstance(error, AWAY):
+                    store.lost(error, "knowledge")
                 log.warning("knowledge_not_read", extra={"digest": digest, "error": repr(error)})
                 await asyncio.sleep(AGAIN_S)
 

@@ -2,6 +2,10 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from schemas.store import LOSSES
+
+__all__ = ["LOSSES"]
+
 REQUESTS = Counter("fleet_requests_total", "Requests taken from fleet.requests and fleet.requests.bulk.")
 SENT = Counter("fleet_attempts_sent_total", "Attempts sent to a lane.", ["lane"])
 RETURNED = Counter("fleet_attempts_returned_total", "Attempts that came back from a lane.", ["lane", "code"])

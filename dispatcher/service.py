@@ -196,7 +196,8 @@ class Dispatcher:
         try:
             kept_ms = int(probe.every_s * 900)
             return bool(await self._redis.set(f"fleet:probe:{probe.lane}", 1, nx=True, px=kept_ms))
-        except store.AWAY:
+        except store.AWAY as error:
+            store.lost(error, "probe")
             return True  # a few probes more than needed
 
     def _watch_states(self) -> None:

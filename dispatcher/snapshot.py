@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 import redis.asyncio
 
+from schemas import store
 from schemas.store import AWAY
 
 from .health import LaneHealth, Memory
@@ -33,6 +34,7 @@ async def save(client: redis.asyncio.Redis, lanes: Mapping[str, LaneHealth], now
     try:
         await client.set(KEY, msgspec.msgpack.encode(memories), ex=KEPT_S)
     except AWAY as error:
+        store.lost(error, "snapshot")
         log.warning("snapshot_not_saved", extra={"error": repr(error)})
 
 
@@ -40,8 +42,9 @@ async def load(client: redis.asyncio.Redis, lanes: Mapping[str, LaneHealth], now
     """Gives lanes what an earlier dispatcher, or another one, knew of them."""
     try:
         body = await client.get(KEY)
-        memories = _DECODER.decode(body) if isinstance(body, bytes) else {}
-    except (*AWAY, msgspec.DecodeError) as error:
+        memories = store.shaped(body, _DECODER.decode) if body is not None else {}
+    except AWAY as error:
+        store.lost(error, "snapshot")
         log.warning("snapshot_not_loaded", extra={"error": repr(error)})
         return
     for name, memory in memories.items():

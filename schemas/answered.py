@@ -29,6 +29,7 @@ from typing import Any, Final
 import redis.asyncio
 from msgspec import Struct, msgpack
 
+from . import store
 from .messages import Attempt
 from .store import AWAY
 
@@ -89,10 +90,12 @@ class Answered:
         request, line = _keys(attempt)
         try:
             mark, claimed = await self._redis.mget(request, line)
+            known = store.shaped(mark, _read)
         except AWAY as error:
+            store.lost(error, "mark")
             log.warning("mark_unknown", extra={"request_id": attempt.request.id, "error": repr(error)})
             return None
-        return not _free(attempt, mark, claimed)
+        return not _free(attempt, known, claimed)
 
     async def claim(self, attempt: Attempt) -> bool | None:
         """Whether this attempt, whose result will be published next, may answer; None if Redis is away."""
@@ -104,10 +107,12 @@ class Answered:
                 pipeline.set(request, mark, nx=True, get=True, ex=kept_s)
                 pipeline.set(line, attempt.line, nx=True, get=True, ex=kept_s)
                 before, claimed = await pipeline.execute()
+            known = store.shaped(before, _read)
         except AWAY as error:
+            store.lost(error, "mark")
             log.warning("mark_unknown", extra={"request_id": attempt.request.id, "error": repr(error)})
             return None
-        return _free(attempt, before, claimed)
+        return _free(attempt, known, claimed)
 
     @staticmethod
     def mark(attempt: Attempt) -> str:
@@ -167,23 +172,28 @@ class Answered:
                         pipeline.set(key, mark, ex=KEPT_S)
                     await pipeline.execute()
             except AWAY as error:
+                store.lost(error, "mark")
                 log.debug("marks_not_written", extra={"count": len(noted), "left": left, "error": repr(error)})
                 await asyncio.sleep(WRITE_AGAIN_S if left else 0)
             else:
                 return
 
 
-def _free(attempt: Attempt, mark: Any, claimed: Any) -> bool:
+def _read(mark: bytes | None) -> Mark | None:
+    return None if mark is None else _MARK.decode(mark)
+
+
+def _free(attempt: Attempt, mark: Mark | None, claimed: Any) -> bool:
     """Whether the attempt may answer.
 
     Args:
         attempt: who asks.
-        mark: what Redis knows of its request: the bytes of a `Mark`, or None.
-        claimed: the line that claimed of those of this taking, in bytes too.
+        mark: what Redis knows of its request, if anything.
+        claimed: the line that claimed of those of this taking, in bytes.
     """
     if claimed is not None and claimed != attempt.line.encode():
         return False
-    return mark is None or not _MARK.decode(mark).ends(attempt)
+    return mark is None or not mark.ends(attempt)
 
 
 def _keys(attempt: Attempt) -> tuple[str, str]:

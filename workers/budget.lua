@@ -5,7 +5,7 @@
 -- planned on all its buckets before anything is written, so a refusal leaves no trace. Every key expires when what it
 -- says can no longer hold anyone up.
 --
--- `clock()`, microseconds since 1970, `KEYS` and `ARGV` are defined by what the loader puts before and behind these files.
+-- `clock()`, microseconds since 1970, is that of clock.lua; `KEYS` and `ARGV` are defined by the loader.
 
 -- A call's buckets are the last argument, as doubles: kind, amount, window, margin, cost, cap of each. To read a number
 -- from text takes Redis six times as long.
@@ -75,7 +75,7 @@ local function spread(key, found, mine, now)
   end
   local value = table.concat({ whole(span), whole(largest), whole(last), whole(unknown) }, ':')
   if value ~= found then
-    redis.call('SET', key, value, 'PX', whole(3 * SPREAD_SPAN / 1000))
+    redis.call('SET', key, value, 'PX', whole((3 * SPREAD_SPAN + KEPT) / 1000))
   end
   return math.max(largest, last), unknown > now or math.max(largest, last) == 0
 end
@@ -161,6 +161,7 @@ local function planned(now, lead, mine, horizon)
     plan.id = string.match(shared[2] or '', '^%x+') or ''
   else
     plan.id, since = epoch(KEYS[count + 2], shared[2], ARGV[3], ARGV[4], now, horizon)
+    since = math.max(since, frame.lost)
   end
   local far, unknown = spread(KEYS[count + 3], shared[3], mine, now)
   plan.away = parts_away(shared[4], KEYS[count + 4], KEYS[count + 5], now)

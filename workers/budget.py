@@ -14,6 +14,7 @@ whole again after some windows.
 """
 
 import asyncio
+import functools
 import math
 import struct
 import time
@@ -24,12 +25,12 @@ import redis.asyncio
 from msgspec.structs import replace
 
 from schemas.config import LaneConfig
+from schemas.store import AWAY
 
 from .costs import Charge
 from .grants import Grant, Learned, Reason, Refusal, Use
-from .punctuality import Punctuality
-from .scope import SCALE, Scope, packed
-from .script import LOST, REDIS_CLOCK, Argument
+from .scope import SCALE, Scope, nothing, packed
+from .script import REDIS_CLOCK, Argument
 from .shares import UNHEARD_US
 from .spread import FASTEST_S, Spread
 
@@ -72,7 +73,6 @@ class Budget(Scope):
         self._live_reserve = live_reserve
         self._ahead_us = 0
         self._telling: set[asyncio.Task[None]] = set()
-        self._punctuality = Punctuality()
         self._spare_us = 0.0  # how late the last granted call might have left
         self.spread = Spread()
 
@@ -96,7 +96,7 @@ class Budget(Scope):
                 await self._meet()
             asked = _HEAD.pack(limit_us, lead_us, self.spread.margin_us(), self._ahead_us)
             return await self._ask(charges, ["reserve", asked, self._known, self._new], bulk=bulk)
-        except LOST:
+        except AWAY:
             self._lost = True
             return refused("redis_lost")
 
@@ -120,7 +120,7 @@ class Budget(Scope):
         try:
             asked = _HEAD.pack(limit_us, lead_us, self.spread.margin_us(), grant.at_us)
             answer = await self._ask(charges, ["again", asked], bulk=bulk)
-        except LOST:
+        except AWAY:
             self._lost = True
             if not lead_us and not grant.must_tell and not self._paused_s(charges):
                 return grant
@@ -137,16 +137,15 @@ class Budget(Scope):
         pauses = [*self._pauses, *(f"{key}:pause" for key in keys)]
         shared = [self._clock, self._epoch, self._spread_key, *self._sharing]
         buckets = _packed(charges, self._live_reserve if bulk else 0.0)
-        asked = time.monotonic()
-        answer = await self._run([*keys, *shared, *pauses, *(f"{key}:learned" for key in keys)], [*head, buckets])
-        self._punctuality.answered(time.monotonic(), redis_us=answer[2] - answer[1], asked=asked)
+        learned = [f"{key}:learned" for key in keys]
+        read = functools.partial(_answer, ranks=len(charges))
+        answer = await self._run([*keys, *shared, *pauses, *learned], [*head, buckets], read)
         granted, delay_us, at_us, flag, epoch, number, *rest = answer
         held_by = number - 1 if number else None
         if head[0] == "reserve":
-            found = epoch.decode()
-            if self._known not in ("", found):
+            if self._known not in ("", epoch):
                 self._lost = True  # It was emptied: what we know besides has to be told again.
-            self._known = found
+            self._known = epoch
         if granted:
             margin_us, spare_us, *ranks = rest
             return Grant(
@@ -302,17 +301,17 @@ class Budget(Scope):
         keys = [f"{self._egress}:trips:{number}" for number in (span, span - 1)]
         faster = self.spread.faster(time.monotonic())
         pairs = [part for endpoint, trip_s in faster.items() for part in (int(trip_s * 1e6), endpoint)]
-        answer = await self._run(keys, ["trips", int((span + 2) * FASTEST_S), *pairs])
+        answer = await self._run(keys, ["trips", int((span + 2) * FASTEST_S), *pairs], _trips)
         trips_s: dict[str, float] = {}
-        for endpoint, trip_us in zip(answer[::2], answer[1::2], strict=True):
-            name, trip_s = endpoint.decode(), float(trip_us) / 1e6
+        for name, trip_s in answer:
             trips_s[name] = min(trip_s, trips_s.get(name, trip_s))
         self.spread.hear(span, trips_s)
 
     async def _amend(self, charges: Sequence[Charge], args: Sequence[Argument]) -> None:
         try:
-            await self._run([*(self._key(charge) for charge in charges), self._clock], [*args, _packed(charges)])
-        except LOST:
+            keys = [*(self._key(charge) for charge in charges), self._clock]
+            await self._run(keys, [*args, _packed(charges)], nothing)
+        except AWAY:
             self._lost = True
 
     async def observe(
@@ -343,8 +342,8 @@ class Budget(Scope):
         bucket = packed(charge.bucket, charge.cost)
         args: list[Argument] = ["observe", counted, grant.at_us + int(late_us), rank, span_us, bucket]
         try:
-            await self._run([key, self._clock, f"{key}:learned"], args)
-        except LOST:
+            await self._run([key, self._clock, f"{key}:learned"], args, nothing)
+        except AWAY:
             self._lost = True
 
     async def limited(self, charges: Sequence[Charge], grant: Grant) -> Learned | None:
@@ -362,21 +361,36 @@ class Budget(Scope):
         keys = [self._key(charge) for charge in charges]
         args: list[Argument] = ["limited", grant.at_us, b"".join(packed(charge.bucket) for charge in charges)]
         try:
-            answer = await self._run([*keys, self._clock, *(f"{key}:learned" for key in keys)], args)
-        except LOST:
+            answer = await self._run([*keys, self._clock, *(f"{key}:learned" for key in keys)], args, _lowered)
+        except AWAY:
             self._lost = True
             return None
         if not answer:
             return None
         number, thousandths = answer
-        charge = charges[int(number) - 1]
-        return Learned(charge.key, charge.bucket.amount, charge.bucket.amount * float(thousandths) / SCALE)
+        charge = charges[number - 1]
+        return Learned(charge.key, charge.bucket.amount, charge.bucket.amount * thousandths / SCALE)
 
 
 def refused(reason: Reason, wait_s: float = 0.0) -> Refusal:
     """A refusal that Redis did not give: ask again after this time, and not at once."""
     wait_s = max(LOST_WAIT_S, wait_s)
     return Refusal(int((time.time() + wait_s) * 1000), wait_s, reason)
+
+
+def _answer(said: Any, *, ranks: int) -> tuple[Any, ...]:
+    granted, delay_us, at_us, flag, epoch, number, *rest = said
+    if granted and len(rest) != 2 + ranks:
+        raise ValueError(ranks)
+    return int(granted), int(delay_us), int(at_us), int(flag), epoch.decode(), int(number), *map(int, rest)
+
+
+def _trips(said: Any) -> list[tuple[str, float]]:
+    return [(name.decode(), float(trip_us) / 1e6) for name, trip_us in zip(said[::2], said[1::2], strict=True)]
+
+
+def _lowered(said: Any) -> tuple[int, int] | None:
+    return (int(said[0]), int(said[1])) if said else None
 
 
 def _packed(charges: Sequence[Charge], reserve: float = 0.0) -> bytes:

@@ -1,8 +1,6 @@
 -- Buckets with fixed windows and with a level: what each remembers, when a call fits, what strangers took of it.
--- Stands first, before rolling.lua, which has the third kind, and uses no Redis key but a bucket's own and what was
+-- Stands after clock.lua and before rolling.lua, which has the third kind, and uses no Redis key but a bucket's own and what was
 -- learned of it. What they have in common tells budget.lua.
---
--- `clock()`, microseconds since 1970, is defined by the loader.
 
 local THOUSAND = 1000 -- ratios are whole thousandths
 
@@ -21,7 +19,7 @@ local function whole(number)
 end
 
 local function expire(key, at_us)
-  redis.call('PEXPIREAT', key, whole(math.ceil(at_us / 1000) + 1))
+  redis.call('PEXPIREAT', key, whole(math.ceil((at_us - frame.correction + KEPT) / 1000) + 1))
 end
 
 local function more_a_minute(a)

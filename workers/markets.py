@@ -22,7 +22,7 @@ import redis.asyncio
 from msgspec import Struct
 from redis.asyncio.lock import Lock
 
-from schemas import knowledge
+from schemas import knowledge, store
 from schemas.store import AWAY
 
 from . import arguments
@@ -113,6 +113,7 @@ class Markets:
                 await self._client.set(name, body, ex=knowledge.KEEP_S)
         except AWAY as error:
             # Dispatchers that do not have it yet go on without.
+            store.lost(error, "knowledge")
             log.warning("markets_not_shared", extra={"key": name, "error": repr(error)})
         return digest
 
@@ -123,6 +124,7 @@ class Markets:
         try:
             found = await self._take_or_lock(name, lock, held, make, max_age_s)
         except AWAY as error:
+            store.lost(error, "markets")
             log.warning("markets_not_shared", extra={"key": name, "error": repr(error)})
             return (await _read(make))[0], True
         if found is not None:
@@ -161,7 +163,7 @@ class Markets:
         at_us, digest = known
         if at_us is None or digest is None:
             return None
-        age_s = max(0.0, seconds + microseconds / 1e6 - int(at_us) / 1e6)
+        age_s = max(0.0, seconds + microseconds / 1e6 - store.shaped(at_us, int) / 1e6)
         read_s = time.monotonic() - age_s
         if age_s >= max_age_s:
             return None
@@ -191,6 +193,8 @@ class Markets:
                 pipeline.pexpire(name, int(self._keep_s * 1000))
                 await pipeline.execute()
         except (*AWAY, TypeError, ValueError, OverflowError) as error:
+            if isinstance(error, AWAY):
+                store.lost(error, "markets")
             # Or ccxt keeps something in them that JSON does not know: then each worker reads its own.
             log.warning("markets_not_shared", extra={"key": name, "error": repr(error)})
 

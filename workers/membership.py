@@ -25,8 +25,10 @@ that is silent is cut off or dead. So parts of the limit are leases:
 Accepted: a worker that dies without leaving takes its part with it for `LASTS_S`, unless one on the same machine sees
 that it is dead. A bucket whose part does not hold one call is not divided: it stands still while Redis is away, and
 nothing of it is set aside. Budgets with an account have no part: their accounts are shared over addresses. Clocks may
-drift by `DRIFT`; a Redis whose clock is set back or forth is not guarded against. Pure, but for looking whether a
-process lives; the clock is an argument.
+drift by `DRIFT`. Pure, but for looking whether a process lives; the clock is an argument.
+
+Redis's clock may be set while the fleet runs. Every answer says what it shows; where that can't be, by what it showed
+at the last beat and by our own clock, it was set, and by how much (`off_by`). It is corrected for all (clock.lua).
 """
 
 import contextlib
@@ -49,7 +51,12 @@ PRESENT_S: Final = 1.5
 # The furthest ahead that Redis grants to a scope that is shared: what attempts wait in a worker's memory, and some.
 HORIZON_S: Final = 2.5
 LASTS_S: Final = 300.0
+ANY_TIME_US: Final = (0, 1 << 53)
 HORIZON_US: Final = int(HORIZON_S * 1e6)
+# What clocks may differ by beside that.
+UNSURE_US: Final = 1_000
+# A question that was on its way for so long is not run any more, but asked again.
+ON_ITS_WAY_US: Final = 250_000
 # How much faster one clock may run than another, corrections by NTP included.
 DRIFT: Final = 1e-3
 
@@ -88,6 +95,8 @@ class Membership:
         # For how long Redis remembers a part after its end: no window may be longer.
         self._keep_us = self._kept_us = 0
         self._settling = False
+        # Which correction of Redis's clock we go by.
+        self.frame = ""
 
     def beat(self, buckets: Iterable[Bucket], epoch: str, new_epoch: str) -> list[str | int | bytes]:
         """What the script `beat` is asked with; every answer must be told to `answered`."""
@@ -147,10 +156,43 @@ class Membership:
 
     def now_us(self) -> tuple[int, int]:
         """Redis's clock at the earliest, and how much later it may be, microseconds."""
-        now_s = self.clock()
+        return self._shows_us(self.clock())
+
+    def _shows_us(self, now_s: float) -> tuple[int, int]:
         earliest = self._heard_us + int((now_s - self._answered_s) * 1e6 * (1 - DRIFT))
         latest = self._heard_us + int((now_s - self._sent_s) * 1e6 * (1 + DRIFT)) + 1
         return earliest, latest - earliest
+
+    def expected(self) -> tuple[str, int, int]:
+        """The correction that we know, and between which times of Redis's clock a question of now arrives there."""
+        if not self._heard_us:
+            return self.frame, *ANY_TIME_US
+        earliest, error_us = self.now_us()
+        return self.frame, earliest - UNSURE_US, earliest + error_us + UNSURE_US + ON_ITS_WAY_US
+
+    def off_by(self, frame: str, now_us: int, asked_s: float) -> tuple[int, int]:
+        """By how much Redis's clock is behind the earliest that it can show, and how unsure that is; 0 if it can.
+
+        Args:
+            frame: the answer's correction: one that another worker made is believed.
+            now_us: what Redis's clock showed.
+            asked_s: not before this instant of ours.
+        """
+        if frame not in ("", self.frame):
+            self.adopt(frame, now_us, asked_s)
+        if self._heard_us:
+            earliest = self._shows_us(asked_s)[0] - UNSURE_US
+            latest = sum(self.now_us()) + UNSURE_US
+            if not earliest <= now_us <= latest:
+                return earliest - now_us, latest - earliest
+        self.frame = frame
+        return 0, 0
+
+    def adopt(self, frame: str, now_us: int, asked_s: float) -> None:
+        """Redis's clock is corrected: from here on it is read anew, also by a share."""
+        self.frame = frame
+        if self._heard_us:
+            self._heard_us, self._sent_s, self._answered_s = now_us, asked_s, self.clock()
 
     @staticmethod
     def wait_us(ahead_us: int) -> int:

@@ -4,6 +4,10 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from schemas.store import LOSSES
+
+__all__ = ["LOSSES"]
+
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 ATTEMPTS = Counter("fleet_attempts_total", "Attempts that ended.", ["lane", "outcome", "code"])

@@ -41,6 +41,10 @@ class Punctuality:
         self._difference_s = _closer(self._difference_s, seen_s)
         self._learn((seen_s[1] - self._difference_s[1]) * 1e6)
 
+    def forget(self) -> None:
+        """Redis's clock was set: what was seen of it before says nothing."""
+        self._difference_s = self._span_s = ANYTHING_S
+
     def due(self, at_us: float, *, not_before: float) -> float:
         """The instant `at_us` of Redis's clock on ours: never early, and late by the fastest answer's way at most.
 

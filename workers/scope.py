@@ -11,21 +11,38 @@ import math
 import secrets
 import struct
 import time
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeAlias, TypeVar
 
 import redis.asyncio
+import redis.exceptions
+
+from schemas import store
+from schemas.store import AWAY
 
 from .costs import Bucket, Charge, Kind
 from .grants import Grant, Use
-from .script import LOST, REDIS_CLOCK, Argument, Script
+from .punctuality import Punctuality
+from .script import REDIS_CLOCK, Argument, Script
 
 # How long a measured difference between the exchange's clock and Redis's is believed.
 CLOCK_TTL_S: Final = 3600.0
 # Costs are whole thousandths in the script.
 SCALE: Final = 1000
+# What is run if its answer can't say when: at any time.
+ANY_TIME: Final = ("", 0, 1 << 53)
+# Where a question came too late to be run, or at a time that can't be, it is asked so often.
+TRIES: Final = 3
+# The answers to these come as fast as Redis can.
+PROMPT: Final = ("reserve", "again", "beat")
+T = TypeVar("T")
+Expected: TypeAlias = tuple[str, int, int]
 _BUCKET: Final = struct.Struct("<6d")
 _KINDS: Final[tuple[Kind, ...]] = ("rolling", "fixed", "decaying", "paced")
+
+
+class ClockSet(redis.exceptions.RedisError):
+    """There is no answer by a clock that can be Redis's."""
 
 
 class Scope:
@@ -45,6 +62,8 @@ class Scope:
         self._egress = f"fleet:{{{exchange}}}:{_key_part(egress)}"
         self._account = f"fleet:{{{exchange}}}:account:{_hashed(account)}" if account else self._egress
         self._clock = f"fleet:{{{exchange}}}:clock"
+        self._frame = f"fleet:{{{exchange}}}:set"
+        self._punctuality = Punctuality()
         self._epoch = f"{self._egress}:epoch"
         self._sharing = [f"{self._egress}:away", f"{self._egress}:members"]
         # The epoch of what Redis remembers that we have seen, and the one we begin where there is none.
@@ -93,8 +112,8 @@ class Scope:
         try:
             at_us = grant.at_us if grant else 0
             args: list[Argument] = ["pause", max(0, int(for_s * 1e6)), reason[:200], int(told), at_us]
-            holds_s = float(await self._run(keys, args)) / 1e6
-        except LOST:
+            holds_s = await self._run(keys, args, _seconds)
+        except AWAY:
             self._lost = True
             return for_s
         self._keep_pause(keys, holds_s)
@@ -114,8 +133,8 @@ class Scope:
         keys = [*self._pauses, *(f"{self._key(charge)}:pause" for charge in charges)]
         ours = self._paused_s(charges)
         try:
-            return max(ours, float(await self._run(keys, ["paused"])) / 1e6)
-        except LOST:
+            return max(ours, await self._run(keys, ["paused"], _seconds))
+        except AWAY:
             self._lost = True
             return ours
 
@@ -133,7 +152,10 @@ class Scope:
             error_s: by how much that may be wrong: calls stay as much further away from a window's ends.
         """
         self._ahead_clock = f"{int(ahead_s * 1e6)}:{math.ceil(error_s * 1e6)}"
-        await self._run([self._clock], ["clock", self._ahead_clock, int(CLOCK_TTL_S * 1000)])
+        try:
+            await self._run([self._clock], ["clock", self._ahead_clock, int(CLOCK_TTL_S * 1000)], nothing)
+        except AWAY:
+            self._lost = True  # It is told when Redis is back.
 
     async def usage(self) -> dict[str, Use]:
         """Return every bucket this process has charged; the fullest and smallest count of it where it has many.
@@ -144,14 +166,14 @@ class Scope:
         args: list[Argument] = ["usage", b"".join(packed(bucket) for _, bucket in seen)]
         keys = [key for key, _ in seen]
         known = [f"{key}:{what}" for what in ("learned", "pause") for key in keys]
-        answer = await self._run([*keys, self._clock, *known], args)
+        read = functools.partial(_whole, count=1 + 4 * len(seen))
+        now_us, *said = await self._run([*keys, self._clock, *known], args, read)
         buckets: dict[str, Use] = {}
-        now_us, said = answer[0], zip(answer[1::4], answer[2::4], answer[3::4], answer[4::4], strict=True)
-        for (key, bucket), (used, found, lowered, paused_us) in zip(seen, said, strict=True):
-            effective = found
+        for number, (key, bucket) in enumerate(seen):
+            used, effective, lowered, paused_us = said[4 * number : 4 * number + 4]
             if not lowered and key in self._learned:  # forgotten
                 asked: list[Argument] = ["remember", *self._learned[key], packed(bucket)]
-                effective = await self._run([key, self._clock, f"{key}:learned"], asked)
+                effective = await self._run([key, self._clock, f"{key}:learned"], asked, int)
             if effective < SCALE:
                 self._learned[key] = effective, now_us
             else:
@@ -169,16 +191,23 @@ class Scope:
         async with self._meeting:
             if not self._lost:
                 return
-            run_id = (await self._client.info("server"))["run_id"]
+            run_id = await self._run_id_now()
             if self._run_id not in ("", run_id):
                 self._known = "?"
             self._run_id = run_id
             for key, till in self._paused.items():
                 left_us = max(0, int((till - time.monotonic()) * 1e6))
-                await self._run([key], ["pause", left_us, "told again", 1, 0])
+                await self._run([key], ["pause", left_us, "told again", 1, 0], nothing)
             if self._ahead_clock:
-                await self._run([self._clock], ["clock", self._ahead_clock, int(CLOCK_TTL_S * 1000)])
+                await self._run([self._clock], ["clock", self._ahead_clock, int(CLOCK_TTL_S * 1000)], nothing)
             self._lost = False
+
+    async def _run_id_now(self) -> str:
+        try:
+            return store.shaped(await self._client.info("server"), lambda said: str(said["run_id"]))
+        except AWAY as error:
+            store.lost(error, "info")
+            raise
 
     def _key(self, charge: Charge) -> str:
         return f"{self._account if charge.bucket.scope == 'account' else self._egress}:{charge.key}"
@@ -190,8 +219,67 @@ class Scope:
                 self._seen.clear()
             self._seen[key] = charge.bucket
 
-    async def _run(self, keys: Sequence[str], args: Sequence[Argument]) -> Any:
-        return await self._script.run(keys, args)
+    async def _run(self, keys: Sequence[str], args: Sequence[Argument], read: Callable[[Any], T]) -> T:
+        """Asks Redis, and returns what `read` makes of the answer.
+
+        Raises:
+            RedisError: one of `store.AWAY`: there was no answer, or none by a clock that can be Redis's.
+        """
+        try:
+            return await self._run_in_time(keys, args, read)
+        except AWAY as error:
+            store.lost(error, str(args[0]))
+            raise
+
+    async def _run_in_time(self, keys: Sequence[str], args: Sequence[Argument], read: Callable[[Any], T]) -> T:
+        for _ in range(TRIES):
+            asked_s = self._now_s()
+
+            def last() -> Expected:
+                nonlocal asked_s
+                asked_s = self._now_s()
+                return self._expected()
+
+            said = await self._script.run([*keys, self._frame], args, last)
+            frame, now_us, was_run, answer = store.shaped(said, _framed)
+            agrees = await self._hears(frame, now_us, asked_s)
+            if was_run and agrees:
+                if args[0] in PROMPT:
+                    self._punctuality.answered(self._now_s(), redis_us=now_us, asked=asked_s)
+                return store.shaped(answer, read)
+            if was_run:
+                break  # It left its trace, and may not be repeated.
+        raise ClockSet("Redis's clock was set, or questions are too long on their way")
+
+    def _now_s(self) -> float:
+        return time.monotonic()
+
+    def _expected(self) -> Expected:
+        """Which correction of Redis's clock we know, and between which times of it a question is run."""
+        return ANY_TIME
+
+    async def _hears(self, frame: str, now_us: int, asked_s: float) -> bool:
+        """Whether Redis's clock can have shown `now_us` since `asked_s`; where not it is corrected."""
+        return True
+
+
+def nothing(_: Any) -> None:
+    """Reads an answer that says nothing."""
+
+
+def _framed(said: Any) -> tuple[str, int, bool, Any]:
+    frame, now_us, was_run, answer = said
+    return frame.decode(), int(now_us), was_run == 1, answer
+
+
+def _seconds(said: Any) -> float:
+    return float(said) / 1e6
+
+
+def _whole(said: Any, count: int) -> list[int]:
+    if len(said) != count:
+        raise ValueError(count)
+    return [int(number) for number in said]
 
 
 @functools.lru_cache(maxsize=4096)

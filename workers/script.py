@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -12,27 +12,20 @@ import redis.exceptions
 from . import membership
 from .spread import LEAST_US
 
-PARTS: Final = ("kinds.lua", "rolling.lua", "budget.lua", "turns.lua", "shares.lua")
+PARTS: Final = ("clock.lua", "kinds.lua", "rolling.lua", "budget.lua", "turns.lua", "shares.lua")
 CONSTANTS: Final = f"{membership.CONSTANTS}local LEAST_MARGIN = {LEAST_US}\n"
 TEXT: Final = CONSTANTS + "".join(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in PARTS)
 REDIS_CLOCK: Final = "local function clock() local t = redis.call('TIME') return t[1] * 1000000 + t[2] end\n"
 
 # What Redis says where it has no such function: it was restarted, or never had it.
 UNKNOWN: Final = "Function not found"
-# Redis is away, starts, or has become a replica; anything else it says is a fault of ours.
-LOST: Final = (
-    redis.exceptions.ConnectionError,
-    redis.exceptions.TimeoutError,
-    redis.exceptions.ReadOnlyError,
-    redis.exceptions.ClusterDownError,
-    redis.exceptions.OutOfMemoryError,
-    OSError,
-)
 # So many go out together at most: Redis answers other clients in between.
 BATCH: Final = 64
 
 Argument: TypeAlias = str | int | bytes
 Command: TypeAlias = tuple[Argument, ...]
+# The last arguments, as they are when a question is sent: it may have waited for others.
+Last: TypeAlias = Callable[[], Sequence[Argument]]
 
 
 class Library:
@@ -47,9 +40,9 @@ class Library:
 
     def __init__(self, clock: str = REDIS_CLOCK) -> None:
         self.name = f"fleet_{hashlib.sha256((clock + TEXT).encode()).hexdigest()[:16]}"
-        call = "function(keys, args) KEYS, ARGV = keys, args return run[args[1]]() end"
+        call = "function(keys, args) KEYS, ARGV = keys, args return answer() end"
         ends = f"redis.register_function('{self.name}', {call})\n"
-        self.text = f"#!lua name={self.name}\nlocal KEYS, ARGV\n{clock}{TEXT}{ends}"
+        self.text = f"#!lua name={self.name}\nlocal KEYS, ARGV, answer\n{clock}{TEXT}{ends}"
 
 
 class Script:
@@ -63,11 +56,11 @@ class Script:
     def __init__(self, client: redis.asyncio.Redis, clock: str = REDIS_CLOCK) -> None:
         self._client: Any = client
         self._library = Library(clock)
-        self._waiting: list[tuple[Command, asyncio.Future[Any]]] = []
+        self._waiting: list[tuple[Command, Last, asyncio.Future[Any]]] = []
         self._sender: asyncio.Task[None] | None = None
         self._busy = False
 
-    async def run(self, keys: Sequence[str], args: Sequence[Argument]) -> Any:
+    async def run(self, keys: Sequence[str], args: Sequence[Argument], last: Last = tuple) -> Any:
         """Ask. What is asked while an answer is awaited goes out together next, in the order of asking.
 
         One reservation at a time costs the client about 300 us of CPU, ten sent together 90 us each.
@@ -76,11 +69,11 @@ class Script:
         try:
             if self._busy:
                 answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-                self._waiting.append((command, answer))
+                self._waiting.append((command, last, answer))
                 return await answer
             self._busy = True
             try:
-                return await self._client.fcall(*command)
+                return await self._client.fcall(*command, *last())
             finally:
                 self._sender = asyncio.create_task(self._send()) if self._waiting else None
                 self._busy = bool(self._sender)
@@ -89,22 +82,22 @@ class Script:
                 raise
             # It ran nothing, so that asking again charges once.
             await self._client.function_load(self._library.text, replace=True)
-            return await self._client.fcall(*command)
+            return await self._client.fcall(*command, *last())
 
     async def _send(self) -> None:
-        batch: list[tuple[Command, asyncio.Future[Any]]] = []
+        batch: list[tuple[Command, Last, asyncio.Future[Any]]] = []
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
                 pipeline = self._client.pipeline(transaction=False)
-                for command, _ in batch:
-                    pipeline.fcall(*command)
+                for command, last, _ in batch:
+                    pipeline.fcall(*command, *last())
                 try:
                     results: list[Any] = await pipeline.execute(raise_on_error=False)
                 except Exception as error:
                     batch, self._waiting = batch + self._waiting, []  # One time-out is enough for all.
                     results = [error] * len(batch)
-                for (_, answer), result in zip(batch, results, strict=True):
+                for (_, _, answer), result in zip(batch, results, strict=True):
                     if answer.done():  # Its caller was cancelled; what it reserved lapses.
                         continue
                     if isinstance(result, Exception):
@@ -113,7 +106,7 @@ class Script:
                         answer.set_result(result)
         finally:
             # When the loop ends this task is cancelled: nobody may wait for it for ever.
-            for _, answer in batch + self._waiting:
+            for _, _, answer in batch + self._waiting:
                 answer.cancel()
             self._waiting.clear()
             self._busy = False

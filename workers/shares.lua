@@ -181,7 +181,11 @@ function run.beat()
       since = math.min(since, heard + PRESENT + HORIZON)
     end
   end
+  since = math.max(since, frame.lost)
   redis.call('SET', KEYS[3], name .. ':' .. whole(since), 'EX', 90000)
+  if frame.id ~= '' then
+    redis.call('EXPIRE', frame.key, 90000)
+  end
   local answer = {
     now, offered, count, hash, name, since, (offset_in(shared[2])), longest(shared, 3, 3),
   }
@@ -291,4 +295,52 @@ function run.give()
   end
   local left = left_of(tonumber(ARGV[4]), others)
   give[ARGV[3]](KEYS[1], grants, tonumber(ARGV[5]), offset_of(KEYS[2]), left)
+end
+
+-- Whether another member has heard this clock lately: then it is the caller's own that stood still.
+local function is_heard(key, id, now)
+  local flat = redis.call('HGETALL', key)
+  for number = 1, #flat, 2 do
+    local lease = tonumber(string.match(flat[number + 1], '^%d+ (%d+) %d+ %d+ %d+$') or 0)
+    if flat[number] ~= id and now - PRESENT < lease and lease <= now then
+      return true
+    end
+  end
+  return false
+end
+
+-- KEYS: members, clock. ARGV: set, id, the correction's id as the caller found it, by how much to correct further, how
+-- uncertain that is, an id for it. Redis's clock was set, as the caller's own has it. Nothing is done where another was
+-- faster, or where the caller is alone with its view of a large step. Returns {the correction's id, the time} from now on.
+function run.set()
+  local by, wrong = tonumber(ARGV[4]), tonumber(ARGV[5])
+  local alone = math.abs(by) > 2 * PRESENT and is_heard(KEYS[1], ARGV[2], clock())
+  if ARGV[3] ~= frame.id or alone then
+    return { frame.id, clock() }
+  end
+  frame.correction, frame.id = frame.correction + by, ARGV[6]
+  if -by >= KEPT then
+    frame.lost = clock() + HORIZON -- Redis has dropped keys that still counted.
+  end
+  write_frame()
+  -- The exchange's clock is known by so much worse, until it is read again.
+  local found = redis.call('GET', KEYS[2])
+  local ahead, error = offset_in(found)
+  local value = whole(ahead) .. ':' .. whole(error + wrong)
+  redis.call('SET', KEYS[2], value, 'PX', found and math.max(redis.call('PTTL', KEYS[2]), 1) or 3600000)
+  return { frame.id, clock() }
+end
+
+-- KEYS: those of what is asked, then the clock's correction. ARGV: those of what is asked, then the correction's id as the
+-- caller knows it, and between which times this is run if the clock was not set. Returns {the correction's id, the time,
+-- 1 if it was run, its answer}. By a clock that was set nothing is run, so that it leaves no trace.
+function answer()
+  local latest, earliest = tonumber(table.remove(ARGV)), tonumber(table.remove(ARGV))
+  local known = table.remove(ARGV)
+  read_frame(table.remove(KEYS))
+  local now = clock()
+  if (frame.id == '' or frame.id == known) and (now < earliest or now > latest) then
+    return { frame.id, now, 0, false }
+  end
+  return { frame.id, now, 1, run[ARGV[1]]() or false }
 end

@@ -8,19 +8,24 @@ import asyncio
 import contextlib
 import logging
 import math
+import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import redis.asyncio
 import redis.exceptions
 from msgspec.structs import replace
 
+from schemas import store
+from schemas.store import AWAY
+
 from .budget import LIVE_RESERVE, RECHECK_S, Budget, Grant, Reason, Refusal, Use, refused
 from .costs import Charge
+from .flapping import Flapping
 from .membership import HORIZON_US, Membership
-from .scope import amount_of, window_us_of
-from .script import LOST, REDIS_CLOCK, Argument
+from .scope import ANY_TIME, Expected, T, amount_of, nothing, window_us_of
+from .script import REDIS_CLOCK, Argument
 from .shares import LATE_PART, Told, TooSmall, thousandths
 
 log = logging.getLogger(__name__)
@@ -62,6 +67,7 @@ class SharedBudget(Budget):
         self._effective: dict[str, float] = {}
         self._ahead_us = HORIZON_US
         self._trips_at_s = 0.0
+        self._flapping = Flapping()
 
     @property
     def own_part(self) -> float | None:
@@ -96,15 +102,16 @@ class SharedBudget(Budget):
             if time.monotonic() >= self._trips_at_s:
                 await self.share_trips()
                 self._trips_at_s = time.monotonic() + TRIPS_EVERY_S
-            if self._away and member.may_return():
+            if self._away and member.may_return() and self._flapping.may_return(member.clock()):
                 for told in member.settle():
                     await self._give(told)
                 member.settled()
                 await self._beat()  # Hears Redis again,
                 await self._beat()  # and says so: our part is no longer set aside.
                 self._away = False
+                self._flapping.back(member.clock())
                 log.info("budget_shared_again", extra={"scope": self._egress, "workers": member.count})
-        except LOST:
+        except AWAY:
             self._lose()
         finally:
             self._prober = None
@@ -112,8 +119,8 @@ class SharedBudget(Budget):
     async def leave(self) -> None:
         """Give up this worker's part. Where Redis can't be asked it lapses by itself, `membership.LASTS_S` later."""
         if not self._away:
-            with contextlib.suppress(*LOST):
-                await self._run(self._sharing[::-1], ["leave", self._member.id])
+            with contextlib.suppress(*AWAY):
+                await self._run(self._sharing[::-1], ["leave", self._member.id], nothing)
 
     async def reserve(
         self, charges: Sequence[Charge], *, max_wait_s: float, bulk: bool = False, lead_us: int = 0
@@ -158,7 +165,7 @@ class SharedBudget(Budget):
             share.heard(self._keyed(charges), grant.at_us, arrived_us, answered=heard)
         elif late_us > grant.margin_us and not self._away:
             # Redis was told that it comes in time. It counts twice now: that is simple, and seldom.
-            with contextlib.suppress(*LOST):
+            with contextlib.suppress(*AWAY):
                 for key, charge in self._keyed(charges):
                     if charge.bucket.kind == "rolling":
                         await self._give(Told(key, charge.bucket, [arrived_us, thousandths(charge.cost)]))
@@ -223,36 +230,56 @@ class SharedBudget(Budget):
     async def _give(self, told: Told) -> None:
         limit = [told.bucket.kind, amount_of(told.bucket), window_us_of(told.bucket)]
         keys = [told.key, self._clock, self._sharing[1]]
-        await self._run(keys, ["give", self._member.id, *limit, *told.grants])
+        await self._run(keys, ["give", self._member.id, *limit, *told.grants], nothing)
 
     async def _beat(self) -> None:
-        sent_s, asked = self._member.clock(), time.monotonic()
+        sent_s = self._member.clock()
         keys = [*self._sharing[::-1], self._epoch, self._clock, self._pauses[0]]
         buckets = list(self._seen.values())
-        answer = await self._run(keys, self._member.beat(buckets, self._known, self._new))
-        self._known, paused_s = self._member.answered(answer, sent_s)
-        # A share may be all that is ever asked for instants, and they are Redis's.
-        self._punctuality.answered(time.monotonic(), redis_us=answer[0], asked=asked)
+        args = self._member.beat(buckets, self._known, self._new)
+        self._known, paused_s = await self._run(keys, args, lambda said: self._member.answered(said, sent_s))
         if paused_s:
             self._keep_pause(self._pauses[:1], paused_s)
         if dead := self._member.dead():
-            await self._run(self._sharing[::-1], ["bury", *dead])
+            await self._run(self._sharing[::-1], ["bury", *dead], nothing)
 
     async def _meet(self) -> None:
         known = self._known
         await super()._meet()
         self._known = known  # That Redis was restarted is seen by the script itself.
 
-    async def _run(self, keys: Sequence[str], args: Sequence[Argument]) -> Any:
+    async def _run(self, keys: Sequence[str], args: Sequence[Argument], read: Callable[[Any], T]) -> T:
         if self._away and asyncio.current_task() is not self._prober:
             raise redis.exceptions.ConnectionError("Redis is away")
         try:
-            return await super()._run(keys, args)
-        except LOST:
+            return await super()._run(keys, args, read)
+        except AWAY:
             self._lose()
             raise
 
+    def _now_s(self) -> float:
+        return self._member.clock()
+
+    def _expected(self) -> Expected:
+        return self._member.expected()
+
+    async def _hears(self, frame: str, now_us: int, asked_s: float) -> bool:
+        member, before = self._member, self._member.frame
+        behind_us, unsure_us = member.off_by(frame, now_us, asked_s)
+        if behind_us:
+            log.warning("redis_clock_set", extra={"scope": self._egress, "by_s": round(-behind_us / 1e6, 3)})
+            correction: list[Argument] = [frame, behind_us, unsure_us, secrets.token_hex(4)]
+            asked_s = self._now_s()
+            keys = [self._sharing[1], self._clock, self._frame]
+            said = await self._script.run(keys, ["set", member.id, *correction, *ANY_TIME])
+            frame, now_us = store.shaped(said, lambda said: (said[3][0].decode(), int(said[3][1])))
+            member.adopt(frame, now_us, asked_s)
+        if member.frame != before:
+            self._punctuality.forget()
+        return not behind_us
+
     def _lose(self) -> None:
+        self._flapping.lost(self._member.clock())
         self._member.lost(self._live_reserve, self._effective, self.spread.worst_us())
         self._lost = True
         if not self._away:

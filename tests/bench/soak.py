@@ -22,6 +22,7 @@ from msgspec import Struct
 from schemas.deliveries import end_tasks
 from schemas.messages import Request
 from schemas.store import connect
+from tests.faults.verdict import least, spare_by_limit
 
 from .load import METHODS, PAIRS
 from .measure import Options, met, percentile, resident_mib
@@ -146,7 +147,8 @@ async def main(minutes: float, options: Options) -> bool:
         for name, counts in counters["exchanges"].items():
             for broken in counts["broken"]:
                 print(f"{name} broken: {broken}", flush=True)
-        return _verdict(options, load, samples, last, counters["violations"])
+        spare_ms = least(spare_by_limit(counters["exchanges"]))
+        return _verdict(options, load, samples, last, counters["violations"], spare_ms)
 
 
 def _cells(sample: Sample) -> list[str]:
@@ -188,7 +190,9 @@ def _handles(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
-def _verdict(options: Options, load: Load, samples: Sequence[Sample], last: Sample, violations: int) -> bool:
+def _verdict(
+    options: Options, load: Load, samples: Sequence[Sample], last: Sample, violations: int, spare_ms: str
+) -> bool:
     """The end beside the second quarter: by then everything has been done once."""
     table = options.table("Flat at the end?", "", "second quarter", "last quarter", "aim", "")
     quarter = len(samples) // 4
@@ -215,6 +219,7 @@ def _verdict(options: Options, load: Load, samples: Sequence[Sample], last: Samp
     row("requests without an answer", "", load.sent - load.answered, "0", load.sent == load.answered)
     row("requests that ended in an error", "", load.errors, "0", load.errors == 0)
     row("limits broken", "", violations, "0", violations == 0)
+    table.row("  room to spare", "", spare_ms, "", "")
     return all(good)
 
 

@@ -37,10 +37,13 @@ from tests.faults.load import Load
 from tests.faults.schedule import ALONE, KINDS, Fault, draw
 from tests.faults.verdict import Happened, Verdict, judge
 from tests.integration.fleet import QUICK, opened, wait_until
+from tests.integration.redis_faults import ERRORS, answering, set_clock
 from tests.integration.tcp_proxy import Proxy
 
 PER_S: Final = 40.0
 FAULT_EVERY_S: Final = 4.0
+FLAPS_EVERY_S: Final = 0.7
+CLOCK_SET_BY_US: Final = (10_000_000, -10_000_000, 500_000, -500_000)
 # A request may wait for what is mended last, and its answer for a broker that boots.
 ANSWERED_WITHIN_S: Final = 120.0
 # A node that was given up starts afresh, and needs a while for its replicas on a busy machine.
@@ -244,6 +247,19 @@ class World:
                 server.freeze()
                 await asyncio.sleep(fault.lasts_s)
                 server.thaw()
+            case "answers_errors":
+                async with answering(server, ERRORS[int(fault.draw * len(ERRORS))]):
+                    await asyncio.sleep(fault.lasts_s)
+            case "flaps":
+                ends_s = time.monotonic() + fault.lasts_s
+                while time.monotonic() < ends_s:
+                    self.to_redis.cut()
+                    await asyncio.sleep(FLAPS_EVERY_S)
+            case "clock_set":
+                by_us = CLOCK_SET_BY_US[int(fault.draw * len(CLOCK_SET_BY_US))]
+                await set_clock(server.url, by_us)
+                await asyncio.sleep(fault.lasts_s)
+                await set_clock(server.url, 0, by_us)
             case _:  # cut off
                 self.to_redis.cut()
 

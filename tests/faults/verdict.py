@@ -75,7 +75,7 @@ class Verdict(Struct, frozen=True):
             f"late                 {sum(self.late.values())}{_of(self.late)}",
             f"lost                 {len(self.lost)}{_names(self.lost)}",
             f"limits broken        {self.violations}",
-            f"  room to spare      {_least(self.spare_ms)}",
+            f"  room to spare      {least(self.spare_ms)}",
             f"bad ones unburied    {len(self.unburied)}{_names(self.unburied)}",
             f"left in queues       {sum(self.left_over.values())}{_of(self.left_over)}",
             f"bad ends             {len(self.bad_exits)}{_names(self.bad_exits)}",
@@ -124,7 +124,7 @@ def judge(
         load.unanswered,
         unexplained,
         counters["violations"],
-        _spare_ms(counters["exchanges"]),
+        spare_by_limit(counters["exchanges"]),
         unburied,
         left_over,
         bad_exits,
@@ -142,7 +142,8 @@ def _cause(happened: Sequence[Happened], from_ms: int, to_ms: int) -> str | None
     return cause
 
 
-def _spare_ms(exchanges: Mapping[str, Any]) -> dict[str, float]:
+def spare_by_limit(exchanges: Mapping[str, Any]) -> dict[str, float]:
+    """By how little rolling windows could have been longer without being broken, least first, in ms by limit."""
     found = {
         f"{exchange} {name}": bucket["spare_ms"]
         for exchange, count in exchanges.items()
@@ -152,7 +153,8 @@ def _spare_ms(exchanges: Mapping[str, Any]) -> dict[str, float]:
     return dict(sorted(found.items(), key=lambda each: each[1]))
 
 
-def _least(spare_ms: dict[str, float]) -> str:
+def least(spare_ms: dict[str, float]) -> str:
+    """The three limits that calls came nearest to, for people."""
     return ", ".join(f"{spare:.1f} ms {name}" for name, spare in list(spare_ms.items())[:3]) or "far from all"
 
 

@@ -20,7 +20,7 @@ from workers.spread import ENOUGH, GENERATION_S, SURE_CALLS_HERE
 
 pytestmark = pytest.mark.both_stores
 NOW_KEY = "test:now"
-TEST_CLOCK = f"local function clock() return tonumber(redis.call('GET', '{NOW_KEY}')) end\n"
+TEST_CLOCK = f"local function clock() return tonumber(redis.call('GET', '{NOW_KEY}') or 0) end\n"
 MINUTE_US = 60_000_000
 # A minute's start, far enough ahead that Redis, by its own clock, drops nothing.
 WINDOWS: tuple[Kind, ...] = ("fixed", "rolling")

@@ -14,6 +14,7 @@ from redis.crc import key_slot
 from deploy.processes import Process, free_port
 from schemas.store import connect
 from tests.integration.fleet import wait_until
+from tests.integration.redis_faults import losses
 from tests.integration.stores import STORES
 from workers.budget import Grant, Refusal
 from workers.costs import Bucket, Charge, Kind
@@ -77,8 +78,10 @@ async def test_all_that_the_script_does_stays_in_one_slot(nodes: list[Any]) -> N
         for client, (first, last) in zip(nodes, SPANS, strict=True):
             budget = SharedBudget(client, f"{exchange}:10.0.0.1")
             if not first <= slot <= last:
-                with pytest.raises(redis.exceptions.MovedError):
-                    await budget.reserve(calls, max_wait_s=60)
+                lost = losses("MovedError")
+                refusal = await budget.reserve(calls, max_wait_s=60)
+                assert isinstance(refusal, Refusal)
+                assert (refusal.reason, losses("MovedError")) == ("redis_lost", lost + 1)
                 continue
             for _ in range(2):  # the second says that it heard the first's answer
                 await budget.beat()

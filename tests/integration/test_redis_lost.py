@@ -78,18 +78,29 @@ class Net:
     client: Any
     chance: random.Random
     now_us: int = START_US
+    set_by_us: int = 0  # how far Redis's clock was set
+    unseen: bool = False  # it was set, and nobody can have noticed
     late: list[Any] = field(default_factory=list[Any])
 
     async def pass_time(self, us: int) -> None:
         if us:
             self.now_us += us
-            await self.client.set(NOW_KEY, self.now_us)
+            await self.show()
+
+    async def show(self) -> None:
+        """What Redis's clock shows now."""
+        await self.client.set(NOW_KEY, self.now_us + self.set_by_us)
+
+    async def true_us(self, at_us: int) -> int:
+        """When an instant of the corrected clock is."""
+        found: Any = await self.client.get("fleet:{x}:set")
+        return at_us - self.set_by_us - (int(found.split(b":")[0]) if found else 0)
 
     async def expire(self) -> None:
         async for key in self.client.scan_iter("fleet:*"):
             at_ms = await self.client.pexpiretime(key)
             assert at_ms > 0, f"{key!r} stays for ever"
-            if START_US <= at_ms * 1000 <= self.now_us:
+            if START_US <= at_ms * 1000 <= self.now_us + self.set_by_us:
                 await self.client.delete(key)
 
 
@@ -110,7 +121,7 @@ class Simulated:
         if not isinstance(answer, Grant):
             return None
         if self.budget.own_part is None:
-            return answer.at_us
+            return await self.net.true_us(answer.at_us)
         return self.net.now_us + round(answer.delay_us / self.rate)
 
 
@@ -180,8 +191,43 @@ async def test_never_above_whatever_happens_to_whom(
         await client.aclose()
 
 
-async def play(client: Any, chosen: list[Bucket], workers: int, chance: random.Random, dead: set[str]) -> None:
-    """Half a minute of a fleet's life; `dead` are the members that the others see to be dead."""
+@settings(
+    max_examples=settings().max_examples // 7,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(chosen=buckets(), workers=st.integers(1, 4), seed=st.integers(0, 2**32))
+async def test_never_above_however_the_clock_of_redis_is_set(
+    redis_url: str, chosen: list[Bucket], workers: int, seed: int
+) -> None:
+    client: Any = connect(redis_url, timeout_s=5)
+    steps_us = [10_000_000, -10_000_000, 500_000, -500_000]
+    try:
+        dead = set[str]()
+        with patch("workers.membership._is_dead", dead.__contains__):
+            await play(client, chosen, workers, random.Random(seed), dead, steps_us)
+    finally:
+        await client.aclose()
+
+
+async def play(
+    client: Any,
+    chosen: list[Bucket],
+    workers: int,
+    chance: random.Random,
+    dead: set[str],
+    set_by_us: Sequence[int] = (),
+) -> None:
+    """Half a minute of a fleet's life.
+
+    Args:
+        client: of the real Redis.
+        chosen: the limits.
+        workers: how many there are at first.
+        chance: draws what happens.
+        dead: the members that the others see to be dead.
+        set_by_us: by what Redis's clock may be set.
+    """
     await client.flushdb()
     await client.function_load(Library(TEST_CLOCK).text, replace=True)
     net = Net(client, chance)
@@ -189,6 +235,8 @@ async def play(client: Any, chosen: list[Bucket], workers: int, chance: random.R
     fleet = [Simulated(net) for _ in range(workers)]
     granted: list[tuple[Simulated, int, list[Charge]]] = []
     known = True
+    # Each adds a round trip to what is not known of the exchange's clock; here that is a tenth of a window.
+    steps = 2 if set_by_us else 0
     for tick in range(chance.choice([150, 300])):
         await net.pass_time(TICK_US)
         if tick % 10 == 0:
@@ -200,8 +248,13 @@ async def play(client: Any, chosen: list[Bucket], workers: int, chance: random.R
                 worker.line.state = state
         if chance.random() < 0.004 and known:
             await client.flushdb()
-            await client.set(NOW_KEY, net.now_us)
+            await net.show()
             known = False
+        if steps and chance.random() < 0.01 and not net.unseen:
+            steps -= 1
+            net.set_by_us += chance.choice(set_by_us)
+            net.unseen = True
+            await net.show()
         if chance.random() < 0.01 and len(fleet) > 1:
             worker = fleet.pop(chance.randrange(len(fleet)))
             if chance.random() < 0.5:
@@ -210,7 +263,7 @@ async def play(client: Any, chosen: list[Bucket], workers: int, chance: random.R
                 dead.add(worker.member.id)
                 # What it was granted for later it does not send any more.
                 granted = [one for one in granted if one[0] is not worker or one[1] <= net.now_us]
-        if chance.random() < 0.02 and len(fleet) < 5 and known:
+        if chance.random() < 0.02 and len(fleet) < 5 and known and not net.unseen:
             fleet.append(Simulated(net))
         if chance.random() < 0.1:
             # What a frozen Redis had in its sockets, run at last.
@@ -221,6 +274,7 @@ async def play(client: Any, chosen: list[Bucket], workers: int, chance: random.R
             if net.now_us >= worker.next_beat_us:
                 await worker.budget.beat()
                 known = known or worker.line.state == "good"
+                net.unseen = net.unseen and not (worker.line.state == "good" and worker.member.count > 0)
                 worker.next_beat_us = net.now_us + chance.choice([200_000, 200_000, 200_000, 1_000_000])
             for _ in range(chance.choice([0, 1, 1, 3])):
                 asked = chance.sample(chosen, chance.randint(1, len(chosen)))

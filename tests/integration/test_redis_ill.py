@@ -1,0 +1,105 @@
+"""A Redis that is neither there nor away: it answers errors, its connections die, its clock is set.
+
+For the budgets each of these is a loss, or nothing at all: workers go on with their shares, no limit is broken, and
+they share again when it is over. `test_redis_lost.py` has the same for a Redis that is dead.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from deploy.servers import Redis
+from tests.integration.fleet import Stand, opened, wait_until
+from tests.integration.redis_faults import ERRORS, answering, losses, set_clock
+from tests.integration.tcp_proxy import Proxy
+from tests.integration.test_redis_lost import on_their_own, spenders, whole
+
+# What the losses are counted as.
+KIND = {
+    "NOPERM": "NoPermissionError",
+    "OOM": "OutOfMemoryError",
+    "READONLY": "ReadOnlyError",
+    "NOAUTH": "AuthenticationError",
+    "unknown": "InvalidResponse",
+}
+
+
+@pytest.mark.parametrize("error", ERRORS)
+async def test_whatever_is_no_answer_is_a_loss(redis_server: Redis, redis_url: str, error: str) -> None:
+    async with spenders(redis_url, redis_url) as workers:
+        before = losses(KIND.get(error, error))
+        async with answering(redis_server, error):
+            assert await on_their_own(workers, time.time()) >= 0.5
+            assert losses(KIND.get(error, error)) > before
+        await whole(workers)
+
+
+@asynccontextmanager
+async def cut_every(proxy: Proxy, seconds: float) -> AsyncGenerator[None]:
+    """Connections of this proxy die again and again."""
+
+    async def cut() -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            proxy.cut()
+
+    cutting = asyncio.create_task(cut())
+    try:
+        yield
+    finally:
+        cutting.cancel()
+
+
+async def test_a_redis_that_flaps_is_as_good_as_a_dead_one(redis_server: Redis) -> None:
+    async with Proxy.before(redis_server.port) as proxy:
+        url = f"redis://127.0.0.1:{proxy.port}/0"
+        async with spenders(url, url) as workers:
+            async with cut_every(proxy, 0.7):
+                assert await on_their_own(workers, 0.0) >= 0.5
+            await whole(workers)
+
+
+@pytest.mark.both_stores
+@pytest.mark.parametrize("step_s", [10.0, -10.0, 0.5, -0.5])
+async def test_a_clock_that_is_set_stops_nobody_and_breaks_no_limit(
+    redis_url: str, step_s: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with spenders(redis_url, redis_url) as workers:
+        by_us = 0
+        for _ in range(2):
+            before_us, by_us = by_us, by_us + int(step_s * 1e6)
+            await set_clock(redis_url, by_us, before_us)
+            await whole(workers)
+    assert [record for record in caplog.records if record.message == "redis_clock_set"]
+
+
+@pytest.mark.parametrize("error", ["MISCONF", "NOPERM"])
+async def test_a_fleet_goes_on_and_starts_while_redis_answers_errors(stand: Stand, error: str) -> None:
+    async def shared() -> bool:
+        seen = await stand.metric(stand.fleet.workers, "fleet_budget_shared", "okx")
+        return seen == len(stand.fleet.workers)
+
+    async def ask() -> bool:
+        answer = await stand.client.ask(
+            "fetch_order_book", {"symbol": "BTC/USDT"}, exchanges=["okx"], deadline_ms=int(time.time() * 1000) + 3000
+        )
+        return answer.result.ok
+
+    await wait_until(ask, "an answer")
+    await wait_until(shared, "all share")
+    async with answering(stand.redis, error):
+        await wait_until(ask, "an answer from a share", timeout_s=60)
+        late = [stand.fleet.dispatchers[0], stand.fleet.workers[0]]
+        for service in late:
+            await service.stop(grace_s=40)
+            assert service.exit_code == 0
+            service.start()
+            await wait_until(service.metrics, f"{service.name} has started")
+        assert all(service.running for service in stand.services)
+    await opened(stand.fleet)
+    await wait_until(shared, "all share again", timeout_s=60)
+    await wait_until(ask, "an answer", timeout_s=60)
+    assert all(service.running for service in stand.services)
