@@ -88,7 +88,8 @@ def lost(error: BaseException, what: str) -> None:
     if len(_said_s) >= KINDS_KEPT:
         _said_s.clear()
     _said_s[what, kind] = now_s
-    log.warning("redis_lost", extra={"what": what, "kind": kind, "error": repr(error)})
+    # Its text: redis-py's `repr` has none.
+    log.warning("redis_lost", extra={"what": what, "kind": kind, "error": f"{type(error).__name__}: {error}"})
 
 
 def kind_of(error: BaseException) -> str:
