@@ -3,8 +3,7 @@
 Redis is away for whoever asked and got no answer: the connection failed, the time ran out, or what came back is an
 error reply or of a form that no answer has. Which error makes no difference to the caller: after none of them does it
 know what Redis would have said. So all of them are `AWAY`, each is counted by kind and logged with its text (`lost`),
-and the fleet goes on without Redis for as long. An error reply that speaks of a fault of our own (kind `ERR`) is found
-in the tests by that count.
+and the fleet goes on without Redis for as long. An error reply that speaks of a fault of our own has the kind `ERR`.
 """
 
 import logging
