@@ -94,7 +94,8 @@ def lost(error: BaseException, what: str) -> None:
 def kind_of(error: BaseException) -> str:
     """The code of an error reply as Redis names it, where redis-py has no class for it; else the class's name."""
     if type(error) is redis.exceptions.ResponseError:
-        code = _CODE.match(str(error))
+        # In a pipeline redis-py puts the command before it.
+        code = _CODE.match(str(error).rpartition("caused error: ")[2].lstrip("(\"'"))
         return code[1] if code else "ERR"
     return type(error).__name__
 
