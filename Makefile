@@ -1,6 +1,6 @@
 # The commands of this project. Each gets what it needs first, see deploy/setup.sh; none leaves anything running.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test chaos fuzz check bench soak constraints clean
+.PHONY: help setup demo up test chaos fuzz neighbours check bench soak constraints clean
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
@@ -39,6 +39,9 @@ chaos: setup ## kill, stop, freeze and cut off everything under load; SEED=1, AR
 
 fuzz: setup ## put 100,000 bad messages and configurations into a fleet; SEED=1, ARGS='--inputs 2000' for fewer
 	@$(BIN)/python -m tests.faults.fuzz --seed $(or $(SEED),1) $(ARGS)
+
+neighbours: setup ## one bad client beside twenty good ones, who must not notice; SEED=1, ARGS='--requests 400' for fewer
+	@$(BIN)/python -m tests.faults.neighbours --seed $(or $(SEED),1) $(ARGS)
 
 check: setup ## lint, check the format, the types and which way imports go
 	@$(BIN)/ruff check

@@ -1,0 +1,12 @@
+"""One bad client beside twenty good ones in its short form; `make neighbours` is the long one."""
+
+from tests.faults.neighbours import Neighbours
+from tests.integration.fleet import Stand
+
+SEED = 1
+REQUESTS = 120
+
+
+async def test_a_bad_client_harms_nobody_else(stand: Stand) -> None:
+    outcome = await Neighbours(stand, SEED).run(REQUESTS)
+    assert outcome.unharmed, (SEED, outcome)
