@@ -203,7 +203,7 @@ async def test_letters_are_listed_page_by_page(vhost: str, many: list[str]) -> N
 async def test_who_was_killed_while_it_listed_hides_nothing(vhost: str, many: list[str]) -> None:
     # Nobody reads what it prints, so that it stops in the middle.
     words = (sys.executable, "-m", "schemas", "dead", "list", "--url", vhost)
-    held = await asyncio.create_subprocess_exec(*words, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
+    held = await asyncio.create_subprocess_exec(*words, cwd=ROOT, stdout=asyncio.subprocess.PIPE, limit=1024)
     assert held.stdout
     assert b"id0000" in await held.stdout.readline() + await held.stdout.readline()
     other = asyncio.create_subprocess_exec(
