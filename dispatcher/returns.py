@@ -33,7 +33,6 @@ MOVES: Final[dict[ErrorCode, Move]] = {
     # It is the request, and no lane will change that.
     ErrorCode.UNREADABLE: Move.END,
     ErrorCode.INVALID_REQUEST: Move.END,
-    ErrorCode.TOO_LARGE: Move.END,
     ErrorCode.UNKNOWN_EXCHANGE: Move.END,
     ErrorCode.METHOD_NOT_ALLOWED: Move.END,
     ErrorCode.INVALID_ARGUMENTS: Move.END,
@@ -42,6 +41,8 @@ MOVES: Final[dict[ErrorCode, Move]] = {
     ErrorCode.DELIVERY_LIMIT: Move.END,
     # It is what this lane has, and waiting brings nothing.
     ErrorCode.NOT_SUPPORTED: Move.ELSEWHERE,
+    # Its answer, that is: where the request itself is too large no lane ever sees it.
+    ErrorCode.TOO_LARGE: Move.ELSEWHERE,
     ErrorCode.BAD_SYMBOL: Move.ELSEWHERE,
     ErrorCode.AUTHENTICATION: Move.ELSEWHERE,
     ErrorCode.CLOCK: Move.ELSEWHERE,

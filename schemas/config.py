@@ -22,6 +22,7 @@ from .errors import ConfigError
 from .messages import Strategy
 
 Seconds: TypeAlias = Annotated[float, Meta(gt=0, le=1e6)]  # TOML knows `inf` and `nan`
+Mebibytes: TypeAlias = Annotated[float, Meta(ge=0.0625, le=1024)]  # 64 KiB to 1 GiB
 Count: TypeAlias = Annotated[int, Meta(ge=1, le=65_535)]  # AMQP says prefetch and heartbeat in 16 bits
 BrokerUrl: TypeAlias = Annotated[str, Meta(pattern=r"^amqps?://")]
 RedisUrl: TypeAlias = Annotated[str, Meta(pattern=r"^(rediss?|unix)://")]
@@ -139,6 +140,9 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
         grace_s: how long it may finish what it holds when told to stop.
         http_timeout_s: the longest one HTTP call to an exchange may take.
         renew_every_s: how often one of the workers reads an exchange's markets and clock anew, for all.
+        max_answer_mib: the most that one answer of an exchange may have, decompressed.
+        max_markets_mib: the same of markets and currencies.
+        max_answers_mib: the most that it holds of all answers together, beside the first 64 KiB of each.
     """
 
     in_flight: Count = 1000
@@ -147,6 +151,9 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     grace_s: Seconds = 10.0
     http_timeout_s: Seconds = 10.0
     renew_every_s: Seconds = 1800.0
+    max_answer_mib: Mebibytes = 16.0
+    max_markets_mib: Mebibytes = 32.0
+    max_answers_mib: Mebibytes = 64.0
 
 
 class LaneConfig(_WithUrls, frozen=True, forbid_unknown_fields=True):

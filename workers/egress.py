@@ -10,6 +10,7 @@ import ssl
 import time
 from collections.abc import Collection
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 from weakref import WeakKeyDictionary
@@ -19,6 +20,9 @@ import certifi
 from yarl import URL
 
 from schemas.accounts import Secret
+
+from .bounds import NOTHING, Holding
+from .reading import Handler, Response
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +58,11 @@ class Passage:
     reused: bool = False
     left_s: float = 0.0
     answered_s: float = 0.0
+
+    @property
+    def holding(self) -> Holding:
+        """What its answer is counted in."""
+        return NOTHING
 
     @property
     def time_left_s(self) -> float:
@@ -109,7 +118,10 @@ class Egress:
         trace.on_request_exception.append(connector.failed)
         # Cookies would carry one lane's standing with a firewall to the next.
         self._session = aiohttp.ClientSession(
-            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trace_configs=[trace]
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trace_configs=[trace],
+            response_class=Response,
         )
         # aiohttp repeats a GET when a reused connection turns out dead: a second call that nobody charged. There is no
         # public switch (aiohttp 3.14).
@@ -150,6 +162,10 @@ class _Connector(aiohttp.TCPConnector):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
+        # There is no public way to bring another protocol (aiohttp 3.14).
+        if not hasattr(self, "_factory"):
+            raise RuntimeError("this aiohttp makes its connections otherwise; install the version ccxt-fleet names")
+        self._factory: Any = partial(Handler, loop=self._loop)
         self._last_s = WeakKeyDictionary[asyncio.BaseProtocol, float]()  # when it was opened, or brought an answer
         self._doubted_s: dict[str, float] = {}  # when a call left there that got no answer
 
@@ -162,7 +178,8 @@ class _Connector(aiohttp.TCPConnector):
             connection = await super().connect(req, traces, timeout)
             now_s = time.monotonic()
             passage.connection = connection.protocol
-            assert passage.connection is not None
+            assert isinstance(passage.connection, Handler)
+            passage.connection.begin(passage.holding)
             passage.reused = passage.connection in self._last_s
             last_s = self._last_s.setdefault(passage.connection, now_s)
             if last_s >= max(now_s - IDLE_S, self._doubted_s.get(place, 0.0)):

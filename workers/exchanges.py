@@ -31,7 +31,7 @@ from ccxt.base.errors import (  # pyright: ignore[reportMissingTypeStubs]
 from msgspec.structs import replace
 
 from schemas.accounts import Secret
-from schemas.config import LaneConfig, LimitsConfig
+from schemas.config import LaneConfig, LimitsConfig, WorkerConfig
 from schemas.errors import ConfigError, InvalidMessage
 from schemas.messages import ErrorCode
 from schemas.methods import PRIVATE_READS, PUBLIC_READS
@@ -39,6 +39,7 @@ from schemas.store import AWAY
 
 from . import arguments, costs, wire
 from .answering import Answering
+from .bounds import NOTHING, Bounds, Holding
 from .budget import LATE_TRIES, LOST_WAIT_S, Budget, Grant, Refusal
 from .clock import SigningClock, clock_refused
 from .egress import PASSAGE, Egress, Late, Passage
@@ -78,6 +79,7 @@ class Call(Seen):
         budget_s: in which time the budget comes back that it took, each call in the bucket where that is longest.
         started_s: when it began, by the monotonic clock.
         left_us: when its last HTTP call that was answered left, on Redis's clock, microseconds since 1970.
+        holding: what it holds of answers.
         trip_s: from then to the head of the answer, and what is not known of when it left by that clock.
         blank: the last answer had no body, as an answer that says "none" may.
     """
@@ -94,6 +96,7 @@ class Call(Seen):
     left_us: float = 0.0
     trip_s: float = 0.0
     blank: bool = False
+    holding: Holding = NOTHING
 
     def __post_init__(self) -> None:
         self.started_s = time.monotonic()
@@ -141,6 +144,10 @@ class _Send(Passage):
         self.count: Count | None = None
 
     @property
+    def holding(self) -> Holding:
+        return _CALL.get().holding
+
+    @property
     def time_left_s(self) -> float:
         return _CALL.get().left_s
 
@@ -165,6 +172,7 @@ if TYPE_CHECKING:
         id: str
 
         async def fetch2(self, path: str, api: Any, method: str, params: Any, config: Any) -> Any: ...
+        def parse_json(self, http_response: str) -> Any: ...
         def sign(self, path: str, api: Any, method: str, params: Any) -> dict[str, Any]: ...
         async def fetch(self, url: str, method: str, headers: Any, body: Any) -> Any: ...
         def on_rest_response(
@@ -315,6 +323,13 @@ class Fleet(_Ccxt):
             send.count = counted(self.id, headers, time.time())
         return super().on_rest_response(code, reason, url, method, headers, body, *request)
 
+    def parse_json(self, http_response: str) -> Any:
+        """Called by ccxt for every answer; a long one is parsed already, beside the event loop."""
+        for text, value in _CALL.get().holding.parsed:
+            if text is http_response:
+                return value
+        return super().parse_json(http_response)
+
     async def _pay(self, charges: list[costs.Charge], late: list[Grant]) -> Grant:
         """Waits for room, and moves the reservation in `late` there, if any; what stays in it was not touched."""
         call = _CALL.get()
@@ -423,6 +438,7 @@ class LaneExchange:
         http_timeout_s: the longest one HTTP call may take.
         limits: what holds instead of the exchange's table.
         credentials: the account's, by ccxt's names; none for a lane without one.
+        bounds: how much of answers the worker takes in; the default ones for a lane alone.
 
     Raises:
         ConfigError: the limits are wrong; ccxt does not know the exchange, or can't be made with these settings.
@@ -438,6 +454,7 @@ class LaneExchange:
         http_timeout_s: float,
         limits: LimitsConfig | None = None,
         credentials: Mapping[str, Secret] | None = None,
+        bounds: Bounds | None = None,
     ) -> None:
         if config.exchange not in ccxt.exchanges:
             raise ConfigError(f"lanes.{name}.exchange: expected an exchange id of ccxt, not {config.exchange!r}")
@@ -445,6 +462,7 @@ class LaneExchange:
         self.config = config
         self.exchange = config.exchange
         self._egress = egress
+        self._bounds = bounds or Bounds(WorkerConfig())
         self._markets = markets
         said = f"{ccxt.__version__} {json.dumps(config.ccxt, sort_keys=True, default=str)}"
         settings = hashlib.sha256(said.encode()).hexdigest()[:16]
@@ -490,6 +508,7 @@ class LaneExchange:
             exchange = self._kind({**self._settings, **settings, **(credentials or {})})
         except Exception as error:
             raise ConfigError(f"lanes.{self.name}.ccxt: ccxt can't be made with it: {self.say(error)}") from None
+        exchange.enableLastHttpResponse = False  # it would keep the last body
         exchange.options["maxRetriesOnFailure"] = 0
         exchange.options["maxRetries"] = 0
         exchange.timeout_on_exit = 0
@@ -523,6 +542,7 @@ class LaneExchange:
         Raises what ccxt raises, `NoBudget` or TimeoutError: try again later; markets loaded before stay in use.
         """
         call = Call(self.exchange, max_wait_s=timeout_s, timeout_s=timeout_s, reserve_s=OPEN_RESERVE_S)
+        call.holding = self._bounds.holding("load_markets")
         token = _CALL.set(call)
         try:
             async with asyncio.timeout(timeout_s):
@@ -539,6 +559,7 @@ class LaneExchange:
                     await self._set_clock(call)
         finally:
             _CALL.reset(token)
+            call.holding.close()
 
     async def _connect(self) -> None:
         """Sees to it that the first calls find connections."""
@@ -579,11 +600,13 @@ class LaneExchange:
         timeframe = args.get("timeframe")
         if timeframe is not None and self._ccxt.timeframes and timeframe not in self._ccxt.timeframes:
             raise NotSupported(f"{self.exchange} {method}: timeframes are {', '.join(self._ccxt.timeframes)}")
+        call.holding = self._bounds.holding(method)
         token = _CALL.set(call)
         try:
             data = await self._read(method, args, call)
         finally:
             _CALL.reset(token)
+            call.holding.close()
         arguments.check_answer(method, args, data, call.http_calls, blank=call.blank)
         return data
 

@@ -27,6 +27,7 @@ from schemas.deliveries import Delivery, end_tasks
 from schemas.errors import ConfigError
 
 from . import metrics
+from .bounds import Bounds
 from .costs import SAME_LIMITS, check_limits
 from .egress import Egress, tls
 from .exchanges import LaneExchange
@@ -119,6 +120,8 @@ class Lanes:
         self._reports = reports
         self._on_attempt = on_attempt
         self._markets = Markets(client, keep_s=2 * config.worker.renew_every_s)
+        self._bounds = Bounds(config.worker)
+        metrics.HELD.set_function(lambda: self._bounds.held)
         self._tls = tls()
         self._egresses: dict[str, Egress] = {}
         self._made: set[Lane] = set()
@@ -160,6 +163,7 @@ class Lanes:
     def apply(self, config: Config, made: dict[str, Lane], group: asyncio.TaskGroup) -> None:
         """Takes a configuration and what was planned for it; all of it happens in tasks of the group."""
         self._config = config
+        self._bounds.configure(config.worker)
         for name in self.known.keys() - config.lanes.keys():
             lanes = {self.known.pop(name), *([self.serving.pop(name)] if name in self.serving else [])}
             self._reports.drop_lane(name)
@@ -217,6 +221,7 @@ class Lanes:
             settings.http_timeout_s,
             settings.limits,
             credentials,
+            self._bounds,
         )
         made = Lane(exchange, budget, settings)
         self._made.add(made)

@@ -43,6 +43,7 @@ DIVERTED = Counter(
 )
 WAITING = Gauge("fleet_worker_results_waiting", "Results that RabbitMQ has not confirmed yet.")
 WAITING_BYTES = Gauge("fleet_worker_results_waiting_bytes", "What those and the messages they answer hold.")
+HELD = Gauge("fleet_answers_held_bytes", "Bytes of exchanges' answers that are read, parsed or turned into results.")
 BLOCKED = Gauge("fleet_worker_blocked", "1 while RabbitMQ, short of memory or disk, takes nothing from it.")
 
 

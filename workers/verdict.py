@@ -21,6 +21,7 @@ from msgspec import Struct
 from schemas.errors import InvalidMessage
 from schemas.messages import ILL, ErrorCode, Outcome
 
+from .bounds import REST_S, Crowded, TooLarge
 from .clock import clock_refused
 from .costs import Bucket, Scope
 
@@ -445,6 +446,10 @@ def judge(error: BaseException, seen: Seen, hide: Hide = str) -> Verdict:
     if isinstance(error, NoBudget):
         code = ErrorCode.PAUSED if error.reason == "paused" else ErrorCode.NO_BUDGET
         return Verdict(_THROTTLED, code, str(error), error.wait_s)
+    if isinstance(error, Crowded):
+        return Verdict(_THROTTLED, ErrorCode.EXPIRED, str(error), REST_S)
+    if isinstance(error, TooLarge):
+        return Verdict(_FAILED, ErrorCode.TOO_LARGE, str(error))
     if isinstance(error, InvalidMessage):
         return Verdict(_REJECTED, error.code, error.message[:MESSAGE_LIMIT])
     message = in_one_line(error, hide)

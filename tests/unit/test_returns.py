@@ -100,8 +100,13 @@ def test_attempts_together() -> None:
 def test_what_no_lane_can_change_ends_it() -> None:
     rejected = Try("a", Outcome.REJECTED, ErrorCode.EXCHANGE_ERROR)
     assert returns.past([rejected]).final is rejected
-    too_large = Try("a", Outcome.FAILED, ErrorCode.TOO_LARGE)
-    assert returns.past([too_large]).final is too_large
+
+
+def test_an_answer_that_is_too_large_for_one_lane_may_be_smaller_on_another() -> None:
+    failed = Try("a", Outcome.FAILED, ErrorCode.TOO_LARGE)
+    assert returns.past([failed]).never == {"a"}
+    rejected = Try("a", Outcome.REJECTED, ErrorCode.TOO_LARGE)  # its result, ready to be sent
+    assert returns.past([rejected]).final is rejected
 
 
 def attempt(number: int) -> Attempt:

@@ -1,0 +1,150 @@
+"""How answers come in: no more of them than their call may hold, and never so that other calls wait long.
+
+aiohttp bounds what it reads ahead, lines (8 KB) and headers (128), and decompresses piece by piece (3.14). It does not
+bound a body, the number of informational answers before the real one, nor what comes besides a body (chunk extensions,
+compressed data that says nothing).
+"""
+
+import asyncio
+import json
+from typing import Any, Final
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+
+from . import parsing
+from .bounds import ERROR_BYTES, MIB, NOTHING, Crowded, Holding, TooLarge
+
+# "A client MUST be able to parse one or more 1xx responses" (RFC 9110, 15.2); real servers send one or two.
+INFORMATIONAL_LIMIT: Final = 10
+# Before the head of an answer has come so many bytes are parsed at once: 160 informational answers, about 1 ms.
+PIECE: Final = 4096
+# What comes beside a body: heads, and the sizes of chunks.
+BESIDE_BYTES: Final = MIB
+# A longer text is parsed in a thread: 10 ms of small lists.
+LONG: Final = 256 * 1024
+
+
+class Handler(ResponseHandler):
+    """One connection: what comes for the call that is out on it.
+
+    Attributes:
+        holding: the call's.
+        failure: why the connection was ended, if we did that.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self.holding = NOTHING
+        self.failure: Exception | None = None
+        self._informational = 0
+        self._waits = True  # for the head of the answer
+        self._came = 0
+
+    def begin(self, holding: Holding) -> None:
+        """Another call goes out."""
+        self.holding = holding
+        self._informational = self._came = 0
+        self._waits = True
+
+    def data_received(self, data: bytes) -> None:
+        """Some bytes came."""
+        self._came += len(data)
+        if self._came > self.holding.most_bytes + BESIDE_BYTES:
+            self._end(TooLarge(self.holding.most_bytes))
+        at = 0
+        while self._waits and self.failure is None and len(data) - at > PIECE:
+            super().data_received(data[at : at + PIECE])
+            at += PIECE
+        if self.failure is None:
+            super().data_received(data[at:] if at else data)
+
+    def feed_data(self, data: Any, size: int = 0) -> None:
+        """The head of an answer came."""
+        if self.failure is not None:
+            return
+        if 100 <= data[0].code < 200:
+            self._informational += 1
+            if self._informational > INFORMATIONAL_LIMIT:
+                self._end(aiohttp.ClientPayloadError(f"more than {INFORMATIONAL_LIMIT} answers before the real one"))
+                return
+        else:
+            self._waits = False
+        super().feed_data(data, size)
+
+    def _end(self, failure: Exception) -> None:
+        if self.failure is not None:
+            return
+        self.failure = failure
+        self.set_exception(failure)
+        if self._payload is not None:
+            self._payload.set_exception(failure)
+        if self.transport is not None:
+            self.transport.abort()
+
+
+class Response(aiohttp.ClientResponse):
+    """An answer whose body is read within its call's bounds."""
+
+    _handler: Handler
+
+    async def start(self, connection: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
+        """Waits for its head."""
+        assert isinstance(connection.protocol, Handler)
+        self._handler, self._held = connection.protocol, connection.protocol.holding
+        return await super().start(connection)
+
+    async def read(self) -> bytes:
+        """Its body, decompressed; of an answer that is no success the start.
+
+        Raises:
+            TooLarge: it has more bytes than its call may read.
+            Crowded: the worker holds too much.
+        """
+        if self._body is None:
+            try:
+                self._body = await self._take_in()
+            except BaseException:
+                self.close()
+                raise
+        return self._body
+
+    async def text(self, encoding: str | None = None, errors: str = "strict") -> str:
+        """Its body as text; a long one that is JSON is parsed, and waits in `Holding.parsed`."""
+        text = await super().text(encoding, errors)
+        if len(text) < LONG or self.status >= 400:
+            return text
+        self._body = b""
+        text = text.strip()
+        if text.startswith(("{", "[")):
+            try:
+                self._held.parsed.append((text, await asyncio.to_thread(parsing.loads, text, json.JSONDecoder())))
+            except (ValueError, RecursionError):
+                self._held.parsed.append((text, None))
+        return text
+
+    async def _take_in(self) -> bytes:
+        pieces: list[bytes] = []
+        size, most, waited = 0, self._held.most_bytes, False
+        if self.status < 400 and (self.content_length or 0) > most:
+            raise TooLarge(most)
+        try:
+            while piece := await self.content.readany():
+                size += len(piece)
+                if self.status >= 400 and size > ERROR_BYTES:
+                    self.close()
+                    pieces.append(piece)
+                    return b"".join(pieces)[:ERROR_BYTES]
+                if size > most:
+                    raise TooLarge(most)
+                waited |= await self._held.take(len(piece))
+                pieces.append(piece)
+        except TimeoutError as error:  # of the call; where it waited for others here the exchange was not slow
+            if waited:
+                raise Crowded(most) from error
+            raise
+        except aiohttp.ClientError as error:
+            if self._handler.failure is not None:
+                raise self._handler.failure from error
+            raise
+        return b"".join(pieces)
