@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from workers import parsing
@@ -20,6 +20,7 @@ def loads(text: str) -> Any:
     return parsing.loads(text, json.JSONDecoder())
 
 
+@settings(deadline=None)
 @given(
     st.lists(VALUES, min_size=1) | st.dictionaries(st.text(max_size=5), VALUES, min_size=1),
     st.sampled_from([None, 0, 1]),
@@ -35,6 +36,7 @@ def test_it_reads_what_json_reads(value: Any, indent: int | None, separators: tu
         assert loads(f" \n{text}\t") == value
 
 
+@settings(deadline=None)
 @given(VALUES, st.integers(0, 200), st.text('[]{},:"1a \\', max_size=3), st.integers(1, 40))
 def test_it_refuses_what_json_refuses(value: Any, place: int, noise: str, window: int) -> None:
     text = json.dumps([value])
