@@ -54,6 +54,8 @@ GOOD_GAP_PART: Final = 0.5
 # A lane is crowded when the budget for what is with it takes so much longer to come back than an answer takes.
 CROWDED_MS: Final = 1_000.0
 # How fast a lane works off a backlog is known after so long in which its workers held at least so many attempts.
+# So long after a pause was lifted a worker may not have seen it.
+LIFT_SPREADS_S: Final = 3.0
 RATE_S: Final = 3.0
 BUSY_ATTEMPTS: Final = 20
 # A request that failed by itself is no trial for so long; so many are remembered.
@@ -144,6 +146,7 @@ class LaneHealth(Choice):
         self.silent_at_s = -math.inf
         self.trial_at_s = 0.0
         self.paused_until_ms = 0
+        self._lifted_ms, self._lifted_s = 0, -math.inf
         self.methods: frozenset[str] | None = None
         self.no_budget_until_ms: dict[str, int] = {}
         self.open_from_ms = math.inf
@@ -166,7 +169,7 @@ class LaneHealth(Choice):
             self._answered_s = now_s
         if report.methods is not None:
             self.methods = frozenset(report.methods)
-        self.paused_until_ms = max(self.paused_until_ms, report.paused_until_ms)
+        self._follow_pause(report, now_s)
         self._count_load(now_s, report, passed_s)
         self._fails_itself = {digest: until_s for digest, until_s in self._fails_itself.items() if until_s > now_s}
         for digest in report.failing[: FAILING_KEPT - len(self._fails_itself)]:
@@ -345,6 +348,14 @@ class LaneHealth(Choice):
             and self.funded(kind, now_ms)
             and self.before_ms(kind) <= left_ms
         )
+
+    def _follow_pause(self, report: LaneReport, now_s: float) -> None:
+        """Keeps the longest pause of all reports. Right after one was lifted, reports that do not know yet are void."""
+        if report.lifted_ms > self._lifted_ms:
+            self._lifted_ms, self._lifted_s = report.lifted_ms, now_s
+            self.paused_until_ms = report.paused_until_ms
+        elif report.lifted_ms == self._lifted_ms or now_s > self._lifted_s + LIFT_SPREADS_S:
+            self.paused_until_ms = max(self.paused_until_ms, report.paused_until_ms)
 
     def forget(self, worker: str) -> None:
         """A worker said that it leaves."""

@@ -11,10 +11,13 @@ from typing import Annotated, Any, Final
 
 import aio_pika
 import msgspec
+import redis.asyncio
 import typer
 
+from . import pauses, store
 from .browsing import DeadLetters, Held
-from .config import BrokerConfig, broker_urls, load
+from .config import BrokerConfig, RedisConfig, broker_urls, load
+from .config import redis_url as redis_url_in
 from .dead import Filter, Letter
 from .definitions import definitions as make_definitions
 from .errors import ConfigError
@@ -27,6 +30,8 @@ app = typer.Typer(
 )
 dead = typer.Typer(no_args_is_help=True, help="What lies in fleet.dead: look at it, send it again, drop it.")
 app.add_typer(dead, name="dead")
+pausing = typer.Typer(no_args_is_help=True, help="Pauses that exchanges asked for: look at them, or end them.")
+app.add_typer(pausing, name="pause")
 
 Keys = Annotated[list[str] | None, typer.Argument(help="keys of letters, or how they begin, as `list` shows them")]
 Reason = Annotated[str | None, typer.Option(help="only letters that are there for this reason")]
@@ -54,6 +59,23 @@ Url = Annotated[  # not shown as the default: there may be a password in it
 ]
 
 URL: Final = os.environ.get("FLEET_BROKER_URL", BrokerConfig().urls[0])
+
+
+def _checked_redis(url: str) -> str:
+    try:
+        return redis_url_in("--redis-url, or FLEET_REDIS_URL", url)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+RedisUrl = Annotated[
+    str,
+    typer.Option(
+        show_default=False, callback=_checked_redis, help="Redis; by default FLEET_REDIS_URL, else this machine's"
+    ),
+]
+REDIS_URL: Final = os.environ.get("FLEET_REDIS_URL", RedisConfig().url)
+REDIS_TIMEOUT_S: Final = 5.0
 
 
 @app.callback()
@@ -175,6 +197,51 @@ def drop(
             _say("to drop" if dry_run else "dropped", letter)
 
     _each(url, wanted, gone, after=after, limit=limit)
+
+
+@pausing.command("list")
+def list_pauses(
+    exchange: Annotated[str, typer.Argument(help="only those of this exchange")] = "*", redis_url: RedisUrl = REDIS_URL
+) -> None:
+    """One line for each pause that holds, the longest first."""
+    found: list[pauses.Pause] = _at_redis(redis_url, lambda client: pauses.held(client, exchange))
+    for each in found:
+        _say_pause("paused", each)
+    typer.echo(f"{len(found)} pauses")
+
+
+@pausing.command()
+def lift(
+    exchange: Annotated[str, typer.Argument(help="the exchange")],
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+    redis_url: RedisUrl = REDIS_URL,
+) -> None:
+    """Ends all pauses of an exchange, for all workers. Only where you know that it takes calls again."""
+    if not yes:
+        typer.confirm(f"{exchange} asked for silence; calls before its time may bring a longer ban. Go on?", abort=True)
+    ended: list[pauses.Pause] = _at_redis(redis_url, lambda client: pauses.lift(client, exchange))
+    for each in ended:
+        _say_pause("lifted", each)
+    if not ended:
+        typer.echo(f"no pause of {exchange}", err=True)
+        raise typer.Exit(1)
+
+
+def _at_redis(url: str, work: Callable[[redis.asyncio.Redis], Awaitable[Any]]) -> Any:
+    async def do() -> Any:
+        async with store.connect(url, timeout_s=REDIS_TIMEOUT_S) as client:
+            return await work(client)
+
+    try:
+        return asyncio.run(do())
+    except store.AWAY as error:
+        typer.echo(f"Redis: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
+def _say_pause(what: str, pause: pauses.Pause) -> None:
+    place = pause.place.removeprefix("fleet:")
+    typer.echo(_plain(f"{what}: {place} {pause.bucket or 'all of it'}, {pause.left_s:.0f} s left: {pause.reason}"))
 
 
 def _filter(

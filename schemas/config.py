@@ -260,7 +260,7 @@ def parse(path: Path, body: bytes, environment: Mapping[str, str] = os.environ) 
     if url := environment.get("FLEET_BROKER_URL"):
         broker = msgspec.structs.replace(broker, urls=broker_urls("FLEET_BROKER_URL in the environment", url))
     if url := environment.get("FLEET_REDIS_URL"):
-        redis = msgspec.structs.replace(redis, url=_url("FLEET_REDIS_URL in the environment", url, RedisUrl))
+        redis = msgspec.structs.replace(redis, url=redis_url("FLEET_REDIS_URL in the environment", url))
     return msgspec.structs.replace(config, lanes=lanes, broker=broker, redis=redis)
 
 
@@ -275,6 +275,11 @@ def broker_urls(where: str, text: str) -> tuple[str, ...]:
         ConfigError: one is none; says nothing of it, as there may be a password in it.
     """
     return tuple(_url(where, url, BrokerUrl) for url in text.split(","))
+
+
+def redis_url(where: str, text: str) -> str:
+    """Redis's URL in a text; arguments and errors as for `broker_urls`."""
+    return _url(where, text, RedisUrl)
 
 
 def _url(where: str, url: str, kind: Any) -> str:

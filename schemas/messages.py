@@ -328,6 +328,7 @@ class LaneReport(Struct, frozen=True, omit_defaults=True):
         exchange_ms: mean time at the exchange of the attempts that were answered.
         buckets: the lane's buckets that are in use.
         paused_until_ms: the exchange asked the whole scope to be silent until then.
+        lifted_ms: when an operator last ended the scope's pauses, by Redis's clock; 0 where none was.
         budget_ms: in which time the budget comes back that one attempt takes, on average lately; of a call's buckets
             in the one where that is longest. 0 while nothing is known.
         unanswered: HTTP calls that are out now.
@@ -355,6 +356,7 @@ class LaneReport(Struct, frozen=True, omit_defaults=True):
     exchange_ms: Real = 0.0
     buckets: dict[str, BucketReport] = {}
     paused_until_ms: Whole = 0
+    lifted_ms: Whole = 0
     budget_ms: Real = 0.0
     unanswered: Whole = 0
     silent_ms: Real = 0.0

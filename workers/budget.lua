@@ -241,13 +241,23 @@ function run.reserve()
   return granted(plan, t, now, held_by)
 end
 
--- KEYS: pauses. ARGV: paused. Returns how long they still hold.
+-- An operator lifts a pause by ending it now, with this reason in its place (schemas/pauses.py).
+local function lifted(found)
+  return tonumber(string.match(found or '', '^(%d+):%d+:lifted$') or 0)
+end
+
+-- KEYS: pauses. ARGV: paused. Returns how long they still hold, and when the last of them was lifted: 0 where none was.
 function run.paused()
-  return math.max(0, longest(redis.call('MGET', unpack(KEYS)), 1, #KEYS) - clock())
+  local found, last = redis.call('MGET', unpack(KEYS)), 0
+  for number = 1, #KEYS do
+    last = math.max(last, lifted(found[number]))
+  end
+  return { math.max(0, longest(found, 1, #KEYS) - clock()), last }
 end
 
 -- KEYS: pauses to set. ARGV: pause, microseconds, reason, 1 if the exchange itself named them, when the call that met
--- the limit was granted. Returns how long the pauses hold now; none is ever made shorter. A call that was out before the
+-- the limit was granted. Returns how long the pauses hold now; none is ever made shorter, and one that was lifted is not
+-- told again. A call that was out before the
 -- pause tells nothing new: only one that was granted after it makes the next one longer.
 function run.pause()
   local now, length, at, holds = clock(), tonumber(ARGV[2]), tonumber(ARGV[5]), 0
@@ -262,7 +272,7 @@ function run.pause()
       end
       mine = math.max(length, math.min(length * 2 ^ doublings, LONGEST_GUESS))
     end
-    if now + mine > till then
+    if now + mine > till and not (ARGV[3] == 'told again' and lifted(found) > 0) then
       till = now + mine
       redis.call('SET', key, whole(till) .. ':' .. whole(doublings) .. ':' .. ARGV[3])
       expire(key, till + math.max(PAUSE_KEPT, math.min(2 * mine, LONGEST_GUESS)))

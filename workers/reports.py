@@ -173,6 +173,7 @@ class Reports:
         self,
         uses: Mapping[str, Mapping[str, Use]],
         paused_until_ms: Mapping[str, int],
+        lifted_ms: Mapping[str, int],
         own_parts: Mapping[str, float],
         knowledge: Mapping[str, str],
     ) -> list[LaneReport]:
@@ -204,6 +205,7 @@ class Reports:
                     exchange_ms=round(count.answered_ms / count.ok, 3) if count.ok else 0.0,
                     buckets=_buckets(known.tallies.take(), uses.get(lane, {})),
                     paused_until_ms=paused_until_ms.get(lane, 0),
+                    lifted_ms=lifted_ms.get(lane, 0),
                     own_part=own_parts.get(lane),
                     budget_ms=round(known.budget_ms, 3),
                     unanswered=known.answering.unanswered,

@@ -72,6 +72,8 @@ class Scope:
         self._lost = True
         self._meeting = asyncio.Lock()
         self._paused: dict[str, float] = {}
+        # When an operator last ended pauses here, microseconds of Redis's clock, as far as this process has seen.
+        self.lifted_us = 0
         self._ahead_clock = ""
         self._pauses = [f"{self._egress}:pause"]
         if account:
@@ -131,12 +133,15 @@ class Scope:
         When Redis can't be asked only our own pauses count: what was reserved may be sent.
         """
         keys = [*self._pauses, *(f"{self._key(charge)}:pause" for charge in charges)]
-        ours = self._paused_s(charges)
         try:
-            return max(ours, await self._run(keys, ["paused"], _seconds))
+            paused_us, lifted_us = await self._run(keys, ["paused"], functools.partial(_whole, count=2))
         except AWAY:
             self._lost = True
-            return ours
+            return self._paused_s(charges)
+        if lifted_us > self.lifted_us:
+            self.lifted_us = lifted_us
+            self._paused.clear()
+        return max(self._paused_s(charges), paused_us / 1e6)
 
     def _paused_s(self, charges: Sequence[Charge]) -> float:
         """How much longer those pauses hold that this process knows of."""

@@ -249,6 +249,7 @@ class Worker:
     async def _publish_report(self, *, leaving: bool) -> None:
         uses: dict[str, dict[str, Use]] = {}
         paused_until_ms: dict[str, int] = {}
+        lifted_ms: dict[str, int] = {}
         budgets = {name: lane.budget for name, lane in self._lanes.serving.items()}
         own_parts = {name: part for name, budget in budgets.items() if (part := budget.own_part) is not None}
         for name, seen in zip(
@@ -264,13 +265,14 @@ class Worker:
                 metrics.USED.labels(name, bucket).set(use.used)
                 metrics.EFFECTIVE.labels(name, bucket).set(use.effective)
                 metrics.PAUSED.labels(name, bucket).set(max(use.paused_s, paused_s))
+            lifted_ms[name] = budgets[name].lifted_us // 1000
             if paused_s > 0:
                 paused_until_ms[name] = answers.now_ms() + int(paused_s * 1000)
         knowledge = {name: lane.exchange.knowledge for name, lane in self._lanes.serving.items()}
         report = Report(
             self.name,
             answers.now_ms(),
-            self._reports.make(uses, paused_until_ms, own_parts, knowledge),
+            self._reports.make(uses, paused_until_ms, lifted_ms, own_parts, knowledge),
             leaving=leaving,
         )
         await self._broker.publish(encode(report), "", exchange=topology.REPORTS, persistent=False, mandatory=False)

@@ -187,7 +187,8 @@ async def test_whatever_an_exchange_sends_the_others_are_answered(scene: Scene, 
         assert all(answer.result.ok for answer in others), next(a for a in others if not a.result.ok)
         assert not any(answer.result.ok for answer in ended)
         sent = [item for answer in ended for item in answer.result.attempts if item.exchange_ms]
-        assert {item.code for item in sent} <= codes, sent
+        # On a busy machine a call's time may end before what is wrong with its answer was read.
+        assert {item.code for item in sent} <= codes | {ErrorCode.EXCHANGE_TIMEOUT}, sent
         assert sent
         if codes == LARGE:  # each was asked for once
             assert {answer.code for answer in ended} == LARGE, ended

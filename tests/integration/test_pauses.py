@@ -3,12 +3,17 @@
 How the rate comes back after a pause, and how a lowered limit does, is in test_budget.py, on a clock of its own.
 """
 
+import asyncio
 import logging
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import redis.asyncio as redis_client
 
+from schemas import pauses
+from schemas.answers import now_ms
 from schemas.messages import ErrorCode
 from tests.integration.exchange_lanes import Answers, Lanes, call, lanes_on
 from tests.integration.fleet import Heard, Stand, wait_until
@@ -103,3 +108,64 @@ async def test_a_ban_is_seen_from_outside(stand: Stand, heard: Heard) -> None:
     # Only the call that was told of the ban reached the exchange during it.
     assert await stand.violations() == 1
     await stand.simulator.reset()
+
+
+@pytest.mark.parametrize("signal", ["Retry-After", "OKX's 50011"])
+async def test_a_pause_that_is_lifted_is_over_for_all_and_is_not_told_again(
+    server: Answers, workers: tuple[Lanes, Lanes], redis_url: str, signal: str
+) -> None:
+    exchange, status, headers, body, pause_s, everything = SIGNALS[signal]
+    server.answer = (status, headers, body)
+    lanes = [each.lane(exchange, server.settings(exchange)) for each in workers]
+    with pytest.raises(Exception) as raised:
+        await lanes[0][0].call("fetch_ticker", BTC, call(exchange))
+    assert not isinstance(raised.value, NoBudget)
+    async with redis_client.from_url(redis_url) as client:
+        (held,) = await pauses.held(client, exchange)
+        assert (bool(held.bucket), pause_s - 10 < held.left_s <= pause_s) == (not everything, True)
+        assert held.reason.startswith(f"status {status}")
+        assert await pauses.held(client, "kraken") == []
+        assert [each.key for each in await pauses.lift(client, exchange)] == [held.key]
+        assert await pauses.held(client) == []
+        for _, budget in lanes:
+            assert await budget.paused() == 0
+        assert lanes[0][1].lifted_us == lanes[1][1].lifted_us > 0
+        # A worker that Redis was away for tells its pauses again: not those that were lifted.
+        lanes[0][1]._keep_pause([held.key], held.left_s)  # pyright: ignore[reportPrivateUsage]
+        lanes[0][1]._lost = True  # pyright: ignore[reportPrivateUsage]
+        await lanes[0][1]._meet()  # pyright: ignore[reportPrivateUsage]
+        assert await pauses.held(client) == []
+    server.answer = (200, {}, "{}")
+    for lane, _ in lanes:
+        with pytest.raises(Exception) as sent:  # its answer is no ticker, but the call went out
+            await lane.call("fetch_ticker", BTC, call(exchange, max_wait_s=5))
+        assert not isinstance(sent.value, NoBudget)
+
+
+async def test_an_operator_lifts_a_pause(stand: Stand) -> None:
+    """By the command line; dispatchers send there again."""
+    await stand.simulator.fault("htx", ban_s=300)
+    answer = await stand.client.ask("fetch_ticker", BTC, exchanges=["htx"], deadline_ms=now_ms() + 3000)
+    assert not answer.result.ok
+    await stand.simulator.clear("htx")
+
+    async def pause(*words: str) -> tuple[int, str]:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "schemas", "pause", *words, "--redis-url", stand.redis.url),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        said, _ = await process.communicate()
+        return process.returncode or 0, said.decode()
+
+    code, said = await pause("list", "htx")
+    assert code == 0
+    assert "paused: {htx}:" in said
+    code, said = await pause("lift", "htx", "--yes")
+    assert code == 0
+    assert "lifted: {htx}:" in said
+    answer = await stand.client.ask("fetch_ticker", BTC, exchanges=["htx"], deadline_ms=now_ms() + 20_000)
+    assert answer.result.ok, answer
+    assert await pause("lift", "htx", "--yes") == (1, "no pause of htx\n")
+    assert await pause("list") == (0, "0 pauses\n")
+    await stand.simulator.reset()  # the calls that were told of the ban came during it

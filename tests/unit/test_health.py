@@ -572,3 +572,19 @@ def test_no_backlog_is_told_by_a_rate_that_is_not_known_any_more(silence_s: floa
     assert bool(health.before_ms("live fetch_ticker")) is (silence_s < 3)
     health.hear("w1", LaneReport("okx", ok=10, in_flight=200, exchange_ms=100.0), 10 + silence_s)
     assert health.before_ms("live fetch_ticker") < 20_000
+
+
+def test_a_pause_that_was_lifted_is_over_though_some_workers_have_not_seen_it() -> None:
+    health = new()
+    paused = LaneReport("okx", paused_until_ms=900_000)
+    health.hear("w1", paused, 0.0)
+    health.hear("w2", paused, 0.1)
+    health.hear("w1", replace(paused, paused_until_ms=0, lifted_ms=5_000), 0.2)
+    assert health.paused_until_ms == 0
+    health.hear("w2", paused, 0.3)
+    assert health.paused_until_ms == 0
+    # The next pause counts, from whoever tells it.
+    health.hear("w1", LaneReport("okx", paused_until_ms=20_000, lifted_ms=5_000), 0.4)
+    assert health.paused_until_ms == 20_000
+    health.hear("w3", LaneReport("okx", paused_until_ms=30_000), 5.0)  # it started when the mark was gone
+    assert health.paused_until_ms == 30_000
