@@ -86,7 +86,8 @@ class Failures:
             self._row_maintenance = min(self.row, maintenance)
         else:
             self.row += ill
-            self._row_maintenance += maintenance
+            # Those that were excused are in no row.
+            self._row_maintenance = min(self.row, self._row_maintenance + maintenance)
 
     def _weigh(self, good: int, ill: int, error_rate: float) -> None:
         """Lets good calls make up for failures, and counts those that are left over.

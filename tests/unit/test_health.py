@@ -106,6 +106,20 @@ def test_attempts_without_a_call_say_nothing_at_all() -> None:
     assert health.state(1.0) is State.OFFLINE
 
 
+def test_maintenance_is_believed_also_where_some_of_it_was_excused() -> None:
+    """As an outage begins others were answered just now: a second failure of the same request is its own trouble."""
+    health = new()
+    health.hear("w1", ok(), 0.0)
+    health.hear("w1", replace(bad(3, 2, ErrorCode.MAINTENANCE), excused=1), 0.2)
+    assert health.state(0.2) is State.MAINTENANCE
+    # Another failure among them is no maintenance, however many were excused.
+    health = new()
+    health.hear("w1", ok(), 0.0)
+    health.hear("w1", replace(bad(3, 2, ErrorCode.MAINTENANCE), excused=2), 0.2)
+    health.hear("w1", bad(1, 2), 0.4)
+    assert health.state(0.4) is not State.MAINTENANCE
+
+
 def asked(method: str = "fetch_ticker", *tries: Try) -> Attempt:
     return Attempt(Request(method, {"symbol": "ALGO/USDT"}, id="x"), "", 0, 0, tries=list(tries))
 
