@@ -86,8 +86,9 @@ class _Sink:
         self._pending.append(pending)
 
     def takes(self) -> None:
-        """It has taken a result."""
+        """It has taken a result, and so is neither full nor silent, whatever it was sent before."""
         self.why, self._gap_s, self._until_s = "", 0.0, 0.0
+        self._pending.clear()
 
 
 class Outbox:
