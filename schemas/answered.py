@@ -123,10 +123,11 @@ class Answered:
         """Which requests are answered, by their marks, as far as Redis tells."""
         try:
             found: list[Any] = await self._redis.mget(marks)
+            known = [store.shaped(mark, _read) for mark in found]
         except AWAY as error:
-            log.debug("marks_unknown", extra={"count": len(marks), "error": repr(error)})
+            store.lost(error, "mark")
             return [False] * len(marks)
-        return [mark is not None and _MARK.decode(mark).answered for mark in found]
+        return [mark is not None and mark.answered for mark in known]
 
     async def dispensable(self, attempt: Attempt) -> bool:
         """Whether nobody needs to know if it comes to nothing: a probe, and a hedge that did not claim before."""

@@ -164,6 +164,15 @@ async def test_without_redis_nothing_is_known() -> None:
         await client.aclose()
 
 
+async def test_what_is_no_mark_is_no_answer_either(answered: Answered, redis_url: str) -> None:
+    one = attempt()
+    async with redis_client.from_url(redis_url) as client:
+        await client.set(Answered.mark(one), b"\xc1 no mark")
+    assert await answered.by_another(one) is None
+    assert await answered.claim(one) is None
+    assert await answered.answered([Answered.mark(one)]) == [False]
+
+
 async def test_a_copy_of_what_was_answered_is_not_run_and_not_answered(stand: Stand) -> None:
     name = stand.client.new_id()
     first = replace(attempt(name), reply_to=stand.client.reply_to, correlation_id=name)
