@@ -41,7 +41,7 @@ MOVES: Final[dict[ErrorCode, Move]] = {
     ErrorCode.DELIVERY_LIMIT: Move.END,
     # It is what this lane has, and waiting brings nothing.
     ErrorCode.NOT_SUPPORTED: Move.ELSEWHERE,
-    # Its answer, that is: where the request itself is too large no lane ever sees it.
+    # The exchange's answer, that is: a request that is too large itself is rejected (413), and ends with that.
     ErrorCode.TOO_LARGE: Move.ELSEWHERE,
     ErrorCode.BAD_SYMBOL: Move.ELSEWHERE,
     ErrorCode.AUTHENTICATION: Move.ELSEWHERE,

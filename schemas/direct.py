@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 SHUNNED_S: Final = 60.0
 # So many origins of each kind are known; of more the oldest are forgotten.
 KEPT: Final = 1_000
-# Where one after another closes the connection, the rest waits for its turn so long at most: it holds a worker's place.
+# Where one after another closes the connection, the rest waits so long for its turn at most: it takes up the outbox.
 TURN_S: Final = 3.0
 
 

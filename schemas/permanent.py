@@ -64,11 +64,6 @@ async def why_cut(error: BaseException, url: str, timeout_s: float) -> str:
     return ""
 
 
-def of_a_certificate(error: BaseException) -> str:
-    """What is wrong with a server's certificate; empty if the error tells of none."""
-    return next((said for each in _causes(error) if (said := _of_certificate(each, "its authority"))), "")
-
-
 def _causes(error: BaseException) -> Iterator[BaseException]:
     found: BaseException | None = error
     seen = set[int]()
