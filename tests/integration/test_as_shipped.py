@@ -60,7 +60,7 @@ async def every_key_names_its_exchange(redis_url: str, lanes: list[str]) -> None
     """What processes share in Redis is of one exchange, of one request, or of all of the fleet."""
     async with connect(redis_url, timeout_s=5) as client:
         found: Any = await client.keys("*")
-    of_the_fleet = ("fleet:health", "fleet:knowledge:", "fleet:answered:", "fleet:probe:")
+    of_the_fleet = ("fleet:health", "fleet:knowledge:", "fleet:answered:", "fleet:claimed:", "fleet:probe:")
     keys = [key.decode() for key in found if not key.decode().startswith(of_the_fleet)]
     kinds = {lane: {key.split(":")[2] for key in keys if key.startswith(f"fleet:{{{lane}}}:")} for lane in lanes}
     assert sum(key.startswith(tuple(f"fleet:{{{lane}}}:" for lane in lanes)) for key in keys) == len(keys), keys
