@@ -19,6 +19,8 @@ LIFTED: Final = "lifted"
 SEEN_WITHIN_MS: Final = 10 * 60_000
 _ACCOUNT: Final = re.compile(r"fleet:\{[^}]+\}:account:[0-9a-f]+")
 _VALUE: Final = re.compile(r"(\d+):(\d+):(.*)", re.DOTALL)
+_EXCHANGE: Final = re.compile(r"fleet:\{[^}]+\}")
+_CORRECTION: Final = re.compile(rb"-?\d+")
 
 
 class Pause(Struct, frozen=True):
@@ -51,16 +53,15 @@ async def held(client: redis.asyncio.Redis, exchange: str = "*") -> list[Pause]:
         RedisError, OSError: Redis did not answer.
     """
     any_client: Any = client
-    now_us = await _now_us(client)
     prefix = f"fleet:{{{exchange}}}:"
     epochs = [key async for key in any_client.scan_iter(match=f"{prefix}*:epoch", count=1000)]
     addresses = [key.decode().removesuffix(":epoch") for key in epochs]
     pauses: list[Pause] = []
     async for key in any_client.scan_iter(match=f"{prefix}*:pause", count=1000):
         value = _VALUE.fullmatch((await any_client.get(key) or b"").decode(errors="replace"))
-        if value and int(value[1]) > now_us:
+        if value and (left_us := int(value[1]) - await _now_us(client, key.decode())) > 0:
             place, bucket = _split(key.decode().removesuffix(":pause"), addresses)
-            pauses.append(Pause(place, bucket, (int(value[1]) - now_us) / 1e6, int(value[2]), value[3]))
+            pauses.append(Pause(place, bucket, left_us / 1e6, int(value[2]), value[3]))
     return sorted(pauses, key=lambda pause: -pause.left_s)
 
 
@@ -74,11 +75,10 @@ async def lift(client: redis.asyncio.Redis, exchange: str) -> list[Pause]:
     """
     any_client: Any = client
     pauses = await held(client, exchange)
-    now_us = await _now_us(client)
     # A worker looks at its place's own pause, which speaks for those of the place's buckets too.
     ended = {f"{pause.place}:pause": 0 for pause in pauses} | {pause.key: pause.doublings for pause in pauses}
     for key, doublings in ended.items():
-        await any_client.set(key, f"{now_us}:{doublings}:{LIFTED}", px=SEEN_WITHIN_MS)
+        await any_client.set(key, f"{await _now_us(client, key)}:{doublings}:{LIFTED}", px=SEEN_WITHIN_MS)
     return pauses
 
 
@@ -90,7 +90,11 @@ def _split(name: str, addresses: list[str]) -> tuple[str, str]:
     return place, name[len(place) + 1 :]
 
 
-async def _now_us(client: redis.asyncio.Redis) -> int:
+async def _now_us(client: redis.asyncio.Redis, key: str) -> int:
+    """The time that a key's budget goes by: Redis's, less what its clock was set meanwhile (`workers/clock.lua`)."""
     any_client: Any = client
+    exchange = _EXCHANGE.match(key)
+    assert exchange is not None
     seconds, micros = await any_client.time()
-    return int(seconds) * 1_000_000 + int(micros)
+    correction_us = _CORRECTION.match(await any_client.get(f"{exchange[0]}:set") or b"0")
+    return int(seconds) * 1_000_000 + int(micros) + int(correction_us[0] if correction_us else 0)

@@ -142,6 +142,23 @@ async def test_a_pause_that_is_lifted_is_over_for_all_and_is_not_told_again(
         assert not isinstance(sent.value, NoBudget)
 
 
+@pytest.mark.parametrize("correction_us", [-10_000_000, 10_000_000])
+async def test_pauses_are_told_and_lifted_by_the_clock_that_budgets_go_by(
+    server: Answers, workers: tuple[Lanes, Lanes], redis_url: str, correction_us: int
+) -> None:
+    """Redis's clock was set while the fleet ran, and what it shows is corrected."""
+    budgets = [each.lane("binance", server.settings("binance"))[1] for each in workers]
+    async with redis_client.from_url(redis_url) as client:
+        await client.set("fleet:{binance}:set", f"{correction_us}:ab:0", ex=3600)
+        await budgets[0].pause(60, "enough")
+        (held,) = await pauses.held(client)
+        assert 50 < held.left_s <= 60
+        await pauses.lift(client, "binance")
+        assert await pauses.held(client) == []
+        for budget in budgets:
+            assert await budget.paused() == 0
+
+
 async def test_an_operator_lifts_a_pause(stand: Stand) -> None:
     """By the command line; dispatchers send there again."""
     await stand.simulator.fault("htx", ban_s=300)
