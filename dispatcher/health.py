@@ -53,9 +53,9 @@ TRIALS_NEEDED_MAX: Final = 3
 GOOD_GAP_PART: Final = 0.5
 # A lane is crowded when the budget for what is with it takes so much longer to come back than an answer takes.
 CROWDED_MS: Final = 1_000.0
-# How fast a lane works off a backlog is known after so long in which its workers held at least so many attempts.
 # So long after a pause was lifted a worker may not have seen it.
 LIFT_SPREADS_S: Final = 3.0
+# How fast a lane works off a backlog is known after so long in which its workers held at least so many attempts.
 RATE_S: Final = 3.0
 BUSY_ATTEMPTS: Final = 20
 # A request that failed by itself is no trial for so long; so many are remembered.

@@ -2,8 +2,8 @@
 
 A queue shows a message by handing it out, and hides it from everybody else until it is given back. So one at a time
 goes through the letters: it holds an exclusive queue, which RabbitMQ lets one connection have and deletes with it. A
-second one waits. (Quorum queues heed no consumer's wish to be the only one, as RabbitMQ's own
-documentation says; a stream could be read by many, but nothing can be taken out of it, and `fleet.dead` exists.)
+second one waits. (Quorum queues heed no consumer's wish to be the only one, as RabbitMQ's own documentation says; a
+stream could be read by many, but nothing can be taken out of it, and `fleet.dead` exists.)
 
 Letters come in batches, each to a consumer of its own that takes no more than that: so the client holds one batch,
 whatever the queue holds. All are taken out and given back in the order in which they came: a reader that is killed

@@ -257,8 +257,8 @@ end
 
 -- KEYS: pauses to set. ARGV: pause, microseconds, reason, 1 if the exchange itself named them, when the call that met
 -- the limit was granted. Returns how long the pauses hold now; none is ever made shorter, and one that was lifted is not
--- told again. A call that was out before the
--- pause tells nothing new: only one that was granted after it makes the next one longer.
+-- told again. A call that was out before the pause tells nothing new: only one that was granted after it makes the next
+-- one longer.
 function run.pause()
   local now, length, at, holds = clock(), tonumber(ARGV[2]), tonumber(ARGV[5]), 0
   for _, key in ipairs(KEYS) do
