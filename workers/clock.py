@@ -12,18 +12,15 @@ from ccxt.base.errors import ChecksumError, InvalidNonce  # pyright: ignore[repo
 
 log = logging.getLogger(__name__)
 
-# "Your time is wrong", in the exchanges' words. Sources: their lists of error codes, as ccxt 4.5.90 has them; Gate's
-# labels. HTX says so only in words.
+# "Your time is wrong", in the words of those exchanges whose errors are no `InvalidNonce` to ccxt 4.5.90, or not all of
+# them. Codes that mean something else elsewhere (Bitget's 40004) have no place here.
 _REFUSED: Final = re.compile(
-    r'"code"\s*:\s*-1021\b'  # Binance
-    r'|"code"\s*:\s*"?(50102|50112)\b'  # OKX
-    r'|"retCode"\s*:\s*10002\b'  # Bybit
-    r'|"code"\s*:\s*"?400002\b'  # KuCoin
+    r'"code"\s*:\s*-1021\b'  # Binance, and those that speak as it does
+    r'|"code"\s*:\s*"?50112\b'  # OKX
     r'|"label"\s*:\s*"REQUEST_EXPIRED"'  # Gate
     r"|E(API|General): ?Invalid nonce"  # Kraken
     r'|"err[_-]msg"\s*:\s*"[^"]*timestamp'  # HTX
-    r"|request timestamp expired"  # Coinbase
-    r'|"code"\s*:\s*"?(40004|40005|40008)\b',  # Bitget
+    r"|request timestamp expired",  # Coinbase
     re.IGNORECASE,
 )
 # An exchange that tells its time in whole seconds, as Kraken does, may be a second further than it says.

@@ -94,6 +94,8 @@ def test_a_symbol_s_trouble_is_the_symbol_s(exchange: str, status: int, body: st
         ("bybit", 200, '{"retCode":10002,"retMsg":"invalid request, please check your server timestamp","result":{}}'),
         ("kucoin", 400, '{"code":"400002","msg":"Invalid KC-API-TIMESTAMP"}'),
         ("gate", 403, '{"label":"REQUEST_EXPIRED","message":"gap to the server time exceeds 60"}'),
+        ("bitget", 400, '{"code":"40004","msg":"Request timestamp expired"}'),
+        ("bitget", 400, '{"code":"40005","msg":"Invalid ACCESS_TIMESTAMP"}'),
     ],
 )  # fmt: skip
 def test_a_clock_that_is_off_is_the_operator_s(exchange: str, status: int, body: str) -> None:
@@ -102,6 +104,19 @@ def test_a_clock_that_is_off_is_the_operator_s(exchange: str, status: int, body:
     assert verdict.message.startswith("clock: ")
     assert "Operator: synchronise" in verdict.message
     assert CLOCK not in ILL
+
+
+@pytest.mark.parametrize(
+    ("exchange", "status", "body"),
+    [
+        ("cryptocom", 400, '{"code":40004,"message":"Missing or invalid argument"}'),
+        ("cryptocom", 400, '{"code":40005,"message":"Invalid date"}'),
+        ("bigone", 401, '{"code":40004,"message":"Unauthorized"}'),
+        ("bitteam", 404, '{"ok":false,"code":400002,"message":"An order cannot be created on a deactivated pair"}'),
+    ],
+)  # fmt: skip
+def test_a_code_that_means_the_clock_elsewhere_means_no_clock_here(exchange: str, status: int, body: str) -> None:
+    assert answered(exchange, status, body).code is not CLOCK
 
 
 @pytest.mark.parametrize("exchange", EXCHANGES)
