@@ -2,9 +2,9 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from schemas.store import LOSSES
+from schemas import store
 
-__all__ = ["LOSSES"]
+LOSSES = store.losses()
 
 REQUESTS = Counter("fleet_requests_total", "Requests taken from fleet.requests and fleet.requests.bulk.")
 SENT = Counter("fleet_attempts_sent_total", "Attempts sent to a lane.", ["lane"])

@@ -6,28 +6,30 @@ know what Redis would have said. So all of them are `AWAY`, each is counted by k
 and the fleet goes on without Redis for as long. An error reply that speaks of a fault of our own has the kind `ERR`.
 """
 
+import functools
 import logging
 import re
 import time
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import redis.asyncio
 import redis.exceptions
-from prometheus_client import Counter
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from . import permanent
 from .errors import ConfigError
 
+if TYPE_CHECKING:
+    from prometheus_client import Counter
+
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 # All that is raised where there is no answer.
 AWAY: Final = (redis.exceptions.RedisError, OSError)
-LOSSES = Counter("fleet_redis_losses_total", "Questions that Redis did not answer.", ["kind"])
 # The same text is logged again after so long.
 SAID_AGAIN_S: Final = 60.0
 KINDS_KEPT: Final = 100
@@ -72,6 +74,14 @@ async def admitted(client: redis.asyncio.Redis, url: str, *, timeout_s: float) -
             raise ConfigError(f"no connection to Redis at {place}: {said}") from error
 
 
+@functools.cache
+def losses() -> "Counter":
+    """The metric that counts them; where the services are installed."""
+    from prometheus_client import Counter  # noqa: PLC0415 (the contract is installed without it)
+
+    return Counter("fleet_redis_losses_total", "Questions that Redis did not answer.", ["kind"])
+
+
 def lost(error: BaseException, what: str) -> None:
     """Counts a question that got no answer, and logs it; the same again once a minute.
 
@@ -80,7 +90,7 @@ def lost(error: BaseException, what: str) -> None:
         what: what Redis was asked for.
     """
     kind = kind_of(error)
-    LOSSES.labels(kind).inc()
+    losses().labels(kind).inc()
     now_s = time.monotonic()
     if now_s - _said_s.get((what, kind), -SAID_AGAIN_S) < SAID_AGAIN_S:
         return

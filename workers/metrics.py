@@ -4,9 +4,9 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from schemas.store import LOSSES
+from schemas import store
 
-__all__ = ["LOSSES"]
+LOSSES = store.losses()
 
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 

@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import contextlib
 import random
-import re
 import shutil
 import sys
 import tempfile
@@ -28,7 +27,7 @@ from schemas.answers import now_ms
 from tests.bench.measure import Options, met, percentile
 from tests.faults.fuzz import STUMBLES, stood
 from tests.faults.mischief import SAID, Message, Mischief, Traps
-from tests.integration.fleet import Client, Stand
+from tests.integration.fleet import Client, Stand, set_aside
 
 GOOD_CLIENTS: Final = 20
 GOOD_PER_S: Final = 5.0
@@ -42,9 +41,6 @@ CALLS: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
     ("fetch_ohlcv", {"timeframe": "1m", "limit": 10}),
 )
 SYMBOLS: Final = ("BTC/USDT", "ETH/USDT", "SOL/USDT", "XRP/USDT", "ADA/USDT")
-_STATE: Final = re.compile(r"lane_state lane=(\S+) state=(\S+)(?: reason=(.*))?")
-# A lane that is merely slower, as all are on a busy machine, still serves everybody.
-_FAILURES: Final = re.compile(r"failures in a row|[1-9]\d* of \d+ calls failed")
 
 
 class Outcome(Struct, frozen=True):
@@ -173,12 +169,7 @@ class Neighbours:
         }
 
     def _set_aside(self) -> dict[str, int]:
-        found: Counter[str] = Counter()
-        for text in self._said().values():
-            for lane, state, reason in _STATE.findall(text):
-                if state in ("offline", "maintenance") or _FAILURES.search(reason):
-                    found[f"{lane} {state}: {reason.strip()}"] += 1
-        return dict(found)
+        return dict(sum((set_aside(text) for text in self._said().values()), Counter[str]()))
 
     def _stumbles(self) -> dict[str, int]:
         counts = {

@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import itertools
+import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -61,6 +62,22 @@ async def opened(fleet: Fleet) -> None:
         return all(each.get(("fleet_lane_open", lane)) for each in seen for lane in fleet.lanes)
 
     await wait_until(all_open, "all workers have opened all lanes", timeout_s=60, every_s=0.1)
+
+
+_STATE = re.compile(r"lane_state lane=(\S+) state=(\S+)(?: reason=(.*))?")
+_FAILURES = re.compile(r"failures in a row|[1-9]\d* of \d+ calls failed")
+
+
+def set_aside(log: str) -> Counter[str]:
+    """Which lanes a service's log calls down, in maintenance, or failing, and why.
+
+    A lane that is merely slower, as all are on a busy machine, still serves everybody.
+    """
+    return Counter(
+        f"{lane} {state}: {reason.strip()}"
+        for lane, state, reason in _STATE.findall(log)
+        if state in ("offline", "maintenance") or _FAILURES.search(reason)
+    )
 
 
 class Answer(Struct, frozen=True):

@@ -35,7 +35,7 @@ until cursor == '0'
 
 def losses(kind: str) -> float:
     """How many questions were lost in this process, by kind."""
-    (family,) = store.LOSSES.collect()
+    (family,) = store.losses().collect()
     return sum(one.value for one in family.samples if one.name.endswith("_total") and one.labels["kind"] == kind)
 
 
