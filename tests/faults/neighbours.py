@@ -75,10 +75,17 @@ class Outcome(Struct, frozen=True):
 
 
 class Neighbours:
-    """Twenty good clients and a bad one on a fleet that is up."""
+    """Twenty good clients and a bad one on a fleet that is up.
 
-    def __init__(self, stand: Stand, seed: int) -> None:
+    Args:
+        stand: the fleet.
+        seed: what the bad client does follows from it.
+        within_ms: the time that each good request has.
+    """
+
+    def __init__(self, stand: Stand, seed: int, within_ms: int = WITHIN_MS) -> None:
         self._stand = stand
+        self._within_ms = within_ms
         self._seed = seed
         self._rng = random.Random(f"neighbours {seed}")
         self._read = {service.name: len(service.log.read_bytes()) for service in stand.services}
@@ -133,12 +140,12 @@ class Neighbours:
             "method": method,
             "args": {"symbol": SYMBOLS[number // len(CALLS) % len(SYMBOLS)], **args},
             "exchanges": [lanes[number % len(lanes)]],
-            "deadline_ms": now_ms() + WITHIN_MS,
+            "deadline_ms": now_ms() + self._within_ms,
         }
         begun_s = time.monotonic()
         correlation_id = await client.send(request)
         try:
-            answer = await client.answer(correlation_id, timeout_s=WITHIN_MS / 1000 + 5)
+            answer = await client.answer(correlation_id, timeout_s=self._within_ms / 1000 + 5)
         except AssertionError:
             self._note_failed("none", str(request))
             return
