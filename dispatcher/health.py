@@ -137,7 +137,7 @@ class LaneHealth(Choice):
         self._back_s = -math.inf
         self._trial_gap_s = config.trial_after_s
         self._trial_sent_s = math.inf  # of the trial under way
-        self._asks_itself = False  # requests' trials say nothing: the next one is a probe
+        self._asks_itself = False  # a request's trial failed, or said nothing: the next one is a probe
         self._fails_itself: dict[str, float] = {}  # requests that fail by themselves, and until when that is kept
         self._trials_needed = self._trials_left = 1
         self._unreported = 0
@@ -300,6 +300,8 @@ class LaneHealth(Choice):
             self._trial_sent_s = math.inf
             self._trials_left = self._trials_needed
             self._lengthen_gap(now_s)
+            # It may have been the request: where one caller's fail again and again, they would take every trial.
+            self._asks_itself = True
         elif (report.throttled or report.trials_void) and self._trial_sent_s < math.inf and not report.ok:
             # It found no budget, or failed by itself, so it says nothing: another one may, before its time is up.
             self._trial_sent_s = math.inf

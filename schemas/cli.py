@@ -217,6 +217,8 @@ def lift(
     redis_url: RedisUrl = REDIS_URL,
 ) -> None:
     """Ends all pauses of an exchange, for all workers. Only where you know that it takes calls again."""
+    if not exchange.isalnum():  # it becomes a pattern
+        raise typer.BadParameter(f"{exchange!r} is no exchange; `pause list` shows those that are paused")
     if not yes:
         typer.confirm(f"{exchange} asked for silence; calls before its time may bring a longer ban. Go on?", abort=True)
     ended: list[pauses.Pause] = _at_redis(redis_url, lambda client: pauses.lift(client, exchange))

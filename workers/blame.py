@@ -19,6 +19,9 @@ OFTEN: Final = 1
 # Others are answered meanwhile if one was within so long, whenever the row began. It delays the verdict on a lane that
 # is asked what it never answered.
 MEANWHILE_S: Final = 0.5
+# The same for a symbol that never worked here: it says less of the lane. One caller's many such symbols would else send
+# a lane away again as soon as it is back, before any other request can be answered.
+MEANWHILE_NEW_S: Final = 3.0
 # Requests and symbols that are remembered, those that worked and those that failed.
 KEPT: Final = 1_000
 
@@ -74,8 +77,10 @@ class Blame:
             _keep(self._failed, key, rows[-1])
         longest = max(rows)
         others_s, against_s = self._answered.beside(digest), self._against.beside(digest)
-        answers_others = now_s < others_s + MEANWHILE_S or others_s > max(longest.since_s, against_s)
-        if longest.times > (OFTEN if subject in self._worked else 0) and answers_others:
+        worked = subject in self._worked
+        meanwhile_s = MEANWHILE_S if worked else MEANWHILE_NEW_S
+        answers_others = now_s < others_s + meanwhile_s or others_s > max(longest.since_s, against_s)
+        if longest.times > (OFTEN if worked else 0) and answers_others:
             return False
         self._against.put(digest, now_s)
         return True

@@ -195,7 +195,6 @@ async def test_whatever_an_exchange_sends_the_others_are_answered(scene: Scene, 
         grown_mib = scene.memory_mib("VmHWM") - before_mib
         assert scene.fleet.workers[0].pid == pid
         assert grown_mib < MOST_MIB
-        print(f"MEASURED {name}: {grown_mib:.0f} MiB")
 
         async def holds_nothing() -> bool:
             return (await scene.fleet.workers[0].metrics())[("fleet_answers_held_bytes",)] == 0

@@ -6,7 +6,7 @@ from random import Random
 import pytest
 
 from schemas.messages import Request
-from workers.blame import KEPT, MEANWHILE_S, OFTEN, Blame
+from workers.blame import KEPT, MEANWHILE_NEW_S, OFTEN, Blame
 
 AGAINST, NOTHING = True, False
 
@@ -63,7 +63,7 @@ def test_a_symbol_that_never_worked_says_nothing_while_others_are_answered() -> 
     blame.answered(GOOD, 0.0)
     invented = [ticker(f"NO{number}/USDT") for number in range(20)]
     assert set(against(blame, invented, gap_s=0.001)) == {NOTHING}
-    assert set(against(blame, invented, from_s=MEANWHILE_S)) == {AGAINST}
+    assert set(against(blame, invented, from_s=MEANWHILE_NEW_S)) == {AGAINST}
 
 
 def test_new_requests_for_symbols_that_work_show_an_outage_at_once() -> None:

@@ -602,3 +602,21 @@ def test_a_pause_that_was_lifted_is_over_though_some_workers_have_not_seen_it() 
     assert health.paused_until_ms == 20_000
     health.hear("w3", LaneReport("okx", paused_until_ms=30_000), 5.0)  # it started when the mark was gone
     assert health.paused_until_ms == 30_000
+
+
+def test_after_a_request_s_trial_failed_the_next_one_is_a_probe() -> None:
+    """One caller's requests, of which each fails, would else take every trial from those that would succeed."""
+    health = failing()
+    health.hear("w1", LaneReport("okx", methods=["fetch_ticker", "fetch_time"]), 0.1)
+    attempt = Attempt(Request("fetch_ticker", {"symbol": "BAD/USDT"}, "1", deadline_ms=1), "", 0, 0)
+    assert health.due(1.1)
+    assert health.tries(attempt)
+    assert health.sent(1.1)
+    health.hear("w1", bad(1, 6), 1.2)
+    health.hear("w1", LaneReport("okx"), 3.2)
+    assert health.due(3.3)
+    assert not health.tries(attempt)
+    assert health.probe_every_s(3.3) is not None
+    assert health.sent(3.3)  # the probe
+    health.hear("w1", ok(), 3.4)
+    assert health.serving
