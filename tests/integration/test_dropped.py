@@ -30,6 +30,15 @@ async def policy(stand: Stand, definition: str) -> None:
 @pytest.fixture
 async def unread(stand: Stand) -> AsyncIterator[Stand]:
     """Yield the fleet with nothing in `fleet.results`, and that as it was afterwards."""
+    vhost = stand.url.rpartition("/")[2]
+
+    async def nothing_under_way() -> bool:
+        """No request of an earlier test waits any more, whose result would come here as its client is gone."""
+        queues = await stand.rabbitmq.ctl("list_queues", "-p", vhost, "name", "messages", "--no-table-headers")
+        held = {name: int(count) for name, count in (line.split() for line in queues.splitlines())}
+        return not any(count for name, count in held.items() if name not in (topology.RESULTS, topology.DEAD))
+
+    await wait_until(nothing_under_way, "nothing is under way", timeout_s=90, every_s=0.5)
     await (await stand.client.channel.get_queue(topology.RESULTS, ensure=False)).purge()
     yield stand
     await stand.rabbitmq.ctl("clear_policy", "-p", stand.url.rpartition("/")[2], "results")
