@@ -300,8 +300,9 @@ class LaneHealth(Choice):
             self._trial_sent_s = math.inf
             self._trials_left = self._trials_needed
             self._lengthen_gap(now_s)
-            # It may have been the request: where one caller's fail again and again, they would take every trial.
-            self._asks_itself = True
+            # It may have been the request: where one caller's fail again and again, they would take every trial. Or it
+            # may be the question alone that has no answer. So the two take turns.
+            self._asks_itself = not self._asks_itself
         elif (report.throttled or report.trials_void) and self._trial_sent_s < math.inf and not report.ok:
             # It found no budget, or failed by itself, so it says nothing: another one may, before its time is up.
             self._trial_sent_s = math.inf

@@ -158,6 +158,18 @@ def test_after_a_trial_that_said_nothing_the_next_is_a_probe() -> None:
     assert health.serving
 
 
+def test_where_the_question_alone_has_no_answer_a_request_finds_out() -> None:
+    health = failing()
+    health.methods = frozenset({"fetch_time", "fetch_ticker"})
+    now_s, tried = 0.0, list[bool]()
+    for row in range(6, 10):
+        now_s = health.trial_at_s
+        tried.append(health.tries(asked()))
+        assert health.sent(now_s)
+        health.hear("w1", bad(1, row), now_s + 0.1)
+    assert tried == [True, False, True, False]
+
+
 def test_a_lane_that_has_no_question_for_a_probe_takes_what_comes() -> None:
     health = failing()
     health.methods = frozenset({"fetch_ticker"})
