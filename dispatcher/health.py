@@ -27,6 +27,7 @@ from schemas.messages import ILL, Attempt, ErrorCode, LaneReport, Request
 
 from .evidence import Failures, Slowness
 from .strategies import Choice
+from .suspects import Suspects
 from .waiting import Waiting
 
 # What a probe asks: the cheapest that an exchange answers; its status also says whether it is in maintenance.
@@ -58,9 +59,6 @@ LIFT_SPREADS_S: Final = 3.0
 # How fast a lane works off a backlog is known after so long in which its workers held at least so many attempts.
 RATE_S: Final = 3.0
 BUSY_ATTEMPTS: Final = 20
-# A request that failed by itself is no trial for so long; so many are remembered.
-FAILING_S: Final = 10.0
-FAILING_KEPT: Final = 500
 # Own attempts that no report can show yet are counted so long.
 UNREPORTED_S: Final = 0.2
 
@@ -137,8 +135,9 @@ class LaneHealth(Choice):
         self._back_s = -math.inf
         self._trial_gap_s = config.trial_after_s
         self._trial_sent_s = math.inf  # of the trial under way
-        self._asks_itself = False  # a request's trial failed, or said nothing: the next one is a probe
-        self._fails_itself: dict[str, float] = {}  # requests that fail by themselves, and until when that is kept
+        self._suspects = Suspects()
+        self._probing = False  # the trial under way is a probe
+        self._suspects_try = False  # a probe's trial failed: its question may be all that has no answer
         self._trials_needed = self._trials_left = 1
         self._unreported = 0
         self._unreported_until_s = 0.0
@@ -171,9 +170,8 @@ class LaneHealth(Choice):
             self.methods = frozenset(report.methods)
         self._follow_pause(report, now_s)
         self._count_load(now_s, report, passed_s)
-        self._fails_itself = {digest: until_s for digest, until_s in self._fails_itself.items() if until_s > now_s}
-        for digest in report.failing[: FAILING_KEPT - len(self._fails_itself)]:
-            self._fails_itself[digest] = now_s + FAILING_S
+        trial_sent_s = -math.inf if self._suspects_try or not self._questions else self._trial_sent_s
+        report, of_no_trial = self._suspects.hear(report, self._back_s, trial_sent_s, now_s)
         ill = sum(count for code, count in report.failed.items() if code in ILL) - report.excused
         failed_sent_s = now_s - report.failed_ago_ms / 1000
         if failed_sent_s < self._back_s:
@@ -184,7 +182,7 @@ class LaneHealth(Choice):
         if self._aside:
             if failed_sent_s < self._trial_sent_s < math.inf:
                 ill = 0  # nor does what was sent before the trial
-            self._judge_trial(report, ill, now_s)
+            self._judge_trial(report, ill - of_no_trial, now_s)
         elif verdict := self._verdict(now_s):
             self._stand_aside(*verdict, now_s)
         elif not self._ramping(now_s):
@@ -262,7 +260,7 @@ class LaneHealth(Choice):
         self._aside = self._was = state
         self._why = why
         self._trial_sent_s = math.inf
-        self._asks_itself = False
+        self._suspects_try = False
         self.trial_at_s = now_s + self._trial_gap_s
         if self._ramping(now_s):  # one good trial was luck
             self._trials_needed = min(self._trials_needed + 1, TRIALS_NEEDED_MAX)
@@ -284,9 +282,10 @@ class LaneHealth(Choice):
             elif self._trial_sent_s == math.inf and not report.trials_ok:
                 return  # what was under way before says nothing new; another dispatcher's good trial does
         slow = report.slowness >= self._config.slow_times and report.exchange_ms >= SLOW_FROM_MS
-        if report.ok and not report.failures_in_a_row and not ill and not slow:
+        unbroken = report.trials_ok or not report.failures_in_a_row
+        if report.ok and unbroken and ill <= 0 and not slow:
             self._trial_sent_s = math.inf
-            self._asks_itself = False
+            self._suspects_try = False
             self._trials_left -= 1
             if self._trials_left:
                 self.trial_at_s = now_s + self._config.trial_after_s * GOOD_GAP_PART
@@ -296,18 +295,16 @@ class LaneHealth(Choice):
             self._failures.forget()
             self._slowness = Slowness()
             self.latency_ms = report.exchange_ms
-        elif (ill or (report.ok and slow)) and self._trial_sent_s < math.inf:
+        elif (ill > 0 or (report.ok and slow)) and self._trial_sent_s < math.inf:
             self._trial_sent_s = math.inf
             self._trials_left = self._trials_needed
             self._lengthen_gap(now_s)
-            # It may have been the request: where one caller's fail again and again, they would take every trial. Or it
-            # may be the question alone that has no answer. So the two take turns.
-            self._asks_itself = not self._asks_itself
+            self._suspects_try = self._probing
         elif (report.throttled or report.trials_void) and self._trial_sent_s < math.inf and not report.ok:
             # It found no budget, or failed by itself, so it says nothing: another one may, before its time is up.
             self._trial_sent_s = math.inf
             self.trial_at_s = now_s + self._config.trial_after_s
-            self._asks_itself = report.trials_void > 0
+            self._suspects_try = self._probing and report.trials_void > 0
 
     def _weigh(self, now_s: float) -> None:
         self.serving = self._aside is None
@@ -386,19 +383,22 @@ class LaneHealth(Choice):
 
     def tries(self, attempt: Attempt) -> bool:
         """Whether a trial that is due may be this one: not one that fails by itself, wherever the lane's trouble is."""
-        if not self.methods or self.methods.isdisjoint(QUESTIONS):
+        if not self._questions:
             return True  # nobody else can find out
-        if self._asks_itself:
-            return False
         doubtful = any(item.lane == self.name and item.code in _DOUBTFUL for item in attempt.tries)
-        return not doubtful and attempt.request.digest not in self._fails_itself
+        return not doubtful and (self._suspects_try or not self._suspects.knows(attempt))
+
+    @property
+    def _questions(self) -> bool:
+        """Whether a probe has something to ask."""
+        return self.methods is not None and not self.methods.isdisjoint(QUESTIONS)
 
     def last_resort(self, now_s: float) -> bool:
         """Whether it stands aside but takes what has no other lane."""
         return self._aside is State.DEGRADED and not self.silent(now_s)
 
-    def sent(self, now_s: float, *, bulk: bool = False, tries: bool = True) -> bool:
-        """A request was sent there. Says whether it is a trial, if it `tries`; then the next one waits for its gap."""
+    def sent(self, now_s: float, *, bulk: bool = False, tries: bool = True, probe: bool = False) -> bool:
+        """A request or a probe was sent there. Says whether it is a trial, if it `tries`; then the next one waits."""
         if not bulk:
             self._unreported += 1
             self.outstanding += 1
@@ -407,6 +407,7 @@ class LaneHealth(Choice):
         self._last_asked_s = now_s
         if self._aside is None or now_s < self.trial_at_s or not tries:
             return False
+        self._probing = probe
         self._trial_sent_s = min(self._trial_sent_s, now_s)
         # One at a time: how it ended may be known only when its time is up.
         self.trial_at_s = now_s + max(self._trial_gap_s, self._config.trial_timeout_s)
@@ -455,7 +456,11 @@ class LaneHealth(Choice):
         """How long until a request may be sent there, as far as is known."""
         if self.silent(now_s):
             return SILENT_RECHECK_S
-        return 0.0 if self._aside in (None, State.DEGRADED) else max(0.0, self.trial_at_s - now_s)
+        if self._aside in (None, State.DEGRADED):
+            return 0.0
+        trial_in_s = max(0.0, self.trial_at_s - now_s)
+        # A trial that is under way may bring it back before the next one would be due.
+        return trial_in_s if self._trial_sent_s == math.inf else min(trial_in_s, self._config.trial_after_s)
 
     def reason(self, now_s: float) -> str:
         """Why it is not healthy, for logs and error messages."""

@@ -183,7 +183,7 @@ class Dispatcher:
             for probe in probes.due(self._router.health, time.monotonic(), answers.now_ms()):
                 if not await self._may_probe(probe) or probe.lane not in self._router.health:
                     continue  # or it was removed meanwhile
-                trial = self._router.health[probe.lane].sent(time.monotonic())
+                trial = self._router.health[probe.lane].sent(time.monotonic(), probe=True)
                 timeout_s = self._config.trial_timeout_s
                 try:
                     await self._send(probes.attempt(probe, answers.now_ms(), timeout_s, trial=trial))

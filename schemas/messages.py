@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias, TypeVar
 
 from msgspec import DecodeError, Meta, Struct, ValidationError, json, msgpack
 from msgspec.structs import replace
@@ -135,12 +136,20 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     @property
     def digest(self) -> str:
         """Names what it asks, with every argument: equal requests have the same."""
-        asked = repr((self.method, self.account, sorted(self.args.items(), key=_name)))
-        return hashlib.blake2b(asked.encode(errors="surrogatepass"), digest_size=8).hexdigest()
+        return _digest(repr((self.method, self.account, sorted(self.args.items(), key=_name))))
+
+    @property
+    def subject_digest(self) -> str:
+        """Names what it is about, whatever else it asks."""
+        return _digest(self.subject)
 
 
 def _name(item: tuple[str, Any]) -> str:
     return item[0]
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).hexdigest()
 
 
 class Try(Struct, frozen=True, omit_defaults=True):
@@ -306,6 +315,33 @@ class BucketReport(Struct, frozen=True, omit_defaults=True):
     refused: Whole = 0
 
 
+class Named(Struct, frozen=True, omit_defaults=True):
+    """A request in a report, by what may make it fail: what it asks, what it is about, who asks.
+
+    Args:
+        digest: its `Request.digest`.
+        subject: its `Request.subject_digest`.
+        caller: a hash of its reply address; those without one count as one caller.
+        against: how many of its failures speak against the lane.
+    """
+
+    digest: str
+    subject: str
+    caller: str
+    against: Whole = 0
+
+    @classmethod
+    def of(cls, attempt: Attempt, against: int = 0) -> Self:
+        """Names an attempt's request."""
+        request = attempt.request
+        return cls(request.digest, request.subject_digest, _digest(f"caller {attempt.reply_to}"), against)
+
+    @property
+    def names(self) -> Sequence[str]:
+        """All three."""
+        return self.digest, self.subject, self.caller
+
+
 class LaneReport(Struct, frozen=True, omit_defaults=True):
     """What one worker saw of one lane since its last report; counts are of that time alone.
 
@@ -319,7 +355,8 @@ class LaneReport(Struct, frozen=True, omit_defaults=True):
         uncalled: attempts that ended without an HTTP call; they are in no other count.
         excused: of those failed in `ILL`, how many say nothing of the exchange: answers that can't be used, a request
             that keeps failing while others are answered, one that had next to no time.
-        failing: digests of requests that failed without speaking against the lane: they make no good trials.
+        failing: requests that failed, or were refused.
+        answered: the names (`Named.names`) of requests that brought data; probes are none.
         failed_ago_ms: how long ago the last of those failed that speak against the lane was sent; 0 where none failed.
         throttled: attempts handed back unsent.
         ended: attempts that took budget and ended, by `Request.kind`.
@@ -347,7 +384,8 @@ class LaneReport(Struct, frozen=True, omit_defaults=True):
     rejected: Whole = 0
     uncalled: Whole = 0
     excused: Whole = 0
-    failing: list[str] = []
+    failing: list[Named] = []
+    answered: list[str] = []
     failed_ago_ms: Real = 0.0
     throttled: Whole = 0
     ended: dict[str, Whole] = {}

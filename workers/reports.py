@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
-from schemas.messages import ILL, Attempt, BucketReport, ErrorCode, LaneReport, Outcome, Try
+from schemas.messages import ILL, Attempt, BucketReport, ErrorCode, LaneReport, Named, Outcome, Try
 
 from . import metrics
 from .answering import Answering
@@ -22,8 +23,9 @@ METHODS_EVERY: Final = 25
 _BUDGET_WEIGHT: Final = 1 / 20
 # An answer that did not come in less than this speaks of the request's deadline, not of the exchange.
 _FAIR_MS: Final = 1_000.0
-# So many requests are named in a report.
+# So many requests that failed are named in a report, and so many names of what was answered.
 _NAMED: Final = 50
+_NAMES: Final = 100
 
 
 class LaneCount(Struct):
@@ -36,7 +38,8 @@ class LaneCount(Struct):
     rejected: int = 0
     uncalled: int = 0
     excused: int = 0
-    failing: dict[str, None] = field(default_factory=dict[str, None])
+    failing: dict[tuple[str, str], Named] = field(default_factory=dict[tuple[str, str], Named])
+    answered: dict[str, None] = field(default_factory=dict[str, None])
     throttled: int = 0
     ended: Counter[str] = field(default_factory=Counter[str])
     answered_ms: float = 0.0
@@ -138,6 +141,8 @@ class Reports:
                 count.trials_ok += attempt.trial
                 known.answering.took(request.method, item.exchange_ms / http_calls / 1000)
                 known.blame.answered(request, time.monotonic())
+                if not attempt.probe and len(count.answered) < _NAMES:
+                    count.answered.update(dict.fromkeys(Named.of(attempt).names))
                 count.answered_ms += item.exchange_ms
                 count.row = 0
             case Outcome.FAILED:
@@ -158,6 +163,8 @@ class Reports:
         now_s = time.monotonic()
         if known.speaks_against(item, attempt, now_s, of_connection=of_connection):
             count.row += 1
+            if not attempt.probe:
+                _name(count.failing, attempt, against=1)
             count.failed_sent_s = max(count.failed_sent_s, now_s - item.exchange_ms / 1000)
         else:
             count.excused += 1
@@ -196,7 +203,8 @@ class Reports:
                     rejected=count.rejected,
                     uncalled=count.uncalled,
                     excused=count.excused,
-                    failing=list(count.failing),
+                    failing=list(count.failing.values()),
+                    answered=list(count.answered),
                     failed_ago_ms=round((now_s - count.failed_sent_s) * 1000, 3) if count.failed_sent_s else 0.0,
                     throttled=count.throttled,
                     ended=dict(count.ended),
@@ -222,8 +230,18 @@ class Reports:
 def _void(count: LaneCount, attempt: Attempt) -> None:
     """The attempt says nothing of the lane, and one like it makes no good trial."""
     count.trials_void += attempt.trial
-    if len(count.failing) < _NAMED:
-        count.failing[attempt.request.digest] = None
+    if not attempt.probe:
+        _name(count.failing, attempt)
+
+
+def _name(named: dict[tuple[str, str], Named], attempt: Attempt, *, against: int = 0) -> None:
+    """Names the attempt's request in the next report."""
+    name = Named.of(attempt, against)
+    key = name.digest, name.caller
+    if (known := named.get(key)) is not None:
+        named[key] = replace(known, against=known.against + against)
+    elif len(named) < _NAMED:
+        named[key] = name
 
 
 def _buckets(tallies: Mapping[str, Tally], uses: Mapping[str, Use]) -> dict[str, BucketReport]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,12 +12,13 @@ from msgspec import Struct
 
 from deploy.simulator.faults import HTML, Said
 from schemas.messages import ErrorCode
-from tests.integration.fleet import Stand, set_aside, wait_until
+from tests.integration.fleet import Answer, Client, Stand, set_aside, wait_until
 
 COINS = ("BTC", "ETH", "SOL", "XRP", "ADA")
 METHODS = ("fetch_ticker", "fetch_order_book", "fetch_trades", "fetch_ohlcv")
 BAD_COINS = ("DOGE", "LTC", "BCH", "LINK", "DOT")
 BARRED = ("ATOM", "XLM", "ICP", "APT", "ARB")  # of one test alone: a lane that refused a symbol is known to lack it
+TEN = ("DOGE", "LTC", "BCH", "LINK", "DOT", "AVAX", "UNI", "AAVE", "FIL", "ETC")  # worked before
 OK = "ok"
 PAGE = HTML.decode()
 
@@ -210,3 +212,39 @@ async def test_a_lane_is_left_at_once_though_one_symbol_alone_is_asked(stand: St
         return not await stand.healthy("okx")
 
     await wait_until(aside, "okx stands aside")
+
+
+@pytest.mark.parametrize(
+    "words", [Said(200, PAGE, "text/html"), Said(500, '{"code":"1","msg":"?"}')], ids=["a page", "a 5xx"]
+)
+async def test_ten_symbols_that_worked_before_harm_nobody_on_an_idle_lane(stand: Stand, words: Said) -> None:
+    """They look like an outage at first, as nothing else is asked. Whoever asks for anything else then is answered."""
+    client, pinned = stand.client, {"exchanges": ["okx"]}
+    for _ in range(2):
+        for request in each("fetch_ticker", TEN):
+            assert (await client.ask(request["method"], request["args"], **pinned)).result.ok
+    await stand.simulator.fault("okx", said={f"instId={coin}-": msgspec.to_builtins(words) for coin in TEN})
+
+    async def ask_badly(another: Client, request: dict[str, Any]) -> None:
+        while True:
+            deadline_ms = int(time.time() * 1000) + 3_000
+            await another.ask(request["method"], request["args"], **pinned, deadline_ms=deadline_ms)
+
+    async def ask_well(number: int) -> Answer:
+        request = each(METHODS[number % len(METHODS)], COINS)[number % len(COINS)]
+        deadline_ms = int(time.time() * 1000) + 10_000
+        return await client.ask(request["method"], request["args"], **pinned, deadline_ms=deadline_ms)
+
+    async def aside() -> bool:
+        return not await stand.healthy("okx")
+
+    async with Client.on(stand.url, topology=False) as another:
+        bad = [asyncio.create_task(ask_badly(another, request)) for request in each("fetch_ticker", TEN) * 2]
+        await wait_until(aside, "okx stands aside")
+        answers: list[Answer] = []
+        for first in range(0, 40, 4):
+            answers += await asyncio.gather(*(ask_well(number) for number in range(first, first + 4)))
+        for task in bad:
+            task.cancel()
+        await asyncio.gather(*bad, return_exceptions=True)
+    assert all(answer.result.ok for answer in answers), Counter(answer.code for answer in answers)

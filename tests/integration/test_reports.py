@@ -50,7 +50,7 @@ async def test_reports_say_that_a_trial_went_well(stand: Stand, heard: Heard) ->
     await wait_until(lambda: heard.any("okx", lambda report: report.failures_in_a_row >= 3), "it failed thrice")
     assert not heard.any("okx", lambda report: bool(report.trials_ok))
     await stand.simulator.clear("okx")
-    await wait_until(lambda: heard.any("okx", lambda report: report.ok == report.trials_ok == 1), "a report of a trial")
+    await wait_until(lambda: heard.any("okx", lambda report: report.ok >= report.trials_ok == 1), "a report of a trial")
     for each in asked:
         assert (await stand.client.answer(each)).result.ok
 

@@ -3,7 +3,7 @@ from msgspec.structs import replace
 
 from dispatcher.health import LaneHealth, State
 from schemas.config import DispatcherConfig
-from schemas.messages import Attempt, ErrorCode, LaneReport, Outcome, Request, Try
+from schemas.messages import Attempt, ErrorCode, LaneReport, Named, Outcome, Request, Try
 
 CONFIG = DispatcherConfig(failures_in_a_row=5, silent_after_s=1.5, trial_after_s=1.0, trial_after_max_s=4.0)
 DOWN = ErrorCode.EXCHANGE_UNAVAILABLE
@@ -133,10 +133,11 @@ def test_what_fails_by_itself_is_no_trial_and_a_probe_is() -> None:
     assert not health.tries(asked("fetch_ticker", refused))
     assert health.tries(asked("fetch_ticker", replace(refused, lane="htx")))
     assert health.tries(asked("fetch_ticker", replace(refused, code=DOWN)))
-    health.hear("w1", LaneReport("okx", failing=[asked().request.digest], failures_in_a_row=5), 1.0)
+    health.hear("w1", LaneReport("okx", failing=[Named.of(asked())], failures_in_a_row=5), 1.0)
     assert not health.tries(asked())
-    assert health.tries(asked("fetch_order_book"))
-    health.hear("w1", LaneReport("okx", failures_in_a_row=5), 12.0)  # it was some time ago
+    assert not health.tries(asked("fetch_order_book"))  # all that its caller asked failed
+    assert health.tries(replace(asked("fetch_order_book"), reply_to="another's"))
+    health.hear("w1", LaneReport("okx", failures_in_a_row=5, answered=[*Named.of(asked()).names]), 12.0)
     assert health.tries(asked())
     assert not health.sent(1.0, tries=False)
     assert health.probe_every_s(1.0) == CONFIG.trial_after_s
@@ -147,7 +148,7 @@ def test_after_a_trial_that_said_nothing_the_next_is_a_probe() -> None:
     health = failing()
     health.methods = frozenset({"fetch_time", "fetch_ticker"})
     assert health.sent(1.0)
-    health.hear("w1", LaneReport("okx", rejected=1, trials_void=1), 1.2)
+    health.hear("w1", LaneReport("okx", rejected=1, trials_void=1, failing=[Named.of(asked())]), 1.2)
     assert health.state(1.2) is State.OFFLINE
     assert not health.due(2.1)
     assert health.due(2.2)  # no longer gap: it was not the lane that failed
@@ -165,15 +166,16 @@ def test_where_the_question_alone_has_no_answer_a_request_finds_out() -> None:
     for row in range(6, 10):
         now_s = health.trial_at_s
         tried.append(health.tries(asked()))
-        assert health.sent(now_s)
-        health.hear("w1", bad(1, row), now_s + 0.1)
+        assert health.sent(now_s, probe=not tried[-1])
+        failed = [Named.of(asked(), 1)] if tried[-1] else []
+        health.hear("w1", replace(bad(1, row), failing=failed), now_s + 0.1)
     assert tried == [True, False, True, False]
 
 
 def test_a_lane_that_has_no_question_for_a_probe_takes_what_comes() -> None:
     health = failing()
     health.methods = frozenset({"fetch_ticker"})
-    health.hear("w1", LaneReport("okx", failing=[asked().request.digest], failures_in_a_row=5), 1.0)
+    health.hear("w1", LaneReport("okx", failing=[Named.of(asked())], failures_in_a_row=5), 1.0)
     assert health.tries(asked())
 
 
@@ -433,7 +435,7 @@ def test_a_trial_is_not_judged_by_what_was_sent_before_it() -> None:
     health = failing()
     assert health.sent(1.0)
     health.hear("w2", bad(1, 6, ago_s=0.5), 1.2)
-    assert health.usable_in_s(1.2) == pytest.approx(1.8)  # it goes on
+    assert health.trial_at_s == pytest.approx(3.0)  # it goes on
     health.hear("w1", bad(1, 7, ago_s=0.2), 1.3)
     assert health.usable_in_s(1.3) == pytest.approx(2.0)
 
@@ -624,7 +626,7 @@ def test_after_a_request_s_trial_failed_the_next_one_is_a_probe() -> None:
     assert health.due(1.1)
     assert health.tries(attempt)
     assert health.sent(1.1)
-    health.hear("w1", bad(1, 6), 1.2)
+    health.hear("w1", replace(bad(1, 6), failing=[Named.of(attempt, 1)]), 1.2)
     health.hear("w1", LaneReport("okx"), 3.2)
     assert health.due(3.3)
     assert not health.tries(attempt)

@@ -180,7 +180,7 @@ def test_a_trial_of_an_offline_lane_is_marked(router: Router) -> None:
     heard(router, down)
     assert decide(router, attempt("okx")) == Wait(1_000)
     assert decide(router, attempt("okx"), now_s=1.0) == Send("okx", trial=True)
-    assert decide(router, attempt("okx"), now_s=1.0) == Wait(2_000)
+    assert decide(router, attempt("okx"), now_s=1.0) == Wait(1_000)  # it may be back before the next one
 
 
 def test_an_ill_lane_gets_only_its_trials(router: Router) -> None:
