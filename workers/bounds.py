@@ -14,6 +14,8 @@ from typing import Any, Final
 from schemas.config import WorkerConfig
 from schemas.methods import PRIVATE_READS, PUBLIC_READS
 
+from .rows import MOST, Rows, TooLarge, most
+
 MIB: Final = 1024 * 1024
 # An answer that is no success says why in its first words.
 ERROR_BYTES: Final = 64 * 1024
@@ -39,11 +41,9 @@ assert _LISTINGS | _ONE <= PUBLIC_READS | PRIVATE_READS
 _ONE_BYTES: Final = 4 * MIB
 
 
-class TooLarge(Exception):
-    """An answer has more bytes than are taken of one; its connection is gone."""
-
-    def __init__(self, most_bytes: int) -> None:
-        super().__init__(f"the exchange's answer has more than {most_bytes / MIB:g} MiB: ask for less at once")
+def too_long(most_bytes: int) -> TooLarge:
+    """What is raised where an answer has more bytes than are taken of one; its connection is gone."""
+    return TooLarge(f"more than {most_bytes / MIB:g} MiB")
 
 
 class Crowded(Exception):
@@ -82,7 +82,7 @@ class Bounds:
 
     def holding(self, method: str) -> "Holding":
         """What a new call holds: nothing yet."""
-        return Holding(self, self.most_bytes(method))
+        return Holding(self, self.most_bytes(method), most(method))
 
     async def take(self, holding: "Holding", count: int) -> bool:
         """Counts what a call reads next; waits while too much is held. The call that is large for longest never waits.
@@ -97,7 +97,7 @@ class Bounds:
         most, waited = int(self._config.max_answers_mib * MIB), False
         if holding.held + count > START_BYTES:
             if holding.held + count > max(most, holding.most_bytes):
-                raise TooLarge(most)
+                raise too_long(most)
             self._large.setdefault(holding)
             try:
                 async with asyncio.timeout(PATIENCE_S):
@@ -125,14 +125,16 @@ class Holding:
     Args:
         bounds: the worker's; None for a call that reads nothing.
         most_bytes: the most that one answer may have, decompressed.
+        rows: how many rows it may have.
 
     Attributes:
         parsed: a long text, and what it says.
     """
 
-    def __init__(self, bounds: Bounds | None, most_bytes: int) -> None:
+    def __init__(self, bounds: Bounds | None, most_bytes: int, rows: Rows) -> None:
         self._bounds = bounds
         self.most_bytes = most_bytes
+        self.rows = rows
         self.held = 0
         self.parsed: list[tuple[str, Any]] = []
 
@@ -147,4 +149,4 @@ class Holding:
             self._bounds.give_back(self)
 
 
-NOTHING: Final = Holding(None, START_BYTES)
+NOTHING: Final = Holding(None, START_BYTES, MOST)

@@ -324,11 +324,19 @@ class Fleet(_Ccxt):
         return super().on_rest_response(code, reason, url, method, headers, body, *request)
 
     def parse_json(self, http_response: str) -> Any:
-        """Called by ccxt for every answer; a long one is parsed already, beside the event loop."""
-        for text, value in _CALL.get().holding.parsed:
+        """Called by ccxt for every answer; a long one is parsed already, beside the event loop.
+
+        Raises:
+            TooLarge: it has too many rows.
+        """
+        holding = _CALL.get().holding
+        for text, value in holding.parsed:
             if text is http_response:
                 return value
-        return super().parse_json(http_response)
+        value = super().parse_json(http_response)
+        if not holding.rows.suits(http_response):
+            holding.rows.check(value)
+        return value
 
     async def _pay(self, charges: list[costs.Charge], late: list[Grant]) -> Grant:
         """Waits for room, and moves the reservation in `late` there, if any; what stays in it was not touched."""

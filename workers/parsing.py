@@ -9,6 +9,8 @@ import json
 import re
 from typing import Any, Final, TypeAlias
 
+from .rows import Rows
+
 # So many characters are given to the decoder in C at once: 1 to 3 ms of small lists.
 WINDOW: Final = 32 * 1024
 # As `json` has it.
@@ -23,8 +25,9 @@ Decoder: TypeAlias = json.JSONDecoder
 class _Text:
     """A text, and the window of it that is being looked at."""
 
-    def __init__(self, text: str, decoder: Decoder) -> None:
+    def __init__(self, text: str, decoder: Decoder, rows: Rows) -> None:
         self.text = text
+        self.rows = rows
         self.decoder = decoder
         self.scan: Any = getattr(decoder, "scan_once")  # noqa: B009 (what `raw_decode` calls, without its own call)
         self.start = 0
@@ -66,6 +69,7 @@ class _Text:
             return values, at + 1
         while True:
             at, ended = self.run(values, at)
+            self.rows.check_one(len(values))
             if ended:
                 return values, at
             value, at = self.value(self.skip(at), depth)
@@ -113,6 +117,7 @@ class _Text:
             if self.text[at : at + 1] != ":":
                 raise json.JSONDecodeError("Expecting ':' delimiter", "", 0)
             values[name], at = self.value(self.skip(at + 1), depth)
+            self.rows.check_one(len(values))
             at = self.skip(at)
             follows = self.text[at : at + 1]
             if follows == "}":
@@ -122,18 +127,20 @@ class _Text:
             at = self.skip(at + 1)
 
 
-def loads(text: str, decoder: Decoder) -> Any:
+def loads(text: str, decoder: Decoder, rows: Rows) -> Any:
     """What `decoder.decode` returns, in steps. Call it in a thread of its own.
 
     Args:
         text: JSON.
         decoder: makes the values.
+        rows: the most of them; what is soon over is found soon, the rest by `Rows.check`.
 
     Raises:
+        TooLarge: it has more rows.
         ValueError: it is no JSON.
         RecursionError: it is nested too deep.
     """
-    reader = _Text(text, decoder)
+    reader = _Text(text, decoder, rows)
     value, end = reader.value(reader.skip(0))
     if reader.skip(end) != len(text):
         raise json.JSONDecodeError("Extra data", "", 0)

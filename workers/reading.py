@@ -13,7 +13,8 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
 from . import parsing
-from .bounds import ERROR_BYTES, MIB, NOTHING, Crowded, Holding, TooLarge
+from .bounds import ERROR_BYTES, MIB, NOTHING, Crowded, Holding, too_long
+from .rows import Rows
 
 # "A client MUST be able to parse one or more 1xx responses" (RFC 9110, 15.2); real servers send one or two.
 INFORMATIONAL_LIMIT: Final = 10
@@ -51,7 +52,7 @@ class Handler(ResponseHandler):
         """Some bytes came."""
         self._came += len(data)
         if self._came > self.holding.most_bytes + BESIDE_BYTES:
-            self._end(TooLarge(self.holding.most_bytes))
+            self._end(too_long(self.holding.most_bytes))
         at = 0
         while self._waits and self.failure is None and len(data) - at > PIECE:
             super().data_received(data[at : at + PIECE])
@@ -98,7 +99,7 @@ class Response(aiohttp.ClientResponse):
         """Its body, decompressed; of an answer that is no success the start.
 
         Raises:
-            TooLarge: it has more bytes than its call may read.
+            TooLarge: it has more than its call may read.
             Crowded: the worker holds too much.
         """
         if self._body is None:
@@ -110,7 +111,11 @@ class Response(aiohttp.ClientResponse):
         return self._body
 
     async def text(self, encoding: str | None = None, errors: str = "strict") -> str:
-        """Its body as text; a long one that is JSON is parsed, and waits in `Holding.parsed`."""
+        """Its body as text; a long one that is JSON is parsed, and waits in `Holding.parsed`.
+
+        Raises:
+            TooLarge: it has more bytes, or a long one more rows, than its call may read.
+        """
         text = await super().text(encoding, errors)
         if len(text) < LONG or self.status >= 400:
             return text
@@ -118,7 +123,7 @@ class Response(aiohttp.ClientResponse):
         text = text.strip()
         if text.startswith(("{", "[")):
             try:
-                self._held.parsed.append((text, await asyncio.to_thread(parsing.loads, text, json.JSONDecoder())))
+                self._held.parsed.append((text, await asyncio.to_thread(_parse, text, self._held.rows)))
             except (ValueError, RecursionError):
                 self._held.parsed.append((text, None))
         return text
@@ -127,7 +132,7 @@ class Response(aiohttp.ClientResponse):
         pieces: list[bytes] = []
         size, most, waited = 0, self._held.most_bytes, False
         if self.status < 400 and (self.content_length or 0) > most:
-            raise TooLarge(most)
+            raise too_long(most)
         try:
             while piece := await self.content.readany():
                 size += len(piece)
@@ -136,7 +141,7 @@ class Response(aiohttp.ClientResponse):
                     pieces.append(piece)
                     return b"".join(pieces)[:ERROR_BYTES]
                 if size > most:
-                    raise TooLarge(most)
+                    raise too_long(most)
                 waited |= await self._held.take(len(piece))
                 pieces.append(piece)
         except TimeoutError as error:  # of the call; where it waited for others here the exchange was not slow
@@ -148,3 +153,9 @@ class Response(aiohttp.ClientResponse):
                 raise self._handler.failure from error
             raise
         return b"".join(pieces)
+
+
+def _parse(text: str, rows: Rows) -> Any:
+    value = parsing.loads(text, json.JSONDecoder(), rows)
+    rows.check(value)
+    return value

@@ -21,9 +21,10 @@ from msgspec import Struct
 from schemas.errors import InvalidMessage
 from schemas.messages import ILL, ErrorCode, Outcome
 
-from .bounds import REST_S, Crowded, TooLarge
+from .bounds import REST_S, Crowded
 from .clock import clock_refused
 from .costs import Bucket, Scope
+from .rows import TooLarge
 
 # Takes secrets out of a text.
 Hide: TypeAlias = Callable[[str], str]

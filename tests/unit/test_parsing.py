@@ -8,6 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from workers import parsing
+from workers.rows import Rows
 
 VALUES: Any = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
@@ -17,7 +18,7 @@ VALUES: Any = st.recursive(
 
 
 def loads(text: str) -> Any:
-    return parsing.loads(text, json.JSONDecoder())
+    return parsing.loads(text, json.JSONDecoder(), Rows(1000, 1000))
 
 
 @settings(deadline=None)

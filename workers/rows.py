@@ -1,0 +1,75 @@
+"""How many rows an answer may have: ccxt makes its result of them one by one, on the event loop.
+
+A byte limit does not bound that: 3.6 MB of ``{},`` are 1.2 million trades to ccxt, and took it 42 s. What one row takes
+(ccxt 4.5.90 on binance, okx and kraken, whatever is in the row; `docs/reliability.md` has the table): an order up to
+50 µs, a ticker 30, a trade 20, a ledger entry 27, a candle 10, a level of a book 6. So the limits below are about a
+second each, and below that for most reads.
+
+What honest answers have: all tickers of an exchange about 4,000; markets and options of one 5,000; books 5,000 levels a
+side, a few exchanges' full ones 30,000; trades and candles 1,000 a page, a few exchanges 10,000. Binance tells of each
+market in 15 lists and objects.
+"""
+
+from typing import Any, Final, NamedTuple
+
+from schemas.methods import PRIVATE_READS, PUBLIC_READS
+
+
+class TooLarge(Exception):
+    """An answer has more than is taken of one; the call is over."""
+
+    def __init__(self, has: str) -> None:
+        super().__init__(f"the exchange's answer has {has}: ask for less at once")
+
+
+class Rows(NamedTuple):
+    """How many elements one list or object may have, and how many lists and objects there may be in all."""
+
+    each: int
+    nested: int
+
+    def check_one(self, count: int) -> None:
+        """Raises `TooLarge` if so many elements are too many in one list or object."""
+        if count > self.each:
+            raise TooLarge(f"more than {self.each:,} rows in one list or object")
+
+    def suits(self, text: str) -> bool:
+        """Whether a JSON text can't have too many, at a glance."""
+        return text.count(",") < self.each and text.count("[") + text.count("{") <= self.nested
+
+    def check(self, value: Any) -> None:
+        """Raises `TooLarge` if a JSON value has too many; 30 ns for each thing in it."""
+        waiting: list[Any] = [value] if isinstance(value, (dict, list)) else []
+        nested = 0
+        while waiting:
+            value = waiting.pop()
+            values = getattr(value, "values", None)
+            inner: Any = value if values is None else values()
+            nested += 1
+            if nested > self.nested:
+                raise TooLarge(f"more than {self.nested:,} lists and objects")
+            self.check_one(len(inner))
+            waiting += [item for item in inner if isinstance(item, (dict, list))]
+
+
+# Read once in half an hour. Not walked over inside a market but for few of its lists.
+_LISTINGS: Final = frozenset({"load_markets", "fetch_markets"})
+# Rows of a few numbers.
+_SLIGHT: Final = frozenset(
+    """
+    fetch_order_book fetch_order_books fetch_l2_order_book fetch_l3_order_book
+    fetch_ohlcv fetch_index_ohlcv fetch_mark_ohlcv fetch_premium_index_ohlcv
+    """.split()
+)
+assert _LISTINGS | _SLIGHT <= PUBLIC_READS | PRIVATE_READS
+
+MOST: Final = Rows(20_000, 60_000)
+_MOST_OF_LISTINGS: Final = Rows(20_000, 150_000)
+_MOST_OF_SLIGHT: Final = Rows(50_000, 150_000)
+
+
+def most(method: str) -> Rows:
+    """The most that one answer to a method may have."""
+    if method in _LISTINGS:
+        return _MOST_OF_LISTINGS
+    return _MOST_OF_SLIGHT if method in _SLIGHT else MOST
