@@ -2,6 +2,8 @@
 
 Parsed, an answer takes 5 to 20 times its own size. So the bytes of all bodies that are being read, parsed or turned
 into results are counted, and where they are at their bound no more is read. What a call has read counts until it ends.
+A call whose answer is likely to be large keeps room for it before it is paid for: else answers would be bought, thrown
+away for want of room, and bought again.
 
 What real exchanges send, decompressed: markets are the largest by far (Binance's exchangeInfo 15 to 20 MB, OKX's
 instruments a few MB), then all tickers (Binance 1.6 MB) and whole order books (a few MB); one ticker or one page of
@@ -9,12 +11,14 @@ candles or trades has less than 1 MB. Some of ccxt's classes read all tickers to
 """
 
 import asyncio
+from collections import Counter
 from typing import Any, Final
 
 from schemas.config import WorkerConfig
 from schemas.methods import PRIVATE_READS, PUBLIC_READS
 
-from .rows import MOST, Rows, TooLarge, most
+from . import rows
+from .rows import TooLarge
 
 MIB: Final = 1024 * 1024
 # An answer that is no success says why in its first words.
@@ -24,6 +28,11 @@ START_BYTES: Final = 64 * 1024
 # How long an answer waits for others to end, and how long its request rests where they did not.
 PATIENCE_S: Final = 5.0
 REST_S: Final = 1.0
+# Until an exchange has answered a method that may bring much: so many of its calls are out at once, each so large.
+FIRST_AT_ONCE: Final = 4
+FIRST_BYTES: Final = MIB
+# What a call is taken to need falls by this factor with each one that needs less.
+FORGETS: Final = 0.8
 
 _LISTINGS: Final = frozenset({"load_markets", "fetch_markets", "fetch_currencies", "fetch_convert_currencies"})
 # Answered with a few numbers, or the little that there is of one symbol; at most with all tickers.
@@ -49,8 +58,8 @@ def too_long(most_bytes: int) -> TooLarge:
 class Crowded(Exception):
     """The worker holds as much of answers as it may, and that did not change in time: no fault of the exchange."""
 
-    def __init__(self, most_bytes: int) -> None:
-        super().__init__(f"the worker holds {most_bytes / MIB:g} MiB of answers, and takes no more for now")
+    def __init__(self) -> None:
+        super().__init__("the worker holds as much of answers as it may, and takes no more for now")
 
 
 class Bounds:
@@ -66,12 +75,21 @@ class Bounds:
     def __init__(self, config: WorkerConfig) -> None:
         self._config = config
         self.held = 0
+        self._sum = 0  # of what is held or booked, all calls together
+        self._of: Counter[str] = Counter()  # the same by exchange
         self._large: dict[Holding, None] = {}  # in the order in which they became that
         self._freed = asyncio.Event()
+        self._likely: dict[tuple[str, str], int] = {}  # what a call of an exchange's method holds in the end
+        self._booked: dict[Holding, None] = {}
+        self._queue: dict[Holding, asyncio.Future[None]] = {}  # calls that wait for room
 
     def configure(self, config: WorkerConfig) -> None:
         """Takes other limits; what is held stays."""
         self._config = config
+
+    @property
+    def _most(self) -> int:
+        return int(self._config.max_answers_mib * MIB)
 
     def most_bytes(self, method: str) -> int:
         """The most that one answer to a method may have, decompressed."""
@@ -80,12 +98,69 @@ class Bounds:
         most = int(self._config.max_answer_mib * MIB)
         return min(most, _ONE_BYTES) if method in _ONE else most
 
-    def holding(self, method: str) -> "Holding":
+    def holding(self, exchange: str, method: str) -> "Holding":
         """What a new call holds: nothing yet."""
-        return Holding(self, self.most_bytes(method), most(method))
+        return Holding(self, self.most_bytes(method), rows.most(method), (exchange, method))
+
+    async def book(self, holding: "Holding") -> None:
+        """Keeps room for the answers of a call that is not paid for yet; waits for as long as there is none.
+
+        As much as such a call held before; small ones need none. While others want room an exchange has half of it at
+        most. A call that has room, or holds an answer, waits no more: else two would wait for each other.
+        """
+        if holding in self._booked or holding.held or not self._needs(holding):
+            return
+        turn = self._queue[holding] = asyncio.get_running_loop().create_future()
+        self._next()
+        try:
+            await turn
+        finally:
+            if self._queue.pop(holding, None):  # it gave up
+                self._next()
+
+    def _needs(self, holding: "Holding") -> int:
+        likely = self._likely.get(holding.key)
+        if likely is None:
+            likely = START_BYTES if holding.key[1] in _ONE else FIRST_BYTES
+        return min(likely, self._most) if likely > START_BYTES else 0
+
+    def _fits(self, holding: "Holding") -> bool:
+        exchange, needs = holding.key[0], self._needs(holding)
+        if holding.key not in self._likely and sum(each.key == holding.key for each in self._booked) >= FIRST_AT_ONCE:
+            return False
+        if not self._booked and not self._large:
+            return True
+        alone = all(each.key[0] != exchange for each in (*self._booked, *self._large))
+        return self._sum + needs <= self._most and (alone or self._of[exchange] + needs <= self._most // 2)
+
+    def _next(self) -> None:
+        """Lets those go for whose answers there is room now, in order for each kind of call."""
+        behind: set[tuple[str, str]] = set()
+        for holding, turn in list(self._queue.items()):
+            if holding.key not in behind and (not self._needs(holding) or self._fits(holding)):
+                del self._queue[holding]
+                self._booked[holding] = None
+                self._count(holding, booked=self._needs(holding))
+                if not turn.done():  # else it was cancelled just now, and gives all back
+                    turn.set_result(None)
+            else:
+                behind.add(holding.key)
+
+    def _count(self, holding: "Holding", *, held: int | None = None, booked: int | None = None) -> None:
+        before = max(holding.held, holding.booked)
+        if held is not None:
+            self.held += held - holding.held
+            holding.held = held
+        if booked is not None:
+            holding.booked = booked
+        more = max(holding.held, holding.booked) - before
+        self._sum += more
+        self._of[holding.key[0]] += more
 
     async def take(self, holding: "Holding", count: int) -> bool:
-        """Counts what a call reads next; waits while too much is held. The call that is large for longest never waits.
+        """Counts what a call reads next; waits while too much is held, but for what it booked.
+
+        The call that is large for longest never waits.
 
         Returns:
             Whether it waited.
@@ -94,29 +169,34 @@ class Bounds:
             Crowded: too much is still held after `PATIENCE_S`.
             TooLarge: the call alone holds too much: it reads many answers.
         """
-        most, waited = int(self._config.max_answers_mib * MIB), False
-        if holding.held + count > START_BYTES:
-            if holding.held + count > max(most, holding.most_bytes):
+        most, waited, held = self._most, False, holding.held + count
+        if held > START_BYTES:
+            if held > max(most, holding.most_bytes):
                 raise too_long(most)
             self._large.setdefault(holding)
+            others = self._sum - max(holding.held, holding.booked)
             try:
                 async with asyncio.timeout(PATIENCE_S):
-                    while self.held + count > most and next(iter(self._large)) is not holding:
-                        waited = True
+                    while held > holding.booked and others + held > most and next(iter(self._large)) is not holding:
+                        # If it is thrown away now, the next one does not go out before there is room for all of it.
+                        self._likely[holding.key], waited = holding.most_bytes, True
                         await self._freed.wait()
+                        others = self._sum - max(holding.held, holding.booked)
             except TimeoutError:
-                raise Crowded(most) from None
-        holding.held += count
-        self.held += count
+                raise Crowded from None
+        self._count(holding, held=held)
         return waited
 
     def give_back(self, holding: "Holding") -> None:
-        """The call holds nothing any more."""
-        self.held -= holding.held
-        holding.held = 0
+        """The call holds nothing any more; what it held tells what the next one like it needs."""
+        if holding.held:
+            self._likely[holding.key] = max(holding.held, int(self._likely.get(holding.key, 0) * FORGETS))
+        self._count(holding, held=0, booked=0)
         self._large.pop(holding, None)
+        self._booked.pop(holding, None)
         self._freed.set()
         self._freed = asyncio.Event()
+        self._next()
 
 
 class Holding:
@@ -125,18 +205,28 @@ class Holding:
     Args:
         bounds: the worker's; None for a call that reads nothing.
         most_bytes: the most that one answer may have, decompressed.
-        rows: how many rows it may have.
+        most: how many rows it may have.
+        key: the exchange and the method.
 
     Attributes:
+        held: bytes of its answers.
+        booked: bytes that are kept for them.
         parsed: a long text, and what it says.
     """
 
-    def __init__(self, bounds: Bounds | None, most_bytes: int, rows: Rows) -> None:
+    def __init__(self, bounds: Bounds | None, most_bytes: int, most: rows.Rows, key: tuple[str, str]) -> None:
         self._bounds = bounds
         self.most_bytes = most_bytes
-        self.rows = rows
+        self.rows = most
+        self.key = key
         self.held = 0
+        self.booked = 0
         self.parsed: list[tuple[str, Any]] = []
+
+    async def book(self) -> None:
+        """It goes out next, and is not paid for yet; see `Bounds.book`."""
+        if self._bounds is not None:
+            await self._bounds.book(self)
 
     async def take(self, count: int) -> bool:
         """It reads so many bytes more; see `Bounds.take`."""
@@ -149,4 +239,4 @@ class Holding:
             self._bounds.give_back(self)
 
 
-NOTHING: Final = Holding(None, START_BYTES, MOST)
+NOTHING: Final = Holding(None, START_BYTES, rows.MOST, ("", ""))

@@ -39,7 +39,7 @@ from schemas.store import AWAY
 
 from . import arguments, costs, wire
 from .answering import Answering
-from .bounds import NOTHING, Bounds, Holding
+from .bounds import NOTHING, Bounds, Crowded, Holding
 from .budget import LATE_TRIES, LOST_WAIT_S, Budget, Grant, Refusal
 from .clock import SigningClock, clock_refused
 from .egress import PASSAGE, Egress, Late, Passage
@@ -105,6 +105,11 @@ class Call(Seen):
     def left_s(self) -> float:
         """The time left."""
         return self.started_s + self.timeout_s - time.monotonic()
+
+    @property
+    def room_s(self) -> float:
+        """How long it may still wait before it is sent."""
+        return max(0.0, min(self.max_wait_s - self.waited_s, self.left_s))
 
 
 class _Stale(Exception):
@@ -242,6 +247,7 @@ class Fleet(_Ccxt):
         stale = False
         try:
             for _ in range(LATE_TRIES):
+                await self._book()
                 grant = await self._pay(charges, late)
                 send = _Send(self.fleet_budget, self.fleet_answering, f"{apis} {path}", charges, grant, reports=reports)
                 send.again = stale
@@ -338,6 +344,22 @@ class Fleet(_Ccxt):
             holding.rows.check(value)
         return value
 
+    async def _book(self) -> None:
+        """Waits for room for the answer; who finds none in time has paid nothing."""
+        call = _CALL.get()
+        limit = asyncio.timeout(0.0 if self.fleet_hurries and call.bulk else call.room_s)
+        begun_s = time.monotonic()
+        if call.bulk:
+            self.fleet_bulk_waits.add(limit)
+        try:
+            async with limit:
+                await call.holding.book()
+        except TimeoutError:
+            raise Crowded from None
+        finally:
+            self.fleet_bulk_waits.discard(limit)
+            call.waited_s += time.monotonic() - begun_s
+
     async def _pay(self, charges: list[costs.Charge], late: list[Grant]) -> Grant:
         """Waits for room, and moves the reservation in `late` there, if any; what stays in it was not touched."""
         call = _CALL.get()
@@ -347,7 +369,7 @@ class Fleet(_Ccxt):
             raise NoBudget("budget", LOST_WAIT_S)
         # One at a time asks for the same room: it can't be reserved, and all would be told the same.
         turn = self.fleet_bulk_turns.setdefault(tuple(charge.key for charge in charges), asyncio.Lock())
-        limit = asyncio.timeout(max(0.0, min(call.max_wait_s - call.waited_s, call.left_s)))
+        limit = asyncio.timeout(call.room_s)
         begun_s = time.monotonic()
         self.fleet_bulk_waits.add(limit)
         try:
@@ -367,7 +389,7 @@ class Fleet(_Ccxt):
             asked_s = time.monotonic()
             if call.left_s <= 0:
                 raise TimeoutError("the attempt's time ended before the call was sent")
-            max_wait_s = max(min(call.max_wait_s - call.waited_s, call.left_s), 0.0)
+            max_wait_s = call.room_s
             # A bulk call reserves nothing that is not free now, and looks again when it may be.
             reserve_s = 0.0 if call.bulk else min(max_wait_s, call.reserve_s)
             grant = late.pop() if late else None
@@ -550,7 +572,7 @@ class LaneExchange:
         Raises what ccxt raises, `NoBudget` or TimeoutError: try again later; markets loaded before stay in use.
         """
         call = Call(self.exchange, max_wait_s=timeout_s, timeout_s=timeout_s, reserve_s=OPEN_RESERVE_S)
-        call.holding = self._bounds.holding("load_markets")
+        call.holding = self._bounds.holding(self.exchange, "load_markets")
         token = _CALL.set(call)
         try:
             async with asyncio.timeout(timeout_s):
@@ -608,7 +630,7 @@ class LaneExchange:
         timeframe = args.get("timeframe")
         if timeframe is not None and self._ccxt.timeframes and timeframe not in self._ccxt.timeframes:
             raise NotSupported(f"{self.exchange} {method}: timeframes are {', '.join(self._ccxt.timeframes)}")
-        call.holding = self._bounds.holding(method)
+        call.holding = self._bounds.holding(self.exchange, method)
         token = _CALL.set(call)
         try:
             data = await self._read(method, args, call)

@@ -146,7 +146,7 @@ class Response(aiohttp.ClientResponse):
                 pieces.append(piece)
         except TimeoutError as error:  # of the call; where it waited for others here the exchange was not slow
             if waited:
-                raise Crowded(most) from error
+                raise Crowded from error
             raise
         except aiohttp.ClientError as error:
             if self._handler.failure is not None:

@@ -13,6 +13,7 @@ from deploy.simulator.accounts import Account
 from schemas.accounts import Secret
 from schemas.config import LaneConfig, LimitsConfig
 from schemas.store import connect
+from workers.bounds import Bounds
 from workers.budget import Budget, Grant, Refusal
 from workers.costs import Charge
 from workers.egress import Egress, tls
@@ -92,6 +93,7 @@ class Lanes:
         limits: LimitsConfig | None = None,
         account: Account | None = None,
         budget: CountedBudget | None = None,
+        bounds: Bounds | None = None,
     ) -> tuple[LaneExchange, CountedBudget]:
         """A lane and its budget."""
         budget = budget or CountedBudget(self.client, f"{exchange}:{scope}", account.key if account else "")
@@ -102,7 +104,7 @@ class Lanes:
             if exchange in ("okx", "kucoin"):
                 credentials["password"] = Secret(account.passphrase)
         markets, egress = markets or self.markets, egress or self.egress()
-        lane = LaneExchange(exchange, config, egress, budget, markets, http_timeout_s, limits, credentials)
+        lane = LaneExchange(exchange, config, egress, budget, markets, http_timeout_s, limits, credentials, bounds)
         self._open.append(lane)
         return lane, budget
 
