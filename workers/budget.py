@@ -176,8 +176,7 @@ class Budget(Scope):
             bulk: as in `reserve`.
             grant: move this one, that was found late, in place of making a new reservation.
         """
-        asked = time.monotonic()
-        until = asked + max_wait_s
+        until = self._now_s() + max_wait_s
         # At first only as far ahead as lateness would not be forgiven anyway: the lead is time that every call takes.
         lead_us = int(max(0.0, self._punctuality.lead_us() - self._spare_us))
         answer: Grant | Refusal
@@ -188,39 +187,39 @@ class Budget(Scope):
         tries = 0
         while isinstance(answer, Grant):
             self._spare_us = answer.spare_us
-            due = self._punctuality.due(answer.at_us, not_before=asked + answer.delay_us / 1e6)
+            due = self._redis_clock.due(answer.at_us)
             # The answer itself may have taken so long that there is no time left: it is looked at again all the same.
-            if not answer.sure or due - time.monotonic() > RECHECK_S:
+            if not answer.sure or due - self._now_s() > RECHECK_S:
                 await self._sleep_holding(charges, answer, due - RECHECK_S)
-                asked_again = time.monotonic()
-                left_s = max(0.0, until - asked_again) + MOVED_S
-                now = await self.again(charges, answer, max_wait_s=left_s, bulk=bulk)
-                if now is not answer:
-                    asked, answer = asked_again, now
+                left_s = max(0.0, until - self._now_s()) + MOVED_S
+                answer = await self.again(charges, answer, max_wait_s=left_s, bulk=bulk)
                 continue
             await self._sleep_holding(charges, answer, due)
-            late_us = (time.monotonic() - due) * 1e6
-            self._punctuality.woke(late_us)
+            late_us = (self._now_s() - due) * 1e6
+            self._punctuality.late(late_us)
             if late_us <= answer.spare_us:
-                return replace(answer, due_s=due, early_s=min(due, self._punctuality.earliest(answer.at_us)))
+                return replace(answer, due_s=due, early_s=self._redis_clock.earliest(answer.at_us))
             tries += 1
             if tries == LATE_TRIES:
                 await self.back(charges, answer)
                 return refused("budget")
-            asked = time.monotonic()
             answer = await self._later(charges, answer, until, bulk=bulk)
         return answer
 
     async def _sleep_holding(self, charges: Sequence[Charge], grant: Grant, instant: float) -> None:
         """Sleeps; a call that is cancelled meanwhile gives its reservation back."""
         try:
-            await _sleep_until(instant)
+            await self._sleep_until(instant)
         except asyncio.CancelledError:
             self.release(charges, grant)
             raise
 
+    async def _sleep_until(self, instant: float) -> None:
+        while (left := instant - self._now_s()) > 0:  # uvloop's timers may fire a little early
+            await asyncio.sleep(left)
+
     async def _later(self, charges: Sequence[Charge], grant: Grant, until: float, *, bulk: bool) -> Grant | Refusal:
-        left_s = max(0.0, until - time.monotonic())
+        left_s = max(0.0, until - self._now_s())
         lead_us = max(self._punctuality.lead_us(), 1)
         return await self.again(charges, grant, max_wait_s=left_s, bulk=bulk, lead_us=lead_us)
 
@@ -237,7 +236,7 @@ class Budget(Scope):
             left_s: when the call left, on the monotonic clock.
             answered_s: when the answer began, on the same.
         """
-        late_us = max(0.0, (left_s - grant.early_s) * 1e6)
+        late_us = max(0.0, (left_s - grant.counts_from_s) * 1e6)
         return self.spread.answered(answered_s, endpoint, answered_s - left_s, late_us)
 
     async def arrived(self, charges: Sequence[Charge], grant: Grant, late_us: float, *, heard: bool = True) -> None:
@@ -277,8 +276,8 @@ class Budget(Scope):
     async def _lost_sight_of(self, charges: Sequence[Charge], grant: Grant, left_s: float) -> None:
         if left_s:
             far_us = self.spread.worst_us()
-            await _sleep_until(left_s + (UNHEARD_US if far_us < 0 else far_us) / 1e6)
-        late_us = (time.monotonic() - grant.early_s) * 1e6
+            await self._sleep_until(left_s + (UNHEARD_US if far_us < 0 else far_us) / 1e6)
+        late_us = (self._now_s() - grant.counts_from_s) * 1e6
         await self.arrived(charges, grant, late_us, heard=not left_s)
 
     def release(self, charges: Sequence[Charge], grant: Grant) -> None:
@@ -395,8 +394,3 @@ def _lowered(said: Any) -> tuple[int, int] | None:
 
 def _packed(charges: Sequence[Charge], reserve: float = 0.0) -> bytes:
     return b"".join(packed(charge.bucket, charge.cost, reserve) for charge in charges)
-
-
-async def _sleep_until(instant: float) -> None:
-    while (left := instant - time.monotonic()) > 0:  # uvloop's timers may fire a little early
-        await asyncio.sleep(left)

@@ -38,6 +38,11 @@ class Grant(Struct, frozen=True):
     own: bool = False
     held_by: int | None = None
 
+    @property
+    def counts_from_s(self) -> float:
+        """From when lateness counts: a worker that granted itself a call knows the instant by its own clock."""
+        return self.due_s if self.own else self.early_s
+
 
 class Refusal(Struct, frozen=True):
     """Nothing is reserved.

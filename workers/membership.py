@@ -33,7 +33,6 @@ at the last beat and by our own clock, it was set, and by how much (`off_by`). I
 
 import contextlib
 import hashlib
-import math
 import os
 import secrets
 import time
@@ -42,6 +41,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from .costs import Bucket
+from .redis_clock import DRIFT, RedisClock
 from .shares import MARGIN_PART, PARTS, Share, Told
 
 # Costs Redis 0.15 to 0.3 ms each time.
@@ -57,8 +57,6 @@ HORIZON_US: Final = int(HORIZON_S * 1e6)
 UNSURE_US: Final = 1_000
 # A question that was on its way for so long is not run any more, but asked again.
 ON_ITS_WAY_US: Final = 250_000
-# How much faster one clock may run than another, corrections by NTP included.
-DRIFT: Final = 1e-3
 
 # What the scripts know by these names.
 CONSTANTS: Final = (
@@ -79,11 +77,11 @@ class Membership:
         self.part = 0
         self.count = 0
         self.clock = clock
+        self.redis = RedisClock()
         self._beats = 0
         self._hash, self._new = "", secrets.token_hex(8)
-        # When Redis was last heard, by its clock, and between which instants of ours it said so.
-        self._heard_us = 0
-        self._sent_s = self._answered_s = 0.0
+        # When Redis was last heard, by its clock and by ours.
+        self._heard_us, self._answered_s = 0, 0.0
         # The latest lease that Redis may know, and the latest that it knows for sure; ours while a share is out.
         self._leased_us = self._known_us = 0
         self._since_us = self._now_us = 0
@@ -114,7 +112,7 @@ class Membership:
         heard_us = max(0, int((self.clock() - self._answered_s) * (1 - DRIFT) * 1e6))
         return ["beat", *mine, self._hash, self._new, epoch, new_epoch, heard_us, *self._others]
 
-    def answered(self, answer: Sequence[Any], sent_s: float) -> tuple[str, float]:
+    def answered(self, answer: Sequence[Any]) -> tuple[str, float]:
         """Takes in the answer to the latest beat; returns the epoch, and for how long everything is paused."""
         now_us, part, count, found, epoch, since_us, offset_us, pause_us, *self._others = answer
         if not (self.part or self.share):
@@ -124,8 +122,7 @@ class Membership:
         self.part, self.count, self._hash = int(part), int(count), found.decode()
         self._now_us, self._since_us = int(now_us), int(since_us)
         if self.share is None:
-            # A share keeps the clock it began with.
-            self._heard_us, self._sent_s, self._answered_s = int(now_us), sent_s, self.clock()
+            self._heard_us, self._answered_s = int(now_us), self.clock()
             self._offset_us = int(offset_us)
         return epoch.decode(), max(0, int(pause_us) - int(now_us)) / 1e6
 
@@ -144,6 +141,7 @@ class Membership:
         """
         self._settling = False
         if self.share is None and self.part:
+            self.redis.held = True
             self.share = Share(
                 self.part,
                 lasts_us=int(LASTS_S * 1e6),
@@ -156,16 +154,12 @@ class Membership:
 
     def now_us(self) -> tuple[int, int]:
         """Redis's clock at the earliest, and how much later it may be, microseconds."""
-        return self._shows_us(self.clock())
-
-    def _shows_us(self, now_s: float) -> tuple[int, int]:
-        earliest = self._heard_us + int((now_s - self._answered_s) * 1e6 * (1 - DRIFT))
-        latest = self._heard_us + int((now_s - self._sent_s) * 1e6 * (1 + DRIFT)) + 1
+        earliest, latest = self.redis.shows(self.clock())
         return earliest, latest - earliest
 
     def expected(self) -> tuple[str, int, int]:
         """The correction that we know, and between which times of Redis's clock a question of now arrives there."""
-        if not self._heard_us:
+        if not self.redis.known:
             return self.frame, *ANY_TIME_US
         earliest, error_us = self.now_us()
         return self.frame, earliest - UNSURE_US, earliest + error_us + UNSURE_US + ON_ITS_WAY_US
@@ -180,8 +174,8 @@ class Membership:
         """
         if frame not in ("", self.frame):
             self.adopt(frame, now_us, asked_s)
-        if self._heard_us:
-            earliest = self._shows_us(asked_s)[0] - UNSURE_US
+        if self.redis.known:
+            earliest = self.redis.shows(asked_s)[0] - UNSURE_US
             latest = sum(self.now_us()) + UNSURE_US
             if not earliest <= now_us <= latest:
                 return earliest - now_us, latest - earliest
@@ -191,13 +185,9 @@ class Membership:
     def adopt(self, frame: str, now_us: int, asked_s: float) -> None:
         """Redis's clock is corrected: from here on it is read anew, also by a share."""
         self.frame = frame
-        if self._heard_us:
-            self._heard_us, self._sent_s, self._answered_s = now_us, asked_s, self.clock()
-
-    @staticmethod
-    def wait_us(ahead_us: int) -> int:
-        """How long it takes by our clock, however fast it runs, until Redis's is so far ahead of `now_us`."""
-        return math.ceil(max(0, ahead_us) / (1 - DRIFT))
+        if self.redis.known:
+            self.redis.corrected(self.clock(), now_us, asked_s=asked_s)
+            self._heard_us, self._answered_s = now_us, self.clock()
 
     def may_use(self, at_us: int, error_us: int) -> bool:
         """Whether the share may grant this instant."""
@@ -236,7 +226,7 @@ class Membership:
     def settled(self) -> None:
         """Redis knows it all: the share is over, and the beats renew the lease."""
         self.share = None
-        self._settling = False
+        self._settling = self.redis.held = False
 
     @property
     def on_share(self) -> float:

@@ -23,6 +23,7 @@ from schemas.store import AWAY
 from .costs import Bucket, Charge, Kind
 from .grants import Grant, Use
 from .punctuality import Punctuality
+from .redis_clock import RedisClock
 from .script import REDIS_CLOCK, Argument, Script
 
 # How long a measured difference between the exchange's clock and Redis's is believed.
@@ -63,6 +64,7 @@ class Scope:
         self._account = f"fleet:{{{exchange}}}:account:{_hashed(account)}" if account else self._egress
         self._clock = f"fleet:{{{exchange}}}:clock"
         self._frame = f"fleet:{{{exchange}}}:set"
+        self._redis_clock = RedisClock()
         self._punctuality = Punctuality()
         self._epoch = f"{self._egress}:epoch"
         self._sharing = [f"{self._egress}:away", f"{self._egress}:members"]
@@ -250,7 +252,8 @@ class Scope:
             agrees = await self._hears(frame, now_us, asked_s)
             if was_run and agrees:
                 if args[0] in PROMPT:
-                    self._punctuality.answered(self._now_s(), redis_us=now_us, asked=asked_s)
+                    late_s = self._redis_clock.answered(self._now_s(), now_us, asked_s=asked_s)
+                    self._punctuality.late(late_s * 1e6)
                 return store.shaped(answer, read)
             if was_run:
                 break  # It left its trace, and may not be repeated.

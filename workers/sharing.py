@@ -61,6 +61,7 @@ class SharedBudget(Budget):
         super().__init__(client, scope, account=account, live_reserve=live_reserve, clock=clock)
         self._elsewhere = elsewhere
         self._member = member or Membership()
+        self._redis_clock = self._member.redis
         self._away = False
         self._went = asyncio.Event()
         self._prober: asyncio.Task[Any] | None = None
@@ -151,7 +152,7 @@ class SharedBudget(Budget):
         held = share and not lead_us and share.holds(keyed, grant.at_us, now_us, taken=True)
         left_s = self._paused_s(charges)
         if held and not left_s:
-            return replace(grant, delay_us=self._member.wait_us(grant.at_us - now_us), sure=True)
+            return replace(grant, delay_us=self._wait_us(grant.at_us), sure=True)
         await self.back(charges, grant)
         return refused("redis_lost", left_s)
 
@@ -160,11 +161,11 @@ class SharedBudget(Budget):
         if not grant.own:
             await super().arrived(charges, grant, late_us, heard=heard)
             return
-        arrived_us = grant.at_us + int(late_us)
         if share := self._member.share:
-            share.heard(self._keyed(charges), grant.at_us, arrived_us, answered=heard)
+            share.heard(self._keyed(charges), grant.at_us, grant.at_us + int(late_us), answered=heard)
         elif late_us > grant.margin_us and not self._away:
             # Redis was told that it comes in time. It counts twice now: that is simple, and seldom.
+            arrived_us = max(grant.at_us + int(late_us), sum(self._member.now_us()))
             with contextlib.suppress(*AWAY):
                 for key, charge in self._keyed(charges):
                     if charge.bucket.kind == "rolling":
@@ -213,7 +214,7 @@ class SharedBudget(Budget):
                     member.share.take(keyed, at)
                     margin_us = member.share.margin_us(charges)
                     return Grant(
-                        member.wait_us(at - now_us),
+                        self._wait_us(at),
                         at,
                         (0,) * len(charges),  # no ranks, but one a bucket is expected
                         spare_us=margin_us * LATE_PART,
@@ -224,6 +225,9 @@ class SharedBudget(Budget):
                     )
         return refused(reason)
 
+    def _wait_us(self, at_us: int) -> int:
+        return max(0, math.ceil((self._redis_clock.due(at_us) - self._now_s()) * 1e6))
+
     def _keyed(self, charges: Sequence[Charge]) -> list[tuple[str, Charge]]:
         return [(self._key(charge), charge) for charge in charges]
 
@@ -233,11 +237,10 @@ class SharedBudget(Budget):
         await self._run(keys, ["give", self._member.id, *limit, *told.grants], nothing)
 
     async def _beat(self) -> None:
-        sent_s = self._member.clock()
         keys = [*self._sharing[::-1], self._epoch, self._clock, self._pauses[0]]
         buckets = list(self._seen.values())
         args = self._member.beat(buckets, self._known, self._new)
-        self._known, paused_s = await self._run(keys, args, lambda said: self._member.answered(said, sent_s))
+        self._known, paused_s = await self._run(keys, args, self._member.answered)
         if paused_s:
             self._keep_pause(self._pauses[:1], paused_s)
         if dead := self._member.dead():
@@ -264,7 +267,7 @@ class SharedBudget(Budget):
         return self._member.expected()
 
     async def _hears(self, frame: str, now_us: int, asked_s: float) -> bool:
-        member, before = self._member, self._member.frame
+        member = self._member
         behind_us, unsure_us = member.off_by(frame, now_us, asked_s)
         if behind_us:
             log.warning("redis_clock_set", extra={"scope": self._egress, "by_s": round(-behind_us / 1e6, 3)})
@@ -274,8 +277,6 @@ class SharedBudget(Budget):
             said = await self._script.run(keys, ["set", member.id, *correction, *ANY_TIME])
             frame, now_us = store.shaped(said, lambda said: (said[3][0].decode(), int(said[3][1])))
             member.adopt(frame, now_us, asked_s)
-        if member.frame != before:
-            self._punctuality.forget()
         return not behind_us
 
     def _lose(self) -> None:
