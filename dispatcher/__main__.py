@@ -2,7 +2,7 @@
 
 import sys
 
-from schemas import processes
+from schemas.runtime import processes
 
 from .service import Dispatcher
 

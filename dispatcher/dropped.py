@@ -12,8 +12,8 @@ from typing import Final
 import aiormq
 
 from schemas import topology
-from schemas.broker import Broker
 from schemas.errors import FleetError
+from schemas.runtime.broker import Broker
 
 from . import metrics
 

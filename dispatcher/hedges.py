@@ -13,11 +13,11 @@ from typing import Final, TypeAlias
 from msgspec import Struct
 from msgspec.structs import replace
 
-from schemas.answered import KEPT_S, Answered
-from schemas.answers import now_ms
-from schemas.deliveries import end_tasks
 from schemas.errors import BrokerError
 from schemas.messages import Attempt, decode_attempt
+from schemas.runtime.deliveries import end_tasks
+from schemas.runtime.once import KEPT_S, Answered
+from schemas.runtime.results import now_ms
 
 from . import metrics
 

@@ -2,7 +2,7 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from schemas import store
+from schemas.runtime import store
 
 LOSSES = store.losses()
 

@@ -11,9 +11,9 @@ import time
 from typing import Final
 
 from schemas import topology
-from schemas.broker import Broker
-from schemas.deliveries import Handler
 from schemas.errors import FleetError, Unroutable
+from schemas.runtime.broker import Broker
+from schemas.runtime.deliveries import Handler
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """What a failed attempt means for its request: one table from error codes to moves. Pure.
 
 A worker ends `rejected` attempts itself; what comes back to the dispatcher is `failed` or `throttled`, and the code
-says the rest. `workers/verdict.py` makes the codes of ccxt's classes and the exchanges' answers.
+says the rest. `workers/exchange/verdict.py` makes the codes of ccxt's classes and the exchanges' answers.
 """
 
 import enum

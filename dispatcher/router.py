@@ -13,7 +13,7 @@ from schemas.messages import Attempt, ErrorCode, Report, Request, Strategy
 
 from . import returns, shedding
 from .health import LaneHealth
-from .knowledge import Lack, LaneKnowledge, asked
+from .listings import Lack, LaneKnowledge, asked
 from .strategies import Chooser
 
 # Below this there is no waiting room that would bring the request back in time.

@@ -11,11 +11,8 @@ from typing import Any, Final
 from msgspec import DecodeError
 from msgspec.structs import replace
 
-from schemas import addresses, answers, store, topology
-from schemas.answered import Answered
-from schemas.broker import Broker
+from schemas import addresses, topology
 from schemas.config import Config, DispatcherConfig
-from schemas.deliveries import Delivery, done_before, end_tasks
 from schemas.errors import BrokerError, FleetError, InvalidMessage, Refused, Unroutable
 from schemas.messages import (
     Attempt,
@@ -26,10 +23,14 @@ from schemas.messages import (
     decode_report,
     encode,
 )
-from schemas.outbox import Outbox
+from schemas.runtime import results, store
+from schemas.runtime.broker import Broker
+from schemas.runtime.deliveries import Delivery, done_before, end_tasks
+from schemas.runtime.once import Answered
+from schemas.runtime.outbox import Outbox
 from schemas.status import ConfigurationStatus, DispatcherStatus, ProcessStatus
 
-from . import intake, knowledge, metrics, probes, snapshot, status
+from . import intake, listings, metrics, probes, snapshot, status
 from .dropped import Dropped
 from .health import State
 from .hedges import Hedges
@@ -69,7 +70,7 @@ class Dispatcher:
         metrics.HEDGES_KEPT.set_function(lambda: len(self._hedges))
         metrics.HEDGES_BYTES.set_function(lambda: self._hedges.size_bytes)
         self._since: dict[str, Since] = {}
-        self._started_ms = answers.now_ms()
+        self._started_ms = results.now_ms()
         self._serves = False
         self._dropped = Dropped(self._broker)
         self._removed = Removed(self._broker, self._on_taken_back, config.broker.patience_s)
@@ -87,7 +88,7 @@ class Dispatcher:
         log.info("dispatcher_left")
 
     async def _serve(self, stop: asyncio.Event, follow: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        await snapshot.load(self._redis, self._router.health, time.monotonic(), answers.now_ms())
+        await snapshot.load(self._redis, self._router.health, time.monotonic(), results.now_ms())
         await self._broker.subscribe(None, self._on_report, prefetch=0, exchange=topology.REPORTS)
         for queue, prefetch in _prefetch(self._config).items():
             handler = self._on_returned if queue == topology.RETURNED else self._on_request
@@ -122,7 +123,7 @@ class Dispatcher:
 
     def status(self, configuration: ConfigurationStatus) -> DispatcherStatus:
         """What ``/status`` says."""
-        now_s, now_ms = time.monotonic(), answers.now_ms()
+        now_s, now_ms = time.monotonic(), results.now_ms()
         return DispatcherStatus(
             process=ProcessStatus(
                 service="dispatcher",
@@ -160,7 +161,7 @@ class Dispatcher:
             await asyncio.sleep(0.1)
 
     async def _learn(self) -> None:
-        await knowledge.follow(self._router.knowledge, self._redis)
+        await listings.follow(self._router.knowledge, self._redis)
 
     async def _meet(self) -> None:
         """Counts the dispatchers: they alone consume `fleet.returned`."""
@@ -174,19 +175,19 @@ class Dispatcher:
     async def _keep(self) -> None:
         while True:
             await asyncio.sleep(snapshot.EVERY_S)
-            await snapshot.save(self._redis, self._router.health, time.monotonic(), answers.now_ms())
+            await snapshot.save(self._redis, self._router.health, time.monotonic(), results.now_ms())
 
     async def _probe(self) -> None:
         """Asks lanes how they are that nobody asks anything; of several dispatchers one for each lane."""
         while True:
             await asyncio.sleep(PROBES_EVERY_S)
-            for probe in probes.due(self._router.health, time.monotonic(), answers.now_ms()):
+            for probe in probes.due(self._router.health, time.monotonic(), results.now_ms()):
                 if not await self._may_probe(probe) or probe.lane not in self._router.health:
                     continue  # or it was removed meanwhile
                 trial = self._router.health[probe.lane].sent(time.monotonic(), probe=True)
                 timeout_s = self._config.trial_timeout_s
                 try:
-                    await self._send(probes.attempt(probe, answers.now_ms(), timeout_s, trial=trial))
+                    await self._send(probes.attempt(probe, results.now_ms(), timeout_s, trial=trial))
                 except BrokerError as error:
                     log.warning("probe_not_sent", extra={"lane": probe.lane, "error": str(error)})
                 else:
@@ -202,7 +203,7 @@ class Dispatcher:
 
     def _watch_states(self) -> None:
         """Logs every change of a lane's state with its reason, and shows it in the metrics."""
-        now_s, now_ms = time.monotonic(), answers.now_ms()
+        now_s, now_ms = time.monotonic(), results.now_ms()
         for name, health in self._router.health.items():
             state = health.state(now_s)
             metrics.HEALTHY.labels(name).set(state is State.HEALTHY)
@@ -255,7 +256,7 @@ class Dispatcher:
     async def _on_request(self, delivery: Delivery) -> None:
         started_s = time.perf_counter()
         metrics.REQUESTS.inc()
-        attempt = intake.envelope(delivery.properties, delivery.body, answers.now_ms())
+        attempt = intake.envelope(delivery.properties, delivery.body, results.now_ms())
         try:
             attempt = intake.read(attempt, delivery.body, self._config.timeout_s)
             intake.check(attempt, self._config.methods)
@@ -315,7 +316,7 @@ class Dispatcher:
             kept: whether it lies in a queue of ours as an attempt.
         """
         while True:
-            decision = self._router.decide(attempt, time.monotonic(), answers.now_ms(), rested=rested)
+            decision = self._router.decide(attempt, time.monotonic(), results.now_ms(), rested=rested)
             match decision:
                 case End():
                     await self._end(attempt, decision, delivery, kept=kept)
@@ -346,7 +347,7 @@ class Dispatcher:
 
     async def _hedge(self, attempt: Attempt) -> bool:
         """Asks a second lane beside this attempt; says whether there was one."""
-        decision = self._router.hedge(attempt, time.monotonic(), answers.now_ms())
+        decision = self._router.hedge(attempt, time.monotonic(), results.now_ms())
         if decision is not None:
             await self._send(replace(_sent(attempt, decision), hedge=True))
         return decision is not None
@@ -357,7 +358,7 @@ class Dispatcher:
             if first is False:
                 return
         metrics.ENDED.labels(end.code).inc()
-        ready = answers.ready(attempt, answers.failure(attempt, end.code, end.message))
+        ready = results.ready(attempt, results.failure(attempt, end.code, end.message))
         await self._outbox.put(ready, delivery)
         self._answered.note(attempt)
 
@@ -372,7 +373,7 @@ class Dispatcher:
 
     async def _bury(self, reason: ErrorCode, message: str, delivery: Delivery, attempt: Attempt | None = None) -> None:
         metrics.DEAD.labels(reason).inc()
-        await answers.bury(self._broker, delivery, reason, message, attempt)
+        await results.bury(self._broker, delivery, reason, message, attempt)
 
 
 def _prefetch(config: DispatcherConfig) -> dict[str, int]:
@@ -399,5 +400,5 @@ def _sent(attempt: Attempt, decision: Send) -> Attempt:
 
 def _unsent(attempt: Attempt, code: ErrorCode, message: str) -> Attempt:
     """The attempt as one that never reached its lane: it costs none of the attempts a request has."""
-    item = Try(attempt.lane, Outcome.THROTTLED, code, message, retry_at_ms=answers.now_ms() + FULL_PAUSE_MS)
+    item = Try(attempt.lane, Outcome.THROTTLED, code, message, retry_at_ms=results.now_ms() + FULL_PAUSE_MS)
     return attempt.handed_back(item)

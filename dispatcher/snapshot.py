@@ -11,8 +11,8 @@ from typing import Final
 import msgspec
 import redis.asyncio
 
-from schemas import store
-from schemas.store import AWAY
+from schemas.runtime import store
+from schemas.runtime.store import AWAY
 
 from .health import LaneHealth, Memory
 

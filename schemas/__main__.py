@@ -1,6 +1,6 @@
 """``python -m schemas``, installed ``python -m ccxt_fleet``: see `cli`."""
 
-from .cli import app
+from .operator.cli import app
 
 if __name__ == "__main__":
     app()

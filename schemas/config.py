@@ -199,7 +199,7 @@ class GroupConfig(Struct, frozen=True, forbid_unknown_fields=True):
 class LimitsConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """What holds for an exchange instead of its table, or where it has none. Its key is the ccxt id.
 
-    Workers check it with the table it changes; what buckets and rules hold stands in `workers/costs.py`.
+    Workers check it with the table it changes; what buckets and rules hold stands in `workers/limits/costs.py`.
 
     Args:
         buckets: by name, the keys that differ; of a bucket that the table does not have, all.

@@ -7,8 +7,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import yarl
 
-from . import store
 from .errors import ConfigError
+from .runtime import store
 
 # What aio-pika and aiormq read (aio-pika 10.2, aiormq 7.2), but for what is in [broker].
 _AMQP_TLS: Final = frozenset({"cafile", "capath", "cadata", "certfile", "keyfile", "no_verify_ssl"})

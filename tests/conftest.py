@@ -15,8 +15,8 @@ from deploy.local import Fleet, simulated
 from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.process import Simulator
 from schemas import topology
-from tests.integration.fleet import QUICK, Client, Heard, Stand, opened
-from tests.integration.stores import STORES
+from tests.support.fleet import QUICK, Client, Heard, Stand, opened
+from tests.support.stores import STORES
 
 VHOSTS_AT_ONCE = 20
 LOGS = pytest.StashKey[list[Path]]()

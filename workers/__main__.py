@@ -3,8 +3,8 @@
 import sys
 from typing import TYPE_CHECKING
 
-from schemas import processes
 from schemas.config import Config
+from schemas.runtime import processes
 
 if TYPE_CHECKING:
     from .service import Worker
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 def _make(config: Config) -> "Worker":
     # Here, as ccxt takes seconds to import: who is told to stop meanwhile hears it.
-    from . import versions  # noqa: PLC0415
-    from .exchanges import CCXT_VERSION  # noqa: PLC0415
+    from .exchange import versions  # noqa: PLC0415
+    from .exchange.lane_exchange import CCXT_VERSION  # noqa: PLC0415
     from .service import Worker  # noqa: PLC0415
 
     versions.check(CCXT_VERSION)

@@ -21,21 +21,21 @@ from tenacity import AsyncRetrying, RetryCallState, wait_random_exponential
 
 from schemas import topology
 from schemas.accounts import Secret
-from schemas.broker import Broker
 from schemas.config import Config, LaneConfig, LimitsConfig
-from schemas.deliveries import Delivery, end_tasks
 from schemas.errors import ConfigError
+from schemas.runtime.broker import Broker
+from schemas.runtime.deliveries import Delivery, end_tasks
 
 from . import metrics
-from .bounds import Bounds
-from .costs import SAME_LIMITS, check_limits
-from .egress import Egress, tls
-from .exchanges import LaneExchange
-from .markets import LOOK_EVERY_S, Markets
-from .membership import BEAT_EVERY_S
+from .budget.membership import BEAT_EVERY_S
+from .budget.sharing import SharedBudget
+from .exchange.bounds import Bounds
+from .exchange.egress import Egress, tls
+from .exchange.lane_exchange import LaneExchange
+from .exchange.markets import LOOK_EVERY_S, Markets
+from .exchange.verdict import NoBudget
+from .limits.costs import SAME_LIMITS, check_limits
 from .reports import Reports
-from .sharing import SharedBudget
-from .verdict import NoBudget
 
 log = logging.getLogger(__name__)
 

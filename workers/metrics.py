@@ -4,7 +4,7 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from schemas import store
+from schemas.runtime import store
 
 LOSSES = store.losses()
 

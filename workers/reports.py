@@ -12,10 +12,10 @@ from msgspec.structs import replace
 from schemas.messages import ILL, Attempt, BucketReport, ErrorCode, LaneReport, Named, Outcome, Try
 
 from . import metrics
-from .answering import Answering
-from .blame import Blame
-from .budget import Use
-from .tally import Tallies, Tally
+from .budget.budget import Use
+from .budget.tally import Tallies, Tally
+from .exchange.blame import Blame
+from .exchange.latency import Answering
 
 # A dispatcher that starts learns what the lanes can do within so many reports.
 METHODS_EVERY: Final = 25

@@ -10,11 +10,8 @@ from typing import Any, Final
 from msgspec import DecodeError
 from msgspec.structs import replace
 
-from schemas import answers, store, topology
-from schemas.answered import Answered
-from schemas.broker import Broker
+from schemas import topology
 from schemas.config import Config
-from schemas.deliveries import Delivery, done_before, end_tasks
 from schemas.errors import BrokerError, FleetError
 from schemas.messages import (
     RESULT_LIMIT_BYTES,
@@ -27,15 +24,20 @@ from schemas.messages import (
     decode_attempt,
     encode,
 )
-from schemas.outbox import Outbox
+from schemas.runtime import results, store
+from schemas.runtime.broker import Broker
+from schemas.runtime.deliveries import Delivery, done_before, end_tasks
+from schemas.runtime.once import Answered
+from schemas.runtime.outbox import Outbox
 from schemas.status import ConfigurationStatus, ProcessStatus, ServedLane, WorkerStatus
 
-from . import executor, metrics, status
-from .budget import Use
-from .exchanges import CCXT_VERSION, LaneExchange
+from . import attempts as executor
+from . import metrics, status
+from .budget.budget import Use
+from .budget.sharing import SharedBudget
+from .exchange.lane_exchange import CCXT_VERSION, LaneExchange
 from .lanes import Lane, Lanes
 from .reports import Reports
-from .sharing import SharedBudget
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +59,7 @@ class Worker:
         self._reports = Reports()
         self._lanes = Lanes(config, self._redis, self._broker, self._reports, self._on_attempt)
         self._side_tasks = asyncio.TaskGroup()
-        self._started_ms = answers.now_ms()
+        self._started_ms = results.now_ms()
         self._answered = Answered(self._redis)
         self._unknown: set[str] = set()  # lanes whose use Redis did not tell in time, as was said already
         self._outbox = Outbox(self._broker, lambda why: metrics.DIVERTED.labels(why).inc())
@@ -161,7 +163,7 @@ class Worker:
             attempt = decode_attempt(delivery.body)
         except DecodeError as error:
             metrics.UNREADABLE.inc()
-            await answers.bury(self._broker, delivery, ErrorCode.UNREADABLE, f"not an attempt: {error}")
+            await results.bury(self._broker, delivery, ErrorCode.UNREADABLE, f"not an attempt: {error}")
             await delivery.ack()
             return
         if attempt.lane != name:  # it was never sent here: what is counted by lane must not get names that nobody has
@@ -185,7 +187,7 @@ class Worker:
             await self._hand_back(attempt, item)
         await delivery.ack()
 
-    async def _run(self, lane: Lane, attempt: Attempt) -> tuple[Try, answers.Ready | None]:
+    async def _run(self, lane: Lane, attempt: Attempt) -> tuple[Try, results.Ready | None]:
         """Runs an attempt. Its slot at the lane is free when it has ended: what happens to its result is another's."""
         name, bulk = attempt.lane, attempt.request.bulk
         self._reports.begin(name, bulk=bulk)
@@ -198,9 +200,9 @@ class Worker:
             self._reports.end(seen, attempt, ended.http_calls, ended.budget_ms, of_connection=of_connection)
         finally:
             self._reports.leave(name, bulk=bulk)
-        return item, None if result is None else answers.ready(attempt, result, body)
+        return item, None if result is None else results.ready(attempt, result, body)
 
-    async def _publish(self, attempt: Attempt, ready: answers.Ready, delivery: Delivery) -> None:
+    async def _publish(self, attempt: Attempt, ready: results.Ready, delivery: Delivery) -> None:
         """Publishes a result, unless another attempt at the request was first."""
         if attempt.contested:
             first = await self._answered.claim(attempt)
@@ -218,7 +220,7 @@ class Worker:
     async def _hand_back_unsent(self, attempt: Attempt) -> None:
         """The lane was removed, and its dispatcher may not know yet."""
         if not await self._answered.dispensable(attempt):
-            retry_at_ms = answers.now_ms() + REMOVED_PAUSE_MS
+            retry_at_ms = results.now_ms() + REMOVED_PAUSE_MS
             text = f"{attempt.lane} was removed"
             item = Try(attempt.lane, Outcome.THROTTLED, ErrorCode.EXPIRED, text, retry_at_ms=retry_at_ms)
             await self._hand_back(attempt, item)
@@ -267,11 +269,11 @@ class Worker:
                 metrics.PAUSED.labels(name, bucket).set(max(use.paused_s, paused_s))
             lifted_ms[name] = budgets[name].lifted_us // 1000
             if paused_s > 0:
-                paused_until_ms[name] = answers.now_ms() + int(paused_s * 1000)
+                paused_until_ms[name] = results.now_ms() + int(paused_s * 1000)
         knowledge = {name: lane.exchange.knowledge for name, lane in self._lanes.serving.items()}
         report = Report(
             self.name,
-            answers.now_ms(),
+            results.now_ms(),
             self._reports.make(uses, paused_until_ms, lifted_ms, own_parts, knowledge),
             leaving=leaving,
         )
@@ -307,7 +309,7 @@ def _answer(attempt: Attempt, lane: LaneExchange, ended: executor.Ended) -> tupl
             data=ended.data,
             attempts=[*attempt.tries, item],
             received_ms=attempt.received_ms,
-            completed_ms=answers.now_ms(),
+            completed_ms=results.now_ms(),
             results=attempt.results,
         )
         try:
@@ -325,5 +327,5 @@ def _answer(attempt: Attempt, lane: LaneExchange, ended: executor.Ended) -> tupl
             item = replace(item, outcome=Outcome.REJECTED, code=ErrorCode.TOO_LARGE, message=text)
     if item.outcome is Outcome.REJECTED:
         assert item.code is not None
-        return item, answers.failure(attempt, item.code, item.message, item), None
+        return item, results.failure(attempt, item.code, item.message, item), None
     return item, None, None

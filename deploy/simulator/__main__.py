@@ -11,14 +11,14 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
-from .binance import Binance
 from .board import make_tapes
 from .clock import Clock
-from .coinbase import Coinbase
 from .control import Control
-from .htx import Htx
-from .kraken import Kraken
-from .okx import Okx
+from .exchanges.binance import Binance
+from .exchanges.coinbase import Coinbase
+from .exchanges.htx import Htx
+from .exchanges.kraken import Kraken
+from .exchanges.okx import Okx
 from .server import Door
 from .venue import Venue, encode
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from deploy.servers import Redis
-from schemas.store import connect
-from workers.budget import Budget
-from workers.costs import Bucket, Charge, Kind, load
+from schemas.runtime.store import connect
+from workers.budget.budget import Budget
+from workers.limits.costs import Bucket, Charge, Kind, load
 
 from .measure import Options, cpu_s, met
 

@@ -23,8 +23,8 @@ from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.ccxt_config import ccxt_config
 from deploy.simulator.process import Simulator
 from schemas.messages import Request
-from workers.egress import IDLE_S
-from workers.exchanges import ccxt
+from workers.exchange.egress import IDLE_S
+from workers.exchange.lane_exchange import ccxt
 
 from .client import Client
 from .measure import Cpu, Options, Row, medians, percentile, show
@@ -137,7 +137,7 @@ async def _round(ask: Ask, pids: Mapping[str, int], seconds: float) -> dict[str,
 @contextlib.asynccontextmanager
 async def _direct(urls: Mapping[str, str]) -> AsyncGenerator[Ask]:
     """Calls ccxt in this process: its own limiter off, the workers' connection settings."""
-    # As `workers.egress.Egress` sets up its own.
+    # As `workers.exchange.egress.Egress` sets up its own.
     connector = aiohttp.TCPConnector(limit=0, limit_per_host=0, ttl_dns_cache=300, keepalive_timeout=IDLE_S)
     session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
     exchanges: dict[str, Any] = {}

@@ -11,8 +11,8 @@ from typing import Any, Final
 from msgspec import Struct
 
 from deploy.simulator.process import Simulator
-from schemas.deliveries import end_tasks
 from schemas.messages import Request
+from schemas.runtime.deliveries import end_tasks
 
 from .client import Client
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from deploy.servers import Redis
-from schemas.store import connect
-from workers.budget import Budget, Grant
-from workers.costs import Bucket, Charge
+from schemas.runtime.store import connect
+from workers.budget.budget import Budget, Grant
+from workers.limits.costs import Bucket, Charge
 
 from .measure import Options, Table, met, percentile
 

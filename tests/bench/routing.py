@@ -14,10 +14,9 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final, get_args
 
-from dispatcher.knowledge import Known, LaneKnowledge
+from dispatcher.listings import Known, LaneKnowledge
 from dispatcher.router import Decision, Router, Send
 from schemas.config import Config, LaneConfig
-from schemas.knowledge import Knowledge, Listing
 from schemas.messages import (
     Attempt,
     ErrorCode,
@@ -30,6 +29,7 @@ from schemas.messages import (
     decode_attempt,
     encode,
 )
+from schemas.runtime.listings import Knowledge, Listing
 
 from .measure import Options, met
 

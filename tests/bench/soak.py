@@ -19,9 +19,9 @@ import redis.asyncio
 import uvloop
 from msgspec import Struct
 
-from schemas.deliveries import end_tasks
 from schemas.messages import Request
-from schemas.store import connect
+from schemas.runtime.deliveries import end_tasks
+from schemas.runtime.store import connect
 from tests.faults.verdict import least, spare_by_limit
 
 from .load import METHODS, PAIRS

@@ -15,7 +15,7 @@ from deploy.local import Fleet, Service, simulated
 from deploy.processes import ProcessError
 from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.process import Simulator
-from schemas.store import connect
+from schemas.runtime.store import connect
 
 from .client import Client
 

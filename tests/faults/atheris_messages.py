@@ -27,7 +27,7 @@ with fuzzer.instrument_imports(include=["schemas", "dispatcher", "workers", "tom
     from dispatcher import intake
     from dispatcher.health import State
     from dispatcher.router import End, Router
-    from schemas import answers, config, dead
+    from schemas import config
     from schemas.errors import ConfigError, InvalidMessage
     from schemas.messages import (
         JSON,
@@ -42,8 +42,11 @@ with fuzzer.instrument_imports(include=["schemas", "dispatcher", "workers", "tom
         decode_report,
         encode,
     )
+    from schemas.operator import dead
+    from schemas.runtime import results
     from tests.faults.inputs import STRANGE_IN_JSON, STRANGE_IN_MSGPACK, Inputs
-    from workers import arguments, costs
+    from workers.exchange import arguments
+    from workers.limits import costs
 
 LANES: Final = ("okx", "binance.eu1", "binance")
 NOW_MS: Final = 1_800_000_000_000
@@ -67,8 +70,8 @@ def route(attempt: Attempt) -> None:
         for part in router.fan_out(router.less_removed(attempt)):
             decision = router.decide(part, NOW_S, NOW_MS, rested=rested)
             code = decision.code if isinstance(decision, End) else ErrorCode.INTERNAL
-            result = answers.failure(part, code, "why")
-            assert answers.results_key(result).endswith(".error")
+            result = results.failure(part, code, "why")
+            assert results.results_key(result).endswith(".error")
             for content_type in (JSON, MSGPACK):
                 encode(result, content_type)
             again = encode(part.handed_back(Try("okx", Outcome.THROTTLED, ErrorCode.NO_BUDGET)))

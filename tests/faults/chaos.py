@@ -30,15 +30,16 @@ from deploy.cluster import Cluster
 from deploy.local import Fleet, Service, simulated
 from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.process import Simulator
-from schemas import logs, topology
-from schemas.answers import now_ms
+from schemas import topology
 from schemas.messages import decode_letter
+from schemas.runtime import logs
+from schemas.runtime.results import now_ms
 from tests.faults.load import Load
 from tests.faults.schedule import ALONE, KINDS, Fault, draw
 from tests.faults.verdict import Happened, Verdict, judge
-from tests.integration.fleet import QUICK, opened, wait_until
-from tests.integration.redis_faults import ERRORS, answering, set_clock
-from tests.integration.tcp_proxy import Proxy
+from tests.support.fleet import QUICK, opened, wait_until
+from tests.support.redis_faults import ERRORS, answering, set_clock
+from tests.support.tcp_proxy import Proxy
 
 PER_S: Final = 40.0
 FAULT_EVERY_S: Final = 4.0

@@ -27,14 +27,15 @@ from msgspec import Struct
 from deploy.local import Fleet, simulated
 from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.process import Simulator
-from schemas import properties, topology
+from schemas import topology
 from schemas.config import parse
-from schemas.dead import Letter
 from schemas.errors import ConfigError
 from schemas.messages import JSON, MSGPACK, Attempt, DeadLetter, decode_attempt
+from schemas.operator.dead import Letter
+from schemas.runtime import properties
 from tests.bench.measure import Options, met, resident_mib
 from tests.faults.inputs import Inputs
-from tests.integration.fleet import QUICK, Client, Stand, opened, wait_until
+from tests.support.fleet import QUICK, Client, Stand, opened, wait_until
 
 properties.read_leniently()
 

@@ -15,8 +15,8 @@ import msgspec
 import tomli_w
 from msgspec import Struct
 
-from schemas.answers import now_ms
 from schemas.messages import JSON, MSGPACK, DeadLetter, ErrorCode, Outcome, Report, Try
+from schemas.runtime.results import now_ms
 from schemas.topology import BULK_REQUESTS, REQUESTS, RETURNED
 
 VALID: Final = 0.02

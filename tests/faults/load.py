@@ -12,13 +12,13 @@ from typing import Any, Final, Self
 import msgspec
 
 from schemas import topology
-from schemas.answers import now_ms
-from schemas.broker import Broker
 from schemas.config import BrokerConfig
-from schemas.deliveries import Delivery
 from schemas.errors import BrokerLost
 from schemas.messages import JSON, Result
-from tests.integration.fleet import wait_until
+from schemas.runtime.broker import Broker
+from schemas.runtime.deliveries import Delivery
+from schemas.runtime.results import now_ms
+from tests.support.fleet import wait_until
 
 PER_S: Final = 30
 DEADLINE_MS: Final = 120_000

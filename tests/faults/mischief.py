@@ -15,8 +15,8 @@ from msgspec import Struct
 
 from deploy.simulator.faults import HTML, Said
 from schemas import topology
-from schemas.answers import now_ms
 from schemas.messages import Attempt, Outcome, Report, Request, Result, Try
+from schemas.runtime.results import now_ms
 
 HOUR_MS: Final = 3_600_000
 # Coins that no good client asks for.

@@ -23,11 +23,11 @@ from typing import Any, Final
 import aio_pika
 from msgspec import Struct, to_builtins
 
-from schemas.answers import now_ms
+from schemas.runtime.results import now_ms
 from tests.bench.measure import Options, met, percentile
 from tests.faults.fuzz import STUMBLES, stood
 from tests.faults.mischief import SAID, Message, Mischief, Traps
-from tests.integration.fleet import Client, Stand, set_aside
+from tests.support.fleet import Client, Stand, set_aside
 
 GOOD_CLIENTS: Final = 20
 GOOD_PER_S: Final = 5.0

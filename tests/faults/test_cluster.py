@@ -13,14 +13,14 @@ from deploy.cluster import Cluster
 from deploy.local import Fleet, simulated
 from deploy.simulator.process import Simulator
 from schemas import topology
-from schemas.broker import Broker
 from schemas.config import BrokerConfig
-from schemas.deliveries import Delivery
+from schemas.runtime.broker import Broker
+from schemas.runtime.deliveries import Delivery
 from tests.conftest import LOGS
 from tests.faults.load import Load
-from tests.integration.fleet import QUICK, Client, opened, wait_until
-from tests.integration.tcp_proxy import Proxy
 from tests.integration.test_reply_addresses import Direct
+from tests.support.fleet import QUICK, Client, opened, wait_until
+from tests.support.tcp_proxy import Proxy
 
 # Nodes give a frozen one up after a minute, as is RabbitMQ's default: long after our tests want to be through.
 PATIENT = ("cluster_partition_handling = pause_minority", "net_ticktime = 60")

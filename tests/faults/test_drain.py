@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from schemas.processes import TOLD_TWICE
+from schemas.runtime.processes import TOLD_TWICE
 from tests.faults.load import Load
-from tests.integration.fleet import Stand, opened, wait_until
+from tests.support.fleet import Stand, opened, wait_until
 
 # Longer than a worker's grace, much shorter than what a request may wait: who is made to wait by a worker that leaves
 # longer than its grace misses this.

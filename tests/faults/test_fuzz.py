@@ -1,7 +1,7 @@
 """Bad input in its short form; `make fuzz` is the long one."""
 
 from tests.faults.fuzz import KINDS, Run
-from tests.integration.fleet import Stand
+from tests.support.fleet import Stand
 
 SEED = 1
 INPUTS = 300

@@ -9,7 +9,7 @@ import pytest
 
 from deploy.local import Service
 from tests.faults.load import Load
-from tests.integration.fleet import Stand, opened, wait_until
+from tests.support.fleet import Stand, opened, wait_until
 
 REQUESTS = 100
 # When the fault comes, with more still to be sent.

@@ -1,7 +1,7 @@
 """One bad client beside twenty good ones in its short form; `make neighbours` is the long one."""
 
 from tests.faults.neighbours import Neighbours
-from tests.integration.fleet import Stand
+from tests.support.fleet import Stand
 
 SEED = 1
 REQUESTS = 120

@@ -14,18 +14,18 @@ from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.accounts import ACCOUNTS, Account
 from deploy.simulator.ccxt_config import ccxt_config
 from deploy.simulator.process import Simulator
-from schemas.deliveries import end_tasks
 from schemas.messages import ErrorCode
-from schemas.store import connect
-from tests.integration.exchange_lanes import Lanes, call, lanes_on
-from tests.integration.fleet import QUICK, Client, opened, wait_until
-from workers.budget import Grant, Refusal
-from workers.costs import Bucket, Charge, Scope
-from workers.exchanges import LaneExchange
-from workers.membership import BEAT_EVERY_S, Membership
-from workers.shares import PARTS
-from workers.sharing import SharedBudget
-from workers.verdict import judge
+from schemas.runtime.deliveries import end_tasks
+from schemas.runtime.store import connect
+from tests.support.exchange_lanes import Lanes, call, lanes_on
+from tests.support.fleet import QUICK, Client, opened, wait_until
+from workers.budget.budget import Grant, Refusal
+from workers.budget.membership import BEAT_EVERY_S, Membership
+from workers.budget.share import PARTS
+from workers.budget.sharing import SharedBudget
+from workers.exchange.lane_exchange import LaneExchange
+from workers.exchange.verdict import judge
+from workers.limits.costs import Bucket, Charge, Scope
 
 ANNA, BORIS = ACCOUNTS.values()
 SCOPES: tuple[Scope, ...] = ("egress", "account")

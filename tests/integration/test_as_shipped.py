@@ -13,9 +13,9 @@ from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.process import Simulator
 from deploy.standin import NAMES, StandIns
 from schemas.messages import ErrorCode, Outcome
-from schemas.store import connect
-from tests.integration.fleet import Client, Stand, opened, wait_until
-from tests.integration.reads import BTC, served
+from schemas.runtime.store import connect
+from tests.support.fleet import Client, Stand, opened, wait_until
+from tests.support.reads import BTC, served
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from deploy.simulator.faults import HTML, Said
 from schemas.messages import ErrorCode
-from tests.integration.fleet import Answer, Client, Stand, set_aside, wait_until
+from tests.support.fleet import Answer, Client, Stand, set_aside, wait_until
 
 COINS = ("BTC", "ETH", "SOL", "XRP", "ADA")
 METHODS = ("fetch_ticker", "fetch_order_book", "fetch_trades", "fetch_ohlcv")

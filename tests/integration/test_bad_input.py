@@ -10,9 +10,9 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from schemas import properties
 from schemas.messages import BODY_LIMIT_BYTES, Attempt, ErrorCode, Outcome, Report, Request, Try, encode
-from tests.integration.fleet import Client, Stand, wait_until
+from schemas.runtime import properties
+from tests.support.fleet import Client, Stand, wait_until
 
 properties.read_leniently()  # this client must see what the fleet put aside
 NOW_MS = int(time.time() * 1000)

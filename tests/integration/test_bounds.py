@@ -21,7 +21,7 @@ from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.ccxt_config import ccxt_config
 from deploy.simulator.process import Simulator
 from schemas.messages import ErrorCode
-from tests.integration.fleet import QUICK, Client, opened, wait_until
+from tests.support.fleet import QUICK, Client, opened, wait_until
 
 MB: Final = 1_000_000
 MIB: Final = 1024 * 1024

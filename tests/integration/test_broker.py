@@ -12,12 +12,12 @@ import pytest
 from deploy.processes import free_port
 from deploy.servers import RabbitMQ
 from schemas import topology
-from schemas.broker import Broker
 from schemas.config import BrokerConfig
-from schemas.deliveries import Delivery, lost
 from schemas.errors import BrokerLost, ConfigError, Refused, TopologyError, Unroutable
-from tests.integration.fleet import wait_until
-from tests.integration.tcp_proxy import Proxy
+from schemas.runtime.broker import Broker
+from schemas.runtime.deliveries import Delivery, lost
+from tests.support.fleet import wait_until
+from tests.support.tcp_proxy import Proxy
 
 QUICK = {"heartbeat_s": 2, "timeout_s": 1.0, "patience_s": 10.0}
 
@@ -291,7 +291,7 @@ async def test_it_holds_no_more_than_its_prefetch(vhost: str, handler: Handler) 
 async def test_large_messages_wait_for_room_and_small_ones_do_not(
     vhost: str, handler: Handler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("schemas.broker.LARGE_HELD_BYTES", 100_000)
+    monkeypatch.setattr("schemas.runtime.broker.LARGE_HELD_BYTES", 100_000)
     async with connected(vhost) as broker:
         await broker.subscribe(topology.RETURNED, handler, prefetch=100)
         for number in range(10):
@@ -549,7 +549,7 @@ async def test_when_one_node_goes_the_other_takes_over(vhost: str, through: str,
 async def test_a_broker_short_of_memory_is_said_to_block_us_and_goes_on(
     rabbitmq: RabbitMQ, vhost: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", "schemas.broker")
+    caplog.set_level("INFO", "schemas.runtime.broker")
     async with connected(vhost) as broker:
         await broker.publish(b"before", topology.RETURNED)
         assert not broker.blocked

@@ -13,10 +13,10 @@ import pytest_asyncio
 from redis.crc import key_slot
 
 from deploy.servers import Redis
-from schemas.store import connect
-from workers.budget import Budget, Grant, Refusal
-from workers.costs import Bucket, Charge, Kind, Scope, load
-from workers.spread import ENOUGH, GENERATION_S, SURE_CALLS_HERE
+from schemas.runtime.store import connect
+from workers.budget.budget import Budget, Grant, Refusal
+from workers.budget.jitter import ENOUGH, GENERATION_S, SURE_CALLS_HERE
+from workers.limits.costs import Bucket, Charge, Kind, Scope, load
 
 pytestmark = pytest.mark.both_stores
 NOW_KEY = "test:now"

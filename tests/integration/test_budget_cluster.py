@@ -12,13 +12,13 @@ import redis.exceptions
 from redis.crc import key_slot
 
 from deploy.processes import Process, free_port
-from schemas.store import connect
-from tests.integration.fleet import wait_until
-from tests.integration.redis_faults import losses
-from tests.integration.stores import STORES
-from workers.budget import Grant, Refusal
-from workers.costs import Bucket, Charge, Kind
-from workers.sharing import SharedBudget
+from schemas.runtime.store import connect
+from tests.support.fleet import wait_until
+from tests.support.redis_faults import losses
+from tests.support.stores import STORES
+from workers.budget.budget import Grant, Refusal
+from workers.budget.sharing import SharedBudget
+from workers.limits.costs import Bucket, Charge, Kind
 
 SLOTS = 16384
 SPANS = ((0, 5460), (5461, 10922), (10923, SLOTS - 1))

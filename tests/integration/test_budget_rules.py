@@ -11,10 +11,10 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schemas.store import connect
-from workers.budget import Budget, Grant, Refusal
-from workers.costs import Bucket, Charge, Kind
-from workers.spread import ENOUGH, LEAST_US
+from schemas.runtime.store import connect
+from workers.budget.budget import Budget, Grant, Refusal
+from workers.budget.jitter import ENOUGH, LEAST_US
+from workers.limits.costs import Bucket, Charge, Kind
 
 NOW_KEY = "test:now"
 TEST_CLOCK = f"local function clock() return tonumber(redis.call('GET', '{NOW_KEY}')) end\n"

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from deploy.servers import Redis
-from schemas.store import connect
-from tests.integration.fleet import wait_until
-from tests.integration.tcp_proxy import Proxy
-from workers.budget import Budget, Grant, Refusal
-from workers.costs import Bucket, Charge, Kind
-from workers.spread import ENOUGH, LEAST_US
+from schemas.runtime.store import connect
+from tests.support.fleet import wait_until
+from tests.support.tcp_proxy import Proxy
+from workers.budget.budget import Budget, Grant, Refusal
+from workers.budget.jitter import ENOUGH, LEAST_US
+from workers.limits.costs import Bucket, Charge, Kind
 
 pytestmark = pytest.mark.both_stores
 NOW_KEY = "test:now"

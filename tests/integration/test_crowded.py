@@ -10,11 +10,11 @@ import pytest
 from aiohttp import web
 
 from schemas.config import WorkerConfig
-from tests.integration.exchange_lanes import Answers, Lanes, call, lanes_on
-from tests.integration.fleet import wait_until
-from workers.bounds import FIRST_AT_ONCE, MIB, Bounds, Crowded
-from workers.exchanges import LaneExchange
-from workers.verdict import judge
+from tests.support.exchange_lanes import Answers, Lanes, call, lanes_on
+from tests.support.fleet import wait_until
+from workers.exchange.bounds import FIRST_AT_ONCE, MIB, Bounds, Crowded
+from workers.exchange.lane_exchange import LaneExchange
+from workers.exchange.verdict import judge
 
 BTC: Final[dict[str, Any]] = {"symbol": "BTC/USDT"}
 TICKER: Final = '{"symbol":"BTCUSDT","lastPrice":"5","bidPrice":"4","askPrice":"6"}'

@@ -15,9 +15,7 @@ from deploy.local import ROOT, Fleet
 from deploy.servers import Redis
 from deploy.simulator.process import Simulator
 from schemas import topology
-from schemas.broker import Broker
 from schemas.config import BrokerConfig
-from schemas.dead import Letter, Replay
 from schemas.messages import (
     JSON,
     MSGPACK,
@@ -29,7 +27,9 @@ from schemas.messages import (
     encode,
     is_json,
 )
-from tests.integration.fleet import wait_until
+from schemas.operator.dead import Letter, Replay
+from schemas.runtime.broker import Broker
+from tests.support.fleet import wait_until
 
 REQUEST = Request(method="fetch_ticker", id="kept")
 PASSED_MS = 1_700_000_000_000

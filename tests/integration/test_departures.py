@@ -15,14 +15,14 @@ from typing import Any, cast
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schemas.deliveries import end_tasks
-from schemas.store import connect
+from schemas.runtime.deliveries import end_tasks
+from schemas.runtime.store import connect
 from tests.integration.test_redis_lost import START_US, TEST_CLOCK, Line, Net, most
-from workers.budget import Refusal
-from workers.costs import Bucket, Charge, Kind
-from workers.membership import BEAT_EVERY_S, Membership
-from workers.script import Library
-from workers.sharing import SharedBudget
+from workers.budget.budget import Refusal
+from workers.budget.membership import BEAT_EVERY_S, Membership
+from workers.budget.script import Library
+from workers.budget.sharing import SharedBudget
+from workers.limits.costs import Bucket, Charge, Kind
 
 CALLERS = 4
 STATES = ("good", "cut", "cut", "deaf")

@@ -6,7 +6,7 @@ import re
 import sys
 from pathlib import Path
 
-from tests.integration.fleet import Stand
+from tests.support.fleet import Stand
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -4,8 +4,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from deploy.local import Fleet, Service, simulated
-from tests.integration.fleet import QUICK, Stand, opened, wait_until
-from tests.integration.tcp_proxy import Proxy
+from tests.support.fleet import QUICK, Stand, opened, wait_until
+from tests.support.tcp_proxy import Proxy
 
 
 async def test_a_fleet_that_is_well_says_so(stand: Stand) -> None:

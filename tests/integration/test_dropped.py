@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from schemas import topology
-from tests.integration.fleet import Stand, wait_until
+from tests.support.fleet import Stand, wait_until
 
 LENGTH = 10
 

@@ -11,12 +11,12 @@ import pytest
 from deploy.simulator.ccxt_config import ccxt_config
 from deploy.simulator.process import Simulator
 from schemas.messages import ErrorCode
-from tests.integration.exchange_lanes import Answers, Lanes, call, lanes_on
-from tests.integration.fleet import wait_until
-from tests.integration.tcp_proxy import Proxy
-from workers import egress
-from workers.exchanges import LaneExchange
-from workers.verdict import judge
+from tests.support.exchange_lanes import Answers, Lanes, call, lanes_on
+from tests.support.fleet import wait_until
+from tests.support.tcp_proxy import Proxy
+from workers.exchange import egress
+from workers.exchange.lane_exchange import LaneExchange
+from workers.exchange.verdict import judge
 
 BTC: dict[str, Any] = {"symbol": "BTC/USDT"}
 TICKER = '{"symbol":"BTCUSDT","lastPrice":"5","bidPrice":"4","askPrice":"6"}'

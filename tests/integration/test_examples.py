@@ -17,8 +17,8 @@ from deploy.simulator.accounts import ACCOUNTS
 from deploy.simulator.process import Simulator
 from deploy.standin import NAMES, StandIns, pass_on
 from schemas.config import load
-from tests.integration.fleet import Client, opened
-from tests.integration.reads import BTC
+from tests.support.fleet import Client, opened
+from tests.support.reads import BTC
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 # Where the docs say that secrets are mounted; a test may write there no more than a user may.

@@ -7,8 +7,8 @@ import pytest
 from dispatcher import returns
 from dispatcher.returns import Move
 from schemas.messages import ErrorCode, Outcome, Try
-from tests.integration.exchange_lanes import Answers, Lanes, call, lanes_on
-from workers.verdict import judge
+from tests.support.exchange_lanes import Answers, Lanes, call, lanes_on
+from workers.exchange.verdict import judge
 
 
 @pytest.fixture

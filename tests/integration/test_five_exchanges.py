@@ -10,8 +10,8 @@ import pytest
 
 from deploy.local import Fleet, simulated
 from deploy.simulator.process import Simulator
-from tests.integration.fleet import Client, Stand, wait_until
-from tests.integration.reads import LACKS, READS
+from tests.support.fleet import Client, Stand, wait_until
+from tests.support.reads import LACKS, READS
 
 EXCHANGES = ("binance", "okx", "htx", "coinbase", "kraken")
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from deploy.local import Fleet, simulated
 from deploy.simulator.process import Simulator
-from schemas.store import connect
-from tests.integration.fleet import QUICK, Client, Stand, opened, wait_until
+from schemas.runtime.store import connect
+from tests.support.fleet import QUICK, Client, Stand, opened, wait_until
 
 
 async def state(stand: Stand, lane: str, state: str) -> bool:

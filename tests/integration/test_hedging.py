@@ -4,12 +4,12 @@ import asyncio
 from typing import Any
 
 from dispatcher.hedges import KEPT_BYTES, Hedges
-from schemas import store
-from schemas.answered import Answered
-from schemas.answers import now_ms
-from schemas.deliveries import end_tasks
 from schemas.messages import Attempt, Request, encode
-from tests.integration.fleet import Stand, wait_until
+from schemas.runtime import store
+from schemas.runtime.deliveries import end_tasks
+from schemas.runtime.once import Answered
+from schemas.runtime.results import now_ms
+from tests.support.fleet import Stand, wait_until
 
 BTC = {"symbol": "BTC/USDT"}
 # All that tests ask of these two costs them about as little: OKX's time, once in 5 s, makes its lane look crowded.

@@ -10,8 +10,8 @@ import pytest
 from deploy.simulator.ccxt_config import ccxt_config
 from deploy.simulator.process import Simulator
 from schemas.errors import InvalidMessage
-from tests.integration.exchange_lanes import Lanes, call, lanes_on
-from workers.exchanges import LaneExchange
+from tests.support.exchange_lanes import Lanes, call, lanes_on
+from workers.exchange.lane_exchange import LaneExchange
 
 ALIASES = ("XXBTZUSD", "XBTUSD", "XBT/USD", "BTC/USD", "BTCUSD", "xbtusd")
 

@@ -6,7 +6,7 @@ import pytest
 from msgspec import msgpack
 
 from schemas.messages import BODY_LIMIT_BYTES, JSON, MSGPACK, ErrorCode, Result, encode
-from tests.integration.fleet import Stand, wait_until
+from tests.support.fleet import Stand, wait_until
 from tests.unit.test_kinds import OWN
 
 TICKER = {"method": "fetch_ticker", "args": {"symbol": "BTC/USDT"}}

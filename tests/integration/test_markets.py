@@ -14,12 +14,12 @@ from deploy.processes import free_port
 from deploy.simulator.ccxt_config import ccxt_config
 from deploy.simulator.process import Simulator
 from schemas.messages import ErrorCode
-from schemas.store import connect
-from tests.integration.exchange_lanes import Answers, Lanes, call, lanes_on
-from tests.integration.fleet import QUICK, Client, wait_until
-from workers.exchanges import LaneExchange
-from workers.markets import Markets
-from workers.verdict import judge
+from schemas.runtime.store import connect
+from tests.support.exchange_lanes import Answers, Lanes, call, lanes_on
+from tests.support.fleet import QUICK, Client, wait_until
+from workers.exchange.lane_exchange import LaneExchange
+from workers.exchange.markets import Markets
+from workers.exchange.verdict import judge
 
 SIMULATED = ("binance", "okx", "htx", "coinbase", "kraken")
 MARKET = (

@@ -10,7 +10,7 @@ from aio_pika.abc import AbstractIncomingMessage
 from msgspec import json
 
 from schemas.messages import Result
-from tests.integration.fleet import Stand, wait_until
+from tests.support.fleet import Stand, wait_until
 
 BTC = {"symbol": "BTC/USDT"}
 

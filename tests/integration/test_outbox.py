@@ -11,15 +11,16 @@ import pytest
 from aio_pika.abc import AbstractChannel
 
 from deploy.servers import RabbitMQ
-from schemas import outbox, topology
-from schemas.answers import Ready, now_ms
-from schemas.broker import Broker
+from schemas import topology
 from schemas.config import BrokerConfig
-from schemas.deliveries import Delivery
 from schemas.errors import BrokerLost
 from schemas.messages import JSON
-from schemas.outbox import Outbox
-from tests.integration.fleet import Client, Stand, wait_until
+from schemas.runtime import outbox
+from schemas.runtime.broker import Broker
+from schemas.runtime.deliveries import Delivery
+from schemas.runtime.outbox import Outbox
+from schemas.runtime.results import Ready, now_ms
+from tests.support.fleet import Client, Stand, wait_until
 
 TICKER: dict[str, object] = {"method": "fetch_ticker", "args": {"symbol": "BTC/USDT"}, "exchanges": ["binance"]}
 ETH = {"symbol": "ETH/USDT"}

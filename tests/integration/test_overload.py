@@ -4,8 +4,8 @@ import asyncio
 from typing import Any
 
 from schemas import topology
-from schemas.answers import now_ms
-from tests.integration.fleet import Stand, wait_until
+from schemas.runtime.results import now_ms
+from tests.support.fleet import Stand, wait_until
 
 # Kraken answers one of them a second, and a worker holds those of the next two seconds: all others wait in rooms.
 CROWD = 26

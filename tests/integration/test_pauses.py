@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import redis.asyncio as redis_client
 
-from schemas import pauses
-from schemas.answers import now_ms
 from schemas.messages import ErrorCode
-from tests.integration.exchange_lanes import Answers, Lanes, call, lanes_on
-from tests.integration.fleet import Heard, Stand, wait_until
-from workers.exchanges import LaneExchange
-from workers.verdict import NoBudget, judge
+from schemas.operator import pauses
+from schemas.runtime.results import now_ms
+from tests.support.exchange_lanes import Answers, Lanes, call, lanes_on
+from tests.support.fleet import Heard, Stand, wait_until
+from workers.exchange.lane_exchange import LaneExchange
+from workers.exchange.verdict import NoBudget, judge
 
 BTC: dict[str, Any] = {"symbol": "BTC/USDT"}
 # How it says so, for how long it holds, and whether all of the exchange is meant or the endpoint alone.

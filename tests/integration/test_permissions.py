@@ -15,7 +15,7 @@ from deploy.servers import RabbitMQ
 from deploy.simulator.process import Simulator
 from schemas.config import load
 from schemas.definitions import ROLES, definitions
-from tests.integration.fleet import QUICK, wait_until
+from tests.support.fleet import QUICK, wait_until
 
 Act: TypeAlias = Callable[[AbstractChannel], Coroutine[Any, Any, object]]
 

@@ -26,16 +26,16 @@ from msgspec.structs import replace
 from redis.exceptions import ConnectionError as Lost
 
 from deploy.servers import Redis
-from schemas.deliveries import end_tasks
-from schemas.store import connect
-from tests.integration.fleet import Stand, wait_until
-from tests.integration.tcp_proxy import Proxy
-from workers.budget import Grant, Refusal
-from workers.costs import Bucket, Charge, Kind
-from workers.membership import BEAT_EVERY_S, Membership
-from workers.script import Library
-from workers.shares import PARTS
-from workers.sharing import SharedBudget
+from schemas.runtime.deliveries import end_tasks
+from schemas.runtime.store import connect
+from tests.support.fleet import Stand, wait_until
+from tests.support.tcp_proxy import Proxy
+from workers.budget.budget import Grant, Refusal
+from workers.budget.membership import BEAT_EVERY_S, Membership
+from workers.budget.script import Library
+from workers.budget.share import PARTS
+from workers.budget.sharing import SharedBudget
+from workers.limits.costs import Bucket, Charge, Kind
 
 NOW_KEY = "test:now"
 TEST_CLOCK = f"local function clock() return tonumber(redis.call('GET', '{NOW_KEY}')) end\n"
@@ -185,7 +185,7 @@ async def test_never_above_whatever_happens_to_whom(
     client: Any = connect(redis_url, timeout_s=5)
     try:
         dead = set[str]()
-        with patch("workers.membership._is_dead", dead.__contains__):
+        with patch("workers.budget.budget.membership._is_dead", dead.__contains__):
             await play(client, chosen, workers, random.Random(seed), dead)
     finally:
         await client.aclose()
@@ -204,7 +204,7 @@ async def test_never_above_however_the_clock_of_redis_is_set(
     steps_us = [10_000_000, -10_000_000, 500_000, -500_000]
     try:
         dead = set[str]()
-        with patch("workers.membership._is_dead", dead.__contains__):
+        with patch("workers.budget.budget.membership._is_dead", dead.__contains__):
             await play(client, chosen, workers, random.Random(seed), dead, steps_us)
     finally:
         await client.aclose()
@@ -444,7 +444,7 @@ async def test_workers_go_on_with_their_shares_and_share_again(
     said = [
         (record.message, getattr(record, "share", None))
         for record in caplog.records
-        if record.name == "workers.sharing"
+        if record.name == "workers.budget.budget.sharing"
     ]
     # Each of them; a busy machine may lose Redis once more.
     assert said.count(("budget_on_its_own", 0.3333)) == said.count(("budget_shared_again", None)) >= 3

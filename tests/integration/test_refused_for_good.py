@@ -13,11 +13,11 @@ import pytest_asyncio
 from deploy.authority import Authority
 from deploy.processes import Process, free_port
 from deploy.servers import REDIS_PROGRAMS, RabbitMQ, find_program
-from schemas import store
-from schemas.broker import Broker
 from schemas.config import BrokerConfig
 from schemas.errors import BrokerLost, ConfigError
-from tests.integration.fleet import wait_until
+from schemas.runtime import store
+from schemas.runtime.broker import Broker
+from tests.support.fleet import wait_until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 HOUR_S = 3600.0

@@ -22,7 +22,7 @@ from deploy.simulator.process import Simulator
 from schemas import topology
 from schemas.messages import Attempt, Request, encode
 from tests.conftest import new_vhost
-from tests.integration.fleet import QUICK, Answer, Client, Stand, opened, wait_until
+from tests.support.fleet import QUICK, Answer, Client, Stand, opened, wait_until
 
 TICKER = {"method": "fetch_ticker", "args": {"symbol": "BTC/USDT"}}
 

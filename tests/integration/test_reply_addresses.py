@@ -14,11 +14,11 @@ from msgspec.structs import replace
 
 from deploy.servers import RabbitMQ
 from schemas import addresses
-from schemas.broker import Broker
 from schemas.config import BrokerConfig
 from schemas.errors import Unroutable
 from schemas.messages import Attempt, ErrorCode, Request, Result, encode
-from tests.integration.fleet import Stand, wait_until
+from schemas.runtime.broker import Broker
+from tests.support.fleet import Stand, wait_until
 from tests.unit.test_addresses import MALFORMED, direct
 
 TICKER = {"method": "fetch_ticker", "args": {"symbol": "BTC/USDT"}}

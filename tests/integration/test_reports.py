@@ -1,7 +1,7 @@
 """What dispatchers are told of lanes, as it comes out of a fleet at work."""
 
 from schemas.messages import LaneReport
-from tests.integration.fleet import Heard, Stand, wait_until
+from tests.support.fleet import Heard, Stand, wait_until
 
 BTC = {"symbol": "BTC/USDT"}
 

@@ -7,11 +7,11 @@ from typing import Any, Final
 import pytest
 
 from schemas.messages import ErrorCode
-from tests.integration.exchange_lanes import Answers, Lanes, call, lanes_on
-from workers.exchanges import LaneExchange
-from workers.reading import LONG
-from workers.rows import TooLarge, most
-from workers.verdict import judge
+from tests.support.exchange_lanes import Answers, Lanes, call, lanes_on
+from workers.exchange.lane_exchange import LaneExchange
+from workers.exchange.reading import LONG
+from workers.exchange.rows import TooLarge, most
+from workers.exchange.verdict import judge
 
 SYMBOL: Final = {"symbol": "BTC/USDT"}
 READS: Final[dict[str, dict[str, Any]]] = {

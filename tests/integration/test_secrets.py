@@ -27,13 +27,13 @@ from deploy.processes import free_port
 from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.accounts import ACCOUNTS
 from deploy.simulator.process import Simulator
-from schemas.answers import now_ms
-from schemas.deliveries import end_tasks
 from schemas.messages import ErrorCode
-from schemas.store import connect
+from schemas.runtime.deliveries import end_tasks
+from schemas.runtime.results import now_ms
+from schemas.runtime.store import connect
 from tests.conftest import new_vhost
-from tests.integration.canaries import EchoingProxy, Recorder, base64_canary, canary, forms, held_by_redis, leaks
-from tests.integration.fleet import QUICK, Answer, Client, opened, wait_until
+from tests.support.canaries import EchoingProxy, Recorder, base64_canary, canary, forms, held_by_redis, leaks
+from tests.support.fleet import QUICK, Answer, Client, opened, wait_until
 
 # One event loop, that of the fleet's fixture: proxy and recorders work in it.
 pytestmark = pytest.mark.asyncio(loop_scope="session")

@@ -7,12 +7,12 @@ import pytest
 
 from deploy.servers import RabbitMQ
 from schemas import topology
-from schemas.broker import Broker
-from schemas.deliveries import Subscription
 from schemas.errors import ConfigError
-from tests.integration.fleet import wait_until
-from tests.integration.tcp_proxy import Proxy
+from schemas.runtime.broker import Broker
+from schemas.runtime.deliveries import Subscription
 from tests.integration.test_broker import Handler, connected, handler, port_of
+from tests.support.fleet import wait_until
+from tests.support.tcp_proxy import Proxy
 
 __all__ = ["handler"]
 

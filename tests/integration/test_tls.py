@@ -9,12 +9,13 @@ import pytest
 from deploy.authority import Authority
 from deploy.processes import Process, free_port
 from deploy.servers import REDIS_PROGRAMS, RabbitMQ, find_program
-from schemas import store, topology
-from schemas.broker import Broker
+from schemas import topology
 from schemas.config import BrokerConfig
-from schemas.deliveries import Delivery
 from schemas.errors import FleetError
-from tests.integration.fleet import wait_until
+from schemas.runtime import store
+from schemas.runtime.broker import Broker
+from schemas.runtime.deliveries import Delivery
+from tests.support.fleet import wait_until
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from aio_pika.abc import AbstractIncomingMessage
 
 from schemas.messages import ErrorCode, Outcome, Result
-from tests.integration.fleet import Stand, wait_until
+from tests.support.fleet import Stand, wait_until
 
 TICKER: dict[str, Any] = {"method": "fetch_ticker", "args": {"symbol": "BTC/USDT"}}
 BTC = {"symbol": "BTC/USDT"}

@@ -10,7 +10,7 @@ import pytest
 
 from schemas.accounts import CCXT_NAMES, AccountConfig, Secret, SecretSource
 from schemas.errors import ConfigError
-from schemas.logs import KeyValueFormatter
+from schemas.runtime.logs import KeyValueFormatter
 
 SECRET = "s3cr3t-value"
 

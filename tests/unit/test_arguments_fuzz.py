@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas.errors import InvalidMessage
-from workers.arguments import check, path_keys, takes
+from workers.exchange.arguments import check, path_keys, takes
 
 EXCHANGES: Final = ("binance", "okx", "htx", "coinbase", "kraken", "bybit", "gate", "kucoin")
 METHODS: Final = ("fetch_ticker", "fetch_order_book", "fetch_ohlcv", "fetch_trades")

@@ -6,7 +6,7 @@ from random import Random
 import pytest
 
 from schemas.messages import Request
-from workers.blame import KEPT, MEANWHILE_NEW_S, OFTEN, Blame
+from workers.exchange.blame import KEPT, MEANWHILE_NEW_S, OFTEN, Blame
 
 AGAINST, NOTHING = True, False
 

@@ -10,9 +10,9 @@ import pytest
 
 from schemas.config import LimitsConfig
 from schemas.errors import ConfigError
-from workers.costs import LIMITS, Costs, check_limits, load
-from workers.names import Names
-from workers.wire import Sent, read
+from workers.limits.costs import LIMITS, Costs, check_limits, load
+from workers.limits.names import Names
+from workers.limits.wire import Sent, read
 
 TABLES = sorted(path.stem for path in LIMITS.glob("*.toml"))
 PUBLIC = ("public",)

@@ -16,7 +16,7 @@ import workers.metrics
 from deploy.standin import NAMES
 from schemas import config, messages, topology
 from schemas.errors import ConfigError
-from workers import costs
+from workers.limits import costs
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
@@ -194,7 +194,7 @@ def test_queues() -> None:
 def test_log_events() -> None:
     logged: set[str] = set()
     for folder in ("schemas", "dispatcher", "workers"):
-        for file in (ROOT / folder).glob("*.py"):
+        for file in (ROOT / folder).rglob("*.py"):
             code = file.read_text(encoding="utf-8")
             logged |= set(re.findall(r'(?<!`)\blog\.(?:info|warning|error|exception)\(\s*"(\w+)"', code))
     documented = {name for row in rows(section("operations.md", "## Logs")) for name in named(row[:1])}

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from workers.limits_page import page
+from workers.limits.page import page
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "limits.md"
 

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from schemas.logs import KeyValueFormatter
+from schemas.runtime.logs import KeyValueFormatter
 
 
 def line(message: str = "lane_state", exc_info: bool = False, **extra: object) -> str:

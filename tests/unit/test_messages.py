@@ -4,7 +4,6 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from schemas.answers import failure, results_key
 from schemas.messages import (
     JSON,
     LATEST_MS,
@@ -27,6 +26,7 @@ from schemas.messages import (
     encode,
     is_json,
 )
+from schemas.runtime.results import failure, results_key
 
 REQUEST = Request(
     "fetch_ohlcv",

@@ -1,4 +1,4 @@
-from workers.punctuality import LEAD_LIMIT_US, Punctuality
+from workers.budget.punctuality import LEAD_LIMIT_US, Punctuality
 
 
 def test_who_is_late_asks_further_ahead_and_forgets_it_slowly() -> None:

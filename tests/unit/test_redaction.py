@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.accounts import Secret
-from tests.integration.canaries import canary, forms
-from workers.redaction import HIDDEN_FROM, Redactor
-from workers.verdict import MESSAGE_LIMIT, in_one_line
+from tests.support.canaries import canary, forms
+from workers.exchange.redaction import HIDDEN_FROM, Redactor
+from workers.exchange.verdict import MESSAGE_LIMIT, in_one_line
 
 
 def test_every_form_is_found() -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.redis_clock import DRIFT, STOOD_STILL_US, RedisClock
+from workers.budget.redis_clock import DRIFT, STOOD_STILL_US, RedisClock
 
 AHEAD_S = 1_000.0
 

@@ -9,8 +9,8 @@ import pytest
 from dispatcher import returns
 from dispatcher.returns import Move
 from schemas.messages import ILL, ErrorCode, Outcome, Try
-from workers.arguments import check_answer
-from workers.verdict import Seen, Verdict, judge
+from workers.exchange.arguments import check_answer
+from workers.exchange.verdict import Seen, Verdict, judge
 
 EXCHANGES = ("binance", "okx", "htx", "coinbase", "kraken", "bybit", "kucoin", "gate")
 ARGUMENTS, SYMBOL, TOO_LARGE, CLOCK = (

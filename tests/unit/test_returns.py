@@ -8,7 +8,7 @@ from ccxt.base import errors  # pyright: ignore[reportMissingTypeStubs]
 from dispatcher import returns
 from dispatcher.returns import MOVES, Move
 from schemas.messages import Attempt, ErrorCode, Outcome, Request, Try
-from workers.verdict import NoBudget, Seen, judge
+from workers.exchange.verdict import NoBudget, Seen, judge
 
 CCXT: dict[str, Any] = dict(vars(errors))
 NOW_MS = 1_000_000_000_000

@@ -1,6 +1,6 @@
 import asyncio
 
-from schemas.room import Room
+from schemas.runtime.room import Room
 
 
 async def settle() -> None:

@@ -12,7 +12,7 @@ from dispatcher.health import LaneHealth
 from dispatcher.suspects import KEPT, KEPT_S, Suspects
 from schemas.config import DispatcherConfig
 from schemas.messages import Attempt, ErrorCode, LaneReport, Named, Request
-from workers.blame import Blame
+from workers.exchange.blame import Blame
 
 CONFIG = DispatcherConfig()
 DOWN = ErrorCode.EXCHANGE_UNAVAILABLE

@@ -9,9 +9,9 @@ import ccxt.async_support as ccxt  # pyright: ignore[reportMissingTypeStubs]
 import pytest
 
 from schemas.methods import PRIVATE_READS, PUBLIC_READS
-from workers import wire
-from workers.arguments import path_keys
-from workers.costs import LIMITS, SAME_LIMITS, load
+from workers.exchange.arguments import path_keys
+from workers.limits import wire
+from workers.limits.costs import LIMITS, SAME_LIMITS, load
 
 TABLES: Final = sorted(path.stem for path in LIMITS.glob("*.toml"))
 VERBS: Final = frozenset({"get", "post", "put", "delete", "patch"})

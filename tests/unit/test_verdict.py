@@ -9,8 +9,8 @@ from ccxt.base import errors  # pyright: ignore[reportMissingTypeStubs]
 
 from schemas.errors import InvalidMessage
 from schemas.messages import ErrorCode, Outcome
-from workers.costs import Bucket, Scope
-from workers.verdict import MESSAGE_LIMIT, NoBudget, Pause, Seen, counted, judge, limit_signal
+from workers.exchange.verdict import MESSAGE_LIMIT, NoBudget, Pause, Seen, counted, judge, limit_signal
+from workers.limits.costs import Bucket, Scope
 
 NOW_S = 1_800_000_000.0
 CCXT: dict[str, Any] = dict(vars(errors))

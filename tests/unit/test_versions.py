@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from workers import versions
+from workers.exchange import versions
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas.errors import InvalidMessage
-from workers.arguments import check, path_keys, takes
-from workers.costs import LIMITS, Costs, load
-from workers.wire import read
+from workers.exchange.arguments import check, path_keys, takes
+from workers.limits.costs import LIMITS, Costs, load
+from workers.limits.wire import read
 
 # What an exchange might read as its default, its most, or as one thing or another.
 NUMBERS: Final = st.one_of(

@@ -1,0 +1,1 @@
+"""The exchanges that the simulator plays."""

@@ -1,0 +1,304 @@
+"""Which lanes list a symbol and have a time frame, from what workers publish; and how that is corrected.
+
+A lane is passed over only for what is known for sure: all workers that serve it have told, and none of their contents
+has the symbol. ccxt takes more names than it lists: the exchange's own ids, ``BTC/USDT`` for ``BTC/USDT:USDT`` where
+settings say so, options that have expired. What is passed on in doubt costs nothing, as the worker's ccxt looks again
+before anything is sent.
+"""
+
+import asyncio
+import difflib
+import logging
+import re
+import zlib
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import redis.asyncio
+from msgspec import DecodeError, Struct
+
+from schemas.messages import ErrorCode, Request
+from schemas.runtime import listings, store
+from schemas.runtime.store import AWAY
+
+log = logging.getLogger(__name__)
+
+# A worker that has not told for so long is gone. They tell every 5 s.
+WORKER_GONE_S: Final = 20.0
+# A symbol that a lane refused is asked there again after this, or when its markets have changed.
+CORRECTED_S: Final = 600.0
+CORRECTIONS_KEPT: Final = 10_000
+LOOK_EVERY_S: Final = 0.2
+# After an error of Redis, or where a content is not there.
+AGAIN_S: Final = 2.0
+# So many are compared with a wrong symbol, to name those that may be meant: each costs 10 µs.
+POOL: Final = 50
+LONGEST_TIMEFRAME: Final = 64
+
+# Sets of contents, see `Contents`.
+DOUBT: Final = 1
+ALL: Final = -1
+
+_SEPARATOR: Final = re.compile(r"[/_:-]")
+_NAME: Final = re.compile(r"(?!.*\.\.)[^?#\r\n]{1,256}")
+
+
+class Asked(NamedTuple):
+    """What a request asks of a lane beyond its method; what can be none is left to the worker to refuse."""
+
+    symbols: tuple[str, ...]
+    timeframe: str
+
+
+class Lack(Struct, frozen=True):
+    """Why no lane can take a request."""
+
+    code: ErrorCode
+    message: str
+
+
+class Known:
+    """One content, made ready to be looked up.
+
+    Attributes:
+        timeframes: as the exchange lists them.
+        names: all that ccxt may take for a symbol here, but options: any of those may have expired.
+        by_base: symbols by what comes before their first separator.
+        bases: those by their first two letters.
+    """
+
+    def __init__(self, content: listings.Knowledge) -> None:
+        self.timeframes = tuple(content.timeframes)
+        names: set[str] = set(content.aliases)
+        self.by_base: dict[str, list[str]] = {}
+        for listing in content.listings:
+            symbol = listing.symbol
+            names |= {symbol, listing.id, symbol.partition(":")[0]}
+            self.by_base.setdefault(_base(symbol), []).append(symbol)
+        self.names = frozenset(name for name in names if _NAME.fullmatch(name) and not _is_option(name))
+        self.bases: dict[str, list[str]] = {}
+        for base in self.by_base:
+            self.bases.setdefault(base[:2], []).append(base)
+
+
+class Contents:
+    """All contents that are known, as one table: who lists all of many symbols costs no more where many contents are.
+
+    A set of contents is an integer with a bit for each. `DOUBT` is the bit of all that is not known, and in every set.
+    """
+
+    def __init__(self) -> None:
+        self.known: dict[str, Known] = {}
+        self._bits: dict[str, int] = {}
+        self._used = DOUBT
+        self._listing: dict[str, int] = {}
+        self._framed: dict[str, int] = {}
+        self._frameless = DOUBT
+
+    def add(self, digest: str, known: Known) -> None:
+        """Takes in a content."""
+        bit = ~self._used & (self._used + 1)  # the lowest that is free
+        self._used |= bit
+        self.known[digest], self._bits[digest] = known, bit
+        for name in known.names:
+            self._listing[name] = self._listing.get(name, DOUBT) | bit
+        for frame in known.timeframes:
+            self._framed[frame] = self._framed.get(frame, 0) | bit
+        if not known.timeframes:
+            self._frameless |= bit
+
+    def drop(self, digest: str) -> None:
+        """Forgets a content."""
+        known, bit = self.known.pop(digest), self._bits.pop(digest)
+        for name in known.names:
+            self._listing[name] ^= bit
+            if self._listing[name] == DOUBT:
+                del self._listing[name]
+        for frame in known.timeframes:
+            self._framed[frame] &= ~bit
+        self._frameless &= ~bit
+        self._used ^= bit
+
+    def of(self, digests: Collection[str]) -> int:
+        """These contents; `DOUBT` with them if one is not known, or there is none."""
+        contents = 0 if digests else DOUBT
+        for digest in digests:
+            contents |= self._bits.get(digest, DOUBT)
+        return contents
+
+    def listing(self, symbols: Sequence[str]) -> int:
+        """Those where ccxt may take all these for symbols; all of them where one can be none."""
+        contents, listing = ALL, self._listing
+        for symbol in symbols:
+            if symbol in listing:
+                contents &= listing[symbol]
+            elif not _NAME.fullmatch(symbol):
+                return ALL
+            elif not _is_option(symbol):
+                contents &= DOUBT
+        return contents
+
+    def framed(self, timeframe: str) -> int:
+        """Those that have candles of this length, as far as they say."""
+        return self._framed.get(timeframe, 0) | self._frameless
+
+
+class LaneKnowledge:
+    """What all lanes can do beyond their methods. Pure: the clock is an argument."""
+
+    def __init__(self) -> None:
+        self._contents = Contents()
+        self._told: dict[str, dict[str, tuple[str, float]]] = {}  # lane -> worker -> digest, when it was told
+        self._of: dict[str, frozenset[str]] = {}  # lane -> digests
+        self._sets: dict[str, int] = {}  # lane -> the same as a set of contents
+        self._off_until_s: dict[tuple[str, str, str], float] = {}  # lane, method, symbol
+        self._off: dict[str, dict[str, set[str]]] = {}  # method -> symbol -> lanes
+
+    def hear(self, worker: str, lane: str, digest: str, now_s: float) -> None:
+        """A worker told what a lane can do."""
+        told = self._told.setdefault(lane, {})
+        told[worker] = digest, now_s
+        for gone in [name for name, (_, heard_s) in told.items() if heard_s < now_s - WORKER_GONE_S]:
+            del told[gone]
+        self._settle(lane)
+        while self._off_until_s and next(iter(self._off_until_s.values())) <= now_s:  # in the order of their times
+            self._take_back(next(iter(self._off_until_s)))
+
+    def forget(self, worker: str, lane: str) -> None:
+        """A worker serves a lane no more."""
+        if self._told.get(lane, {}).pop(worker, None):
+            self._settle(lane)
+
+    def _settle(self, lane: str) -> None:
+        digests = frozenset(digest for digest, _ in self._told[lane].values())
+        if digests == self._of.get(lane):
+            return
+        self._of[lane] = digests
+        self._sets[lane] = self._contents.of(digests)
+        for key in [key for key in self._off_until_s if key[0] == lane]:
+            self._take_back(key)
+        for digest in self._contents.known.keys() - frozenset[str]().union(*self._of.values()):
+            self._contents.drop(digest)
+
+    def missing(self) -> set[str]:
+        """The digests whose contents are still to be fetched."""
+        return set[str]().union(*self._of.values()) - self._contents.known.keys()
+
+    def learn(self, digest: str, known: Known) -> None:
+        """The content of a digest."""
+        if digest in self._contents.known:
+            return
+        self._contents.add(digest, known)
+        self._sets = {lane: self._contents.of(digests) for lane, digests in self._of.items()}
+
+    def correct(self, lane: str, request: Request, now_s: float) -> None:
+        """A lane had no such symbol, whatever it lists: for this method, as another may well take the symbol."""
+        symbols = asked(request.args).symbols
+        # Further parameters may be what it did not like.
+        if len(symbols) != 1 or request.args.get("params") or len(self._off_until_s) >= CORRECTIONS_KEPT:
+            return
+        if _NAME.fullmatch(symbols[0]):
+            self._off_until_s.pop((lane, request.method, symbols[0]), None)
+            self._off_until_s[lane, request.method, symbols[0]] = now_s + CORRECTED_S
+            self._off.setdefault(request.method, {}).setdefault(symbols[0], set()).add(lane)
+
+    def _take_back(self, correction: tuple[str, str, str]) -> None:
+        del self._off_until_s[correction]
+        lane, method, symbol = correction
+        self._off[method][symbol].discard(lane)
+        if not self._off[method][symbol]:
+            del self._off[method][symbol]
+
+    def able(self, lanes: Sequence[str], method: str, of: Asked) -> Sequence[str] | Lack:
+        """Those of the lanes that can take a request, as far as is known; `lanes` itself where all can."""
+        able = lanes
+        symbols, timeframe = of
+        if timeframe:
+            able = self._having(able, self._contents.framed(timeframe))
+            if not able:
+                return Lack(ErrorCode.NOT_SUPPORTED, self._no_frame(lanes, timeframe))
+        if symbols:
+            listing = self._having(able, self._contents.listing(symbols))
+            off = self._off.get(method)
+            if off and not off.keys().isdisjoint(symbols):
+                refusing = set[str]().union(*(off[symbol] for symbol in symbols if symbol in off))
+                listing = [lane for lane in listing if lane not in refusing]
+            if not listing:
+                return Lack(ErrorCode.BAD_SYMBOL, self._no_symbol(able, symbols))
+            able = listing
+        return able
+
+    def _having(self, lanes: Sequence[str], contents: int) -> Sequence[str]:
+        """The lanes that have one of these contents, or may have."""
+        sets = self._sets
+        having = [lane for lane in lanes if sets.get(lane, DOUBT) & contents]
+        return lanes if len(having) == len(lanes) else having
+
+    def _known(self, lanes: Sequence[str]) -> list[Known]:
+        digests = {digest for lane in lanes for digest in self._of.get(lane, ())}
+        return [self._contents.known[digest] for digest in sorted(digests) if digest in self._contents.known]
+
+    def _no_frame(self, lanes: Sequence[str], timeframe: str) -> str:
+        frames = dict.fromkeys(frame for known in self._known(lanes) for frame in known.timeframes)
+        return f"none of {', '.join(lanes)} has the timeframe {timeframe!r}; they have {', '.join(frames)}"
+
+    def _no_symbol(self, lanes: Sequence[str], symbols: Sequence[str]) -> str:
+        theirs = self._contents.of({digest for lane in lanes for digest in self._of.get(lane, ())}) & ~DOUBT
+        strange = [symbol for symbol in symbols if not self._contents.listing([symbol]) & theirs]
+        if not strange:  # each of them somewhere, or listed and refused
+            return f"none of {', '.join(lanes)} has {', '.join(map(repr, symbols[:5]))} for this method"
+        contents = self._known(lanes)
+        near = dict.fromkeys(like for symbol in strange[:3] for like in _alike(symbol, contents))
+        hint = f"; they list {', '.join(near)}" if near else ""
+        return f"none of {', '.join(lanes)} lists {', '.join(map(repr, strange[:5]))}{hint}"
+
+
+async def follow(lanes: LaneKnowledge, client: redis.asyncio.Redis) -> None:
+    """Fetches the contents that workers have told of, until it is cancelled. Without Redis only methods are known."""
+    while True:
+        await asyncio.sleep(LOOK_EVERY_S)
+        for digest in lanes.missing():
+            try:
+                body: Any = await client.get(listings.key(digest))
+                if body is None:  # emptied; the workers put it there again
+                    raise LookupError(digest)  # noqa: TRY301
+                lanes.learn(digest, await asyncio.to_thread(_read, body))
+            except (*AWAY, LookupError, DecodeError, zlib.error) as error:
+                if isinstance(error, AWAY):
+                    store.lost(error, "knowledge")
+                log.warning("knowledge_not_read", extra={"digest": digest, "error": repr(error)})
+                await asyncio.sleep(AGAIN_S)
+
+
+def _read(body: bytes) -> Known:
+    return Known(listings.unpack(body))
+
+
+def asked(args: Mapping[str, Any]) -> Asked:
+    """What a request's arguments ask of a lane."""
+    one, many, timeframe = args.get("symbol"), args.get("symbols"), args.get("timeframe")
+    names: tuple[Any, ...] = tuple(many) if isinstance(many, list) else () if one is None else (one,)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    if names and set(map(type, names)) != {str}:
+        names = ()
+    return Asked(names, timeframe if isinstance(timeframe, str) and len(timeframe) < LONGEST_TIMEFRAME else "")
+
+
+def _is_option(symbol: str) -> bool:
+    """Whether ccxt might take it for an option that has expired, which no list has any more."""
+    return "-C" in symbol or "-P" in symbol or symbol.startswith(("C-", "P-"))
+
+
+def _alike(symbol: str, contents: Sequence[Known]) -> list[str]:
+    """Symbols that may be meant: of the same base, or of one that begins alike and is nearly the same."""
+    base = _base(symbol)
+    bases = [base]
+    if not any(base in known.by_base for known in contents):
+        pool = dict.fromkeys(other for known in contents for other in known.bases.get(base[:2], ()))
+        bases = difflib.get_close_matches(base, list(pool)[:POOL], n=3)
+    symbols = dict.fromkeys(like for known in contents for near in bases for like in known.by_base.get(near, ()))
+    return difflib.get_close_matches(symbol.upper(), list(symbols)[:POOL], n=3, cutoff=0.5)
+
+
+def _base(symbol: str) -> str:
+    """What comes before the first separator, in capitals: of BTC/USDT, btc-usdt and BTC_USDT the same."""
+    return _SEPARATOR.split(symbol.upper(), maxsplit=1)[0]

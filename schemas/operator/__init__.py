@@ -1,0 +1,1 @@
+"""What an operator does by hand: `python -m schemas` and what stands behind it."""

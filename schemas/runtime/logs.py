@@ -1,0 +1,41 @@
+"""Logs of the services: one event name and its key-value pairs on a line, on standard error.
+
+``log.info("lane_state", extra={"lane": "okx", "state": "offline"})`` becomes
+``2026-01-31T12:00:00.123Z INFO dispatcher.service lane_state lane=okx state=offline``.
+"""
+
+import logging
+import time
+from typing import Final
+
+# What a LogRecord has of its own; all else in it came through `extra`.
+_OWN: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "taskName"}
+
+
+class KeyValueFormatter(logging.Formatter):
+    """Event name first, then what `extra` carried."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, and a traceback below it where there is one."""
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        pairs = "".join(f" {key}={_quoted(value)}" for key, value in record.__dict__.items() if key not in _OWN)
+        line = f"{stamp}.{int(record.msecs):03d}Z {record.levelname} {record.name} {record.getMessage()}{pairs}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    # Ids and symbols come from outside: none may end the line or speak to the terminal.
+    return repr(text) if not text or " " in text or not text.isprintable() else text
+
+
+def setup(level: int = logging.INFO) -> None:
+    """Sends this process's logs to standard error. Called once, by a service's start."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(KeyValueFormatter())
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    # Both say ERROR for every failed attempt of a reconnect, which `schemas.runtime.broker` reports itself.
+    for chatty in ("aiormq", "aio_pika"):
+        logging.getLogger(chatty).setLevel(logging.CRITICAL)
+    # Tells at DEBUG what it signs, key and all.
+    logging.getLogger("ccxt").setLevel(logging.INFO)

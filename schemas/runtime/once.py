@@ -1,0 +1,206 @@
+"""Marks in Redis of the requests that were answered: of several attempts at one only the first gives a result.
+
+There are several where a second lane is asked beside a slow one, and where a message comes again: a worker that dies
+between a result's publication and its acknowledgement leaves a message whose work is done. What may be such a copy says
+so (`Attempt.repeated`, `Delivery.repeated`); the rest is not looked up. Every answer leaves a mark (`note`), many of
+them in one round trip. Who may not be alone asks before it runs (`by_another`), and before it publishes (`claim`).
+
+All of it is best effort: without Redis nothing is known, and what comes twice is answered twice, with the same id. What
+must never happen is a request without an answer. So a claim alone ends nothing: it names the line of attempts that come
+from one message (`Attempt.line`). One of them is unsettled until the answer is out, and each of them may claim again,
+wherever the request was sent meanwhile, until the mark says that it is answered. Therefore only a line claims that lies
+in a queue of ours as an attempt: a request that comes again from its own queue begins a new one each time. And a hedge,
+which else may come to nothing, may not any more once it has claimed (`dispensable`).
+
+A mark is of one request: its id and deadline, its reply address and correlation id, the digest of its body, and where
+it fans out of its exchange. All of it goes with the attempt unchanged, so that every copy finds the same mark. Two
+requests may still be equal in all of that, where somebody polls with one id: so a mark also names the taking that it
+comes from (`Attempt.taken`). Another taking's mark counts only where the later of the two may be a copy, that is, where
+its message came again. Two messages that each came once are two requests.
+"""
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+import redis.asyncio
+from msgspec import Struct, msgpack
+
+from ..messages import Attempt
+from . import store
+from .store import AWAY
+
+log = logging.getLogger(__name__)
+
+# Longer than a broker needs to notice a dead connection, or to boot, and to deliver again.
+KEPT_S: Final = 120
+# What is noted goes to Redis after so long: who dies meanwhile leaves no mark of its last answers.
+NOTE_AFTER_S: Final = 0.05
+# A Redis that is slow for a moment does not lose them.
+WRITE_TRIES: Final = 3
+WRITE_AGAIN_S: Final = 0.5
+# The longest that it takes to write the last marks when a process ends.
+CLOSE_S: Final = 5.0
+
+
+class Mark(Struct, frozen=True, array_like=True):
+    """What is known of a request: which taking of it was answered, or is about to be.
+
+    Args:
+        taken: as in `Attempt`, like the next two.
+        received_ms: when.
+        copy: whether its message had come before.
+        answered: the broker has confirmed the result.
+    """
+
+    taken: str
+    received_ms: int
+    copy: bool
+    answered: bool
+
+    @classmethod
+    def by(cls, attempt: Attempt, *, answered: bool) -> "Mark":
+        """The mark that an attempt leaves."""
+        return cls(attempt.taken, attempt.received_ms, attempt.copy, answered)
+
+    def ends(self, attempt: Attempt) -> bool:
+        """Whether an attempt at a request with this mark has nothing left to do."""
+        if self.taken == attempt.taken:
+            return self.answered
+        later = attempt if attempt.received_ms >= self.received_ms else self
+        return later.copy
+
+
+_MARK: Final = msgpack.Decoder(Mark)
+
+
+class Answered:
+    """The marks of one fleet, as one process reads and makes them."""
+
+    def __init__(self, client: redis.asyncio.Redis) -> None:
+        self._redis = client
+        self._noted: dict[str, bytes] = {}
+        self._writing: asyncio.Task[None] | None = None
+
+    async def by_another(self, attempt: Attempt) -> bool | None:
+        """Whether its request is answered, or about to be by another line; None if Redis is away and nobody knows."""
+        request, line = _keys(attempt)
+        try:
+            mark, claimed = await self._redis.mget(request, line)
+            known = store.shaped(mark, _read)
+        except AWAY as error:
+            store.lost(error, "mark")
+            log.warning("mark_unknown", extra={"request_id": attempt.request.id, "error": repr(error)})
+            return None
+        return not _free(attempt, known, claimed)
+
+    async def claim(self, attempt: Attempt) -> bool | None:
+        """Whether this attempt, whose result will be published next, may answer; None if Redis is away."""
+        request, line = _keys(attempt)
+        kept_s = KEPT_S + max(0, int(attempt.deadline_ms / 1000 - time.time()))
+        try:
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                mark = msgpack.encode(Mark.by(attempt, answered=False))
+                pipeline.set(request, mark, nx=True, get=True, ex=kept_s)
+                pipeline.set(line, attempt.line, nx=True, get=True, ex=kept_s)
+                before, claimed = await pipeline.execute()
+            known = store.shaped(before, _read)
+        except AWAY as error:
+            store.lost(error, "mark")
+            log.warning("mark_unknown", extra={"request_id": attempt.request.id, "error": repr(error)})
+            return None
+        return _free(attempt, known, claimed)
+
+    @staticmethod
+    def mark(attempt: Attempt) -> str:
+        """The key of its request's mark."""
+        return _keys(attempt)[0]
+
+    async def answered(self, marks: Sequence[str]) -> list[bool]:
+        """Which requests are answered, by their marks, as far as Redis tells."""
+        try:
+            found: list[Any] = await self._redis.mget(marks)
+            known = [store.shaped(mark, _read) for mark in found]
+        except AWAY as error:
+            store.lost(error, "mark")
+            return [False] * len(marks)
+        return [mark is not None and mark.answered for mark in known]
+
+    async def dispensable(self, attempt: Attempt) -> bool:
+        """Whether nobody needs to know if it comes to nothing: a probe, and a hedge that did not claim before."""
+        if not attempt.hedge or not attempt.repeated:
+            return attempt.probe or attempt.hedge
+        return await self.by_another(attempt) is True
+
+    def note(self, attempt: Attempt) -> None:
+        """Its request is answered: the broker has confirmed the result."""
+        self._noted[_keys(attempt)[0]] = msgpack.encode(Mark.by(attempt, answered=True))
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write_soon(), name="answered")
+
+    @property
+    def waiting(self) -> int:
+        """How many marks are not on their way to Redis yet."""
+        return len(self._noted)
+
+    async def close(self) -> None:
+        """Returns when all that was noted is written, or Redis did not take it, after `CLOSE_S` in any case."""
+        if self._writing is not None:
+            try:
+                async with asyncio.timeout(CLOSE_S):
+                    await self._writing
+            except TimeoutError:
+                log.warning("marks_lost_at_the_end", extra={"after_s": CLOSE_S})
+
+    async def _write_soon(self) -> None:
+        """Writes until nothing is left. Until Redis has answered it stands for what `close` has to wait for."""
+        try:
+            while self._noted:
+                await asyncio.sleep(NOTE_AFTER_S)
+                noted, self._noted = self._noted, {}
+                await self._write(noted)
+        finally:
+            self._writing = None
+
+    async def _write(self, noted: dict[str, bytes]) -> None:
+        for left in range(WRITE_TRIES - 1, -1, -1):
+            try:
+                async with self._redis.pipeline(transaction=False) as pipeline:
+                    for key, mark in noted.items():
+                        pipeline.set(key, mark, ex=KEPT_S)
+                    await pipeline.execute()
+            except AWAY as error:
+                store.lost(error, "mark")
+                log.debug("marks_not_written", extra={"count": len(noted), "left": left, "error": repr(error)})
+                await asyncio.sleep(WRITE_AGAIN_S if left else 0)
+            else:
+                return
+
+
+def _read(mark: bytes | None) -> Mark | None:
+    return None if mark is None else _MARK.decode(mark)
+
+
+def _free(attempt: Attempt, mark: Mark | None, claimed: Any) -> bool:
+    """Whether the attempt may answer.
+
+    Args:
+        attempt: who asks.
+        mark: what Redis knows of its request, if anything.
+        claimed: the line that claimed of those of this taking, in bytes.
+    """
+    if claimed is not None and claimed != attempt.line.encode():
+        return False
+    return mark is None or not mark.ends(attempt)
+
+
+def _keys(attempt: Attempt) -> tuple[str, str]:
+    """Where the request's mark lies, and the claim among the lines of this one taking of it."""
+    part = attempt.request.exchanges[0] if attempt.results > 1 else ""
+    # As text: a deadline that is refused may have any number of digits.
+    names = attempt.request.id, str(attempt.deadline_ms), attempt.reply_to, attempt.correlation_id, attempt.digest, part
+    request = hashlib.blake2b(msgpack.encode(names), digest_size=16).hexdigest()
+    return f"fleet:answered:{request}", f"fleet:claimed:{request}:{attempt.taken or attempt.received_ms}"

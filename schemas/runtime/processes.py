@@ -1,0 +1,86 @@
+"""What both services do alike as processes: read the configuration, run until told to stop, say why they can't."""
+
+import argparse
+import asyncio
+import logging
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Final
+
+from ..config import Config
+from ..errors import FleetError
+from . import http as door
+from . import logs
+from .reload import ConfigFile
+
+log = logging.getLogger(__name__)
+
+# The exit code of a service that was told to stop once more before it had finished.
+TOLD_TWICE: Final = 3
+
+
+def main(name: str, make: Callable[[Config], door.Service]) -> int:
+    """Runs a service until SIGTERM or SIGINT; what can't be run ends with one line that says why.
+
+    Args:
+        name: the package, as in ``python -m dispatcher``.
+        make: the service from its configuration.
+    """
+    # The contract is installed without it: it is for services only.
+    import uvloop  # noqa: PLC0415
+
+    parser = argparse.ArgumentParser(prog=f"python -m {name}")
+    parser.add_argument("--config", type=Path, default=Path("deploy/fleet.toml"), help="the fleet's TOML file")
+    parser.add_argument("--metrics-port", type=int, help="serve metrics, status and health over HTTP on this port")
+    parser.add_argument("--metrics-address", default="127.0.0.1", help="and on this address, by default %(default)s")
+    options = parser.parse_args()
+    logs.setup()
+    # A worker holds a connection for each attempt at an exchange; the usual soft limit of 1,024 files is too few.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    code = 0
+    try:
+        uvloop.run(_until_told(options, make))
+    except* FleetError as errors:
+        for error in _all(errors):
+            print(f"{name}: {error}", file=sys.stderr)
+        code = 1
+    return code
+
+
+async def _until_told(options: argparse.Namespace, make: Callable[[Config], door.Service]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def told() -> None:
+        if stop.is_set():
+            # What it holds is unsettled, so it comes to another process, as after a crash; and that has to be at once,
+            # whatever hangs.
+            log.warning("told_twice")
+            os._exit(TOLD_TWICE)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told)
+    asked = asyncio.Event()
+    loop.add_signal_handler(signal.SIGHUP, asked.set)
+    file = ConfigFile(options.config)
+    service = make(file.load())
+    async with AsyncExitStack() as stack:
+        if options.metrics_port is not None:
+            where = options.metrics_address, options.metrics_port
+            runner = await door.serve(service, lambda: file.status, *where)
+            stack.push_async_callback(runner.cleanup)
+        await service.run(stop, lambda: file.follow(service.configure, asked))
+
+
+def _all(errors: BaseExceptionGroup[FleetError]) -> list[FleetError]:
+    found: list[FleetError] = []
+    for error in errors.exceptions:
+        found += _all(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found

@@ -1,0 +1,258 @@
+"""Each exchange's markets: read from it once for the whole fleet, and passed on through Redis.
+
+Whoever finds no copy, or one that is too old, takes the lock and reads them, within the budget; all others take the
+copy. While Redis is away each worker reads them itself. Attempts never wait for any of this: markets are put together
+on an instance of their own, in a thread, and handed to the lanes as a whole.
+
+A copy is compressed JSON: who can write to Redis must not be able to run code here.
+"""
+
+import asyncio
+import contextlib
+import copy
+import hashlib
+import logging
+import time
+import zlib
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
+
+import msgspec
+import redis.asyncio
+from msgspec import Struct
+from redis.asyncio.lock import Lock
+
+from schemas.runtime import listings, store
+from schemas.runtime.store import AWAY
+
+from . import arguments
+
+log = logging.getLogger(__name__)
+
+# Longer than a lane may take to open. A worker that dies while it reads them holds up the others for so long.
+LOCK_S: Final = 65.0
+# How often a lane that opens looks whether another worker has read its markets.
+POLL_S: Final = 0.2
+# How often a worker looks whether markets are due, at least.
+LOOK_EVERY_S: Final = 60.0
+
+
+# What ccxt makes an instance's markets of: the markets as parsed, and the currencies where the exchange tells them.
+_Listed: TypeAlias = tuple[list[Any], dict[str, Any] | None]
+
+
+class _Held(Struct):
+    """What this process has of one exchange's markets.
+
+    Args:
+        source: a ccxt instance that no attempt runs on.
+        options: what loading the markets changed in its options.
+        digest: of the copy.
+        read_s: when they were read from the exchange, by the monotonic clock.
+        knowledge: the digest and content of what dispatchers need to know of them.
+    """
+
+    source: Any
+    options: dict[str, Any]
+    digest: str
+    read_s: float
+    knowledge: tuple[str, bytes]
+
+
+class Markets:
+    """The markets of all lanes of this process. Lanes with the same key have one copy: it takes 15 MiB.
+
+    Args:
+        client: Redis.
+        keep_s: how long a copy is kept there.
+    """
+
+    def __init__(self, client: redis.asyncio.Redis, keep_s: float) -> None:
+        self._client = client
+        self._keep_s = keep_s
+        self._held: dict[str, _Held] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    async def give(self, key: str, exchange: Any, make: Callable[[], Any], max_age_s: float) -> bool:
+        """Gives `exchange` markets that are younger than `max_age_s`, or those there are while another worker reads.
+
+        Args:
+            key: names the exchange, and where its copy lies in Redis; lanes with the same one have the same markets.
+            exchange: the ccxt instance of a lane.
+            make: makes another instance like it, with the same budget.
+            max_age_s: since they were read from the exchange.
+
+        Returns:
+            Whether they were read from the exchange now.
+        """
+        loaded = False
+        async with self._locks.setdefault(key, asyncio.Lock()):
+            held = self._held.get(key)
+            if held is None or time.monotonic() - held.read_s >= max_age_s:
+                held, loaded = await self._renew(key, held, make, max_age_s)
+                self._held[key] = held
+        if exchange.markets is not held.source.markets:
+            exchange.set_markets_from_exchange(held.source)
+            exchange.options.update(held.options)
+            # ccxt awaits this before each call. A finished one: of those who share a running one, each that is
+            # cancelled cancels all others.
+            exchange.markets_loading = asyncio.get_running_loop().create_future()
+            exchange.markets_loading.set_result(exchange.markets)
+        return loaded
+
+    async def publish(self, key: str) -> str:
+        """Puts what the lanes with this key can do where dispatchers find it; call it again to keep it there.
+
+        Returns:
+            Its digest, which goes into reports.
+        """
+        digest, body = self._held[key].knowledge
+        name = listings.key(digest)
+        try:
+            if not await self._client.expire(name, listings.KEEP_S):
+                await self._client.set(name, body, ex=listings.KEEP_S)
+        except AWAY as error:
+            # Dispatchers that do not have it yet go on without.
+            store.lost(error, "knowledge")
+            log.warning("markets_not_shared", extra={"key": name, "error": repr(error)})
+        return digest
+
+    async def _renew(
+        self, name: str, held: _Held | None, make: Callable[[], Any], max_age_s: float
+    ) -> tuple[_Held, bool]:
+        lock = self._client.lock(f"{name}:lock", timeout=LOCK_S, blocking=False, thread_local=False)
+        try:
+            found = await self._take_or_lock(name, lock, held, make, max_age_s)
+        except AWAY as error:
+            store.lost(error, "markets")
+            log.warning("markets_not_shared", extra={"key": name, "error": repr(error)})
+            return (await _read(make))[0], True
+        if found is not None:
+            return found, False
+        try:
+            held, listed = await _read(make)
+            await self._share(name, held, listed)
+            return held, True
+        finally:
+            # What is left of it ends by itself.
+            with contextlib.suppress(*AWAY):
+                await lock.release()
+
+    async def _take_or_lock(
+        self, name: str, lock: Lock, held: _Held | None, make: Callable[[], Any], max_age_s: float
+    ) -> _Held | None:
+        """The fleet's copy, or what we have while another worker reads; None when it is for us to read them."""
+        while True:
+            if taken := await self._take(name, held, make, max_age_s):
+                return taken
+            if await lock.acquire():
+                break
+            if held is not None:
+                return held
+            await asyncio.sleep(POLL_S)
+        # Another worker may have had the lock between our look and this.
+        taken = await self._take(name, held, make, max_age_s)
+        if taken is not None:
+            await lock.release()
+        return taken
+
+    async def _take(self, name: str, held: _Held | None, make: Callable[[], Any], max_age_s: float) -> _Held | None:
+        """The fleet's copy, if it is young enough and can be read."""
+        seconds, microseconds = await self._client.time()
+        known: Any = await self._client.hmget(name, ["at_us", "digest"])
+        at_us, digest = known
+        if at_us is None or digest is None:
+            return None
+        age_s = max(0.0, seconds + microseconds / 1e6 - store.shaped(at_us, int) / 1e6)
+        read_s = time.monotonic() - age_s
+        if age_s >= max_age_s:
+            return None
+        if held is not None and held.digest == digest.decode():
+            held.read_s = max(held.read_s, read_s)
+            return held
+        body: Any = await self._client.hget(name, "body")
+        exchange = make()
+        try:
+            options = await asyncio.to_thread(_unpack, body, exchange)
+            known = await asyncio.to_thread(_know, exchange)
+        except Exception as error:  # whatever it holds, the exchange has the markets
+            log.warning("markets_not_shared", extra={"key": name, "error": repr(error)})
+            return None
+        finally:
+            await exchange.close()
+        log.info("markets_taken", extra={"key": name, "markets": len(exchange.markets), "age_s": round(age_s, 1)})
+        return _Held(exchange, options, digest.decode(), read_s, known)
+
+    async def _share(self, name: str, held: _Held, listed: _Listed) -> None:
+        try:
+            body, held.digest = await asyncio.to_thread(_pack, held.options, listed)
+            seconds, microseconds = await self._client.time()
+            fields: Any = {"at_us": seconds * 1_000_000 + microseconds, "digest": held.digest, "body": body}
+            async with self._client.pipeline() as pipeline:
+                pipeline.hset(name, mapping=fields)
+                pipeline.pexpire(name, int(self._keep_s * 1000))
+                await pipeline.execute()
+        except (*AWAY, TypeError, ValueError, OverflowError) as error:
+            if isinstance(error, AWAY):
+                store.lost(error, "markets")
+            # Or ccxt keeps something in them that JSON does not know: then each worker reads its own.
+            log.warning("markets_not_shared", extra={"key": name, "error": repr(error)})
+
+
+async def _read(make: Callable[[], Any]) -> tuple[_Held, _Listed]:
+    """Reads the markets from the exchange. Raises what ccxt and the budget raise."""
+    exchange = make()
+    before = copy.deepcopy(exchange.options)
+    listed: _Listed = [], None
+
+    def listen(markets: Any, currencies: Any = None) -> None:
+        nonlocal listed
+        listed = exchange.to_array(markets), currencies
+
+    exchange.set_markets = listen
+    try:
+        await exchange.load_markets_helper(True)
+        del exchange.set_markets
+        markets = await asyncio.to_thread(exchange.set_markets, listed[0], listed[1])
+        arguments.check_answer("load_markets", {}, markets, http_calls=1)
+    finally:
+        await exchange.close()
+    options = {name: value for name, value in exchange.options.items() if name not in before or before[name] != value}
+    log.info("markets_read", extra={"exchange": exchange.id, "markets": len(exchange.markets)})
+    return _Held(exchange, options, "", time.monotonic(), await asyncio.to_thread(_know, exchange)), listed
+
+
+def _know(exchange: Any) -> tuple[str, bytes]:
+    listed = [
+        listings.Listing(symbol, str(market["id"]), str(market.get("quote") or ""), str(market.get("type") or ""))
+        for symbol, market in sorted(exchange.markets.items())
+    ]
+    # The one table of other names that ccxt's classes look into (4.5.90): Hyperliquid's, UBTC/USDC for BTC/USDC.
+    other: dict[str, str] = exchange.options.get("spotCurrencyMapping") or {}
+    aliases = [
+        f"{alias}/{listing.quote}"
+        for alias, base in other.items()
+        for listing in listed
+        if listing.symbol == f"{exchange.safe_currency_code(base)}/{listing.quote}"
+    ]
+    return listings.pack(listings.Knowledge(exchange.id, listed, list(exchange.timeframes or ()), aliases))
+
+
+def _pack(options: dict[str, Any], listed: _Listed) -> tuple[bytes, str]:
+    """The markets as compressed JSON, one a line: a call in C for all of them would hold up the event loop."""
+    markets, currencies = listed
+    lines = [msgspec.json.encode({"currencies": currencies, "options": options})]
+    lines += [msgspec.json.encode(market) for market in markets]
+    body = b"\n".join(lines)
+    return zlib.compress(body, 1), hashlib.sha256(body).hexdigest()
+
+
+def _unpack(body: bytes, exchange: Any) -> dict[str, Any]:
+    """Gives the markets to a new instance; returns what else loading them sets among its options."""
+    head, *lines = zlib.decompress(body).split(b"\n")
+    first: dict[str, Any] = msgspec.json.decode(head)
+    options: dict[str, Any] = first["options"]
+    exchange.options.update(options)
+    exchange.set_markets([msgspec.json.decode(line) for line in lines], first["currencies"])
+    arguments.check_answer("load_markets", {}, exchange.markets, http_calls=1)
+    return options

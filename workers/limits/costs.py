@@ -1,0 +1,400 @@
+"""What one HTTP call to an exchange costs: which buckets it is charged to, and how much of each.
+
+The facts are tables, ``limits/<exchange>.toml``: buckets (an amount per window), and endpoints with their cost in
+them. A table is keyed by ccxt's ``(api, method, path)``, because a path alone is ambiguous: Binance has an
+``exchangeInfo`` in each of its APIs. Where a table is silent its ``default`` rules apply; an exchange without a table
+gets one bucket that paces calls as ccxt's own ``rateLimit`` would. Pure: nothing is read after `load`.
+"""
+
+import datetime
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from schemas.config import LimitsConfig
+from schemas.errors import ConfigError
+
+from . import wire
+from .names import NOBODY, Names
+from .wire import Sent
+
+LIMITS: Final = Path(__file__).parent
+
+# The exchange counts arrivals, we count departures: two calls a window apart may arrive so much closer together.
+JITTER_MS: Final = 50.0
+# It is part of keys in Redis, where a colon begins something else.
+_BUCKET_NAME: Final = re.compile(r"[a-z0-9_]+")
+# A call that ccxt counts as free is still a call.
+LEAST_CCXT_COST: Final = 0.1
+
+# ccxt's other names for the same hosts, or for hosts with the same limits.
+SAME_LIMITS: Final[Mapping[str, str]] = {
+    "binanceusdm": "binance",
+    "binancecoinm": "binance",
+    "bybiteu": "bybit",
+    "bybitid": "bybit",
+    "gateeu": "gate",
+    "kucoinfutures": "kucoin",
+    "myokx": "okx",
+    "okxus": "okx",
+}
+
+Kind: TypeAlias = Literal["rolling", "fixed", "decaying", "paced"]
+Scope: TypeAlias = Literal["egress", "account"]
+Positive: TypeAlias = Annotated[float, Meta(gt=0)]
+
+
+class Bucket(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One published limit of an exchange.
+
+    Args:
+        name: its key in the table.
+        amount: what may be spent per window.
+        window_s: the window.
+        kind: ``rolling``: any stretch of a window's length. ``fixed``: windows that start at multiples of their length
+            on the exchange's clock. ``decaying``: a counter that falls by amount/window_s a second and may not pass
+            amount. ``paced``: the same, but a call above the amount is let in at zero and the next ones wait for it.
+        scope: what the exchange counts: the address the calls come from, or the account.
+        source: where the limit is published.
+        per: parameters of the call that name a pair or an instrument, each of which has a count of its own. What the
+            exchange does not list shares one.
+        per_endpoint: every endpoint has a count of its own.
+        margin_ms: how much closer together two calls may arrive than they left; `fixed` windows keep this far from
+            their boundaries on both sides.
+        certain: False where sources disagree or are silent: the value is then the safe one.
+        note: what one should know about it.
+    """
+
+    name: str
+    amount: Positive
+    window_s: Positive
+    kind: Kind
+    source: str
+    scope: Scope = "egress"
+    per: tuple[str, ...] = ()
+    per_endpoint: bool = False
+    margin_ms: Annotated[float, Meta(ge=0)] = JITTER_MS
+    certain: bool = True
+    note: str = ""
+
+
+class Case(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A cost that holds when the call has a parameter, and the parameter is at most so big.
+
+    A parameter that is empty, or there more than once, or not a number or list where one is expected, may mean
+    anything: then the rule's dearest cost holds.
+
+    Args:
+        param: the parameter.
+        cost: the cost then.
+        at_most: a number's value, or a list's length, up to which the case holds; any when None.
+        each: the cost counts once per item, up to the rule's own cost.
+    """
+
+    param: str
+    cost: Positive
+    at_most: float | None = None
+    each: bool = False
+
+
+class Rule(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a call takes from one bucket: the first of `cases` that holds, else `cost`.
+
+    Args:
+        bucket: the bucket's name.
+        cost: the cost when no case holds.
+        cases: costs that depend on a parameter, in the order they are tried.
+        per_ccxt_cost: where the table does not know the endpoint: so much per unit of ccxt's own cost.
+    """
+
+    bucket: str
+    cost: Positive = 1.0
+    cases: tuple[Case, ...] = ()
+    per_ccxt_cost: Positive | None = None
+
+    @property
+    def dearest(self) -> float:
+        """The most that a call can cost."""
+        return max(self.cost, *(case.cost for case in self.cases)) if self.cases else self.cost
+
+    def cost_of(self, sent: Sent) -> float:
+        """What a call costs that says this on the wire."""
+        for case in self.cases:
+            if case.param.casefold() not in sent:
+                continue
+            value = wire.one(sent, case.param)
+            size = wire.size(value) if value is not None else None
+            if value is None or (size is None and (case.each or case.at_most is not None)):
+                return self.dearest
+            if case.each:
+                return min(self.cost, case.cost * (size or 1))
+            if case.at_most is None or (size or 0) <= case.at_most:
+                return case.cost
+        return self.cost
+
+
+class Charge(Struct, frozen=True):
+    """One call's share of one bucket. `key` names the count: the bucket, and what it is kept per."""
+
+    bucket: Bucket
+    cost: float
+    key: str
+
+
+class _Table(Struct, frozen=True, forbid_unknown_fields=True):
+    exchange: str
+    checked: datetime.date
+    buckets: dict[str, dict[str, Any]]
+    default: list[dict[str, Any]]
+    endpoints: dict[str, list[dict[str, Any]]]
+    # Endpoints whose answers say something else than what the exchange has counted.
+    misreported: tuple[str, ...] = ()
+
+
+class _Share:
+    """A rule with its bucket and the endpoint's part of the key."""
+
+    __slots__ = ("bucket", "key", "rule")
+
+    def __init__(self, rule: Rule, bucket: Bucket, endpoint: str) -> None:
+        self.rule = rule
+        self.bucket = bucket
+        self.key = f"{bucket.name}:{endpoint}" if bucket.per_endpoint else bucket.name
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The parameters that it depends on."""
+        return frozenset((*self.bucket.per, *(case.param for case in self.rule.cases)))
+
+    @property
+    def static(self) -> bool:
+        return not (self.reads or self.rule.per_ccxt_cost)
+
+    def charge(self, sent: Sent, ccxt_cost: float, names: Names) -> Charge:
+        bucket, rule = self.bucket, self.rule
+        if rule.per_ccxt_cost is not None:
+            cost = max(ccxt_cost, LEAST_CCXT_COST) * rule.per_ccxt_cost
+            if bucket.kind != "paced":
+                cost = min(cost, bucket.amount)
+        else:
+            cost = rule.cost_of(sent)
+        key = self.key
+        if bucket.per:
+            key += ":" + ",".join(names.of(sent.get(name.casefold(), ())) for name in bucket.per)
+        return Charge(bucket, cost, key)
+
+
+class Costs:
+    """What calls to one exchange cost."""
+
+    def __init__(
+        self,
+        exchange: str,
+        buckets: Mapping[str, Bucket],
+        endpoints: Mapping[str, list[Rule]],
+        default: list[Rule],
+        misreported: Iterable[str] = (),
+    ) -> None:
+        self.exchange = exchange
+        self.buckets = buckets
+        self._endpoints = endpoints
+        self._default = default
+        self._misreported = frozenset(misreported)
+        self._known: dict[tuple[tuple[str, ...], str, str], tuple[list[_Share | Charge], bool]] = {}
+        rules = [rule for each in (default, *endpoints.values()) for rule in each]
+        per = {name for rule in rules for name in buckets[rule.bucket].per}
+        read = per.union(case.param for rule in rules for case in rule.cases)
+        # How the parameters are written that costs depend on, by their names in any case.
+        self.written = {name.casefold(): name for name in read}
+        self.names_matter = bool(per)
+
+    def charges(
+        self, api: tuple[str, ...], method: str, path: str, sent: Sent, ccxt_cost: float, names: Names = NOBODY
+    ) -> list[Charge]:
+        """Return what a call must be charged before it is sent.
+
+        Args:
+            api: ccxt's api, as in ``("spot", "public")``.
+            method: the HTTP verb.
+            path: ccxt's path, with its placeholders.
+            sent: what the call says on the wire; only read where `depends`.
+            ccxt_cost: what ccxt would charge; used where the table is silent.
+            names: what the exchange lists.
+        """
+        shares, _ = self._of(api, method, path)
+        return [share if isinstance(share, Charge) else share.charge(sent, ccxt_cost, names) for share in shares]
+
+    @property
+    def named(self) -> list[str]:
+        """What the table names, as ``<api> <METHOD> <path>``."""
+        return list(self._endpoints)
+
+    def depends(self, api: tuple[str, ...], method: str, path: str) -> bool:
+        """Whether what such a call is charged depends on what it says."""
+        return self._of(api, method, path)[1]
+
+    def knows(self, api: tuple[str, ...], method: str, path: str) -> bool:
+        """Whether the table says itself what this call costs: for its path, or for all paths of its api alike."""
+        rules = self._rules(api, method, path)
+        return rules is not self._default and all(rule.per_ccxt_cost is None for rule in rules)
+
+    def reports(self, api: tuple[str, ...], method: str, path: str) -> bool:
+        """Whether what the answer says of the exchange's count can be believed."""
+        return f"{'.'.join(api)} {method} {path}" not in self._misreported
+
+    def _rules(self, api: tuple[str, ...], method: str, path: str) -> list[Rule]:
+        family = f"{'.'.join(api)} {method}"
+        return self._endpoints.get(f"{family} {path}") or self._endpoints.get(f"{family} *") or self._default
+
+    def _of(self, api: tuple[str, ...], method: str, path: str) -> tuple[list[_Share | Charge], bool]:
+        known = self._known.get((api, method, path))
+        if known is None:
+            endpoint = f"{'.'.join(api)}.{path}"
+            shares = [_Share(rule, self.buckets[rule.bucket], endpoint) for rule in self._rules(api, method, path)]
+            ready = [share.charge(wire.NOTHING, 1.0, NOBODY) if share.static else share for share in shares]
+            known = self._known[api, method, path] = ready, any(share.reads for share in shares)
+        return known
+
+
+def load(exchange: str, rate_limit_ms: float, folder: Path = LIMITS, own: LimitsConfig | None = None) -> Costs:
+    """Read an exchange's table, or derive one bucket from ccxt's `rateLimit` where there is none.
+
+    Args:
+        exchange: its ccxt id; some ids share a table (`SAME_LIMITS`).
+        rate_limit_ms: ccxt's `rateLimit`: milliseconds per unit of ccxt's cost.
+        folder: where the tables are.
+        own: what the configuration says instead: keys of buckets, whole endpoints, the whole default.
+
+    Raises:
+        ConfigError: the table is wrong; says the file, the key's path and what was expected.
+    """
+    exchange = SAME_LIMITS.get(exchange, exchange)
+    file = folder / f"{exchange}.toml"
+    table = _read(file, exchange) if file.exists() else _of_ccxt(exchange, rate_limit_ms)
+    own = own or LimitsConfig()
+    default = (f"{file}: default", table.default)
+    if own.default is not None:
+        default = (f"limits.{exchange}.default", own.default)
+
+    def where(section: str, key: str) -> str:
+        """Where a part of the table comes from, for who has to mend it."""
+        mine = key in own.buckets if section == "buckets" else key in own.endpoints
+        path = f"{section}.{key}" if section == "buckets" else f'{section}."{key}"'
+        return f"limits.{exchange}.{path}" if mine else f"{file}: {path}"
+
+    buckets: dict[str, Bucket] = {}
+    for name in {**table.buckets, **own.buckets}:
+        raw = {"source": "configuration", **table.buckets.get(name, {}), **own.buckets.get(name, {})}
+        buckets[name] = _bucket(where("buckets", name), name, raw)
+    endpoints = {
+        key: _rules(where("endpoints", key), rules, buckets)
+        for key, rules in {**table.endpoints, **own.endpoints}.items()
+        if _endpoint(where("endpoints", key), key)
+    }
+    for number, key in enumerate(table.misreported):
+        if key not in endpoints:
+            raise ConfigError(f"{file}: misreported[{number}]: expected an endpoint of the table, not {key!r}")
+    return Costs(exchange, buckets, endpoints, _rules(*default, buckets), table.misreported)
+
+
+def check_limits(limits: Mapping[str, LimitsConfig], exchanges: Iterable[str]) -> None:
+    """Refuse limits that would never be heeded.
+
+    Args:
+        limits: the configuration's.
+        exchanges: ccxt ids of all lanes.
+
+    Raises:
+        ConfigError: they are of no lane's exchange, or of one that shares another's table.
+    """
+    known = {SAME_LIMITS.get(exchange, exchange) for exchange in exchanges}
+    for exchange in limits:
+        if exchange in SAME_LIMITS:
+            raise ConfigError(f"limits.{exchange}: expected {SAME_LIMITS[exchange]}, whose limits {exchange} shares")
+        if exchange not in known:
+            raise ConfigError(f"limits.{exchange}: expected the exchange of a lane: one of {', '.join(sorted(known))}")
+
+
+def _read(file: Path, exchange: str) -> _Table:
+    try:
+        raw = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: not TOML: {error}") from error
+    table = _convert(f"{file}: ", raw, _Table)
+    if table.exchange != exchange:
+        raise ConfigError(f"{file}: exchange: expected {exchange!r}, the file's name")
+    return table
+
+
+def _of_ccxt(exchange: str, rate_limit_ms: float) -> _Table:
+    bucket = {
+        "amount": 1,
+        "window_s": max(rate_limit_ms, 1.0) / 1000,
+        "kind": "paced",
+        "source": "ccxt rateLimit",
+        "margin_ms": 0,
+        "certain": False,
+    }
+    return _Table(exchange, datetime.date.min, {"all": bucket}, [{"bucket": "all", "per_ccxt_cost": 1}], {})
+
+
+def _bucket(where: str, name: str, raw: Mapping[str, Any]) -> Bucket:
+    bucket = _convert(where, {**raw, "name": name}, Bucket)
+    if not _BUCKET_NAME.fullmatch(name):
+        raise ConfigError(f"{where}: expected a name of lower case letters, digits and _")
+    if bucket.kind == "fixed" and bucket.margin_ms * 2 >= bucket.window_s * 1000:
+        raise ConfigError(f"{where}.margin_ms: expected less than half of window_s")
+    return bucket
+
+
+def _rules(where: str, raw: list[dict[str, Any]], buckets: Mapping[str, Bucket]) -> list[Rule]:
+    if not raw:
+        raise ConfigError(f"{where}: expected at least one rule: a call that costs nothing has no limit")
+    rules = [_convert(f"{where}[{number}]", rule, Rule) for number, rule in enumerate(raw)]
+    if len({rule.bucket for rule in rules}) < len(rules):
+        raise ConfigError(f"{where}: expected each bucket once")
+    if sum(rule.bucket in buckets and buckets[rule.bucket].kind == "fixed" for rule in rules) > 1:
+        # What the exchange says it has counted (`Budget.observe`) is taken over for all fixed buckets of a call.
+        raise ConfigError(f"{where}: expected at most one bucket of kind fixed")
+    for number, rule in enumerate(rules):
+        bucket = buckets.get(rule.bucket)
+        if bucket is None:
+            raise ConfigError(f"{where}[{number}].bucket: expected one of {', '.join(buckets)}")
+        if bucket.per and all(buckets[other.bucket].per for other in rules if other.bucket in buckets):
+            raise ConfigError(
+                f"{where}[{number}].bucket: expected a second rule beside it: bucket {bucket.name} has a count for each"
+                f" {', '.join(bucket.per)}, and a bucket without `per` has to bound them all together"
+            )
+        if bucket.kind != "paced" and rule.dearest > bucket.amount:
+            raise ConfigError(
+                f"{where}[{number}].cost: {rule.dearest:g} can never be spent; expected at most {bucket.amount:g}, "
+                f"the amount of bucket {bucket.name}"
+            )
+    return rules
+
+
+def _endpoint(where: str, key: str) -> bool:
+    if len(key.split(" ")) != 3:
+        raise ConfigError(f'{where}: expected "<api> <METHOD> <path>", or * as the path for the rest')
+    return True
+
+
+S = TypeVar("S", bound=Struct)
+
+
+def _convert(where: str, raw: Any, kind: type[S]) -> S:
+    try:
+        return msgspec.convert(raw, kind, strict=True)
+    except msgspec.ValidationError as error:
+        what, _, inner = str(error).partition(" - at `$")
+        inner = inner.rstrip("`")
+        path = (f"{where}{inner.lstrip('.')}" if where.endswith(": ") else f"{where}{inner}").removesuffix(": ")
+        if "unknown field" in what:
+            fields = msgspec.structs.fields(Case if inner.startswith(".cases") else kind)
+            what += f"; expected one of {', '.join(field.encode_name for field in fields)}"
+        raise ConfigError(f"{path}: {what}") from error
