@@ -13,8 +13,10 @@ from .rows import Rows
 
 # So many characters are given to the decoder in C at once: 1 to 3 ms of small lists.
 WINDOW: Final = 32 * 1024
-# As `json` has it.
-_DEPTH_LIMIT: Final = 500
+# Answers are nested up to some ten deep. Below that each window is a try that fails: 32 KiB of `[` cost Python 3.14
+# some 3 ms each, as its decoder has no limit of its own before the stack ends, and 500 levels held a worker up for 5 s.
+_DEEP: Final = 10
+_DEPTH_LIMIT: Final = 100
 _SPACE: Final = re.compile(r"[ \t\n\r]*").match
 # What may stand behind a value.
 _ENDS: Final = frozenset(" \t\n\r,]}:")
@@ -43,7 +45,8 @@ class _Text:
         """The value that begins there, and where it ends."""
         for fresh in (False, True):
             if fresh:
-                self.start, self.window = at, self.text[at : at + WINDOW]
+                size = WINDOW if depth < _DEEP else WINDOW // 16 + 1
+                self.start, self.window = at, self.text[at : at + size]
             if not self.start <= at < self.start + len(self.window):
                 continue
             try:
