@@ -19,8 +19,10 @@ from schemas.errors import ConfigError
 from workers.limits import costs
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCS = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
+PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
+DOCS = {path.name: path.read_text(encoding="utf-8") for path in PAGES}
 FLEET_TOML = (ROOT / "deploy" / "fleet.toml").read_text(encoding="utf-8")
+ROOMS = ("schemas", "dispatcher", "workers", "deploy", "tests")
 SECTIONS: dict[str, type[msgspec.Struct]] = {
     "broker": config.BrokerConfig,
     "redis": config.RedisConfig,
@@ -203,7 +205,7 @@ def test_log_events() -> None:
 
 @pytest.mark.parametrize("name", DOCS)
 def test_links_lead_somewhere(name: str) -> None:
-    folder = ROOT if name == "README.md" else ROOT / "docs"
+    (folder,) = (page.parent for page in PAGES if page.name == name)
     for target in re.findall(r"\]\(([^)\s]+)\)", DOCS[name]):
         if target.startswith("http"):
             continue
@@ -217,3 +219,25 @@ def test_links_lead_somewhere(name: str) -> None:
 def _anchors(text: str) -> set[str]:
     headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "design.md", "budgets.md", "health.md", "decisions.md"])
+def test_files_and_functions_exist(name: str) -> None:
+    """Files are named from the root, or from the folder that begins a row; a function is in the file before it."""
+    code = [path for folder in ROOMS for path in (ROOT / folder).rglob("*") if path.suffix in {".py", ".lua"}]
+    for part in re.split(r"\n(?=[|\d-])|\n\n", re.sub(r"```.*?```", "", DOCS[name], flags=re.DOTALL)):
+        folder = ROOT
+        places = code
+        for span in re.findall(r"`([^`\n]+)`", part):
+            if re.fullmatch(r"[\w/]+/", span):
+                assert (folder / span).is_dir(), span
+                folder = ROOT / span if part.startswith(f"| `{span}`") else folder
+            elif re.fullmatch(r"[\w/]+\.(py|lua|toml|json)", span):
+                places = [folder / span]
+                if "/" not in span and folder == ROOT:
+                    places = [path for path in (ROOT / span, *code) if path.name == span and path.is_file()]
+                assert places, span
+                assert places[0].is_file(), span
+            elif re.fullmatch(r"\w+\(\)", span):
+                defined = re.compile(rf"\b(def |function |function run\.){re.escape(span[:-2])}\(")
+                assert any(defined.search(place.read_text(encoding="utf-8")) for place in places), span
