@@ -1,7 +1,7 @@
-"""A certificate authority of one's own, for a run: what servers on this machine show to those who are told to trust it.
+"""A private certificate authority for one run: it certifies servers on this machine, for clients that trust its file.
 
-Its certificates hold what Python 3.13 and later insist on (`VERIFY_X509_STRICT`, after RFC 5280 4.2.1): an authority's
-has a key usage and says that it is one, each names its own key and its issuer's. They are good for two days.
+Its certificates pass the strict check of Python 3.13 and later (`VERIFY_X509_STRICT`, after RFC 5280 4.2.1): the
+authority's has a key usage and is marked as one, and each names its own key and its issuer's. They last two days.
 """
 
 import ipaddress
@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 VALID: Final = timedelta(days=2)
-# A clock that runs behind the one that made a certificate must not find it too young.
+# A machine whose clock is behind must not find a fresh certificate not yet valid.
 BACKDATED: Final = timedelta(hours=1)
 
 
@@ -26,7 +26,7 @@ class Authority:
         folder: where all files go.
 
     Attributes:
-        file: its certificate, for those who are to trust it (PEM).
+        file: its certificate, to be trusted by clients (PEM).
     """
 
     def __init__(self, folder: Path) -> None:

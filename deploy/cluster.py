@@ -24,9 +24,9 @@ class Replicas(Struct, frozen=True):
     """Where a quorum queue lives: the names of nodes.
 
     Args:
-        leader: who takes what is published; empty while there is none.
-        members: who has a replica.
-        online: whose replica takes part at the moment.
+        leader: the node that takes what is published; empty while there is none.
+        members: the nodes with a replica.
+        online: the nodes whose replica takes part at the moment.
     """
 
     leader: str
@@ -49,8 +49,8 @@ class Cluster(Startable):
         self.nodes: list[RabbitMQ] = []
         for number in range(1, SIZE + 1):
             name = f"fleet{number}"
-            # The first one starts alone, and the others join it when they boot for the first time. Each has itself in
-            # the list too: RabbitMQ takes it for a mistake otherwise.
+            # The first one starts alone, and the others join it when they boot for the first time. Each node
+            # must be in its own list too: RabbitMQ refuses the list otherwise.
             peers = list(dict.fromkeys(("fleet1@localhost", f"{name}@localhost")))
             lines = ["cluster_formation.peer_discovery_backend = classic_config"]
             lines += [f"cluster_formation.classic_config.nodes.{place} = {peer}" for place, peer in enumerate(peers, 1)]

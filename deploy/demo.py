@@ -1,8 +1,8 @@
 """The fleet at work in half a minute: ``python -m deploy.demo`` (``make demo``).
 
 Starts a private RabbitMQ and Redis, five simulated exchanges, a dispatcher and two workers; publishes a few hundred
-requests, takes one exchange down on the way and brings it back. It ends well only if every request was answered with
-data (one that ended in an error counts against it like one that was lost) and no exchange saw a limit broken.
+requests, takes one exchange down meanwhile and brings it back. It ends well only if every request was answered with
+data (an error counts like a lost request) and no exchange saw a limit broken.
 
 With ``--as-shipped`` it runs `deploy/fleet.toml` as it stands: the exchanges' real names lead to the simulated ones.
 
@@ -63,7 +63,7 @@ class Planned(NamedTuple):
 
 
 def plan(seed: int, seconds: float, rate: float) -> list[Planned]:
-    """The requests of a run: `rate` a second, a little uneven, four for any exchange to one for a named one."""
+    """The requests of a run: `rate` a second, a little uneven; four in five for any exchange, one for a named one."""
     draw = random.Random(seed)
     planned: list[Planned] = []
     at_s = 0.0
@@ -214,7 +214,7 @@ async def _play(
         view.say(f"{FALLS} goes down: it refuses connections", "red")
         await asyncio.sleep(seconds * (RISES_AT - FALLS_AT))
         await simulator.clear(FALLS)
-        view.say(f"{FALLS} is up again; the next trial will tell", "green")
+        view.say(f"{FALLS} is up again; the next trial brings it back", "green")
 
     def settled() -> bool:
         lanes = view.lanes.values()

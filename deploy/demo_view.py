@@ -1,6 +1,6 @@
 """What the demo shows: the lanes and the latest events, live in a terminal or as plain lines in a pipe.
 
-The numbers come from where an operator's would: the workers' reports and the dispatcher's metrics.
+The numbers come from the same places as an operator's: the workers' reports and the dispatcher's metrics.
 """
 
 import time

@@ -32,7 +32,7 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 FLEET_TOML: Final = Path(__file__).with_name("fleet.toml")
 READY_TIMEOUT_S: Final = 60.0
 STOP_GRACE_S: Final = 20.0
-# A lane that is not healthy after so long has a reason, and may have another one later.
+# A lane that is not healthy after this time has a reason worth printing, and perhaps another one later.
 EXPLAIN_AFTER_S: Final = 10.0
 EXPLAIN_EVERY_S: Final = 5.0
 
@@ -41,7 +41,7 @@ def simulated(urls: Mapping[str, str], weights: Mapping[str, float] | None = Non
     """A configuration whose lanes lead to the simulator.
 
     Args:
-        urls: each exchange's URL, as the simulator tells them.
+        urls: each exchange's URL at the simulator.
         weights: the lanes' weights; 1 where none is given.
     """
     weights = weights or {}
@@ -103,7 +103,7 @@ class Fleet(Startable):
         redis_url: Redis.
         dispatchers: how many.
         workers: how many.
-        stand_ins: which the exchanges' names lead to; None leaves them to the system.
+        stand_ins: what the exchanges' names resolve to; None leaves names to the system.
     """
 
     def __init__(
@@ -218,7 +218,7 @@ async def up(folder: Path, config: Mapping[str, Any], *, workers: int) -> None:
 
 
 async def _watch(fleet: Fleet, stop: asyncio.Event) -> None:
-    """Says which lanes come and go, of those that don't come why, and raises if a service ends by itself."""
+    """Prints each lane that comes or goes, and why others don't come; raises if a service ends by itself."""
     known: dict[str, bool] = {}
     said: dict[str, str] = {}
     clock = asyncio.get_running_loop().time

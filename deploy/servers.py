@@ -26,7 +26,7 @@ REDIS_PROGRAMS = ("redis-server", "valkey-server")
 BOOT_TIMEOUT_S = 120.0
 PULL_TIMEOUT_S = 900.0
 STOP_GRACE_S = 20.0
-# How much quorum queues write ahead, and keep in memory, before it is put into segments: 512 MiB by default.
+# The size of the quorum queues' write-ahead log, which RabbitMQ also keeps in memory: 512 MiB by default.
 WAL_BYTES = 32 << 20
 
 
@@ -124,7 +124,7 @@ class Server(Startable):
 
 
 class Membership(Struct, frozen=True):
-    """What a node needs to be one of a cluster.
+    """What a node needs to be part of a cluster.
 
     Args:
         epmd_port: the port mapper of all nodes.
@@ -282,7 +282,7 @@ class Redis(Server):
 
     Args:
         folder: for its log.
-        program: its server, where it is not to be the one that is found on this machine.
+        program: the server to run, in place of the one found on this machine.
     """
 
     title = "Redis"

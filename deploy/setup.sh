@@ -98,7 +98,7 @@ if [ "${1-}" = --install ]; then
     exit
 fi
 
-# One start of the interpreter tells all: its version, where it lives, and whether it can make an environment with pip.
+# One start of the interpreter finds out everything: its version, its folder, and whether it can make an environment with pip.
 about=$("$PYTHON" -c 'if 1:
     import sys
     from importlib.util import find_spec

@@ -2,7 +2,7 @@
 
 Each name has a port of this machine that speaks TLS with a certificate for that name, and passes on to what plays the
 exchange. Workers reach them by `deploy.standin_worker`, which changes two things and no more: how a name becomes an
-address, and which authority is believed. A name without a stand-in is not found, so that no call by name leaves this
+address, and which authority is trusted. A name without a stand-in is not found, so that no call by name leaves this
 machine.
 """
 
@@ -26,7 +26,7 @@ NAMES: Final[Mapping[str, str]] = {
     "api.coinbase.com": "coinbase",
     "api.kraken.com": "kraken",
 }
-# The variable that tells a worker where the `Places` are.
+# The environment variable with the file of the `Places`.
 VARIABLE: Final = "FLEET_STAND_INS"
 
 
@@ -34,7 +34,7 @@ class Places(msgspec.Struct, frozen=True):
     """What a worker needs to know of the stand-ins.
 
     Args:
-        authority: the file with the certificate to believe.
+        authority: the file with the certificate to trust.
         ports: those of 127.0.0.1, by the names and ports that they stand in for, ``api.kraken.com:443``.
     """
 

@@ -1,4 +1,4 @@
-"""``python -m deploy.standin_worker`` is ``python -m workers``, for which exchanges' names lead to `deploy.standin`."""
+"""``python -m deploy.standin_worker``: ``python -m workers``, with exchanges' names resolved to `deploy.standin`."""
 
 import os
 import runpy

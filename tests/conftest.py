@@ -1,4 +1,4 @@
-"""Real servers for every test that asks: one RabbitMQ and one Redis a session, each test with a clean start."""
+"""Real servers for the tests: one RabbitMQ and one Redis a session, each test with a clean start."""
 
 import itertools
 from collections.abc import AsyncIterator, Iterator
@@ -55,14 +55,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Tell the process that prints the summary where this one's logs are, where the files are shared among several."""
+    """With pytest-xdist, tell the process that prints the summary where this one's logs are."""
     said = getattr(session.config, "workeroutput", {})
     said["logs"] = [str(folder) for folder in session.config.stash[LOGS]]
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Hear from a process that is done, as pytest-xdist calls it; one that crashed says nothing."""
+    """Take in the log folders of a finished pytest-xdist process; a crashed one sends none."""
     node.config.stash[LOGS] += [Path(folder) for folder in getattr(node, "workeroutput", {}).get("logs", [])]
 
 
@@ -74,7 +74,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def rabbitmq(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> AsyncIterator[RabbitMQ]:
-    """Yield the session's broker. A test that kills or freezes it need not mend it: the next one finds it running."""
+    """Yield the session's broker. A test may leave it killed or frozen: the next one finds it running."""
     folder = tmp_path_factory.mktemp("rabbitmq")
     pytestconfig.stash[LOGS].append(folder)
     async with RabbitMQ(folder) as server:

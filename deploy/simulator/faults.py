@@ -1,4 +1,4 @@
-"""Faults an exchange can be told to have."""
+"""Faults that a simulated exchange can have, set over the control port."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Enforces an exchange's limits exactly and counts all that happens at its door."""
+"""Enforces an exchange's limits exactly and counts every request that arrives."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .limits import Bucket, Limits, Query
 
 # What a counter that falls may be off by.
 _ROUNDING = 1e-6
-# Rolling windows that would have to be longer than by this to be broken are far from it.
+# A rolling window with more than this to spare is not worth reporting.
 _NEAR_NS = NS // 10
-# So many requests above a limit are told one by one.
+# How many requests above a limit are listed one by one.
 BROKEN_KEPT = 20
 
 
@@ -41,7 +41,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 class BucketCount(msgspec.Struct):
-    """What `/counters` tells of one bucket, over all addresses."""
+    """What `/counters` shows of one bucket, over all addresses."""
 
     amount: int
     window_s: float
@@ -70,7 +70,7 @@ class Broken(msgspec.Struct, frozen=True):
 
 
 class ExchangeCount(msgspec.Struct):
-    """What `/counters` tells of one exchange."""
+    """What `/counters` shows of one exchange."""
 
     requests: int = 0
     violations: int = 0
@@ -246,7 +246,7 @@ class Ledger:
             endpoint: what it asks.
             known: whether there is such an endpoint.
             query: its parameters.
-            account: who signed it, if anybody; what an account would be charged is the address's then.
+            account: the account that signed it, if any; else the address is charged in its place.
         """
         now_ns = self._clock.now_ns()
         counts = self.counts

@@ -23,7 +23,7 @@ class Bucket(NamedTuple):
     """One limit: `amount` of weight in `window_s` seconds.
 
     `rolling` holds for any window of that length; `fixed` counts within the exchange's own window, which begins at
-    whole multiples of its length since the epoch (a UTC minute), and there refused requests cost weight too.
+    whole multiples of its length since the epoch (a UTC minute); there refused requests cost weight too.
     `decaying` is a counter that falls by amount/window_s a second.
     `per` names a query parameter whose values have windows of their own, beside the address (`Venue.counted_as`).
     `by_account`: it is counted by the account that signed, from whatever address.
@@ -144,7 +144,7 @@ BINANCE = Limits(
         "/fapi/": (Charge(_FUTURES),),
         "/dapi/": (Charge(_FUTURES),),
     },
-    # 418 "from 2 minutes to 3 days" for those who go on after a 429.
+    # 418 "from 2 minutes to 3 days" for clients that go on after a 429.
     BanPolicy(strikes=5, base_s=120, longest_s=259_200),
 )
 
@@ -219,7 +219,7 @@ COINBASE = Limits(
 
 # The starter tier: up to 15, and 0.33 a second less.
 _KRAKEN_PRIVATE = Bucket("private", 15, 15 / 0.33, "decaying", by_account=True)
-# Nothing is published for all pairs together; that there is no bound at all is not to be believed.
+# Nothing is published for all pairs together, but some bound is likely.
 _KRAKEN_PAIRS = Bucket("pairs", 5, 1)
 KRAKEN = Limits(
     {

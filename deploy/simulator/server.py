@@ -61,7 +61,7 @@ class Door:
     async def open(self, host: str, port: int = 0) -> None:
         """Choose the port (0: a free one), keep it for good, and listen."""
         # A bound socket that never listens holds the port while the exchange is down: connections are refused, and
-        # nobody else is given it.
+        # no other program gets it.
         self._reserved = _bound(host, port)
         self._host, self._port = self._reserved.getsockname()[:2]
         await self._listen()

@@ -39,8 +39,8 @@ class BadParameter(Exception):
 class Endpoint(msgspec.Struct, frozen=True):
     """One endpoint: the name it is counted under, what answers it, and how long an answer stays true.
 
-    `tick`: until the next trade; `start`: as long as the simulator runs; `never`: made anew each time. `signed`: who
-    asks has to prove an account, whose key `answer` then finds in the query as `account`.
+    `tick`: until the next trade; `start`: as long as the simulator runs; `never`: made anew each time. `signed`: the
+    request must be signed by an account, whose key `answer` then finds in the query as `account`.
     """
 
     name: str
@@ -163,12 +163,12 @@ class Venue(ABC):
             return ""
 
     def authenticate(self, signed: Signed) -> Account | Answer:
-        """Whose request it is, or what is wrong with its signature; for exchanges that have signed endpoints."""
+        """The account of a request, or what is wrong with its signature; for exchanges that have signed endpoints."""
         raise NotImplementedError
 
     @abstractmethod
     def usage_headers(self, endpoint: str, verdict: Verdict) -> dict[str, str]:
-        """What it tells in headers about the use of its limits."""
+        """The headers about the use of its limits."""
 
     @abstractmethod
     def refuse(self, verdict: Verdict) -> Answer:

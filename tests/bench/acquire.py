@@ -1,7 +1,7 @@
 """What one reservation of budget costs: ``--only acquire``.
 
-Its round trip beside that of a script that does nothing, on the same Redis by turns; and how many of them Redis does
-with one CPU, which it can't have more of.
+Its round trip beside that of a script that does nothing, on the same Redis by turns; and how many of them one Redis,
+which uses one CPU, does in a second.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ TURNS: Final = 5
 AIM: Final = 1.2
 TOGETHER: Final = (1, 10, 200)
 RESERVES: Final = 4_000
-# Nobody waits here: each reserves the next free instant, however far off.
+# No call waits: each reserves the next free instant, however far off.
 FOR_EVER_S: Final = 1e6
 
 

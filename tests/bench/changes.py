@@ -1,8 +1,8 @@
 """Lanes that come while the fleet runs: ``--only changes``.
 
-The configuration gets one lane more: of an exchange whose markets the fleet has, from another address; and of an
-exchange that looks new, so that its markets are loaded. How long until a worker has them, and from then on until the
-first of the requests for it, one at least every 20 ms, has its result. The aim is a second.
+The configuration gets one more lane: first for a known exchange from another address, then for one that looks new, so
+that its markets are loaded. Measured are the time until a worker has the markets, and from then until the first
+result. Requests for the lane go out at least every 20 ms. The aim is a second.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ async def run(options: Options) -> None:
             opened_s, first_s = list[float](), list[float]()
             for number in range(options.rounds):
                 more = {**lane, "local_addr": f"127.0.{1 + is_new}.{1 + number}"}
-                if is_new:  # other settings, so nobody has markets for them
+                if is_new:  # other settings, so no worker has markets for them
                     more["ccxt"] = {**lane["ccxt"], "options": {"benchmark": number}}
                 name = f"{EXCHANGE}.more{number}"
                 times = await _come(stage, {**before, "lanes": {**before["lanes"], name: more}}, name)

@@ -22,7 +22,7 @@ DEADLINE_S: Final = 30.0
 
 
 class Client:
-    """On aiormq's channel, as the services are, and in MessagePack: it should need little of the CPU it measures on."""
+    """Uses aiormq's channel, as the services do, and MessagePack, to need little of the CPU that it measures."""
 
     def __init__(self, channel: aiormq.Channel) -> None:
         self._channel = channel
@@ -46,7 +46,7 @@ class Client:
     async def _on_result(self, message: DeliveredMessage) -> None:
         result = self._decoder.decode(message.body)
         answer = self._waiting.get(result.id)
-        if answer is not None and not answer.done():  # a result may come twice, or when nobody waits any more
+        if answer is not None and not answer.done():  # a result may come twice, or too late
             answer.set_result(result)
 
     async def ask(self, request: Request) -> Result:

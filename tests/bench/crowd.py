@@ -1,7 +1,7 @@
 """Many requests at once: ``--only crowd``.
 
 First 1,000, then 10,000 requests are published as fast as they can be, over five exchanges and five methods in about
-the parts that the exchanges allow: sent where they were counted, 1,000 would take 10 s. Half name their exchange, half
+the parts that the exchanges allow: sent exactly so, 1,000 would take 10 s. Half name their exchange, half
 leave it to the fleet. Latencies count from the beginning; memory is the most that a process held in that time.
 
 Then 10,000 requests for Binance, which has banned the fleet, while 50 calls a second go to three others: first while
@@ -120,7 +120,7 @@ def _mixed(size: int) -> list[Request]:
 
 
 class _Peaks:
-    """The most memory that processes held since its making, by the kernel's count of resident pages (proc(5))."""
+    """The most memory that processes held since its start, by the kernel's count of resident pages (proc(5))."""
 
     def __init__(self, stage: Stage) -> None:
         fleet = stage.fleet

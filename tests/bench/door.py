@@ -1,4 +1,4 @@
-"""How much of what the exchanges allow arrives at their doors, and what they refuse: ``--only door``.
+"""How much of what the exchanges allow arrives there, and what they refuse: ``--only door``.
 
 Every endpoint of the demo's methods is asked for more than it allows, through the whole fleet with 1, 2, 4 and 8 worker
 processes. Beside it plain ccxt programs ask for the same with ccxt's own limiter: one, and four that know nothing of

@@ -1,4 +1,4 @@
-"""The dispatcher's hop, beside a relay that does nothing but relay: ``python -m tests.bench --only hop``.
+"""The dispatcher's hop, beside a bare relay: ``python -m tests.bench --only hop``.
 
 A round fills the source queue while the consumer is frozen, lets it go, and measures from the first message in the
 targets to the last. Both read a quorum queue and publish to five with the arguments of the fleet's bulk queues (live

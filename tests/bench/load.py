@@ -1,4 +1,4 @@
-"""More calls than five exchanges allow: what the benchmarks at their doors send, and what their counters say of it."""
+"""More calls than five exchanges allow, and what the simulator's counters say of them."""
 
 import asyncio
 import contextlib
@@ -37,8 +37,8 @@ class Kind(Struct, frozen=True):
     Args:
         method: which.
         args: its arguments beside the symbol.
-        at_once: so many calls of it are always asked for: more than the exchange allows in a second, less than in two,
-            for so long workers wait.
+        at_once: how many calls of it are always waiting: more than the exchange allows in a second, less than in the
+            two seconds that workers wait.
         pairs: the symbols, in turn.
     """
 
@@ -149,7 +149,7 @@ class Filled(Struct, frozen=True):
 
 
 def aim(window_s: float) -> float:
-    """The part of a limit that is to be used: what comes back in small windows can't all be, for calls arrive late."""
+    """The part of a limit that should be used: less in small windows, because calls arrive late."""
     return 0.98 if window_s >= 10 else 0.95 if window_s >= 2 else 0.9
 
 

@@ -1,4 +1,4 @@
-"""What the benchmarks share: what they are told, CPU time of processes, percentiles, and tables with the aims."""
+"""What the benchmarks share: their options, CPU time of processes, percentiles, and tables with the aims."""
 
 import os
 import statistics
@@ -48,7 +48,7 @@ def medians(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 class Table:
-    """A table whose rows are printed as they come: what an interrupted run has measured is there.
+    """A table whose rows are printed as they come, so that an interrupted run still shows what it has measured.
 
     Args:
         title: what is measured, and how.

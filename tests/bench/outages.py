@@ -35,7 +35,7 @@ from .measure import Options, Table, met, percentile
 from .stage import Servers, Stage
 
 FAULTS: Final[Mapping[str, tuple[Mapping[str, object], float]]] = {
-    # What the simulator is told, and how soon the lane should be left.
+    # The fault set at the simulator, and how soon the lane should be left.
     "refused": ({"down": "refused"}, 1.0),
     "hangs": ({"hang": True}, 1.0),
     "500s": ({"error_rate": 1.0}, 1.0),

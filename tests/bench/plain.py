@@ -1,7 +1,7 @@
 """One program as ccxt's users write it, with ccxt's own limiter: ``python -m tests.bench.plain``, see `door.py`.
 
 It asks for the same calls as the fleet's clients do, as many at once, until its input ends; then it prints how many
-brought data from when it was told ``count``.
+brought data since it read ``count``.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ class Answered(msgspec.Struct, frozen=True):
 
 
 async def main(urls: dict[str, str]) -> None:
-    """Calls until told to end."""
+    """Calls until its input ends."""
     exchanges: dict[str, Any] = {name: getattr(ccxt, name)(ccxt_config(name, url)) for name, url in urls.items()}
 
     async def call(exchange: str, method: str, args: dict[str, Any]) -> bool:

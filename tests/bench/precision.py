@@ -3,7 +3,7 @@
 Each process asks for more than there is; what counts is the reserved instants on Redis's clock. The processes' own
 clocks are wrong by 5 s, one this way, the next that way. Mixed calls weigh from 1 to a quarter of the limit, and each
 is to wait for its turn and no longer: what was asked for before it, at the limit's rate. In that order heavy calls
-leave gaps that nobody may fill (a quarter does not fit where a fifth is free), so what was granted stands beside the
+leave gaps that must stay empty (a quarter does not fit where a fifth is free), so what was granted stands beside the
 most that this order allows, too.
 """
 

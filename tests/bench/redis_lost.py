@@ -1,7 +1,7 @@
 """Redis killed in the middle of saturation, for 20 s: ``--only redis_lost``.
 
-OKX is asked for more than it allows, through the whole fleet. The door tells the part of its limits in use before,
-while Redis is away (from the kill to the start), and how long after its start all of it is in use again.
+OKX is asked for more than it allows, through the whole fleet. The simulator counts the part of its limits in use
+before, while Redis is away (from the kill to the start), and how long after its start all of it is in use again.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """Half an hour at half of what the machine can carry: ``python -m tests.bench.soak`` (``make soak``).
 
 First the fleet is asked for all it can do, then for half of that, at fixed times, on five exchanges. Every minute a row
-tells what its processes hold: memory, file handles, channels, keys, deliveries that nobody settled. At the end the load
+shows what its processes hold: memory, file handles, channels, keys, unsettled deliveries. At the end the load
 stops, everything is answered, and a table says which of it was flat. It leaves with 1 where something was not.
 """
 

@@ -1,10 +1,10 @@
-"""Coverage-guided fuzzing of all that reads what others wrote: ``python -m tests.faults.atheris_messages``.
+"""Coverage-guided fuzzing of everything that reads foreign input: ``python -m tests.faults.atheris_messages``.
 
 It needs atheris, which is no dependency of this project: make a copy of the environment, and install it there
 (``cp -r .venv /tmp/atheris && /tmp/atheris/bin/python -m pip install atheris``), then run this module with its Python.
 Further arguments are libFuzzer's, e.g. ``-max_total_time=300``; the first folder among them keeps what reached new
 code.
-The run stops at the first input that is answered otherwise than is said there, and keeps it in a file.
+The run stops at the first input with an unexpected answer, and keeps it in a file.
 """
 
 import math
@@ -132,7 +132,7 @@ def take_report(body: bytes) -> None:
 
 
 def take_letter(body: bytes) -> None:
-    """Not a letter, or one whose request can be sent again or not."""
+    """It is no letter, or its request can be sent again, or it is refused."""
     try:
         letter = decode_letter(body)
     except msgspec.DecodeError:
@@ -143,7 +143,7 @@ def take_letter(body: bytes) -> None:
 
 
 def take_configuration(body: bytes) -> None:
-    """Refused with what was expected, or one that a dispatcher starts with and whose limits workers read or refuse."""
+    """It is refused with what was expected; or a dispatcher starts with it, and workers read or refuse its limits."""
     try:
         read = config.parse(Path("x"), body, {})
         Router(read)

@@ -300,7 +300,7 @@ class World:
 
 
 async def _hears(service: Service) -> None:
-    """Returns when a service hears signals: before its code runs one ends it at once, and it has nothing to lose."""
+    """Returns when a service handles signals. Before, a signal ends it at once, when it has nothing to lose yet."""
     await wait_until(service.metrics, f"{service.name} has started")
 
 

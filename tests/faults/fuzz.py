@@ -1,9 +1,9 @@
 """Bad input at volume: ``python -m tests.faults.fuzz --seed 1`` (``make fuzz SEED=1``).
 
-Inputs drawn from a seed (see `inputs`) go to every place that takes any: requests in both encodings, work queues, what
-comes back, reports, dead letters sent again, and the configuration's file. Each request must be answered or lie in
-`fleet.dead`, no handler may fail, no connection and no process may end, and all memory must stay flat. The run leaves
-with 1 where something was not so, and says where the logs are.
+Inputs drawn from a seed (see `inputs`) go to every place that takes any: requests in both encodings, work queues,
+returned attempts, reports, dead letters sent again, and the configuration's file. Each request must be answered or lie
+in `fleet.dead`, no handler may fail, no connection and no process may end, and all memory must stay flat. The run
+leaves with 1 where something was not so, and says where the logs are.
 """
 
 import argparse
@@ -81,7 +81,7 @@ class Outcome(Struct, frozen=True):
     """What a run showed.
 
     Args:
-        kinds: what became of each kind; `taken` are those that nobody waits for.
+        kinds: what became of each kind; `taken` are those that need no answer.
         lost: what was neither answered nor buried, by token.
         stumbles: what the logs say of failed handlers and lost connections, by service.
         restarts: services that are not the process they were.
@@ -297,7 +297,7 @@ async def run(seed: int, inputs: int, folder: Path, options: Options) -> bool:
     """One run on a fleet of its own, with its tables; whether all was as it should be."""
     async with stood(folder, seed) as stand:
         outcome = await Run(stand, seed).all(inputs)
-        await stand.heal()  # whatever it was told, it works
+        await stand.heal()  # whatever faults were set, it works again
         broken = await stand.broken()
     total = sum(tally.inputs for tally in outcome.kinds.values())
     table = options.table(

@@ -1,8 +1,8 @@
 """Bad inputs drawn from a seed: messages of every kind, and configurations, with something wrong in each.
 
-An input is made of a good message: parts of its structure are replaced, left out, added or called by another name, and
-in half of them bytes of the encoded body are changed too. In a fifth only the arguments are wrong, so that they get as
-far as a worker. Some are valid by chance; those that are valid on purpose have a deadline of seconds.
+An input is a good message with parts replaced, left out, added or renamed. In half of the inputs bytes of the encoded
+body are changed too. In a fifth only the arguments are wrong, so that they reach a worker. Some are valid by chance;
+those that are valid on purpose have a deadline of seconds.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""A producer that keeps a steady rate through every fault, and remembers each result it is given."""
+"""A producer that keeps a steady rate through every fault, and records each result."""
 
 import asyncio
 import itertools

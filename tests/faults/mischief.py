@@ -1,8 +1,8 @@
 """What one bad client may send: each kind is a request, or a way to ask for it, that harms a careless fleet.
 
 All of it is legal: the broker takes it from any client that may publish requests. Some of its symbols are ones about
-which an exchange has little to say (`SAID`). The good clients ask for other symbols, so that what they wait for is
-nobody's doing but the fleet's.
+which an exchange has little to say (`SAID`). The good clients ask for other symbols, so that only the
+fleet can keep them waiting.
 """
 
 import json

@@ -100,7 +100,7 @@ class Neighbours:
 
         Args:
             requests: how many, of all good clients together.
-            alone: whether the bad client stays away: what the good ones meet then is not its doing.
+            alone: whether the bad client stays away, for comparison.
         """
         simulator = self._stand.simulator
         async with AsyncExitStack() as stack:

@@ -17,7 +17,7 @@ class Kind(Struct, frozen=True):
         part: what it hits; a part has one fault at a time, different parts may have theirs together.
         shortest_s: the shortest time until it is mended.
         longest_s: the longest.
-        twice: it may leave messages unsettled whose work is done, so a request may be answered more than once.
+        twice: it may leave finished messages unsettled, so that a request is answered more than once.
     """
 
     part: str

@@ -1,4 +1,4 @@
-"""A RabbitMQ of three nodes that loses one: no request is lost, and whoever sat on that node goes to another."""
+"""A RabbitMQ of three nodes that loses one: no request is lost, and clients of that node go to another."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -56,7 +56,7 @@ async def test_a_killed_leader_loses_no_request_and_services_go_to_the_other_nod
             await opened(fleet)
             queues = await cluster.replicas()
             assert all(len(queue.members) == len(queue.online) == 3 for queue in queues.values())
-            # It sits where the service is connected that declared it: who loses a leader loses a connection too.
+            # Its leader is the node to which the declaring service is connected: losing one loses the other too.
             leader = cluster.named(queues[topology.REQUESTS].leader)
             async with Load.on(url, fleet.lanes) as load:
                 running = asyncio.create_task(load.run(REQUESTS))

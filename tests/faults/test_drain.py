@@ -1,4 +1,4 @@
-"""Who is told to stop takes nothing with it, however often it is told, and workers come and go under load."""
+"""A process that is stopped loses nothing, however often it gets the signal; workers come and go under load."""
 
 import asyncio
 import signal

@@ -1,4 +1,4 @@
-"""What is killed, stopped or restarted under a steady load costs no request and breaks no limit."""
+"""Kills, stops and restarts under a steady load cost no request and break no limit."""
 
 import asyncio
 import signal
@@ -18,7 +18,7 @@ BEFORE = 25
 
 @pytest.fixture
 async def load(stand: Stand) -> AsyncIterator[Load]:
-    """A producer of the test's own: results nobody took before are gone."""
+    """A producer for this test alone: results left by earlier tests are gone."""
     results = await stand.client.channel.get_queue("fleet.results", ensure=False)
     await results.purge()
     # Attempts take a while, so that there are some in flight whenever something is killed.

@@ -38,7 +38,7 @@ class Verdict(Struct, frozen=True):
         spare_ms: by how little rolling windows could have been longer without being broken, least first, by limit.
         unburied: bad messages that are not in `fleet.dead`.
         left_over: messages still in a queue at the end.
-        bad_exits: services that did not end with 0 when told to stop.
+        bad_exits: services that were stopped and did not end with 0.
         faults: how often each kind happened.
     """
 

@@ -1,4 +1,4 @@
-"""Secrets that can't be mistaken for anything else, who records what a fleet puts out, and a search for them in it."""
+"""Unmistakable secrets, recorders of everything that a fleet puts out, and a search for the secrets in it."""
 
 import asyncio
 import base64
@@ -29,7 +29,7 @@ def canary() -> str:
 
 
 def base64_canary() -> str:
-    """A new secret for who must decode it before its use."""
+    """A new secret that must be decoded before its use."""
     return f"{MARK}{next(_NUMBERS)}+/" * 3
 
 
@@ -99,7 +99,7 @@ class Recorder:
         self.messages.append(f"{message.routing_key} {message.headers} ".encode() + message.body)
 
     async def listen(self, redis: Redis, password: str) -> None:
-        """Redis tells every command, until cancelled (``MONITOR``)."""
+        """Records every command that Redis gets, until cancelled (``MONITOR``)."""
         reader, writer = await asyncio.open_connection("127.0.0.1", redis.port, limit=2**26)
         writer.write(b"*2\r\n$4\r\nAUTH\r\n$%d\r\n%s\r\nMONITOR\r\n" % (len(password), password.encode()))
         try:
@@ -129,11 +129,11 @@ async def held_by_redis(url: str) -> list[object]:
 
 
 class EchoingProxy:
-    """An HTTP proxy with a password. Signed calls it answers itself where it was told what.
+    """An HTTP proxy with a password. It answers signed calls itself if it has `answers`.
 
     Attributes:
         answers: status, headers and body of signed calls, by turns; none passes them on.
-        refusal: what it says to who has no right to it, and to all who want a tunnel.
+        refusal: its answer to clients without the password, and to all that want a tunnel.
     """
 
     def __init__(self, user: str, password: str) -> None:

@@ -1,4 +1,4 @@
-"""What the tests of lanes share: lanes that are closed at the end, and an HTTP server that says what it is told."""
+"""What the tests of lanes share: lanes that are closed at the end, and an HTTP server with given answers."""
 
 import asyncio
 import re

@@ -71,7 +71,7 @@ _FAILURES = re.compile(r"failures in a row|[1-9]\d* of \d+ calls failed")
 def set_aside(log: str) -> Counter[str]:
     """Which lanes a service's log calls down, in maintenance, or failing, and why.
 
-    A lane that is merely slower, as all are on a busy machine, still serves everybody.
+    A lane that is merely slower, as all are on a busy machine, still serves, and does not count.
     """
     return Counter(
         f"{lane} {state}: {reason.strip()}"
@@ -130,7 +130,7 @@ class Client:
             yield client
 
     def new_id(self) -> str:
-        """A correlation id nobody used before."""
+        """A correlation id that was not used before."""
         return f"{self.reply_to}-{next(self._numbers)}"
 
     async def publish(

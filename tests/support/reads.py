@@ -69,7 +69,7 @@ MORE: dict[str, tuple[Mapping[str, object], Callable[[Any], bool]]] = {
     "fetch_trading_limits": ({}, is_something),
     "fetch_deposit_withdraw_fees": ({}, is_something),
 }
-# Where not all answer it; Binance and OKX tell currencies to accounts alone.
+# Methods that not all of them answer; Binance and OKX give currencies to accounts only.
 _ONLY_AT = {
     "fetch_currencies": {"htx", "coinbase", "kraken"},
     "fetch_bids_asks": {"binance"},

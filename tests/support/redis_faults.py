@@ -1,4 +1,4 @@
-"""How a real Redis is brought to answer errors, and to show another time, while it runs."""
+"""Makes a real Redis answer errors, or show another time, while it runs."""
 
 import asyncio
 import contextlib

@@ -1,6 +1,6 @@
 """What keeps the budgets: Redis as this machine has it, and Valkey from a wheel.
 
-A module marked `both_stores` runs on the one and on the other.
+A module marked `both_stores` runs on both.
 """
 
 from importlib.resources import files

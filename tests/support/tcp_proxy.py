@@ -1,4 +1,4 @@
-"""A TCP proxy that cuts its connections off, delays them, or lets nothing through: a network that fails as we say."""
+"""A TCP proxy that cuts its connections off, delays them, or lets nothing through: a network that fails on demand."""
 
 import asyncio
 import contextlib
@@ -65,7 +65,7 @@ class Proxy:
         number = self.accepted
         try:
             there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._target)
-        except OSError:  # who is behind us is away: so are we
+        except OSError:  # the server behind us is away, so we are too
             writer.transport.abort()
             return
         self._writers |= {writer, there_writer}

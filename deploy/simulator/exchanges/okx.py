@@ -178,7 +178,7 @@ class Okx(Venue):
         )
 
     def usage_headers(self, endpoint: str, verdict: Verdict) -> dict[str, str]:
-        """None: OKX tells nothing."""
+        """None: OKX sends no such headers."""
         return {}
 
     def refuse(self, verdict: Verdict) -> Answer:
