@@ -301,7 +301,8 @@ async def run(seed: int, inputs: int, folder: Path, options: Options) -> bool:
         broken = await stand.broken()
     total = sum(tally.inputs for tally in outcome.kinds.values())
     table = options.table(
-        f"{total:,} inputs in {outcome.seconds:.0f} s", *("", "inputs", "answered", "buried", "nobody waits", "lost")
+        f"{total:,} inputs in {outcome.seconds:.0f} s",
+        *("", "inputs", "answered", "in fleet.dead", "need no answer", "lost"),
     )
     for kind, tally in sorted(outcome.kinds.items()):
         table.row(kind, *(f"{count:,}" for count in msgspec.structs.astuple(tally)))

@@ -241,3 +241,9 @@ def test_files_and_functions_exist(name: str) -> None:
             elif re.fullmatch(r"\w+\(\)", span):
                 defined = re.compile(rf"\b(def |function |function run\.){re.escape(span[:-2])}\(")
                 assert any(defined.search(place.read_text(encoding="utf-8")) for place in places), span
+
+
+@pytest.mark.parametrize("name", DOCS)
+def test_tests_exist(name: str) -> None:
+    there = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    assert {test for _, test in re.findall(r"`([\w/]*/)?(test_\w+\.py)`", DOCS[name])} <= there
