@@ -1,4 +1,4 @@
-"""Whatever anybody puts into the queues: an error result or a dead letter says why, and nobody stumbles over it."""
+"""Any message in any queue ends in an error result or a dead letter that says why, and no service fails over it."""
 
 import struct
 import time

@@ -1,4 +1,4 @@
-"""Health of lanes that nobody asks anything, and of dispatchers that have just started."""
+"""Health of lanes without requests, and of dispatchers that have just started."""
 
 from pathlib import Path
 

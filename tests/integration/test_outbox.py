@@ -1,4 +1,4 @@
-"""Reply queues that take nothing: what becomes of their results, and that nobody else notices."""
+"""Reply queues that take nothing: where their results go, and that no other client notices."""
 
 import asyncio
 from collections import Counter

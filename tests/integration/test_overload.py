@@ -1,4 +1,4 @@
-"""More than a lane may do, or than a dispatcher can take at once: who hears of it, and who goes past."""
+"""More requests than a lane may serve, or a dispatcher can take at once: which are refused, and which pass."""
 
 import asyncio
 from typing import Any

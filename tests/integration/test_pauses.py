@@ -1,4 +1,4 @@
-"""What an exchange asks for when it has had enough holds for the whole fleet, and what follows is kept and shown.
+"""An exchange's pause holds for the whole fleet, and is kept and shown.
 
 How the rate comes back after a pause, and how a lowered limit does, is in test_budget.py, on a clock of its own.
 """

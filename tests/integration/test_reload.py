@@ -1,4 +1,4 @@
-"""The configuration changes under a running fleet: what it takes, what it refuses, what becomes of work under way."""
+"""The configuration changes under a running fleet: what is applied, what is refused, what happens to attempts in flight."""
 
 import asyncio
 import hashlib

@@ -1,4 +1,4 @@
-"""Addresses at which RabbitMQ closes the connection: who gives one harms nobody else, and loses no result."""
+"""Reply addresses over which RabbitMQ closes the connection: they harm no other client, and no result is lost."""
 
 import asyncio
 import itertools

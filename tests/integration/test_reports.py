@@ -1,4 +1,4 @@
-"""What dispatchers are told of lanes, as it comes out of a fleet at work."""
+"""The reports about lanes, as a running fleet sends them."""
 
 from schemas.messages import LaneReport
 from tests.support.fleet import Heard, Stand, wait_until

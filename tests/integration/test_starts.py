@@ -1,4 +1,4 @@
-"""A service that can't run ends at once, with one line that says why; told to stop as it starts it ends too."""
+"""A service that can't run ends at once with one line that says why; a signal during its start ends it too."""
 
 import asyncio
 import signal

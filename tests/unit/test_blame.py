@@ -1,4 +1,4 @@
-"""What failures speak against: the lane, or what was asked."""
+"""Whether a failure counts against the lane or against the request."""
 
 from collections.abc import Sequence
 from random import Random

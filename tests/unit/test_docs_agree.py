@@ -1,4 +1,4 @@
-"""What the docs list is what the code has: messages, error codes, keys, queues, metrics, log events."""
+"""The docs list exactly what the code has: messages, error codes, keys, queues, metrics, log events."""
 
 import re
 import tomllib

@@ -1,4 +1,4 @@
-"""The fleet's own messages are told from requests by their fields."""
+"""The fleet's own messages are distinguished from requests by their fields."""
 
 from typing import Any
 

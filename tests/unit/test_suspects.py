@@ -1,4 +1,4 @@
-"""Bad symbols of one caller, some that worked before, on a lane that nobody else asks: they harm nobody for long."""
+"""One caller's bad symbols, some of which worked before, on an otherwise idle lane: other callers are served soon."""
 
 import math
 from random import Random

@@ -1,4 +1,4 @@
-"""Every URL of the configuration that can't be used is refused where it is read, and what it holds is not told."""
+"""Unusable URLs in the configuration are refused when it is read, and their contents stay secret."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What waits in the delay rooms counts for the lanes that will take it, and for nobody else."""
+"""Requests in the waiting rooms count for the lanes that will take them, and for no others."""
 
 import pytest
 
