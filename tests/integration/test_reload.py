@@ -1,4 +1,4 @@
-"""The configuration changes under a running fleet: what is applied, what is refused, what happens to attempts in flight."""
+"""The configuration changes under a running fleet: what is applied, what is refused, and attempts in flight."""
 
 import asyncio
 import hashlib
