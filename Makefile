@@ -43,12 +43,13 @@ fuzz: setup ## put 100,000 bad messages and configurations into a fleet; SEED=1,
 neighbours: setup ## one bad client beside twenty good ones, who must not notice; SEED=1, ARGS='--requests 400' for fewer
 	@$(BIN)/python -m tests.faults.neighbours --seed $(or $(SEED),1) $(ARGS)
 
-check: setup ## lint, check the format, the types and which way imports go
+check: setup ## lint, check the format, the types, which way imports go, and that no file or function is too long
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/pyright
 	@$(BIN)/lint-imports
+	@$(BIN)/python -m tests.support.sizes
 
 bench: setup ## measure this machine's throughput and latency
 	@$(BIN)/python -m tests.bench $(ARGS)

@@ -17,7 +17,8 @@ from rich.text import Text
 
 from deploy.local import Service
 from schemas import topology
-from schemas.messages import ILL, BucketReport, LaneReport, decode_report
+from schemas.messages import ILL
+from schemas.reports import BucketReport, LaneReport, decode_report
 
 LINE_EVERY_S: Final = 2.0
 EVENTS_SHOWN: Final = 6

@@ -4,7 +4,8 @@ import math
 from typing import Final
 
 from schemas.config import DispatcherConfig
-from schemas.messages import ILL, ErrorCode, LaneReport
+from schemas.messages import ILL, ErrorCode
+from schemas.reports import LaneReport
 
 # Errors are counted over this time, at most; half of it at least.
 WINDOW_S: Final = 3.0

@@ -23,7 +23,8 @@ from typing import Final
 from msgspec import Struct
 
 from schemas.config import DispatcherConfig
-from schemas.messages import ILL, Attempt, ErrorCode, LaneReport, Request
+from schemas.messages import ILL, Attempt, ErrorCode, Request
+from schemas.reports import LaneReport
 
 from .evidence import Failures, Slowness
 from .strategies import Choice

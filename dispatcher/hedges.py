@@ -15,9 +15,9 @@ from msgspec.structs import replace
 
 from schemas.errors import BrokerError
 from schemas.messages import Attempt, decode_attempt
-from schemas.runtime.deliveries import end_tasks
 from schemas.runtime.once import KEPT_S, Answered
 from schemas.runtime.results import now_ms
+from schemas.runtime.tasks import end_tasks
 
 from . import metrics
 

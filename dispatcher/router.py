@@ -9,7 +9,8 @@ from msgspec.structs import replace
 
 from schemas import topology
 from schemas.config import Config, LaneConfig
-from schemas.messages import Attempt, ErrorCode, Report, Request, Strategy
+from schemas.messages import Attempt, ErrorCode, Request, Strategy
+from schemas.reports import Report
 
 from . import returns, shedding
 from .health import LaneHealth

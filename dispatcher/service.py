@@ -14,20 +14,14 @@ from msgspec.structs import replace
 from schemas import addresses, topology
 from schemas.config import Config, DispatcherConfig
 from schemas.errors import BrokerError, FleetError, InvalidMessage, Refused, Unroutable
-from schemas.messages import (
-    Attempt,
-    ErrorCode,
-    Outcome,
-    Try,
-    decode_attempt,
-    decode_report,
-    encode,
-)
+from schemas.messages import Attempt, ErrorCode, Outcome, Try, decode_attempt, encode
+from schemas.reports import decode_report
 from schemas.runtime import results, store
 from schemas.runtime.broker import Broker
-from schemas.runtime.deliveries import Delivery, done_before, end_tasks
+from schemas.runtime.deliveries import Delivery
 from schemas.runtime.once import Answered
 from schemas.runtime.outbox import Outbox
+from schemas.runtime.tasks import done_before, end_tasks
 from schemas.status import ConfigurationStatus, DispatcherStatus, ProcessStatus
 
 from . import intake, listings, metrics, probes, snapshot, status

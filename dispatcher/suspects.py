@@ -11,7 +11,8 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
-from schemas.messages import Attempt, LaneReport, Named
+from schemas.messages import Attempt
+from schemas.reports import LaneReport, Named
 
 # What failed is remembered for so long after it failed last, and so many names of requests, symbols and callers.
 KEPT_S: Final = 60.0

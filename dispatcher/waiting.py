@@ -10,7 +10,7 @@ it up; apart for each kind, as an exchange may have much room for one method and
 import math
 from typing import Final
 
-from schemas.messages import LaneReport
+from schemas.reports import LaneReport
 
 # How fast it is worked off is known after so long, and is that of the last one or two of the times below.
 KNOWN_AFTER_S: Final = 3.0

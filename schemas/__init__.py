@@ -1,5 +1,6 @@
-"""The contract: what crosses the wire, and what another program needs to talk to the fleet.
+"""The contract: the messages, and all that another program needs to talk to the fleet.
 
-This package is also what users install, as ``ccxt_fleet``; it imports relatively inside itself and nothing of the
-other folders.
+Users install this package as ``ccxt_fleet``. It imports relatively inside itself, and nothing of the other folders. Its
+modules need msgspec and what comes with aio-pika. Those of `runtime`, which both services share as processes, and of
+`operator`, the command line, need more; no module here imports them.
 """

@@ -1,4 +1,4 @@
-"""``python -m schemas``, installed ``python -m ccxt_fleet``: see `cli`."""
+"""``python -m schemas``, installed ``python -m ccxt_fleet``: see `operator.cli`."""
 
 from .operator.cli import app
 

@@ -1,7 +1,7 @@
-"""Accounts at exchanges: where their secrets come from, and a type for secrets that shows them to nobody.
+"""Accounts at exchanges: where their secrets come from, and a type that keeps secrets out of logs and errors.
 
-The configuration names environment variables or files and never holds a secret itself, so it may be shown, copied and
-kept with the code. Only workers read the secrets, when they make a lane.
+The configuration names environment variables or files and never contains a secret itself, so it may be shown, copied
+and kept with the code. Only workers read the secrets, when they make a lane.
 """
 
 import os
@@ -18,7 +18,7 @@ HIDDEN: Final = "…"
 
 
 class Secret:
-    """A text that logs, errors and messages can't show: whoever needs it says so (`reveal`)."""
+    """A text that logs, errors and messages can't show; code that needs it calls `reveal`."""
 
     __slots__ = ("_value",)
 
@@ -30,7 +30,7 @@ class Secret:
         return self._value
 
     def __repr__(self) -> str:
-        """Nothing of it, not even its length."""
+        """Shows nothing of it, not even its length."""
         return f"Secret({HIDDEN})"
 
     __str__ = __repr__
@@ -40,7 +40,7 @@ class Secret:
         return repr(self)
 
     def __reduce__(self) -> NoReturn:
-        """Copies by pickle would carry it to other processes."""
+        """Not pickled: copies would carry it to other processes."""
         raise TypeError("a secret is not pickled")
 
 
@@ -54,7 +54,7 @@ class SecretSource(Struct, frozen=True, forbid_unknown_fields=True):
         """Reads it.
 
         Raises:
-            ConfigError: it is not there, or empty; says what was looked for, and nothing of what was found.
+            ConfigError: it is missing or empty; the text says what was looked for, and nothing of what was found.
         """
         if (self.env is None) is (self.file is None):
             raise ConfigError("expected either env or file")
@@ -99,11 +99,11 @@ class AccountConfig(Struct, frozen=True, forbid_unknown_fields=True):
         """The secrets by ccxt's names for them.
 
         Args:
-            name: the account's.
+            name: the account's name.
             environment: where variables are looked up.
 
         Raises:
-            ConfigError: one is not there; says which key of the configuration, and where it was looked for.
+            ConfigError: one is missing; the text says the configuration's key, and where it was looked for.
         """
         found: dict[str, Secret] = {}
         for key, ccxt_name in CCXT_NAMES.items():
@@ -119,7 +119,7 @@ class AccountConfig(Struct, frozen=True, forbid_unknown_fields=True):
         return found
 
 
-# What ccxt calls each of an account's keys.
+# ccxt's name for each key of an account.
 CCXT_NAMES: Final = {
     field.name: "".join([field.name.split("_")[0], *(part.title() for part in field.name.split("_")[1:])])
     for field in msgspec.structs.fields(AccountConfig)

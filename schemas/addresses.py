@@ -1,4 +1,4 @@
-"""Reply addresses: which of them a result can be published to, and what RabbitMQ's own for direct reply-to look like.
+"""Reply addresses: which ones a result can be published to, and the form of those for RabbitMQ's direct reply-to.
 
 A direct address is ``amq.rabbitmq.reply-to.<process>.<key>``, both parts in base64. The process is an Erlang pid of the
 client's channel in the external term format (NEW_PID_EXT of the Erlang documentation): two bytes of tags, the name of
@@ -6,8 +6,8 @@ its node, and three numbers of 32 bits, the id, the serial and the node's creati
 the node's name, ``reply@<number>``. The key is 16 random bytes. So it is in RabbitMQ 3.10.8 and 4.0.5
 (`rabbit_direct_reply_to`, `pid_recomposition`) and in 4.3 (`rabbit_volatile_queue`, `rabbit_pid_codec`).
 
-RabbitMQ before 4.2 reads the pid without looking whether it is one, and closes the whole connection with INTERNAL_ERROR
-where it is not. Before 4.0 it does that also where no node that runs has that hash.
+RabbitMQ before 4.2 decodes the pid without checking it, and closes the whole connection with INTERNAL_ERROR where it is
+none. Before 4.0 it does that also where no running node has that hash.
 """
 
 import base64
@@ -26,20 +26,20 @@ _NUMBERS: Final = struct.Struct(">III")
 _KEY_BYTES: Final = 16
 # Erlang's phash2 gives 27 bits.
 _NODE: Final = re.compile(rb"reply@(0|[1-9][0-9]{0,8})")
-# Beyond these a pid may be none for the node that reads it (Erlang 25), so that one says nothing of another.
+# Above these bits a pid may be invalid for the node that decodes it (Erlang 25), though others of its node are valid.
 _ID_BITS, _SERIAL_BITS = 15, 13
-# Queues whose messages the fleet itself takes, by name and by how they begin.
+# Queues that the fleet itself consumes, by name and by prefix.
 _OURS: Final = frozenset({topology.REQUESTS, topology.BULK_REQUESTS, topology.RETURNED, topology.DEAD})
 _OURS_BEGIN: Final = (f"{topology.WORK}.", f"{topology.DELAY}.")
 
 
 def is_direct(address: str) -> bool:
-    """Whether it is for direct reply-to, well-formed or not: no queue can have such a name."""
+    """Whether an address is for direct reply-to, well-formed or not: no queue can have such a name."""
     return address.startswith(DIRECT)
 
 
 def refusal(address: str) -> str:
-    """Why no result can be published to an address, for who chose it; empty where one can, as far as its form tells."""
+    """Why no result can be published to an address, in words for its producer; empty if its form is right."""
     if address in _OURS or address.startswith(_OURS_BEGIN):
         return f"reply_to {address!r} is a queue of the fleet's own; name one of yours, or leave it out"
     if not is_direct(address):
@@ -52,9 +52,9 @@ def refusal(address: str) -> str:
 
 
 def origin(address: str) -> str:
-    """What decides whether RabbitMQ can read a well-formed direct address: its node, or where that is not all, itself.
+    """The origin of a well-formed direct address: if RabbitMQ can decode one address of an origin, it can decode all.
 
-    Two of one node have one origin: if it can read one of them it can read the other.
+    This is the node that the address names; for a pid that may be invalid, the whole address.
     """
     pid = _pid(address)
     assert pid is not None
@@ -64,7 +64,7 @@ def origin(address: str) -> str:
 
 @functools.lru_cache(maxsize=1_000)
 def _pid(address: str) -> tuple[str, tuple[int, int, int]] | None:
-    """The node and the numbers of a direct address's pid; None where it has none."""
+    """The node and the numbers in a direct address's pid; None where it is not well-formed."""
     pid, dot, key = address.removeprefix(f"{DIRECT}.").partition(".")
     try:
         pid_bytes, key_bytes = _decoded(pid), _decoded(key)
@@ -79,7 +79,7 @@ def _pid(address: str) -> tuple[str, tuple[int, int, int]] | None:
 
 
 def _decoded(text: str) -> bytes:
-    """What is written so and not otherwise; raises ValueError where it is not what RabbitMQ would have written."""
+    """Decodes base64; raises ValueError where RabbitMQ would have encoded the same bytes in another way."""
     data = base64.b64decode(text.encode(), validate=True)
     if base64.b64encode(data).decode() != text:
         raise ValueError(text)

@@ -1,6 +1,6 @@
-"""The whole configuration as frozen Structs: defaults live here and nowhere else.
+"""The whole configuration as frozen Structs, with all defaults.
 
-One TOML file (`deploy/fleet.toml` shows every key with its default) and two environment variables that win over it:
+One TOML file (`deploy/fleet.toml` shows every key with its default), and two environment variables that override it:
 ``FLEET_BROKER_URL`` and ``FLEET_REDIS_URL``. An unknown key or a wrong type stops the start with the file, the key's
 path and what was expected.
 """
@@ -29,22 +29,19 @@ RedisUrl: TypeAlias = Annotated[str, Meta(pattern=r"^(rediss?|unix)://")]
 
 # A lane's name is part of queue names and routing keys; `.bulk` is the suffix of the bulk queues.
 _LANE_NAME: Final = re.compile(r"[a-z0-9]+(\.(?!bulk$)[a-z0-9_-]+)?")
-
-_LANE_NAME_LIMIT: Final = 128  # so many characters a request may use to name it
-
-
+_LANE_NAME_LIMIT: Final = 128  # as in a request that names it
 _USER_AND_PASSWORD: Final = re.compile(r"(?<=://).*@")
 
 
 class _WithUrls(Struct, frozen=True):
-    """Shows its URLs without user and password."""
+    """A part of the configuration whose URLs are shown without user and password."""
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         """Its fields as they may be shown."""
         return [(name, _shown(value)) for name, value in msgspec.structs.asdict(self).items()]
 
     def __repr__(self) -> str:
-        """As of any Struct, but for URLs."""
+        """As of any Struct, with the URLs as they may be shown."""
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
 
 
@@ -59,13 +56,13 @@ class BrokerConfig(_WithUrls, frozen=True, forbid_unknown_fields=True):
 
     Args:
         urls: AMQP URLs of the nodes, tried in random order; the first that answers is used.
-        heartbeat_s: how often both sides show they live; a frozen broker is noticed after about three of them.
-        timeout_s: how long one declaration or connection attempt may take.
-        patience_s: how long a publish may take, on all connections it needs, before it counts as failed. More than the
-            three heartbeats after which a frozen broker is noticed: what it has taken would be sent to it twice.
-        give_up_s: how long a lost connection is tried anew before the process ends, for its supervisor to start afresh.
-        declare: whether services declare exchanges and queues. Not where `definitions` did: then they need not be
-            allowed to.
+        heartbeat_s: the interval of heartbeats; a frozen RabbitMQ is noticed after about three of them.
+        timeout_s: the longest that one declaration or one attempt to connect may take.
+        patience_s: the longest that a publish may take, over all connections it needs, before it fails. More than the
+            three heartbeats after which a frozen RabbitMQ is noticed: messages that it has taken would be sent twice.
+        give_up_s: how long a lost connection is tried again before the process ends, for its supervisor to restart it.
+        declare: whether services declare exchanges and queues. Off where `definitions` made them: then services need
+            no permission for it.
     """
 
     urls: Annotated[tuple[BrokerUrl, ...], Meta(min_length=1)] = ("amqp://guest:guest@127.0.0.1:5672/",)
@@ -77,11 +74,11 @@ class BrokerConfig(_WithUrls, frozen=True, forbid_unknown_fields=True):
 
 
 class RedisConfig(_WithUrls, frozen=True, forbid_unknown_fields=True):
-    """Redis or Valkey: the budgets all workers share.
+    """Redis or Valkey: the budgets that all workers share.
 
     Args:
         url: its URL.
-        timeout_s: how long one call may take before Redis counts as away.
+        timeout_s: the longest that one command may take before Redis counts as away.
     """
 
     url: RedisUrl = "redis://127.0.0.1:6379/0"
@@ -92,23 +89,23 @@ class DispatcherConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """The dispatcher.
 
     Args:
-        strategy: how a lane is chosen where the request does not say.
-        timeout_s: a request's deadline where it names none, from when the dispatcher first saw it.
+        strategy: how a lane is chosen for requests that name no strategy.
+        timeout_s: the deadline of requests that name none, from when a dispatcher first received them.
         methods: the only methods that are run; empty allows all public reads.
-        max_attempts: how often one request may fail in a way that is perhaps its own fault before it ends in an error.
-        in_flight: requests it handles at once, beside a tenth as many returned attempts and a twentieth of bulk ones.
-        wait_with_others_s: the longest an attempt waits for budget while another lane could take it.
-        silent_after_s: a lane none of whose workers reported for so long is offline.
-        failures_in_a_row: so many failures in a row set a lane offline.
-        error_rate: a lane of whose calls this part fails stands aside; below, its share falls.
-        slow_times: a lane that answers so many times slower than it used to stands aside.
-        stalled_after_s: a lane that answers none of several calls for so long stands aside.
-        trial_after_s: a lane that stands aside gets one trial request after so long; doubled after each that fails.
+        max_attempts: how often a request may fail for reasons that may be its own before it ends in an error.
+        in_flight: requests handled at a time, beside a tenth as many returned attempts and a twentieth as bulk.
+        wait_with_others_s: the longest that an attempt waits for budget while another lane could take it.
+        silent_after_s: a lane is offline when none of its workers has reported for so long.
+        failures_in_a_row: a lane is offline after so many failures in a row.
+        error_rate: the part of failed calls above which a lane stands aside; below it, its share falls.
+        slow_times: a lane stands aside when it is so many times slower than its usual latency.
+        stalled_after_s: a lane stands aside when it has answered none of several calls for so long.
+        trial_after_s: the time until a lane that stands aside gets a trial; doubled after each trial that fails.
         trial_after_max_s: the longest time between two trials.
-        trial_timeout_s: the longest a trial may take where another lane could answer too.
-        slow_start_s: how long a lane that comes back takes to get its whole share.
-        probe_every_s: a lane that nobody has asked anything for so long is asked how it is.
-        grace_s: how long it may finish what it holds when told to stop.
+        trial_timeout_s: the longest that a trial may take where another lane could answer too.
+        slow_start_s: how long a lane that recovers takes to get its whole share.
+        probe_every_s: an idle lane gets a health probe after so long without a request.
+        grace_s: how long it may finish what it holds after a signal to stop.
     """
 
     strategy: Strategy = "weighted_round_robin"
@@ -134,15 +131,15 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """A worker process.
 
     Args:
-        in_flight: attempts it holds at once, over all lanes.
-        max_wait_s: the longest an attempt waits for budget in the worker's memory; beyond it is handed back.
-        report_every_s: how often it reports.
-        grace_s: how long it may finish what it holds when told to stop.
-        http_timeout_s: the longest one HTTP call to an exchange may take.
-        renew_every_s: how often one of the workers reads an exchange's markets and clock anew, for all.
-        max_answer_mib: the most that one answer of an exchange may have, decompressed.
-        max_markets_mib: the same of markets and currencies.
-        max_answers_mib: the most that it holds of all answers together, beside the first 64 KiB of each.
+        in_flight: attempts held at a time, over all lanes.
+        max_wait_s: the longest that an attempt waits for budget in the worker; one that would wait longer is returned.
+        report_every_s: the interval of reports.
+        grace_s: how long it may finish what it holds after a signal to stop.
+        http_timeout_s: the longest that one HTTP call to an exchange may take.
+        renew_every_s: how often one of the workers refreshes an exchange's markets and clock, for all of them.
+        max_answer_mib: the largest answer of an exchange, decompressed.
+        max_markets_mib: the same for markets and currencies.
+        max_answers_mib: the most that all answers in memory may have together, beside the first 64 KiB of each.
     """
 
     in_flight: Count = 1000
@@ -161,11 +158,11 @@ class LaneConfig(_WithUrls, frozen=True, forbid_unknown_fields=True):
 
     Args:
         exchange: the ccxt id; by default the name's part before the dot.
-        weight: its share of the requests beside the other lanes' weights.
-        local_addr: the source address of its connections; a budget of its own.
-        proxy: the HTTP proxy it goes through; a budget of its own.
-        account: the account whose reads it takes, beside public ones; budgets of its own where the exchange counts them
-            by account.
+        weight: its share of the requests, relative to the weights of the other lanes.
+        local_addr: the source address of its connections, which has a budget of its own.
+        proxy: the HTTP proxy of its connections, which has a budget of its own.
+        account: the account whose reads it takes, beside public ones; it has budgets of its own where the exchange
+            counts by account.
         live_reserve: the part of every limit that bulk requests leave to live ones.
         ccxt: settings for the ccxt class, merged over its own (`urls`, `hostname`, `options`).
     """
@@ -180,16 +177,16 @@ class LaneConfig(_WithUrls, frozen=True, forbid_unknown_fields=True):
 
     @property
     def egress(self) -> str:
-        """Names the address the exchange sees: lanes with the same one share their budgets."""
+        """The address that the exchange sees, as a name: lanes with the same one share their budgets."""
         return self.proxy or self.local_addr or "default"
 
 
 class GroupConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """Exchanges or lanes under one name, which a request may give in their place.
+    """Exchanges or lanes under one name, which a request may use in their place.
 
     Args:
         exchanges: ccxt exchange ids or lane names, in order of preference.
-        strategy: how to choose among them where the request does not say; without it the dispatcher's.
+        strategy: how to choose among them for requests that name no strategy; without it the dispatcher's.
     """
 
     exchanges: Annotated[tuple[str, ...], Meta(min_length=1)]
@@ -197,14 +194,15 @@ class GroupConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LimitsConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """What holds for an exchange instead of its table, or where it has none. Its key is the ccxt id.
+    """Changes to an exchange's table of limits, or a table for an exchange without one. Its key is the ccxt id.
 
-    Workers check it with the table it changes; what buckets and rules hold stands in `workers/limits/costs.py`.
+    Workers check it together with the table that it changes; `workers/limits/costs.py` has the keys of buckets and
+    rules.
 
     Args:
-        buckets: by name, the keys that differ; of a bucket that the table does not have, all.
-        default: what a call costs whose endpoint is not known.
-        endpoints: what calls cost, by ``<api> <METHOD> <path>``.
+        buckets: by name, the keys that differ; for a bucket that the table does not have, all keys.
+        default: the cost of a call to an unknown endpoint.
+        endpoints: the costs of calls, by ``<api> <METHOD> <path>``.
     """
 
     buckets: dict[str, dict[str, Any]] = {}
@@ -213,7 +211,7 @@ class LimitsConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything. `lanes` is the only part without a default."""
+    """The whole file. `lanes` is the only part without a default."""
 
     lanes: Annotated[dict[str, LaneConfig], Meta(min_length=1)]
     broker: BrokerConfig = BrokerConfig()
@@ -268,11 +266,11 @@ def broker_urls(where: str, text: str) -> tuple[str, ...]:
     """RabbitMQ's URLs in a text, with commas between them.
 
     Args:
-        where: the text is from, for the error.
+        where: where the text comes from, for the error.
         text: the text.
 
     Raises:
-        ConfigError: one is none; says nothing of it, as there may be a password in it.
+        ConfigError: one is no URL; the text does not repeat it, as there may be a password in it.
     """
     return tuple(_url(where, url, BrokerUrl) for url in text.split(","))
 
@@ -326,7 +324,7 @@ def _check_groups(path: Path, groups: Mapping[str, GroupConfig], known: Set[str]
 
 
 def _name_entry(raw: dict[str, Any]) -> str | None:
-    """The first wrong entry by its name: msgspec's path says no more than ``lanes[...]``."""
+    """The first wrong entry by its name: msgspec's path is only ``lanes[...]``."""
     for section, kind in (("lanes", LaneConfig), ("limits", LimitsConfig), ("accounts", AccountConfig)):
         if not isinstance(raw.get(section), dict):
             continue

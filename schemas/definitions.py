@@ -1,11 +1,11 @@
-"""The fleet as RabbitMQ's definitions: its topology, and a user for each role with the least that role needs.
+"""The fleet as RabbitMQ definitions: its topology, and a user for each role with the least permissions it needs.
 
-``python -m schemas definitions --config deploy/fleet.toml`` writes them, ``rabbitmqctl import_definitions`` takes them.
+``python -m schemas definitions --config deploy/fleet.toml`` writes them, ``rabbitmqctl import_definitions`` loads them.
 Services that run as these users declare nothing (`broker.declare = false`).
 
-Permissions are RabbitMQ's own: what a user may configure, write to and read from, each a pattern over names of queues
-and exchanges (rabbitmq.com, "Authentication, Authorisation, Access Control"). They end where one exchange feeds many
-queues: who may answer into a queue that a request names may write to the default exchange, and so into any queue.
+Permissions are RabbitMQ's: what a user may configure, write to and read from, each a pattern over the names of queues
+and exchanges (rabbitmq.com, "Authentication, Authorisation, Access Control"). They can't tell apart queues behind one
+exchange: a user that may publish results to reply queues may write to the default exchange, and so into any queue.
 """
 
 from collections.abc import Iterable
@@ -13,9 +13,9 @@ from typing import Any, Final
 
 from . import topology
 
-# Queues that the server names: of producers for their results, of dispatchers for reports.
+# Queues that RabbitMQ names: those of producers for their results, of dispatchers for reports.
 _OWN: Final = r"amq\.gen-.*"
-# Queues of producers that are to outlive their connections.
+# Queues of producers that outlive their connections.
 _RESULTS: Final = r"fleet\.client\..*"
 _REQUESTS: Final = r"fleet\.requests(\.bulk)?"
 _WORK: Final = r"fleet\.work\..*"
@@ -47,10 +47,9 @@ ROLES: Final[dict[str, tuple[list[str], list[str], list[str]]]] = {
 
 
 def definitions(lanes: Iterable[str], vhost: str = "/") -> dict[str, Any]:
-    """Everything of a fleet with these lanes, in one virtual host.
+    """The definitions of a fleet with these lanes, in one virtual host.
 
-    The users have no password, so that nobody gets in before an operator has given them one
-    (``rabbitmqctl change_password``).
+    The users have no password: nobody can log in before an operator has set one (``rabbitmqctl change_password``).
     """
     queues = topology.queues(lanes)
     return {

@@ -7,9 +7,9 @@
     ├── TopologyError     a queue exists with other arguments than ours                      never try again
     ├── InvalidMessage    a body can't be read as the message it should be                   never try again
     └── BrokerError
-        ├── BrokerLost    the connection died or the broker did not answer in time           try again
-        ├── Refused       the broker refused the message (queue full, or without a leader)   try again later
-        ├── Silent        a queue does not confirm what others do; it may have the message   try again later
+        ├── BrokerLost    the connection died, or RabbitMQ did not answer in time            try again
+        ├── Refused       RabbitMQ refused the message (queue full, or without a leader)     try again later
+        ├── Silent        one queue does not confirm; it may have the message                try again later
         └── Unroutable    no queue takes the message                                         never try again
 """
 
@@ -20,7 +20,7 @@ from .messages import ErrorCode
 
 
 class FleetError(Exception):
-    """Everything the fleet raises on purpose. `retryable` says whether the same call may succeed later."""
+    """All errors that the fleet raises. `retryable` says whether the same call may succeed later."""
 
     retryable: ClassVar[bool] = False
 
@@ -30,15 +30,15 @@ class ConfigError(FleetError):
 
 
 class TopologyError(FleetError):
-    """The broker holds a queue or exchange of our name with other arguments."""
+    """RabbitMQ holds a queue or exchange of our name with other arguments."""
 
 
 class InvalidMessage(FleetError):
-    """A body that is not the message it should be.
+    """A body that can't be read as the message it should be.
 
     Args:
-        code: the stable code that goes into the error result.
-        message: what to change, for the person who wrote the producer.
+        code: the stable code for the error result.
+        message: what to change, for the author of the producer.
     """
 
     def __init__(self, code: ErrorCode, message: str) -> None:
@@ -48,28 +48,28 @@ class InvalidMessage(FleetError):
 
 
 class BrokerError(FleetError):
-    """Something between us and RabbitMQ."""
+    """RabbitMQ could not be reached, or did not take a message."""
 
 
 class BrokerLost(BrokerError):
-    """The connection died, or the broker did not answer in time: what was published may or may not be there."""
+    """The connection died, or RabbitMQ did not answer in time: a published message may or may not be there."""
 
     retryable = True
 
 
 class Refused(BrokerError):
-    """The broker refused the message with a negative confirm: its queue is full, or no node leads it at the moment."""
+    """RabbitMQ refused the message with a negative confirm: its queue is full, or has no leader at the moment."""
 
     retryable = True
 
 
 class Silent(BrokerError):
-    """A queue does not confirm, while others confirm what was published later: the message may or may not be there.
+    """A queue does not confirm, while others confirm later messages: the message may or may not be there.
 
     Args:
-        message: how long.
-        pending: whether it has still not confirmed it.
-        held_up: it may be another queue that does not confirm, and holds this one's message up.
+        message: for how long.
+        pending: returns whether the message is still not confirmed.
+        held_up: whether it may be another queue that does not confirm and holds up this message.
     """
 
     retryable = True
@@ -81,4 +81,4 @@ class Silent(BrokerError):
 
 
 class Unroutable(BrokerError):
-    """A mandatory message that no queue takes; it was returned."""
+    """No queue takes a mandatory message; RabbitMQ has returned it."""

@@ -1,6 +1,6 @@
-"""The messages as JSON Schema files, for programs in any language: ``python -m schemas.jsonschema`` writes them anew.
+"""The messages as JSON Schema files, for programs in any language: ``python -m schemas.jsonschema`` writes them.
 
-They lie in ``json/`` beside this file, in the checkout and in the wheel. A test fails when one is stale.
+They are in ``json/`` beside this file, in the checkout and in the wheel. A test fails when one is out of date.
 """
 
 import inspect
@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from msgspec import Struct, json
 
-from .messages import Attempt, DeadLetter, Report, Request, Result
+from .messages import Attempt, DeadLetter, Request, Result
+from .reports import Report
 from .status import DispatcherStatus, WorkerStatus
 
 FOLDER: Final = Path(__file__).with_name("json")
@@ -26,7 +27,7 @@ DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 
 def schema(message: type[Struct]) -> dict[str, Any]:
-    """A message's schema, with what the docstrings say of it and of its fields."""
+    """A message's schema, with descriptions from the docstrings."""
     definitions: dict[str, dict[str, Any]] = json.schema(message)["$defs"]
     for definition in definitions.values():
         _describe(definition)
@@ -35,17 +36,17 @@ def schema(message: type[Struct]) -> dict[str, Any]:
 
 
 def path(message: type[Struct]) -> Path:
-    """Where a message's schema is kept."""
+    """The file of a message's schema."""
     return FOLDER / f"{message.__name__.lower()}.json"
 
 
 def render(message: type[Struct]) -> bytes:
-    """A message's schema as its file holds it."""
+    """The content of the file of a message's schema."""
     return json.format(json.encode(schema(message)), indent=2) + b"\n"
 
 
 def _describe(definition: dict[str, Any]) -> None:
-    """Takes a docstring apart: msgspec puts all of it into the description."""
+    """Divides a docstring among a message and its fields: msgspec puts all of it into the message's description."""
     head, _, arguments = inspect.cleandoc(definition.get("description", "")).partition("\n\nArgs:\n")
     definition["description"] = " ".join(head.split())
     name = ""

@@ -1,6 +1,6 @@
-"""Tells the fleet's own messages from requests, wherever they turn up.
+"""Recognises the fleet's own messages where a request is expected.
 
-Each of them has fields that it can't be without, and that no request may have.
+Each of them has required fields that no request may have.
 """
 
 from typing import Final
@@ -8,7 +8,8 @@ from typing import Final
 from msgspec import DecodeError, Raw, Struct, json, msgpack
 from msgspec.structs import fields
 
-from .messages import Attempt, DeadLetter, Report, Result, decode_with, is_json
+from .messages import Attempt, DeadLetter, Result, decode_with, is_json
+from .reports import Report
 from .status import DispatcherStatus, WorkerStatus
 
 _KINDS: Final[dict[str, tuple[type[Struct], ...]]] = {
@@ -23,13 +24,13 @@ _NEEDED: Final = [
     for name, kinds in _KINDS.items()
     for each in kinds
 ]
-# Their values stay encoded: a result may be large.
+# The values stay encoded: a result may be large.
 _JSON: Final = json.Decoder(dict[str, Raw])
 _MSGPACK: Final = msgpack.Decoder(dict[str, Raw])
 
 
 def kind(content_type: str, body: bytes) -> str:
-    """Which of the fleet's own messages a body is, e.g. ``a result``; empty for any other, and for a request."""
+    """Which of the fleet's own messages a body is, e.g. ``a result``; empty for a request and for anything else."""
     try:
         found = decode_with(_JSON if is_json(content_type, body) else _MSGPACK, body).keys()
     except DecodeError:

@@ -1,13 +1,13 @@
 """Which ccxt methods a request may name: reads only.
 
 The split of the unified methods into public and account reads was measured by running each on nine exchanges with keys
-set and watching which calls are signed (ccxt 4.5.90). A method ccxt adds later counts as an account read until it is
-listed here, so that nothing private is ever run by accident.
+set and recording which calls are signed (ccxt 4.5.90). A method that ccxt adds later is refused until it is listed
+here, so that nothing private is ever run by accident.
 """
 
 from typing import Final
 
-# Creates a quote at the exchange: a write in a read's clothes.
+# It creates a quote at the exchange, and so is a write.
 FORBIDDEN_READS: Final = frozenset({"fetch_convert_quote"})
 
 PUBLIC_READS: Final = frozenset(
@@ -27,7 +27,7 @@ PUBLIC_READS: Final = frozenset(
 )
 
 
-# What a request may ask an account's lane for. Left out are deposit addresses: some exchanges make one when asked.
+# Reads of an account. Deposit addresses are left out: some exchanges create one when it is read.
 PRIVATE_READS: Final = frozenset(
     """
     fetch_accounts fetch_balance fetch_borrow_interest fetch_canceled_and_closed_orders fetch_canceled_orders
@@ -45,7 +45,7 @@ PRIVATE_READS: Final = frozenset(
 
 
 def is_read(method: str) -> bool:
-    """Whether `method` only reads: ``fetch_*`` but the forbidden ones, and ``load_markets``, over REST."""
+    """Whether `method` only reads, over REST: ``load_markets``, and ``fetch_*`` but the forbidden ones."""
     return (
         (method.startswith("fetch_") or method == "load_markets")
         and method not in FORBIDDEN_READS
@@ -54,7 +54,7 @@ def is_read(method: str) -> bool:
 
 
 def refusal(method: str, *, account: bool = False) -> str | None:
-    """Says why the fleet does not run `method`, or None if it does. The text tells the producer what to change.
+    """Why the fleet does not run `method`, or None if it does. The text says what the producer should change.
 
     Args:
         method: as the request names it.

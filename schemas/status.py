@@ -1,4 +1,4 @@
-"""What ``/status`` of a process says, as JSON. Fields may be added; times are Unix milliseconds."""
+"""The body of a process's ``/status``, as JSON. Fields may be added; times are Unix milliseconds."""
 
 from msgspec import Struct
 
@@ -7,10 +7,10 @@ class ConfigurationStatus(Struct, frozen=True):
     """The configuration in use.
 
     Args:
-        version: the start of its file's SHA-256: processes with the same one have the same configuration.
-        loaded_ms: since when it is in use.
-        error: why the file as it is now is not in use; empty if it is.
-        error_ms: when it was refused.
+        version: the start of the file's SHA-256: processes with the same version have the same configuration.
+        loaded_ms: when it was loaded.
+        error: why the present file is not in use; empty if it is.
+        error_ms: when the present file was refused.
     """
 
     version: str
@@ -20,16 +20,16 @@ class ConfigurationStatus(Struct, frozen=True):
 
 
 class ProcessStatus(Struct, frozen=True):
-    """What both services say of themselves.
+    """The part of the status that both services have.
 
     Args:
         service: `dispatcher` or `workers`.
         name: host and process id, as in logs and reports.
-        started_ms: since when it runs.
-        unready: why it does not serve yet, as ``/readyz`` says; empty if it does.
-        configuration: the one in use.
-        connected: whether its connections to RabbitMQ stand.
-        connects: how often they were made.
+        started_ms: when it started.
+        unready: why it does not serve yet, as in ``/readyz``; empty if it serves.
+        configuration: the configuration in use.
+        connected: whether its connections to RabbitMQ are up.
+        connects: how often the connection was made that was lost most often.
     """
 
     service: str
@@ -49,16 +49,16 @@ class RoutedLane(Struct, frozen=True):
         exchange: the ccxt id.
         state: `healthy`, `degraded`, `offline` or `maintenance`.
         reason: why it is not healthy.
-        since_ms: since when it is in this state.
-        trial_in_s: when a lane that stands aside gets its next trial, None for others.
-        paused_until_ms: the exchange asked for silence until then, None if it did not.
+        since_ms: when it came into this state.
+        trial_in_s: the time until the next trial of a lane that stands aside, None for others.
+        paused_until_ms: the end of a pause that the exchange asked for, None without one.
         weight: its configured weight.
-        share: what its health leaves of it now.
-        workers: how many serve it.
-        in_flight: attempts that are with it.
-        waiting: requests that will probably go to it and wait in delay rooms now.
-        latency_ms: how long it takes to answer.
-        methods: how many of the fleet's methods it has, None until a worker said.
+        share: the part of its weight that its health leaves it now.
+        workers: how many workers serve it.
+        in_flight: how many attempts its workers hold.
+        waiting: how many requests wait in delay queues and will probably go to it.
+        latency_ms: its latency.
+        methods: how many of the fleet's methods it has, None before a worker reported them.
     """
 
     lane: str
@@ -81,9 +81,9 @@ class DispatcherStatus(Struct, frozen=True):
     """``/status`` of a dispatcher.
 
     Args:
-        process: what it says of itself.
-        lanes: what it knows of each lane.
-        results_dropped: how many results `fleet.results` dropped unread since it began.
+        process: the part that both services have.
+        lanes: its lanes.
+        results_dropped: how many results `fleet.results` dropped unread since this dispatcher started.
     """
 
     process: ProcessStatus
@@ -98,12 +98,12 @@ class ServedLane(Struct, frozen=True):
         lane: its name.
         exchange: the ccxt id.
         open: whether it takes attempts.
-        error: why it does not open.
+        error: why it could not be opened.
         markets: how many markets of the exchange are known.
         methods: how many of the fleet's methods it has.
-        in_flight: attempts that are with it.
+        in_flight: how many attempts this worker holds.
         budget: `shared` by all workers; `own part` while Redis is away; `none` while nothing may be sent.
-        budget_part: the part of every limit that this worker may use by itself, None while it is shared.
+        budget_part: the part of every limit that this worker may use while Redis is away, None while it is shared.
     """
 
     lane: str
@@ -121,10 +121,10 @@ class WorkerStatus(Struct, frozen=True):
     """``/status`` of a worker.
 
     Args:
-        process: what it says of itself.
+        process: the part that both services have.
         ccxt: the version of ccxt in use.
-        redis: whether all workers share all lanes' budgets.
-        lanes: the lanes it serves.
+        redis: whether the budgets of all lanes are shared through Redis.
+        lanes: the lanes that it serves.
     """
 
     process: ProcessStatus

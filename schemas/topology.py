@@ -4,10 +4,10 @@ All of it is durable and all queues are quorum queues (only `fleet.reports` and 
 Arguments never change once a release has declared them: RabbitMQ refuses a queue declared twice with different ones,
 and a client that tries brings its connection down with it.
 
-Every queue is bounded in messages and bytes, but `fleet.returned`, to which others hand what they may not lose. A full
-one refuses, and who publishes keeps what it has; only `fleet.results` and `fleet.dead` drop their oldest.
+Every queue is bounded in messages and bytes, except `fleet.returned`: what goes there must not be lost. A full queue
+refuses new messages, and their publishers keep them; only `fleet.results` and `fleet.dead` drop their oldest.
 
-RabbitMQ expires messages only at a queue's head, so every waiting room has one TTL for all it holds.
+RabbitMQ expires messages only at a queue's head, so every delay queue has one TTL for all its messages.
 """
 
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ from typing import Final
 from msgspec import Struct
 
 REQUESTS: Final = "fleet.requests"
-# Where nobody is in a hurry, or very many come at once: what lies here keeps nothing in `REQUESTS` waiting.
+# For requests that have time, or very many at once: they delay no request in `REQUESTS`.
 BULK_REQUESTS: Final = "fleet.requests.bulk"
 WORK: Final = "fleet.work"
 RETURNED: Final = "fleet.returned"
@@ -26,16 +26,16 @@ REPORTS: Final = "fleet.reports"
 DEAD: Final = "fleet.dead"
 DROPPED: Final = "fleet.dropped"
 
-# Five rooms cover any wait within a factor of four; a longer one passes through several.
+# Five delays come within a factor of four of any wait; a longer wait takes several of them.
 DELAYS_MS: Final = (250, 1_000, 4_000, 15_000, 60_000)
 
-# A message that comes back more often than this (a consumer died each time) is put aside in `fleet.dead`. It counts
-# broker restarts and lost connections too, so it must be well above what a bad night brings.
+# A message that is redelivered more often (a consumer died each time) goes to `fleet.dead`. Restarts of RabbitMQ and
+# lost connections count too, so this must be well above what a bad night brings.
 DELIVERY_LIMIT: Final = 10
-# Where only people and other programs consume: RabbitMQ 4 drops what was given back 20 times unless told otherwise.
+# For queues that only people and other programs consume: RabbitMQ 4 drops what was requeued 20 times by default.
 NO_DELIVERY_LIMIT: Final = 1_000_000_000
 
-# In messages, and in bytes of their bodies. Most requests have some 300 bytes, most results less than 100 KB; but they
+# In messages, and in bytes of their bodies. Most requests have some 300 bytes, most results less than 100 KB. But they
 # may have 256 KiB and 15 MiB, and 50,000 of those fit on no disk.
 REQUESTS_LIMIT: Final = 100_000
 REQUESTS_BYTES: Final = 512 * 2**20
@@ -48,7 +48,7 @@ RESULTS_BYTES: Final = 2**30
 RESULTS_TTL_MS: Final = 15 * 60_000
 DEAD_LIMIT: Final = 100_000
 DEAD_BYTES: Final = 512 * 2**20
-# A live attempt that no worker took in this time goes back to the dispatcher, who may know a better lane by then.
+# A live attempt that no worker took in this time goes back to a dispatcher, which may choose a better lane by then.
 LIVE_TTL_MS: Final = 5_000
 BULK_TTL_MS: Final = 10 * 60_000
 
@@ -116,7 +116,7 @@ QUEUES: Final = (
             max_length_bytes=RESULTS_BYTES,
             message_ttl=RESULTS_TTL_MS,
             overflow="drop-head",
-            dead_letter_exchange=DROPPED,  # for who counts them
+            dead_letter_exchange=DROPPED,  # where they are counted
         ),
         exchange=RESULTS,
         routing_key="#",
@@ -134,7 +134,7 @@ QUEUES: Final = (
 
 
 def delay_name(delay_ms: int) -> str:
-    """The waiting room of one delay, e.g. ``fleet.delay.1s``."""
+    """The name of the delay queue with this delay, e.g. ``fleet.delay.1s``."""
     return f"{DELAY}.{delay_ms // 1000}s" if delay_ms % 1000 == 0 else f"{DELAY}.{delay_ms}ms"
 
 
@@ -158,7 +158,7 @@ def work_name(lane: str, *, bulk: bool) -> str:
 
 
 def lane_queues(lanes: Iterable[str]) -> list[Queue]:
-    """The pair of work queues of each lane: live work, and bulk work that never delays it."""
+    """The two work queues of each lane: for live attempts, and for bulk ones, which never delay live ones."""
     return [
         Queue(
             work_name(lane, bulk=bulk),
@@ -183,5 +183,5 @@ def queues(lanes: Iterable[str]) -> tuple[Queue, ...]:
 
 
 def delay_for(wait_ms: float) -> int:
-    """The waiting room that fits a wait: the longest that does not overshoot, or the shortest there is."""
+    """The delay for a wait: the longest that is not above it, or the shortest that there is."""
     return max((delay for delay in DELAYS_MS if delay <= wait_ms), default=DELAYS_MS[0])

@@ -1,4 +1,4 @@
-"""The configuration's URLs, checked as those who use them would read them. Errors tell nothing of what a URL holds."""
+"""Checks the configuration's URLs as their clients would read them. Errors do not repeat any part of a URL."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -8,26 +8,34 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import yarl
 
 from .errors import ConfigError
-from .runtime import store
 
-# What aio-pika and aiormq read (aio-pika 10.2, aiormq 7.2), but for what is in [broker].
+# Options that aio-pika and aiormq read (aio-pika 10.2, aiormq 7.2), less those with a key in [broker].
 _AMQP_TLS: Final = frozenset({"cafile", "capath", "cadata", "certfile", "keyfile", "no_verify_ssl"})
 _AMQP: Final = frozenset({"auth"})
-# What redis-py reads (redis 6.0), but for what is in [redis], and what would repeat commands or change their answers.
+# Options that redis-py reads (redis 6.0), less those with a key in [redis], and those that would repeat commands or
+# change their answers.
 _REDIS_TLS: Final = frozenset(
     "ssl_ca_certs ssl_ca_path ssl_ca_data ssl_certfile ssl_keyfile ssl_password ssl_cert_reqs ssl_check_hostname "
     "ssl_ciphers ssl_min_version".split()
 )
 _REDIS: Final = frozenset("db username password client_name protocol socket_keepalive health_check_interval".split())
+# Options that redis-py makes a number of, or knows some words for (`URL_QUERY_ARGUMENT_PARSERS` and `RedisSSLContext`).
+_REDIS_VALUES: Final = {
+    "db": r"\d+",
+    "protocol": "[23]",
+    "health_check_interval": r"\d+",
+    "ssl_cert_reqs": "none|optional|required",
+    "ssl_min_version": r"\d+",
+}
 _NO_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 def check(where: str, url: str) -> None:
-    """Sees whether a URL is one, and its password is read as it is meant.
+    """Checks that a URL is valid, and that its password is read as it is meant.
 
     Args:
-        where: it stands, for the error.
-        url: it.
+        where: where the URL stands, for the error.
+        url: the URL.
 
     Raises:
         ConfigError: it can't be used.
@@ -38,7 +46,7 @@ def check(where: str, url: str) -> None:
         if parts.scheme != "unix":
             yarl.URL(url)
         unquote(url, errors="strict")
-    except ValueError:  # which tells what it read
+    except ValueError:  # its text would repeat the URL
         parts, port = None, None
     wrong = parts is None or "@" in parts.path + parts.query.partition("=")[0] + parts.fragment
     if parts is None or wrong:
@@ -59,10 +67,10 @@ def check(where: str, url: str) -> None:
 
 
 def check_own(where: str, urls: Any) -> None:
-    """Sees whether the URLs that a lane gives to ccxt are some; raises as `check` does.
+    """Checks the URLs that a lane's settings for ccxt have; raises as `check` does.
 
     Args:
-        where: they stand.
+        where: where they stand.
         urls: ccxt's tree of them, as in its own `urls.api`, or anything else.
     """
     for path, url in _texts(urls):
@@ -99,14 +107,10 @@ def _check_redis(where: str, url: str) -> None:
             raise ConfigError(f"{where}: expected the path of a socket: unix:///run/redis.sock")
     elif not re.fullmatch(r"/?|/\d+", parts.path):
         raise ConfigError(f"{where}: expected a database's number after the host, as in redis://host:6379/0")
-    try:
-        pool: Any = store.connect(url, timeout_s=1).connection_pool
-        pool.make_connection()  # and connects not yet
-    except Exception:  # whatever redis-py makes of it; its text may hold what it read
-        names = ", ".join(sorted({_name(option) for option, _ in parse_qsl(parts.query)}))
-        raise ConfigError(
-            f"{where}: expected options as redis-py reads them; one of {names} has another form"
-        ) from None
+    options = parse_qsl(parts.query)
+    if any(not re.fullmatch(_REDIS_VALUES.get(option, ".*"), value, re.DOTALL) for option, value in options):
+        names = ", ".join(sorted({_name(option) for option, _ in options}))
+        raise ConfigError(f"{where}: expected options as redis-py reads them; one of {names} has another form")
 
 
 def _name(option: str) -> str:

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import aio_pika
 import pytest
 import pytest_asyncio
 import redis.asyncio as redis_client
@@ -15,8 +16,10 @@ from deploy.local import Fleet, simulated
 from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.process import Simulator
 from schemas import topology
+from tests.support.broker import port_of
 from tests.support.fleet import QUICK, Client, Heard, Stand, opened
 from tests.support.stores import STORES
+from tests.support.tcp_proxy import Proxy
 
 VHOSTS_AT_ONCE = 20
 LOGS = pytest.StashKey[list[Path]]()
@@ -111,6 +114,27 @@ async def new_vhost(rabbitmq: RabbitMQ, numbers: Iterator[int]) -> str:
 async def vhost(rabbitmq: RabbitMQ, vhost_numbers: Iterator[int]) -> str:
     """Return the URL of a virtual host that no other test has seen."""
     return await new_vhost(rabbitmq, vhost_numbers)
+
+
+@pytest.fixture
+async def proxy(vhost: str) -> AsyncIterator[Proxy]:
+    """Yield a proxy before the session's broker."""
+    async with Proxy.before(port_of(vhost)) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def through(proxy: Proxy, vhost: str) -> str:
+    """Return the virtual host's URL through the proxy."""
+    head, _, tail = vhost.rpartition(":")
+    return f"{head}:{proxy.port}/{tail.partition('/')[2]}"
+
+
+@pytest.fixture
+async def admin(vhost: str) -> AsyncIterator[aio_pika.abc.AbstractChannel]:
+    """Yield a channel of the test's own in the virtual host."""
+    async with await aio_pika.connect(vhost) as connection:
+        yield await connection.channel()
 
 
 @pytest.fixture

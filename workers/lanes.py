@@ -24,7 +24,8 @@ from schemas.accounts import Secret
 from schemas.config import Config, LaneConfig, LimitsConfig
 from schemas.errors import ConfigError
 from schemas.runtime.broker import Broker
-from schemas.runtime.deliveries import Delivery, end_tasks
+from schemas.runtime.deliveries import Delivery
+from schemas.runtime.tasks import end_tasks
 
 from . import metrics
 from .budget.membership import BEAT_EVERY_S

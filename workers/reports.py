@@ -9,7 +9,8 @@ from typing import Final
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from schemas.messages import ILL, Attempt, BucketReport, ErrorCode, LaneReport, Named, Outcome, Try
+from schemas.messages import ILL, Attempt, ErrorCode, Outcome, Try
+from schemas.reports import BucketReport, LaneReport, Named
 
 from . import metrics
 from .budget.budget import Use

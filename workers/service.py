@@ -13,22 +13,14 @@ from msgspec.structs import replace
 from schemas import topology
 from schemas.config import Config
 from schemas.errors import BrokerError, FleetError
-from schemas.messages import (
-    RESULT_LIMIT_BYTES,
-    Attempt,
-    ErrorCode,
-    Outcome,
-    Report,
-    Result,
-    Try,
-    decode_attempt,
-    encode,
-)
+from schemas.messages import RESULT_LIMIT_BYTES, Attempt, ErrorCode, Outcome, Result, Try, decode_attempt, encode
+from schemas.reports import Report
 from schemas.runtime import results, store
 from schemas.runtime.broker import Broker
-from schemas.runtime.deliveries import Delivery, done_before, end_tasks
+from schemas.runtime.deliveries import Delivery
 from schemas.runtime.once import Answered
 from schemas.runtime.outbox import Outbox
+from schemas.runtime.tasks import done_before, end_tasks
 from schemas.status import ConfigurationStatus, ProcessStatus, ServedLane, WorkerStatus
 
 from . import attempts as executor

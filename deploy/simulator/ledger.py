@@ -278,10 +278,7 @@ class Ledger:
             if asked > bucket.amount + _ROUNDING:
                 over = True
                 count.violations += 1
-                if len(counts.broken) < BROKEN_KEPT:
-                    ages_ms = window.ages_ms(now_ns) if isinstance(window, _Rolling) else ()
-                    broken = Broken(now_ns / 1e6, *key, asked, bucket.amount, ages_ms)
-                    counts.broken.append(broken)
+                self._keep_broken(now_ns, key, asked, bucket.amount, window)
             elif isinstance(window, _Rolling) and (spare_ns := window.spare_ns(now_ns, cost)) is not None:
                 count.spare_ms = min(spare_ns / 1e6, math.inf if count.spare_ms is None else count.spare_ms)
             costs.append((window, count, cost, bucket))
@@ -299,6 +296,11 @@ class Ledger:
             client.strikes = 0
             return Verdict(None, tuple(usages))
         return self._refuse(client, now_ns, banned_ns, tuple(usages))
+
+    def _keep_broken(self, now_ns: int, key: tuple[str, str], asked: float, amount: int, window: _Window) -> None:
+        if len(self.counts.broken) < BROKEN_KEPT:
+            ages_ms = window.ages_ms(now_ns) if isinstance(window, _Rolling) else ()
+            self.counts.broken.append(Broken(now_ns / 1e6, *key, asked, amount, ages_ms))
 
     def _refuse(self, client: _Client, now_ns: int, banned_ns: int, usages: tuple[Usage, ...]) -> Verdict:
         counts = self.counts

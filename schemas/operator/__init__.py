@@ -1,1 +1,1 @@
-"""What an operator does by hand: `python -m schemas` and what stands behind it."""
+"""The command line `python -m schemas`, and its parts: dead letters, pauses."""

@@ -1,13 +1,13 @@
 """Goes through `fleet.dead`, and puts back what is not taken out.
 
-A queue shows a message by handing it out, and hides it from everybody else until it is given back. So one at a time
-goes through the letters: it holds an exclusive queue, which RabbitMQ lets one connection have and deletes with it. A
-second one waits. (Quorum queues heed no consumer's wish to be the only one, as RabbitMQ's own documentation says; a
+A queue shows a message only by delivering it, and hides it from all other consumers until it is requeued. So only one
+command at a time goes through the letters: it holds an exclusive queue, which RabbitMQ gives to one connection and
+deletes with it. A second command waits. (Quorum queues have no exclusive consumers, as RabbitMQ's documentation says. A
 stream could be read by many, but nothing can be taken out of it, and `fleet.dead` exists.)
 
-Letters come in batches, each to a consumer of its own that takes no more than that: so the client holds one batch,
-whatever the queue holds. All are taken out and given back in the order in which they came: a reader that is killed
-leaves them in another.
+Letters come in batches, each from a consumer of its own that takes no more than that, so that the client holds one
+batch, however long the queue is. All are taken and requeued in the order in which they came; a command that is killed
+leaves them in another order.
 """
 
 import asyncio
@@ -29,11 +29,11 @@ READER: Final = "fleet.dead.reader"
 BATCH: Final = 200
 TIMEOUT_S: Final = 10.0
 POLL_S: Final = 0.1
-# RabbitMQ puts back no more than so many at once in their order: beyond, Erlang's maps have none (measured, 3.10.8).
+# How many messages RabbitMQ requeues in their order with one command: Erlang's larger maps have no order (3.10.8).
 IN_ORDER: Final = 32
-# And once so many commands of a client wait, it makes one of those that follow (32 in rabbit_fifo_client, 3.10.8).
+# When more commands of a client wait, RabbitMQ joins those that follow to one (32 in rabbit_fifo_client, 3.10.8).
 AT_ONCE: Final = 16
-# What was promised may have been dropped meanwhile, where the queue is full.
+# How long to wait for the next letter; a full queue may have dropped it meanwhile.
 QUIET_S: Final = 1.0
 
 # A letter, and its message for `DeadLetters.take`.
@@ -41,7 +41,7 @@ Held: TypeAlias = tuple[Letter, AbstractIncomingMessage]
 
 
 class DeadLetters:
-    """`fleet.dead` at work, for one connection at a time."""
+    """`fleet.dead`, for one connection at a time."""
 
     def __init__(self, channel: AbstractChannel, queue: AbstractQueue) -> None:
         self._channel = channel
@@ -51,23 +51,23 @@ class DeadLetters:
     @classmethod
     @asynccontextmanager
     async def at(cls, url: str, waits: Callable[[str], None]) -> AsyncGenerator[Self, None]:
-        """The queue at this broker; what was not taken out is in it again at the end.
+        """The queue on this RabbitMQ; at the end, letters that were not taken out are back in it.
 
         Args:
-            url: the broker's.
-            waits: is told in words why it takes longer.
+            url: RabbitMQ's.
+            waits: called with a text when another command makes this one wait.
         """
         async with await aio_pika.connect(url, timeout=TIMEOUT_S) as connection:
-            told = False
+            waiting = False
             while True:
                 try:
                     own = await connection.channel()
                     await own.declare_queue(READER, exclusive=True, auto_delete=True)
                     break
                 except ChannelLockedResource:
-                    if not told:
+                    if not waiting:
                         waits("another command goes through the dead letters: waiting until it is done")
-                    told = True
+                    waiting = True
                     await asyncio.sleep(POLL_S)
             channel = await connection.channel(on_return_raises=True)
             await channel.set_qos(prefetch_count=BATCH)
@@ -88,8 +88,8 @@ class DeadLetters:
         """
         left, _ = await self._counts()
         passed, found = not after, 0
-        # Also those behind the last that is wanted: RabbitMQ puts what it is given back behind what was given back
-        # before, so that the order only stays where all have been out.
+        # All letters are taken, also those behind the last one wanted: RabbitMQ puts requeued messages behind earlier
+        # requeued ones, so the order stays only where all were taken.
         while left > 0:
             messages = await self._take(min(left, BATCH))
             if not messages:
@@ -124,7 +124,7 @@ class DeadLetters:
         await exchange.publish(message, "", timeout=30)
 
     async def _take(self, count: int) -> list[AbstractIncomingMessage]:
-        """Has so many handed out, or as many as there are."""
+        """Receives so many messages, or as many as there are."""
         arrived: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
         messages: list[AbstractIncomingMessage] = []
         tag = await self._queue.consume(arrived.put, timeout=TIMEOUT_S)
@@ -142,8 +142,8 @@ class DeadLetters:
         return messages
 
     async def _give_back(self) -> None:
-        """Returns when they are in the queue again: who comes next is to see them."""
-        if self._channel.is_closed:  # they are given back by that
+        """Requeues the letters; returns when they are in the queue again, for the next command to see."""
+        if self._channel.is_closed:  # that has requeued them
             return
         underlay = await self._channel.get_underlay_channel()
         back, sent = (await self._counts())[0], 0
@@ -155,27 +155,27 @@ class DeadLetters:
                 back, sent = back + len(some), sent + 1
                 if sent % AT_ONCE == 0:
                     await self._filled(back)
-        await underlay.basic_nack(0, multiple=True, requeue=True)  # what came unasked at the end
+        await underlay.basic_nack(0, multiple=True, requeue=True)  # deliveries that came at the end
         await self._filled(back)
 
     async def _filled(self, count: int) -> None:
-        """Returns when so many letters are there; or not, as a full queue drops the oldest."""
+        """Waits until so many letters are in the queue; not for ever, as a full queue drops the oldest."""
         for _ in range(int(TIMEOUT_S / POLL_S)):
             if (await self._counts())[0] >= count:
                 return
             await asyncio.sleep(POLL_S / 10)
 
     async def _alone(self, waits: Callable[[str], None]) -> None:
-        """A reader that was killed is gone before its letters are back; its consumer goes with them."""
+        """Waits until the letters of a command that was killed are back: its consumer ends with that."""
         tries = 0
         while (await self._counts())[1] and tries < TIMEOUT_S / POLL_S:
             tries += 1
             await asyncio.sleep(POLL_S)
         if tries == TIMEOUT_S / POLL_S:
-            waits(f"other programs consume {topology.DEAD}: what they hold is not shown")
+            waits(f"other programs consume {topology.DEAD}: the letters that they hold are not shown")
 
     async def _counts(self) -> tuple[int, int]:
         """How many letters and how many consumers it has."""
         queue = await self._channel.declare_queue(topology.DEAD, passive=True, timeout=TIMEOUT_S)
-        told = queue.declaration_result
-        return told.message_count or 0, told.consumer_count or 0
+        found = queue.declaration_result
+        return found.message_count or 0, found.consumer_count or 0

@@ -2,12 +2,14 @@
 
 import asyncio
 import datetime
+import functools
+import inspect
 import os
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 
 import aio_pika
 import msgspec
@@ -25,24 +27,26 @@ from .dead import Filter, Letter
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Programs for who runs or uses the fleet.",
+    help="Commands for operators and users of the fleet.",
     add_completion=False,
-    pretty_exceptions_show_locals=False,  # there may be a password among them
+    pretty_exceptions_show_locals=False,  # they may contain a password
 )
-dead = typer.Typer(no_args_is_help=True, help="What lies in fleet.dead: look at it, send it again, drop it.")
+dead = typer.Typer(
+    no_args_is_help=True, help="Dead letters, the messages in fleet.dead: list them, replay them, drop them."
+)
 app.add_typer(dead, name="dead")
-pausing = typer.Typer(no_args_is_help=True, help="Pauses that exchanges asked for: look at them, or end them.")
+pausing = typer.Typer(no_args_is_help=True, help="Pauses that exchanges asked for: list them, end them.")
 app.add_typer(pausing, name="pause")
 
-Keys = Annotated[list[str] | None, typer.Argument(help="keys of letters, or how they begin, as `list` shows them")]
-Reason = Annotated[str | None, typer.Option(help="only letters that are there for this reason")]
+Keys = Annotated[list[str] | None, typer.Argument(help="keys of letters, or their beginnings, as `list` shows them")]
+Reason = Annotated[str | None, typer.Option(help="only letters with this reason")]
 Origin = Annotated[str | None, typer.Option(help="only letters from this queue")]
 RequestId = Annotated[str | None, typer.Option("--request", help="only letters of the request with this id")]
-Older = Annotated[float | None, typer.Option("--older-than-s", help="only letters that came so many seconds ago")]
-Everything = Annotated[bool, typer.Option("--all", help="all letters: needed where nothing else is said")]
-After = Annotated[str, typer.Option(help="only letters behind the one with this key, or that begins so")]
-Limit = Annotated[int | None, typer.Option(min=1, help="so many letters at most, the oldest")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="say what would be done, and leave all as it is")]
+Older = Annotated[float | None, typer.Option("--older-than-s", help="only letters older than so many seconds")]
+Everything = Annotated[bool, typer.Option("--all", help="all letters: needed where nothing else selects some")]
+After = Annotated[str, typer.Option(help="only letters behind the one with this key, or its beginning")]
+Limit = Annotated[int | None, typer.Option(min=1, help="at most so many letters, the oldest")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="only show what would be done")]
 
 
 def _checked(url: str) -> str:
@@ -79,9 +83,45 @@ REDIS_URL: Final = os.environ.get("FLEET_REDIS_URL", RedisConfig().url)
 REDIS_TIMEOUT_S: Final = 5.0
 
 
+class Selection(NamedTuple):
+    """The letters that a command works on: those that match, behind the one with the key `after`, at most `limit`."""
+
+    wanted: Filter
+    after: str = ""
+    limit: int | None = None
+
+
+def _select(
+    keys: Keys = None,
+    reason: Reason = None,
+    origin: Origin = None,
+    request_id: RequestId = None,
+    older_than_s: Older = None,
+    after: After = "",
+    limit: Limit = None,
+) -> Selection:
+    before_ms = None if older_than_s is None else int((time.time() - older_than_s) * 1000)
+    return Selection(Filter(keys or (), reason, origin, request_id, before_ms), after, limit)
+
+
+def _selecting(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command the options of `_select`, in place of its first parameter, the selection."""
+    options, own = (list(inspect.signature(each).parameters.values()) for each in (_select, command))
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        selection = _select(**{option.name: given.pop(option.name) for option in options})
+        command(selection, **given)
+
+    parameters = [*options, *own[1:]]
+    setattr(run, "__signature__", inspect.Signature(parameters))  # noqa: B010 (which Typer reads)
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    return run
+
+
 @app.callback()
 def _main() -> None:
-    """Typer's way to have commands below commands while there is one alone."""
+    """Makes Typer treat a single command as a subcommand."""
 
 
 @app.command()
@@ -95,18 +135,12 @@ def definitions(
 
 
 @dead.command("list")
+@_selecting
 def list_letters(
-    keys: Keys = None,
-    reason: Reason = None,
-    origin: Origin = None,
-    request_id: RequestId = None,
-    older_than_s: Older = None,
-    after: After = "",
-    limit: Limit = None,
+    selection: Selection,
     url: Url = URL,
 ) -> None:
     """One line for each letter, oldest first."""
-    wanted = _filter(keys, reason, origin, request_id, older_than_s)
     typer.echo(_row("key", "came", "reason", "from", "request", "attempts", "bytes", "why"))
     last = ""
 
@@ -118,13 +152,13 @@ def list_letters(
             came, last = _time(letter.at_ms), letter.key
             typer.echo(_row(last, came, letter.reason, letter.origin, letter.request_id, attempts, size, why))
 
-    found = _each(url, wanted, line, after=after, limit=limit)
-    typer.echo(f"{found} dead letters" + (f"; what follows: --after {last}" if found == limit else ""))
+    found = _each(url, selection, line)
+    typer.echo(f"{found} dead letters" + (f"; what follows: --after {last}" if found == selection.limit else ""))
 
 
 @dead.command()
 def show(key: Annotated[str, typer.Argument(help="a letter's key, or how it begins")], url: Url = URL) -> None:
-    """All of one letter, and the request in it."""
+    """One letter in full, with the request in it."""
 
     async def all_of(_: DeadLetters, batch: list[Held]) -> None:
         letter = batch[0][0]
@@ -134,24 +168,19 @@ def show(key: Annotated[str, typer.Argument(help="a letter's key, or how it begi
         for line in _body(letter).split("\n"):
             typer.echo(_plain(line))
 
-    _each(url, Filter(keys=[key]), all_of, limit=1)
+    _each(url, Selection(Filter(keys=[key]), limit=1), all_of)
 
 
 @dead.command()
+@_selecting
 def replay(
-    keys: Keys = None,
-    reason: Reason = None,
-    origin: Origin = None,
-    request_id: RequestId = None,
-    older_than_s: Older = None,
-    after: After = "",
-    limit: Limit = None,
+    selection: Selection,
     everything: Everything = False,
     dry_run: DryRun = False,
     url: Url = URL,
 ) -> None:
-    """Sends the requests in letters again, as new ones; those that still can't be read stay."""
-    wanted = _filter(keys, reason, origin, request_id, older_than_s, everything=everything)
+    """Publishes the requests in letters again, as new ones; letters that can't be read stay."""
+    _check_selected(selection, everything)
 
     async def again(letters: DeadLetters, batch: list[Held]) -> None:
         async def one(letter: Letter, message: aio_pika.abc.AbstractIncomingMessage) -> str:
@@ -172,24 +201,19 @@ def replay(
             if isinstance(what, BaseException):
                 raise what
 
-    _each(url, wanted, again, after=after, limit=limit)
+    _each(url, selection, again)
 
 
 @dead.command()
+@_selecting
 def drop(
-    keys: Keys = None,
-    reason: Reason = None,
-    origin: Origin = None,
-    request_id: RequestId = None,
-    older_than_s: Older = None,
-    after: After = "",
-    limit: Limit = None,
+    selection: Selection,
     everything: Everything = False,
     dry_run: DryRun = False,
     url: Url = URL,
 ) -> None:
-    """Takes letters out for good."""
-    wanted = _filter(keys, reason, origin, request_id, older_than_s, everything=everything)
+    """Removes letters for good."""
+    _check_selected(selection, everything)
 
     async def gone(letters: DeadLetters, batch: list[Held]) -> None:
         for letter, message in batch:
@@ -197,14 +221,14 @@ def drop(
                 await letters.take(message)
             _say("to drop" if dry_run else "dropped", letter)
 
-    _each(url, wanted, gone, after=after, limit=limit)
+    _each(url, selection, gone)
 
 
 @pausing.command("list")
 def list_pauses(
     exchange: Annotated[str, typer.Argument(help="only those of this exchange")] = "*", redis_url: RedisUrl = REDIS_URL
 ) -> None:
-    """One line for each pause that holds, the longest first."""
+    """One line for each pause, the longest first."""
     found: list[pauses.Pause] = _at_redis(redis_url, lambda client: pauses.held(client, exchange))
     for each in found:
         _say_pause("paused", each)
@@ -217,8 +241,8 @@ def lift(
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
     redis_url: RedisUrl = REDIS_URL,
 ) -> None:
-    """Ends all pauses of an exchange, for all workers. Only where you know that it takes calls again."""
-    if not exchange.isalnum():  # it becomes a pattern
+    """Ends all pauses of an exchange, for all workers. Use it only if you know that it takes calls again."""
+    if not exchange.isalnum():  # it becomes part of a pattern
         raise typer.BadParameter(f"{exchange!r} is no exchange; `pause list` shows those that are paused")
     if not yes:
         typer.confirm(f"{exchange} asked for silence; calls before its time may bring a longer ban. Go on?", abort=True)
@@ -247,31 +271,16 @@ def _say_pause(what: str, pause: pauses.Pause) -> None:
     typer.echo(_plain(f"{what}: {place} {pause.bucket or 'all of it'}, {pause.left_s:.0f} s left: {pause.reason}"))
 
 
-def _filter(
-    keys: list[str] | None,
-    reason: str | None,
-    origin: str | None,
-    request_id: str | None,
-    older_than_s: float | None,
-    *,
-    everything: bool = True,
-) -> Filter:
-    before_ms = None if older_than_s is None else int((time.time() - older_than_s) * 1000)
-    wanted = Filter(keys or (), reason, origin, request_id, before_ms)
-    if not everything and wanted == Filter():
-        raise typer.BadParameter("say which: by key, --reason, --origin, --request, --older-than-s, or --all")
-    return wanted
+def _check_selected(selection: Selection, everything: bool) -> None:
+    if not everything and selection.wanted == Filter():
+        raise typer.BadParameter(
+            "select letters by key, --reason, --origin, --request or --older-than-s, or give --all"
+        )
 
 
-def _each(
-    url: str,
-    wanted: Filter,
-    work: Callable[[DeadLetters, list[Held]], Awaitable[None]],
-    *,
-    after: str = "",
-    limit: int | None = None,
-) -> int:
-    """Works on the letters that are meant, a batch at a time; says how many they were, and ends with 1 if none was."""
+def _each(url: str, selection: Selection, work: Callable[[DeadLetters, list[Held]], Awaitable[None]]) -> int:
+    """Works on the selected letters, a batch at a time; returns their number, and exits with 1 if there are none."""
+    wanted, after, limit = selection
 
     async def each() -> int:
         found = 0
@@ -291,8 +300,8 @@ def _each(
 def _run(work: Coroutine[Any, Any, Any]) -> Any:
     try:
         return asyncio.run(work)
-    except BrokenPipeError as error:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains as it ends
+    except BrokenPipeError as error:  # as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise Python complains as it exits
         raise typer.Exit(1) from error
     except (OSError, aio_pika.exceptions.AMQPError) as error:
         typer.echo(f"RabbitMQ: {error}", err=True)
@@ -304,21 +313,21 @@ def _say(what: str, letter: Letter) -> None:
 
 
 def _row(key: str, came: str, reason: str, origin: str, request: str, attempts: str, size: str, why: str) -> str:
-    """Columns as wide as what is usual in them: the letters to come are not known yet."""
+    """Columns as wide as is usual for them: later letters are not known yet."""
     words = map(_plain, (key, came, reason, origin, request, attempts, size, why))
     widths = (12, 25, 14, 24, 32, 8, 6, 0)
     return "  ".join(f"{word:<{width}}" for word, width in zip(words, widths, strict=True)).rstrip()
 
 
 def _plain(text: str) -> str:
-    """What anyone may have written, on one line and without what a terminal would obey."""
+    """Text from outside, on one line and without control characters for the terminal."""
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
 def _time(at_ms: int) -> str:
     try:
         return datetime.datetime.fromtimestamp(at_ms / 1000, datetime.UTC).isoformat(" ", "seconds") if at_ms else ""
-    except (ValueError, OverflowError):  # Anyone's number: not before the year 10000.
+    except (ValueError, OverflowError):  # anyone can write such a number; dates end with the year 9999
         return f"{at_ms} ms"
 
 

@@ -1,7 +1,7 @@
-"""What lies in `fleet.dead`, read alike whoever put it there: the fleet, or RabbitMQ itself.
+"""The messages in `fleet.dead`, read the same way whether the fleet put them there or RabbitMQ itself.
 
-A letter's `key` follows from what is in it, so it is the same each time. How letters are taken out of the queue and put
-back is in `browsing`.
+A letter's `key` is a hash of its content, and so the same each time. `browsing` takes letters out of the queue and puts
+them back.
 """
 
 import datetime
@@ -42,17 +42,17 @@ class Letter(Struct, frozen=True):
     """One dead letter.
 
     Args:
-        key: names it.
-        reason: why it is here, e.g. ``unreadable``.
-        message: the same in words, empty where RabbitMQ put it here.
+        key: its name.
+        reason: why it is in the queue, e.g. ``unreadable``.
+        message: the same in words, empty where RabbitMQ put it there.
         origin: the queue it came from.
-        at_ms: when it came here.
-        request_id: its request's id, or the message's.
-        attempts: how often its request was sent to a lane; None where RabbitMQ put it here and it can't be read.
-        body: as it was, at most its first 256 KiB.
-        content_type: as it was, like the next two.
+        at_ms: when it was put there.
+        request_id: the id of its request, or of the message.
+        attempts: how often its request was sent to a lane; None where RabbitMQ put it there and it can't be read.
+        body: the body of the message, at most its first 256 KiB.
+        content_type: of the message, like the next two.
         reply_to: where its result was to go.
-        correlation_id: what its result was to carry.
+        correlation_id: for the properties of its result.
     """
 
     key: str
@@ -69,7 +69,7 @@ class Letter(Struct, frozen=True):
 
     @classmethod
     def read(cls, message: AbstractIncomingMessage) -> Self:
-        """Reads what lies in the queue: a `DeadLetter`, or a message as RabbitMQ dead-lettered it."""
+        """Reads a message of the queue: a `DeadLetter`, or a message that RabbitMQ dead-lettered."""
         try:
             ours = decode_letter(message.body)
         except msgspec.DecodeError:
@@ -104,7 +104,7 @@ class Letter(Struct, frozen=True):
         return msgspec.structs.replace(letter, request_id=request_id, attempts=attempt.number)
 
     def request(self) -> Attempt | None:
-        """The request in it, as if it had just come: None if it can't be read, now as then."""
+        """The request in it, as a new one; None if it can't be read."""
         try:
             if self.published:
                 request = decode_request(self.content_type, self.body)
@@ -119,13 +119,14 @@ class Letter(Struct, frozen=True):
 
     @property
     def published(self) -> bool:
-        """Whether the body is a producer's own."""
+        """Whether the body is as a producer published it."""
         return self.origin in (topology.REQUESTS, topology.BULK_REQUESTS)
 
     def replay(self) -> Replay | None:
-        """What to publish so that the request in it is run as a new one; None if it can't be read.
+        """The message to publish so that the request in it runs as a new one; None if it can't be read.
 
-        No attempt counts, and a deadline that has passed is none. All else is as the producer published it.
+        Earlier attempts don't count, and a deadline that has passed is left out. All else is as the producer published
+        it.
         """
         attempt = self.request()
         if attempt is None:
@@ -140,14 +141,14 @@ class Letter(Struct, frozen=True):
 
 
 class Filter(Struct, frozen=True):
-    """Which letters are meant: those that fit all that is said.
+    """Selects letters: those that match everything given.
 
     Args:
-        keys: the beginnings of their keys; empty means any.
-        reason: why they are there.
+        keys: the beginnings of their keys; empty matches any.
+        reason: why they are in the queue.
         origin: the queue they came from.
         request_id: their request's id.
-        before_ms: they came before.
+        before_ms: they were put there before this time.
     """
 
     keys: Collection[str] = ()
@@ -157,7 +158,7 @@ class Filter(Struct, frozen=True):
     before_ms: int | None = None
 
     def fits(self, letter: Letter) -> bool:
-        """Whether a letter is meant."""
+        """Whether a letter matches."""
         return (
             (not self.keys or letter.key.startswith(tuple(self.keys)))
             and self.reason in (None, letter.reason)

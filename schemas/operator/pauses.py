@@ -1,11 +1,11 @@
-"""Pauses as an operator sees them: which hold, and how to end them.
+"""Lists the pauses that exchanges asked for, and ends them.
 
-A pause is a key in Redis, written by `budget.lua`: ``<place>:pause`` for all of an exchange as seen from one
-address or account, ``<place>:<bucket>:pause`` for one bucket of it; a place is ``fleet:{<exchange>}:<address>``, or
+A pause is a key in Redis, written by `budget.lua`: ``<place>:pause`` for all calls to an exchange from one address or
+account, ``<place>:<bucket>:pause`` for one bucket; a place is ``fleet:{<exchange>}:<address>``, or
 ``fleet:{<exchange>}:account:<digest>``. Its value is ``<until, microseconds>:<doublings>:<reason>``.
 
-Workers remember pauses too, and tell a Redis that forgot them. So a pause is not deleted but ended now, with the reason
-`LIFTED`, which stays for a while. A worker that sees it for its place forgets what it remembers.
+Workers remember pauses too, and write them again into a Redis that lost them. So a pause is not deleted: its end is set
+to now and its reason to `LIFTED`, for a while. A worker that sees this for its place forgets the pauses it remembers.
 """
 
 import re
@@ -15,7 +15,7 @@ import redis.asyncio
 from msgspec import Struct
 
 LIFTED: Final = "lifted"
-# So long it stays to be seen, also by workers that Redis is away for just now.
+# How long it stays to be seen, also by workers for which Redis is away just now.
 SEEN_WITHIN_MS: Final = 10 * 60_000
 _ACCOUNT: Final = re.compile(r"fleet:\{[^}]+\}:account:[0-9a-f]+")
 _VALUE: Final = re.compile(r"(\d+):(\d+):(.*)", re.DOTALL)
@@ -24,14 +24,14 @@ _CORRECTION: Final = re.compile(rb"-?\d+")
 
 
 class Pause(Struct, frozen=True):
-    """One pause that holds.
+    """One pause.
 
     Args:
-        place: the exchange, and the address or account at it, as the keys of its budget begin.
-        bucket: the bucket alone that is paused; empty where all is.
-        left_s: how long it still holds.
+        place: the exchange, and the address or account at it: the prefix of its budget's keys.
+        bucket: the bucket that is paused; empty where all calls are.
+        left_s: how long it still lasts.
         doublings: how often it was doubled, as the exchange named no time.
-        reason: what the exchange answered, cut short.
+        reason: what the exchange answered, shortened.
     """
 
     place: str
@@ -42,12 +42,12 @@ class Pause(Struct, frozen=True):
 
     @property
     def key(self) -> str:
-        """Where it lies in Redis."""
+        """Its key in Redis."""
         return f"{self.place}:{self.bucket}:pause" if self.bucket else f"{self.place}:pause"
 
 
 async def held(client: redis.asyncio.Redis, exchange: str = "*") -> list[Pause]:
-    """All pauses that hold now, of one exchange or of all, the longest first.
+    """All pauses at the moment, of one exchange or of all, the longest first.
 
     Raises:
         RedisError, OSError: Redis did not answer.
@@ -66,16 +66,16 @@ async def held(client: redis.asyncio.Redis, exchange: str = "*") -> list[Pause]:
 
 
 async def lift(client: redis.asyncio.Redis, exchange: str) -> list[Pause]:
-    """Ends all pauses of an exchange now, and says which they were.
+    """Ends all pauses of an exchange now, and returns them.
 
-    Budgets then start with half of what they hold, as after every pause, and a refusal that follows pauses for longer.
+    Budgets then start with half of what they hold, as after every pause, and the next refusal pauses for longer.
 
     Raises:
         RedisError, OSError: Redis did not answer.
     """
     any_client: Any = client
     pauses = await held(client, exchange)
-    # A worker looks at its place's own pause, which speaks for those of the place's buckets too.
+    # A worker looks only at its place's own pause, so that one is ended also where only a bucket was paused.
     ended = {f"{pause.place}:pause": 0 for pause in pauses} | {pause.key: pause.doublings for pause in pauses}
     for key, doublings in ended.items():
         await any_client.set(key, f"{await _now_us(client, key)}:{doublings}:{LIFTED}", px=SEEN_WITHIN_MS)
@@ -83,7 +83,7 @@ async def lift(client: redis.asyncio.Redis, exchange: str) -> list[Pause]:
 
 
 def _split(name: str, addresses: list[str]) -> tuple[str, str]:
-    """The place and the bucket: both may hold colons, so that only the places that are known tell them apart."""
+    """The place and the bucket of a key: both may contain colons, so the known places are needed to divide it."""
     if account := _ACCOUNT.match(name):
         return account[0], name[account.end() + 1 :]
     place = max((each for each in addresses if f"{name}:".startswith(f"{each}:")), key=len, default=name)
@@ -91,7 +91,7 @@ def _split(name: str, addresses: list[str]) -> tuple[str, str]:
 
 
 async def _now_us(client: redis.asyncio.Redis, key: str) -> int:
-    """The time that a key's budget goes by: Redis's, less what its clock was set meanwhile (`clock.lua`)."""
+    """The time for a key's budget: Redis's clock, corrected by how far it was set since (`clock.lua`)."""
     any_client: Any = client
     exchange = _EXCHANGE.match(key)
     assert exchange is not None

@@ -1,1 +1,1 @@
-"""What the two services share as processes: their connections, their deliveries, what they keep in Redis."""
+"""What both services need as processes: connections, deliveries, results, what they keep in Redis."""

@@ -1,4 +1,4 @@
-"""What comes out of a queue: deliveries, and the subscriptions that hand them to their handlers.
+"""Deliveries from a queue, and the subscriptions that hand them to their handlers.
 
 A handler runs in a task of its own, which a lost connection does not cancel. See `broker` for the connections.
 """
@@ -7,88 +7,47 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeAlias
 
 import aiormq
-from aio_pika.exceptions import CONNECTION_EXCEPTIONS
 from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
 
 from ..errors import FleetError
 from . import properties
 from .room import Room
+from .tasks import cancelled, end_tasks, lost
 
 log = logging.getLogger(__name__)
 properties.read_leniently()
 
 Handler: TypeAlias = Callable[["Delivery"], Coroutine[Any, Any, None]]
 
-# What could not be published may be possible a little later. Sooner, a message would be back ten times, which is its
-# queue's delivery limit, within some milliseconds.
+# A message whose result could not be published goes back to its queue after so long. At once, it would reach the
+# queue's delivery limit, which is ten, within milliseconds.
 BACK_AFTER_S: Final = 1.0
-# Slots that are free while their deliveries are unsettled are made up for after so long, in such parts of the prefetch,
-# by at most so many consumers more. Most results are confirmed before.
+# RabbitMQ counts deliveries that are not settled, also those whose slots are free. More consumers make up for these:
+# after so long, by at least this part of the prefetch each, and at most so many. Most results are confirmed sooner.
 MAKE_UP_AFTER_S: Final = 0.1
 MAKE_UP_PART: Final = 8
 MAKE_UP_CONSUMERS: Final = 64
 MAKE_UP_TIMEOUT_S: Final = 5.0
-# Larger messages are read only when there is room: one of 256 KiB may take twenty times as much when it is read, and a
-# prefetch's worth of them a process's memory. What is smaller waits for nothing.
+# Larger messages are handled only when there is room for them: decoded, one of 256 KiB may take twenty times its size,
+# and a whole prefetch of them all of a process's memory. Smaller messages never wait.
 LARGE_BYTES: Final = 16 * 1024
 LARGE_HELD_BYTES: Final = 32 * 2**20
-# What waits for a dispatcher that stands still, at most: newer reports say all that matters.
+# At most so much waits for a dispatcher that stands still: newer reports contain all that matters.
 OWN_QUEUE_BYTES: Final = 64 * 2**20
-# The property `type` of a message that is published again because nobody knows whether the broker has it.
+# The property `type` of a message that is published again because RabbitMQ may have it already.
 AGAIN: Final = "again"
 
 
-def cancelled() -> bool:
-    """Whether somebody cancelled this very task: a dying connection raises `CancelledError` in all that wait on it."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
-def lost(error: BaseException) -> bool:
-    """Whether an error of aiormq says that the connection is gone, or no answer came in time.
-
-    A connection that ends for no reason it was given rejects what waits on it with a bare `Exception`, or cancels it.
-    """
-    if isinstance(error, asyncio.CancelledError):
-        return not cancelled()
-    return isinstance(error, (*CONNECTION_EXCEPTIONS, TimeoutError)) or type(error) is Exception
-
-
-async def end_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancels tasks until they are over.
-
-    Once is not enough: `asyncio.wait_for` of Python 3.11, which redis-py and aiormq use, swallows a cancellation that
-    comes in the moment in which what it waits for is done.
-    """
-    running = set(tasks)
-    while running:
-        for task in running:
-            task.cancel()
-        _, running = await asyncio.wait(running, timeout=0.2)
-
-
-async def done_before(stop: asyncio.Event, job: Coroutine[Any, Any, None]) -> bool:
-    """Does a job unless told to stop before it is done; says whether it is done. Raises what the job does."""
-    doing, told = asyncio.create_task(job), asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait([doing, told], return_when=asyncio.FIRST_COMPLETED)
-        if doing.done():
-            doing.result()
-        return doing.done()
-    finally:
-        await end_tasks(task for task in (doing, told) if not task.done())
-
-
 class Delivery:
-    """One message from a queue; whoever handles it settles it, once, on every path.
+    """One message from a queue. Its handler settles it, once, on every path.
 
     Attributes:
-        released: it holds no slot of its consumer any more, see `release`.
+        released: whether its slot is free, see `release`.
     """
 
     __slots__ = ("_channel", "_on_release", "_tag", "body", "properties", "queue", "redelivered", "released")
@@ -106,7 +65,7 @@ class Delivery:
         self.released = False
 
     def release(self) -> None:
-        """Frees its slot: another delivery may be taken while this one is not settled yet."""
+        """Frees its slot: the next delivery may come while this one is not settled yet."""
         if not self.released and self._on_release is not None:
             self.released = True
             self._on_release()
@@ -117,23 +76,23 @@ class Delivery:
 
     @property
     def death_reason(self) -> str | None:
-        """Why the broker dead-lettered it (``expired``, ``delivery_limit``, …), None if it did not."""
+        """Why RabbitMQ dead-lettered it (``expired``, ``delivery_limit``, …), None if it did not."""
         headers = self.properties.headers or {}
         reason = headers.get("x-last-death-reason") or headers.get("x-first-death-reason")
         return str(reason) if reason else None
 
     @property
     def copy(self) -> bool:
-        """Whether it may have been taken before: it came before, or was published again."""
+        """Whether it may have been handled before: it was delivered before, or published again."""
         return self.redelivered or self.properties.message_type == AGAIN
 
     @property
     def repeated(self) -> bool:
-        """Whether there may be two of it: it is a copy, or its connection is gone, and it comes again."""
+        """Whether there may be two of it: it is a copy, or its connection is gone and RabbitMQ delivers it again."""
         return self.copy or self._channel.is_closed
 
     async def ack(self) -> None:
-        """Takes the message out of its queue. Void if the connection is gone: then it comes again."""
+        """Takes the message out of its queue. Without effect if the connection is gone: RabbitMQ delivers it again."""
         if self._tag is not None:
             await self._settle(self._channel.basic_ack(self._tag, wait=False))
 
@@ -141,7 +100,7 @@ class Delivery:
         """Gives the message back to its queue.
 
         Args:
-            failed: whether it may be the message that its handler fails of, so that it counts towards the queue's
+            failed: whether the message may have made its handler fail, so that this counts towards the queue's
                 delivery limit. RabbitMQ counts a `basic.reject`; a `basic.nack` only until 4.3 (its guide to negative
                 acknowledgements).
         """
@@ -156,20 +115,20 @@ class Delivery:
         except (Exception, asyncio.CancelledError) as error:
             if not lost(error):
                 raise
-            log.debug("settling_is_void", extra={"error": repr(error)})
+            log.debug("settled_too_late", extra={"error": repr(error)})
 
 
 class Subscription:
     """A consumer that is set up again on every new connection.
 
-    A delivery that was released (`Delivery.release`) still counts for RabbitMQ. Where many are, more consumers on the
-    same channel make up for them: RabbitMQ heeds another prefetch of a quorum queue's consumer only when it is new.
+    A delivery whose slot is free (`Delivery.release`) still counts for RabbitMQ until it is settled. Where there are
+    many, more consumers on the same channel make up for them: the prefetch of a quorum queue's consumer can't change.
 
     Args:
         queue: what to consume; None means an exclusive queue of our own, bound to `exchange`, without acknowledgements.
-        handler: called in a task of its own for each delivery.
+        handler: called for each delivery, in a task of its own.
         prefetch: how many deliveries it may hold that are neither settled nor released.
-        room: for what all subscriptions of a process hold of large messages.
+        room: for the large messages that all subscriptions of a process hold.
         exchange: see `queue`.
     """
 
@@ -180,14 +139,14 @@ class Subscription:
         self.room = room
         self.exchange = exchange
         self.tasks: set[asyncio.Task[None]] = set()
-        self.last_s = time.monotonic()  # when it attached, or took its last delivery
+        self.last_s = time.monotonic()  # when it was attached, or got its last delivery
         self.channel: aiormq.Channel | None = None
         self._tag: str | None = None
         self._source = ""
         self._taking = True
-        self._consumes: int | None = None  # with which prefetch the broker knows our consumer
+        self._consumes: int | None = None  # the prefetch of our consumer at RabbitMQ
         self._changing = asyncio.Lock()
-        self._released = 0  # of this channel, and unsettled
+        self._released = 0  # deliveries on this channel that are released and not settled
         self._more: list[tuple[str, int]] = []  # consumers that make up for those, with their prefetch
         self._making_up: asyncio.Task[None] | None = None
 
@@ -215,17 +174,17 @@ class Subscription:
         self._source = queue
 
     async def resize(self, prefetch: int, timeout_s: float) -> None:
-        """Holds so many deliveries from now on; those that it holds already go on."""
+        """Holds at most so many deliveries from now on; those that it holds already go on."""
         self.prefetch = prefetch
-        await self._heed(timeout_s)
+        await self._update(timeout_s)
 
     async def stop_taking(self, timeout_s: float) -> None:
-        """Takes no more deliveries; what it holds goes on."""
+        """Takes no more deliveries; those that it holds go on."""
         self._taking = False
-        await self._heed(timeout_s)
+        await self._update(timeout_s)
 
-    async def _heed(self, timeout_s: float) -> None:
-        """Tells the broker what changed; what changes meanwhile, or while a connection comes back, it is told too."""
+    async def _update(self, timeout_s: float) -> None:
+        """Makes RabbitMQ's consumer what is wanted now; changes that come meanwhile are made too."""
         async with self._changing:
             if self.channel is None:
                 return
@@ -234,12 +193,12 @@ class Subscription:
             except (Exception, asyncio.CancelledError) as error:
                 if not lost(error):
                     raise
-                # The next connection begins with what holds then.
-                log.debug("consumer_is_gone_already", extra={"error": repr(error)})
+                # The next connection starts with what is wanted then.
+                log.debug("consumer_already_gone", extra={"error": repr(error)})
 
     async def _change(self, channel: aiormq.Channel, timeout_s: float) -> None:
         while (wanted := self.prefetch if self._taking else None) != self._consumes:
-            # A quorum queue heeds a channel's new prefetch for new consumers only.
+            # In a quorum queue a new prefetch holds for new consumers only.
             if self._tag is not None:
                 await channel.basic_cancel(self._tag, timeout=timeout_s)
                 self._tag = None
@@ -258,7 +217,7 @@ class Subscription:
         return consumed.consumer_tag
 
     async def _on_message(self, message: DeliveredMessage) -> None:
-        if not self._taking:  # the broker has not heard of it yet: unsettled, it comes to another
+        if not self._taking:  # sent before RabbitMQ knew; it stays unsettled and goes to another consumer
             return
         self.last_s = time.monotonic()
         size_bytes = len(message.body) if self.queue is not None and len(message.body) > LARGE_BYTES else 0
@@ -272,7 +231,7 @@ class Subscription:
         if size_bytes:
             self.room.give(size_bytes)
         if self.channel is None or channel is not self.channel:
-            return  # void: the message comes again
+            return  # its connection is gone, and the message comes again
         self._released += 1
         if self._making_up is None and self._released - self._made_up >= self._part and self._taking:
             self._making_up = asyncio.create_task(self._make_up(self.channel), name=f"make up {self.queue}")
@@ -286,7 +245,7 @@ class Subscription:
         return sum(prefetch for _, prefetch in self._more)
 
     async def _make_up(self, channel: aiormq.Channel) -> None:
-        """Consumes with as many consumers more as it takes to make up for what is released; until nothing is."""
+        """Adds consumers as long as released deliveries lack their slots, and removes them when they are settled."""
         try:
             while True:
                 await asyncio.sleep(MAKE_UP_AFTER_S)
@@ -305,7 +264,7 @@ class Subscription:
         except (Exception, asyncio.CancelledError) as error:
             if not lost(error):
                 raise
-            log.debug("consumer_is_gone_already", extra={"error": repr(error)})
+            log.debug("consumer_already_gone", extra={"error": repr(error)})
         finally:
             self._making_up = None
 
@@ -316,16 +275,16 @@ class Subscription:
             await self.handler(delivery)
         except asyncio.CancelledError:
             if cancelled():
-                raise  # `drain`: the connection closes next, and the message comes to another
-            # Something below us lets its own cancellation out; unsettled, the message would hang until we end.
-            log.exception("handler_cancelled_from_below", extra={"queue": delivery.queue})
+                raise  # by `drain`: the connection closes next, and the message goes to another consumer
+            # A library's own cancellation came through. Unsettled, the message would be stuck until this process ends.
+            log.exception("handler_cancelled", extra={"queue": delivery.queue})
             await delivery.requeue(failed=True)
         except FleetError as error:
-            log.warning("message_goes_back", extra={"queue": delivery.queue, "error": repr(error)})
+            log.warning("message_requeued", extra={"queue": delivery.queue, "error": repr(error)})
             await asyncio.sleep(BACK_AFTER_S)
             await delivery.requeue(failed=False)
         except Exception:
-            # A bug of ours. The message goes back, and after its delivery limit to fleet.dead: nothing is lost.
+            # A bug of ours. The message goes back to its queue, and after its delivery limit to fleet.dead.
             log.exception("handler_failed", extra={"queue": delivery.queue})
             await delivery.requeue(failed=True)
         finally:
@@ -334,11 +293,11 @@ class Subscription:
                 self.room.give(size_bytes)
 
     def hungry(self, quiet_s: float) -> bool:
-        """Whether it has room and nothing came for so long."""
+        """Whether it has free slots and got no delivery for so long."""
         return len(self.tasks) < self.prefetch + self._made_up and time.monotonic() - self.last_s >= quiet_s
 
     def running(self) -> list[asyncio.Task[None]]:
-        """Its handlers, and what it does beside them."""
+        """The tasks of its handlers, and its own."""
         return [*self.tasks, *([] if self._making_up is None else [self._making_up])]
 
     async def drain(self, grace_s: float) -> None:

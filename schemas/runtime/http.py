@@ -1,6 +1,6 @@
-"""The HTTP door of a process: ``/metrics`` for Prometheus, ``/status`` for people, ``/healthz``, ``/readyz``.
+"""A process's HTTP server: ``/metrics`` for Prometheus, ``/status`` for people, ``/healthz``, ``/readyz``.
 
-It runs in the service's own event loop: a process whose loop stands still does not answer ``/healthz``.
+It runs in the service's own event loop: a process whose loop is stuck does not answer ``/healthz``.
 """
 
 import asyncio
@@ -18,49 +18,49 @@ class Service(Protocol):
     """What a process runs."""
 
     async def run(self, stop: asyncio.Event, follow: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Serves until `stop` is set, then leaves in order; while it serves, `follow` runs, which calls `configure`."""
+        """Serves until `stop` is set, then shuts down in order. Meanwhile `follow` runs, which calls `configure`."""
         ...
 
     async def configure(self, config: Config) -> None:
-        """Takes another configuration.
+        """Takes over another configuration; where this raises, all is as before.
 
         Raises:
-            ConfigError, TopologyError: it can't be used; all is as before.
-            BrokerLost: not now; all is as before.
+            ConfigError, TopologyError: it can't be used.
+            BrokerLost: it can't be used now, as RabbitMQ does not answer.
         """
         ...
 
     def status(self, configuration: ConfigurationStatus) -> Struct:
-        """All that there is to know of it now."""
+        """The body of ``/status``."""
         ...
 
     def unready(self) -> str:
-        """Why it does not serve yet, in one line; empty if it does."""
+        """Why it does not serve yet, in one line; empty if it serves."""
         ...
 
     async def ill(self) -> str:
-        """Why only a fresh process would help, in one line; empty if it works."""
+        """Why only a restart would help, in one line; empty if it works."""
         ...
 
 
 async def serve(service: Service, configuration: Callable[[], ConfigurationStatus], address: str, port: int) -> Any:
-    """Opens the door; the runner that it gives closes it with `cleanup`.
+    """Starts the server; `cleanup` of the runner that is returned stops it.
 
     Args:
-        service: who is asked.
-        configuration: tells the one in use.
+        service: the service that answers.
+        configuration: returns the status of the configuration in use.
         address: where to listen.
         port: where to listen.
 
     Raises:
-        ConfigError: nobody can listen there.
+        ConfigError: it can't listen there.
     """
-    # The contract is installed without these two: they are for services only.
+    # Only the services have these installed.
     from aiohttp import web  # noqa: PLC0415
     from prometheus_client import CONTENT_TYPE_LATEST, generate_latest  # noqa: PLC0415
 
     async def metrics(_: web.Request) -> web.Response:
-        # In a thread: writing down hundreds of series must not hold up calls that are due.
+        # In a thread: rendering hundreds of series must not delay calls that are due.
         body = await asyncio.to_thread(generate_latest)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 

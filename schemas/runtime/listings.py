@@ -1,7 +1,8 @@
-"""What a lane can do beyond its methods: symbols and time frames.
+"""The symbols and time frames that a lane knows, shared through Redis.
 
-It is too much for a report, which carries the digest alone. The content lies in Redis under `key(digest)`, put there by
-the workers; each dispatcher fetches it once. The digest is the content's own, so lanes that can do the same share it.
+They are too large for a report, which carries only their digest. Workers put the content into Redis under
+`key(digest)`, and each dispatcher fetches it once. The digest is that of the content, so lanes with the same content
+share it.
 """
 
 import hashlib
@@ -10,9 +11,9 @@ from typing import Final
 
 from msgspec import Struct, msgpack
 
-# Workers renew it several times within this; nobody else needs it for long.
+# How long Redis keeps it. Workers renew it several times within this.
 KEEP_S: Final = 600
-# Far more than any exchange lists; what is above is not ours.
+# Far more than any exchange lists: larger content is not ours.
 LIMIT_BYTES: Final = 64 * 1024 * 1024
 
 
@@ -22,7 +23,7 @@ class Listing(Struct, frozen=True, array_like=True):
     Args:
         symbol: ccxt's name, ``BTC/USDT`` or ``BTC/USDT:USDT``.
         id: the exchange's own name, which ccxt takes as well.
-        quote: what its price is counted in; empty where ccxt does not know.
+        quote: the currency of its price; empty where ccxt does not know.
         kind: ``spot``, ``swap``, ``future``, ``option`` or another type of ccxt's.
     """
 
@@ -33,13 +34,13 @@ class Listing(Struct, frozen=True, array_like=True):
 
 
 class Knowledge(Struct, frozen=True):
-    """What the lanes of one exchange with the same settings can do.
+    """What the lanes of one exchange with the same settings list.
 
     Args:
         exchange: the ccxt id.
         listings: its markets, sorted by symbol.
         timeframes: of candles; empty where ccxt names none.
-        aliases: what else ccxt takes for one of the symbols.
+        aliases: other names that ccxt takes for the symbols.
     """
 
     exchange: str
@@ -52,16 +53,16 @@ _DECODER: Final = msgpack.Decoder(Knowledge)
 
 
 def key(digest: str) -> str:
-    """Where the content of this digest lies in Redis."""
+    """The key in Redis of the content with this digest."""
     return f"fleet:knowledge:{digest}"
 
 
 def pack(knowledge: Knowledge) -> tuple[str, bytes]:
-    """The digest and the content as it lies in Redis: compressed MessagePack."""
+    """The digest, and the content as Redis keeps it: compressed MessagePack."""
     body = msgpack.encode(knowledge)
     return hashlib.sha256(body).hexdigest()[:16], zlib.compress(body, 1)
 
 
 def unpack(body: bytes) -> Knowledge:
-    """Reads a content; raises zlib.error or msgspec.DecodeError if it is none."""
+    """Reads a content; raises zlib.error or msgspec.DecodeError where it can't be read."""
     return _DECODER.decode(zlib.decompressobj().decompress(body, LIMIT_BYTES))

@@ -8,7 +8,7 @@ import logging
 import time
 from typing import Final
 
-# What a LogRecord has of its own; all else in it came through `extra`.
+# The attributes that every LogRecord has; all others came through `extra`.
 _OWN: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "taskName"}
 
 
@@ -25,17 +25,17 @@ class KeyValueFormatter(logging.Formatter):
 
 def _quoted(value: object) -> str:
     text = str(value)
-    # Ids and symbols come from outside: none may end the line or speak to the terminal.
+    # Ids and symbols come from outside: none may end the line or control the terminal.
     return repr(text) if not text or " " in text or not text.isprintable() else text
 
 
 def setup(level: int = logging.INFO) -> None:
-    """Sends this process's logs to standard error. Called once, by a service's start."""
+    """Sends this process's logs to standard error. Called once, when a service starts."""
     handler = logging.StreamHandler()
     handler.setFormatter(KeyValueFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    # Both say ERROR for every failed attempt of a reconnect, which `schemas.runtime.broker` reports itself.
+    # Both log an ERROR for every failed attempt to reconnect, which `schemas.runtime.amqp.link` logs itself.
     for chatty in ("aiormq", "aio_pika"):
         logging.getLogger(chatty).setLevel(logging.CRITICAL)
-    # Tells at DEBUG what it signs, key and all.
+    # At DEBUG it logs what it signs, with the key.
     logging.getLogger("ccxt").setLevel(logging.INFO)

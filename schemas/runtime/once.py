@@ -93,7 +93,7 @@ class Answered:
             known = store.shaped(mark, _read)
         except AWAY as error:
             store.lost(error, "mark")
-            log.warning("mark_unknown", extra={"request_id": attempt.request.id, "error": repr(error)})
+            log.warning("mark_lookup_failed", extra={"request_id": attempt.request.id, "error": repr(error)})
             return None
         return not _free(attempt, known, claimed)
 
@@ -110,7 +110,7 @@ class Answered:
             known = store.shaped(before, _read)
         except AWAY as error:
             store.lost(error, "mark")
-            log.warning("mark_unknown", extra={"request_id": attempt.request.id, "error": repr(error)})
+            log.warning("mark_lookup_failed", extra={"request_id": attempt.request.id, "error": repr(error)})
             return None
         return _free(attempt, known, claimed)
 
@@ -153,7 +153,7 @@ class Answered:
                 async with asyncio.timeout(CLOSE_S):
                     await self._writing
             except TimeoutError:
-                log.warning("marks_lost_at_the_end", extra={"after_s": CLOSE_S})
+                log.warning("marks_not_saved", extra={"after_s": CLOSE_S})
 
     async def _write_soon(self) -> None:
         """Writes until nothing is left. Until Redis has answered it stands for what `close` has to wait for."""

@@ -1,25 +1,25 @@
-"""Why a connection can't be made, where no retry mends it: certificates, files, protocols, names, passwords.
+"""Why a connection can't be made, where no retry changes that: certificates, files, protocols, names, passwords.
 
-Only a person can mend these, so a service that starts ends at once and says what to change. All else (nobody listens,
-no answer, no such host yet) may be over in a moment, and is tried again.
+Only a person can change these, so a service that starts ends at once and says what to change. Everything else (nobody
+listens, no answer, no such host yet) may be over in a moment, and is tried again. What only one kind of server says is
+in `amqp.refusals` and `store`: this module needs neither's client.
 """
 
 import asyncio
 import os
 import ssl
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Iterator
+from typing import Final, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
 
-import aiormq.exceptions
-import redis.exceptions
-from pamqp.commands import Connection
+# Says what to change after an error of one kind of server, given the URL; empty where a retry may help.
+Why: TypeAlias = Callable[[BaseException, str], str]
 
 # The options of a URL that name files: of amqps, and of rediss.
 FILES: Final = ("cafile", "capath", "certfile", "keyfile")
 REDIS_FILES: Final = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
 
-# What OpenSSL calls a certificate's fault (x509_vfy.h), with what mends it.
+# OpenSSL's codes for what is wrong with a certificate (x509_vfy.h), by what helps.
 _UNTRUSTED: Final = frozenset({18, 19, 20, 21})
 _OTHER_NAME: Final = frozenset({62, 64})
 _OTHER_TIME: Final = frozenset({9, 10})
@@ -29,28 +29,30 @@ _TLS: Final = "see docs/operations.md, TLS"
 _BROKEN_OFF: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 
 
-def why(error: BaseException, url: str) -> str:
-    """What no retry mends, and what to change; empty where a retry may help.
+def why(error: BaseException, url: str, of_server: Why) -> str:
+    """What to change, where no retry would help; empty where one may.
 
     Args:
         error: what connecting raised.
-        url: where to; neither its user nor its password is told.
+        url: the server's; its user and password are not repeated.
+        of_server: knows the errors of this kind of server.
     """
     for each in _causes(error):
-        if said := _of_tls(each, url) or _of_rabbitmq(each, url) or _of_redis(each):
+        if said := _of_tls(each, url) or of_server(each, url):
             return said
     return ""
 
 
-async def why_cut(error: BaseException, url: str, timeout_s: float) -> str:
-    """As `why`; where a server has hung up on us, or is silent, asks it whether it speaks as the URL says.
+async def why_cut(error: BaseException, url: str, timeout_s: float, of_server: Why) -> str:
+    """As `why`; where the server closed the connection or stays silent, finds out whether it speaks as the URL says.
 
     Args:
         error: as in `why`.
         url: as in `why`.
-        timeout_s: the longest that the question may take.
+        timeout_s: the longest that finding out may take.
+        of_server: as in `why`.
     """
-    if said := why(error, url):
+    if said := why(error, url, of_server):
         return said
     parts = urlsplit(url)
     host, port = parts.hostname or "127.0.0.1", parts.port or (5672 if parts.scheme == "amqp" else 6379)
@@ -67,7 +69,7 @@ async def why_cut(error: BaseException, url: str, timeout_s: float) -> str:
 def _causes(error: BaseException) -> Iterator[BaseException]:
     found: BaseException | None = error
     seen = set[int]()
-    while found is not None and id(found) not in seen:  # one that was raised anew may be among its own causes
+    while found is not None and id(found) not in seen:  # an error that was raised again may be among its own causes
         yield found
         seen.add(id(found))
         found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
@@ -78,14 +80,14 @@ def _of_certificate(error: BaseException, authority: str) -> str:
         return ""
     code = error.verify_code
     if code in _UNTRUSTED:
-        mend = f"name {authority}"
+        change = f"name {authority}"
     elif code in _OTHER_NAME:
-        mend = "its subjectAltName has to hold the host that the URL names"
+        change = "its subjectAltName has to hold the host that the URL names"
     elif code in _OTHER_TIME:
-        mend = "renew it, or set this machine's clock"
+        change = "renew it, or set this machine's clock"
     else:
-        mend = "it, or its authority's, has to be made anew"
-    return f"certificate verify failed: {error.verify_message}: {mend}; {_TLS}"
+        change = "it, or its authority's, has to be made anew"
+    return f"certificate verify failed: {error.verify_message}: {change}; {_TLS}"
 
 
 def _of_tls(error: BaseException, url: str) -> str:
@@ -110,53 +112,14 @@ def _of_tls(error: BaseException, url: str) -> str:
     return f"TLS: {what}; {_TLS}"
 
 
-def _of_rabbitmq(error: BaseException, url: str) -> str:
-    if isinstance(error, aiormq.exceptions.ProbableAuthenticationError):
-        return "it refuses our user or password"
-    if isinstance(error, aiormq.exceptions.AuthenticationError):
-        return "it takes no password (auth_mechanisms in rabbitmq.conf, auth= in the URL)"
-    if isinstance(error, aiormq.exceptions.ChannelAccessRefused):
-        return f"our user may not do this: {error}; give it the permission, or set broker.declare = false"
-    if isinstance(error, aiormq.exceptions.ProtocolSyntaxError):
-        said = _refusal_of_the_vhost(error)
-        return said and f"{said}: is {urlsplit(url).path or '/'} the virtual host that is meant?"
-    return ""
-
-
-def _refusal_of_the_vhost(error: BaseException) -> str:
-    """What RabbitMQ said as it closed the connection while it was opened: aiormq 7.2 keeps it in no attribute.
-
-    Of a virtual host that is down, or has all connections that it may have, it says 530 too: that may be over soon.
-    """
-    trace = error.__traceback__
-    while trace is not None:
-        frame = trace.tb_frame.f_locals.get("frame")
-        if isinstance(frame, Connection.Close):
-            text = frame.reply_text
-            return text if frame.reply_code == 530 and ("not found" in text or "access to vhost" in text) else ""
-        trace = trace.tb_next
-    return ""
-
-
-def _of_redis(error: BaseException) -> str:
-    if isinstance(error, redis.exceptions.AuthenticationError) or str(error).startswith("WRONGPASS"):
-        return "it refuses our user or password"
-    if isinstance(error, redis.exceptions.ResponseError):
-        said = str(error)
-        if "DB index" in said or said.startswith("SELECT is not allowed"):
-            return f"{said}: the URL names a database that it does not have"
-    if isinstance(error, redis.exceptions.InvalidResponse):
-        return "what listens there does not speak Redis's protocol"
-    return ""
-
-
 def _hung_up(error: BaseException) -> bool:
-    closed = isinstance(error, redis.exceptions.ConnectionError) and "closed by server" in str(error)
-    return closed or isinstance(error, (ConnectionResetError, asyncio.IncompleteReadError))
+    """Whether the server closed the connection; redis-py (8.1) has a text of its own for that."""
+    return isinstance(error, (ConnectionResetError, asyncio.IncompleteReadError)) or "closed by server" in str(error)
 
 
 def _silent(error: BaseException) -> bool:
-    return isinstance(error, (TimeoutError, redis.exceptions.TimeoutError))
+    """Whether no answer came in time; redis-py has a class of its own for that, of the same name."""
+    return isinstance(error, TimeoutError) or type(error).__name__ == TimeoutError.__name__
 
 
 async def _speaks_plainly(host: str, port: int, timeout_s: float) -> bool:
@@ -173,7 +136,7 @@ async def _speaks_plainly(host: str, port: int, timeout_s: float) -> bool:
 
 async def _speaks_tls(host: str, port: int, timeout_s: float) -> bool:
     context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing is told to it
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # no secret is sent
     try:
         async with asyncio.timeout(timeout_s):
             _, writer = await asyncio.open_connection(host, port, ssl=context)

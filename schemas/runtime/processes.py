@@ -1,4 +1,4 @@
-"""What both services do alike as processes: read the configuration, run until told to stop, say why they can't."""
+"""What both services do as processes: read the configuration, run until a signal comes, say why they can't run."""
 
 import argparse
 import asyncio
@@ -20,18 +20,21 @@ from .reload import ConfigFile
 
 log = logging.getLogger(__name__)
 
-# The exit code of a service that was told to stop once more before it had finished.
-TOLD_TWICE: Final = 3
+# The exit code of a service that got a second signal to stop before it had finished.
+FORCED_EXIT: Final = 3
 
 
 def main(name: str, make: Callable[[Config], door.Service]) -> int:
-    """Runs a service until SIGTERM or SIGINT; what can't be run ends with one line that says why.
+    """Runs a service until SIGTERM or SIGINT; one that can't run ends with a line that says why.
 
     Args:
         name: the package, as in ``python -m dispatcher``.
-        make: the service from its configuration.
+        make: makes the service from its configuration.
+
+    Returns:
+        The exit code.
     """
-    # The contract is installed without it: it is for services only.
+    # Only the services have it installed.
     import uvloop  # noqa: PLC0415
 
     parser = argparse.ArgumentParser(prog=f"python -m {name}")
@@ -40,12 +43,12 @@ def main(name: str, make: Callable[[Config], door.Service]) -> int:
     parser.add_argument("--metrics-address", default="127.0.0.1", help="and on this address, by default %(default)s")
     options = parser.parse_args()
     logs.setup()
-    # A worker holds a connection for each attempt at an exchange; the usual soft limit of 1,024 files is too few.
+    # A worker holds a connection for each attempt at an exchange; the usual soft limit of 1,024 files is too low.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     code = 0
     try:
-        uvloop.run(_until_told(options, make))
+        uvloop.run(_until_signal(options, make))
     except* FleetError as errors:
         for error in _all(errors):
             print(f"{name}: {error}", file=sys.stderr)
@@ -53,20 +56,19 @@ def main(name: str, make: Callable[[Config], door.Service]) -> int:
     return code
 
 
-async def _until_told(options: argparse.Namespace, make: Callable[[Config], door.Service]) -> None:
+async def _until_signal(options: argparse.Namespace, make: Callable[[Config], door.Service]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def told() -> None:
+    def on_signal() -> None:
         if stop.is_set():
-            # What it holds is unsettled, so it comes to another process, as after a crash; and that has to be at once,
-            # whatever hangs.
-            log.warning("told_twice")
-            os._exit(TOLD_TWICE)
+            # Unsettled messages go to another process, as after a crash. This has to end at once, whatever hangs.
+            log.warning("forced_exit")
+            os._exit(FORCED_EXIT)
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told)
+        loop.add_signal_handler(number, on_signal)
     asked = asyncio.Event()
     loop.add_signal_handler(signal.SIGHUP, asked.set)
     file = ConfigFile(options.config)

@@ -1,10 +1,9 @@
-"""Reads AMQP properties as they come, also those that break the rules.
+"""Reads AMQP properties leniently: a property that can't be decoded counts as not set.
 
-pamqp reads text as UTF-8 and a timestamp as a date, and raises where that fails; aiormq then drops the connection. The
-broker checks neither. So one message with an id in Latin-1 or a timestamp in nanoseconds would bring down every
-consumer that meets it, again and again, until the messages around it have used up their delivery limit (aiormq 7.2.4,
+pamqp decodes text as UTF-8 and a timestamp as a date, and raises where that fails; aiormq then drops the connection.
+RabbitMQ checks neither. So one message with an id in Latin-1 or a timestamp in nanoseconds would bring down every
+consumer that gets it, again and again, until the messages around it have used up their delivery limit (aiormq 7.2.4,
 RabbitMQ 3.10.8).
-Here a property that can't be read counts as not set.
 """
 
 from typing import Any, Final
@@ -46,5 +45,5 @@ def _unmarshal(self: Any, data: bytes) -> None:
 
 
 def read_leniently() -> None:
-    """From now on, in this process, a property that can't be read costs itself alone and not the connection."""
+    """From now on, in this process, a property that can't be decoded counts as not set and ends no connection."""
     setattr(ContentHeader, "unmarshal", _unmarshal)  # noqa: B010 (type checkers refuse the plain assignment)

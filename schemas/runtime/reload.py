@@ -1,4 +1,4 @@
-"""The configuration's file as a process has it in use: loaded at the start, and followed from then on."""
+"""The configuration's file: loaded when a process starts, and watched for changes from then on."""
 
 import asyncio
 import contextlib
@@ -23,16 +23,16 @@ SETTLE_S: Final = 0.1
 
 
 class ConfigFile:
-    """One TOML file and what is in use of it.
+    """One TOML file, and the configuration from it that is in use.
 
-    It is read and compared as a whole: neither the time in its inode nor a watch on it would be right for all of an
-    editor's rename, a Kubernetes ConfigMap's symlinks, and a network's file system. It has a few kilobytes.
+    The whole file is read and compared. Neither its modification time nor inotify would be right for all of an editor's
+    rename, a Kubernetes ConfigMap's symlinks, and a network file system; and it has only a few kilobytes.
 
     Args:
         path: the file, or a symlink to it.
 
     Attributes:
-        status: what is in use, for the process's status.
+        status: the configuration in use, for ``/status``.
     """
 
     def __init__(self, path: Path) -> None:
@@ -53,11 +53,11 @@ class ConfigFile:
         return self._config
 
     async def follow(self, apply: Callable[[Config], Awaitable[None]], asked: asyncio.Event) -> None:
-        """Applies what changes in the file, until cancelled.
+        """Applies changes of the file, until cancelled.
 
         Args:
-            apply: takes another configuration, all of it or nothing; raises ConfigError to refuse it.
-            asked: set to have it looked at now.
+            apply: takes over another configuration, all of it or nothing; raises ConfigError to refuse it.
+            asked: set to have the file read now.
         """
         while True:
             with contextlib.suppress(TimeoutError):
@@ -68,7 +68,7 @@ class ConfigFile:
             await self._look(apply, again=again)
 
     async def _look(self, apply: Callable[[Config], Awaitable[None]], *, again: bool) -> None:
-        """Applies the file if it has changed; `again`: also if not, as what it refers to may have."""
+        """Applies the file if it has changed; with `again` also if not, as files that it refers to may have changed."""
         version = ""
         try:
             body = self._read()
@@ -86,7 +86,7 @@ class ConfigFile:
         except BrokerError as error:
             if self.status.error != str(error):
                 self.status = replace(self.status, error=str(error), error_ms=now_ms())
-                log.warning("configuration_waits", extra={"version": version, "why": str(error)})
+                log.warning("configuration_postponed", extra={"version": version, "why": str(error)})
         except FleetError as error:
             if again or self.status.error != str(error) or version != self._refused:
                 self.status = replace(self.status, error=str(error), error_ms=now_ms())

@@ -1,4 +1,4 @@
-"""What a result is made of, and where it goes (`outbox` brings it there). What none can be made of: `fleet.dead`."""
+"""Makes results, ready for `outbox` to publish; and dead letters of messages that no result can be made of."""
 
 import logging
 import time
@@ -23,7 +23,7 @@ def now_ms() -> int:
 
 
 def failure(attempt: Attempt, code: ErrorCode, message: str, *tries: Try) -> Result:
-    """The error result of a request: what is wrong, and all attempts so far with `tries` behind them."""
+    """The error result of a request: what is wrong, and all attempts so far, with `tries` as the last ones."""
     return Result(
         id=attempt.request.id,
         ok=False,
@@ -44,7 +44,7 @@ def results_key(result: Result) -> str:
 
 
 class Ready(Struct, frozen=True):
-    """A result ready to be published: all that is kept of it until RabbitMQ has it.
+    """A result ready to be published; no more than this is kept of it until RabbitMQ has it.
 
     Args:
         request_id: of the request that it answers.
@@ -71,7 +71,7 @@ def ready(attempt: Attempt, result: Result, body: bytes | None = None) -> Ready:
         result: the answer.
         body: the result as already encoded.
 
-    A `reply_to` that is no address does not lose the result: it goes to `fleet.results`.
+    A result whose `reply_to` is no valid address goes to `fleet.results`.
     """
     body = encode(result, attempt.content_type) if body is None else body
     correlation_id = attempt.correlation_id or result.id
@@ -82,17 +82,17 @@ def ready(attempt: Attempt, result: Result, body: bytes | None = None) -> Ready:
 async def bury(
     broker: Broker, delivery: Delivery, reason: ErrorCode, message: str, attempt: Attempt | None = None
 ) -> None:
-    """Puts a message that no consumer can use into `fleet.dead`, and waits for the confirm; the caller settles it.
+    """Puts a message that can't be used into `fleet.dead`, and waits for the confirm; the caller settles it.
 
     Args:
-        broker: where.
+        broker: publishes it.
         delivery: the message.
         reason: the code of what is wrong.
         message: the same in words.
-        attempt: what it says, where it can be read.
+        attempt: the attempt in it, where it can be read.
 
     Raises:
-        BrokerLost, Refused: it is not safe; the caller must not settle it.
+        BrokerLost, Refused: it may not be in `fleet.dead`; the caller must not settle it.
     """
     log.warning("dead_letter", extra={"queue": delivery.queue, "reason": reason, "why": message})
     properties = delivery.properties

@@ -1,4 +1,4 @@
-"""Bounded memory, in number and bytes, for what a process holds of messages."""
+"""Bounds how many messages a process holds in memory, and how many bytes they have."""
 
 import asyncio
 from collections import deque
@@ -7,15 +7,15 @@ from contextlib import asynccontextmanager
 
 
 class Room:
-    """Who comes first gets it first; what is larger than all of it gets it alone.
+    """A bound in number and bytes, first come first served. A message larger than the bound is held alone.
 
     Args:
-        most: so many may hold some of it at once.
-        most_bytes: so much they may hold.
+        most: how many messages may be held at once.
+        most_bytes: how many bytes they may have together.
 
     Attributes:
-        count: how many hold some now.
-        size_bytes: how much they hold.
+        count: how many messages are held now.
+        size_bytes: how many bytes they have.
     """
 
     def __init__(self, most: int, most_bytes: int) -> None:
@@ -27,12 +27,12 @@ class Room:
         self._open.set()
 
     async def opened(self) -> None:
-        """Returns when not all of it is held."""
+        """Returns when there is some room."""
         await self._open.wait()
 
     @asynccontextmanager
     async def taken(self, size_bytes: int) -> AsyncGenerator[None, None]:
-        """Holds so much of it, once it is there."""
+        """Holds so many bytes inside the `with` block, once there is room for them."""
         await self.take(size_bytes)
         try:
             yield
@@ -40,7 +40,7 @@ class Room:
             self.give(size_bytes)
 
     async def take(self, size_bytes: int) -> None:
-        """Holds so much of it until `give`; returns when it does."""
+        """Waits until there is room for so many bytes, and holds them until `give`."""
         if not self._waiting and self._fits(size_bytes):
             self._change(1, size_bytes)
             return
@@ -51,13 +51,13 @@ class Room:
             await turn
         except asyncio.CancelledError:
             if turn.cancelled():
-                self._change(0, 0)  # it may have stood before others that fit
+                self._change(0, 0)  # those behind it may fit
             else:
                 self.give(size_bytes)
             raise
 
     def give(self, size_bytes: int) -> None:
-        """Holds so much of it no more."""
+        """Gives back what `take` took."""
         self._change(-1, -size_bytes)
 
     def crowded(self) -> bool:

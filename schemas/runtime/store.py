@@ -1,9 +1,9 @@
-"""Redis or Valkey: how all of the fleet connects to it, and what it means that it is away.
+"""Redis or Valkey: how the fleet connects to it, and what it means that it is away.
 
-Redis is away for whoever asked and got no answer: the connection failed, the time ran out, or what came back is an
-error reply or of a form that no answer has. Which error makes no difference to the caller: after none of them does it
-know what Redis would have said. So all of them are `AWAY`, each is counted by kind and logged with its text (`lost`),
-and the fleet goes on without Redis for as long. An error reply that speaks of a fault of our own has the kind `ERR`.
+Redis counts as away for a command that got no usable answer: the connection failed, the time ran out, or what came back
+is an error reply or not of the expected form. The caller treats all of these alike, as it does not know whether Redis
+ran the command. So all of them are `AWAY`. Each is counted by kind and logged with its text (`lost`), and the fleet
+goes on without Redis meanwhile. An error reply that means a fault of our own has the kind `ERR`.
 """
 
 import functools
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-# All that is raised where there is no answer.
+# What is raised where there is no usable answer.
 AWAY: Final = (redis.exceptions.RedisError, OSError)
-# The same text is logged again after so long.
+# The same error is logged again after so long.
 SAID_AGAIN_S: Final = 60.0
 KINDS_KEPT: Final = 100
 
@@ -41,12 +41,12 @@ _said_s: dict[tuple[str, str], float] = {}
 
 
 def connect(url: str, *, timeout_s: float) -> redis.asyncio.Redis:
-    """A client that gives up in time, and never repeats a command by itself.
+    """A client that gives up after a time-out, and never repeats a command by itself.
 
-    A reservation of budget repeated after a lost answer would be charged twice.
+    A reservation that is repeated after its answer was lost would be charged twice.
     """
-    # A few connections and a queue before them: a thousand attempts that start together would otherwise open a
-    # thousand, and none of them in time.
+    # A few connections and a queue for them: a thousand attempts that start together would otherwise open a thousand
+    # connections, none of them in time.
     pool = redis.asyncio.BlockingConnectionPool.from_url(  # pyright: ignore[reportUnknownMemberType]
         url,
         max_connections=16,
@@ -60,34 +60,47 @@ def connect(url: str, *, timeout_s: float) -> redis.asyncio.Redis:
 
 
 async def admitted(client: redis.asyncio.Redis, url: str, *, timeout_s: float) -> None:
-    """Sees whether Redis takes us at all; one that is away may be back soon, and is no reason not to start.
+    """Checks that Redis accepts us. A Redis that is away may be back soon, and is no reason not to start.
 
     Raises:
-        ConfigError: it does not, and no retry would change that (`permanent`).
+        ConfigError: it refuses us, and no retry would change that (`permanent`).
     """
     try:
         await client.ping()  # pyright: ignore[reportGeneralTypeIssues, reportUnknownMemberType]
     except AWAY as error:
-        if said := await permanent.why_cut(error, url, timeout_s):
+        if why := await permanent.why_cut(error, url, timeout_s, _why):
             parts = urlsplit(url)
             place = parts.path if parts.scheme == "unix" else f"{parts.hostname or 'localhost'}:{parts.port or 6379}"
-            raise ConfigError(f"no connection to Redis at {place}: {said}") from error
+            raise ConfigError(f"no connection to Redis at {place}: {why}") from error
+
+
+def _why(error: BaseException, _: str) -> str:
+    """What to change after an error of Redis that no retry helps against, as `permanent.why` asks."""
+    if isinstance(error, redis.exceptions.AuthenticationError) or str(error).startswith("WRONGPASS"):
+        return "it refuses our user or password"
+    if isinstance(error, redis.exceptions.ResponseError):
+        said = str(error)
+        if "DB index" in said or said.startswith("SELECT is not allowed"):
+            return f"{said}: the URL names a database that it does not have"
+    if isinstance(error, redis.exceptions.InvalidResponse):
+        return "what listens there does not speak Redis's protocol"
+    return ""
 
 
 @functools.cache
 def losses() -> "Counter":
-    """The metric that counts them; where the services are installed."""
-    from prometheus_client import Counter  # noqa: PLC0415 (the contract is installed without it)
+    """The metric that counts commands without a usable answer."""
+    from prometheus_client import Counter  # noqa: PLC0415 (only the services have it installed)
 
-    return Counter("fleet_redis_losses_total", "Questions that Redis did not answer.", ["kind"])
+    return Counter("fleet_redis_errors_total", "Redis commands without a usable answer.", ["kind"])
 
 
 def lost(error: BaseException, what: str) -> None:
-    """Counts a question that got no answer, and logs it; the same again once a minute.
+    """Counts a command that got no usable answer, and logs it; the same error at most once a minute.
 
     Args:
         error: one of `AWAY`.
-        what: what Redis was asked for.
+        what: what the command was for.
     """
     kind = kind_of(error)
     losses().labels(kind).inc()
@@ -97,12 +110,12 @@ def lost(error: BaseException, what: str) -> None:
     if len(_said_s) >= KINDS_KEPT:
         _said_s.clear()
     _said_s[what, kind] = now_s
-    # Its text: redis-py's `repr` has none.
-    log.warning("redis_lost", extra={"what": what, "kind": kind, "error": f"{type(error).__name__}: {error}"})
+    # redis-py's `repr` does not have the text.
+    log.warning("redis_error", extra={"what": what, "kind": kind, "error": f"{type(error).__name__}: {error}"})
 
 
 def kind_of(error: BaseException) -> str:
-    """The code of an error reply as Redis names it, where redis-py has no class for it; else the class's name."""
+    """The code of an error reply, where redis-py has no class for it; otherwise the class's name."""
     if type(error) is redis.exceptions.ResponseError:
         # In a pipeline redis-py puts the command before it.
         code = _CODE.match(str(error).rpartition("caused error: ")[2].lstrip("(\"'"))
@@ -111,12 +124,12 @@ def kind_of(error: BaseException) -> str:
 
 
 def shaped(answer: Any, read: Callable[[Any], T]) -> T:
-    """What `read` makes of an answer.
+    """An answer of Redis as `read` reads it.
 
     Raises:
-        InvalidResponse: it has not the form that `read` expects, so that it is none.
+        InvalidResponse: it has another form than `read` expects.
     """
     try:
         return read(answer)
     except (TypeError, ValueError, LookupError, AttributeError) as error:
-        raise redis.exceptions.InvalidResponse(f"not an answer to this question: {answer!r:.200}") from error
+        raise redis.exceptions.InvalidResponse(f"not an answer to this command: {answer!r:.200}") from error

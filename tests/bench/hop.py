@@ -25,8 +25,9 @@ from deploy.local import ROOT, Fleet
 from deploy.processes import Process, ProcessError
 from deploy.servers import RabbitMQ
 from schemas import topology
-from schemas.messages import JSON, MSGPACK, LaneReport, Report, Request, encode
-from schemas.runtime.broker import declare
+from schemas.messages import JSON, MSGPACK, Request, encode
+from schemas.reports import LaneReport, Report
+from schemas.runtime.amqp.declaration import declare
 
 from .measure import Cpu, Options, Row, medians, show
 

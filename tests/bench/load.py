@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from deploy.simulator.process import Simulator
 from schemas.messages import Request
-from schemas.runtime.deliveries import end_tasks
+from schemas.runtime.tasks import end_tasks
 
 from .client import Client
 

@@ -17,18 +17,8 @@ from typing import Any, Final, get_args
 from dispatcher.listings import Known, LaneKnowledge
 from dispatcher.router import Decision, Router, Send
 from schemas.config import Config, LaneConfig
-from schemas.messages import (
-    Attempt,
-    ErrorCode,
-    LaneReport,
-    Outcome,
-    Report,
-    Request,
-    Strategy,
-    Try,
-    decode_attempt,
-    encode,
-)
+from schemas.messages import Attempt, ErrorCode, Outcome, Request, Strategy, Try, decode_attempt, encode
+from schemas.reports import LaneReport, Report
 from schemas.runtime.listings import Knowledge, Listing
 
 from .measure import Options, met

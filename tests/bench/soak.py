@@ -20,8 +20,8 @@ import uvloop
 from msgspec import Struct
 
 from schemas.messages import Request
-from schemas.runtime.deliveries import end_tasks
 from schemas.runtime.store import connect
+from schemas.runtime.tasks import end_tasks
 from tests.faults.verdict import least, spare_by_limit
 
 from .load import METHODS, PAIRS

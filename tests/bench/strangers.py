@@ -12,7 +12,7 @@ from typing import Final
 import aiohttp
 
 from deploy.simulator.process import Simulator
-from schemas.runtime.deliveries import end_tasks
+from schemas.runtime.tasks import end_tasks
 
 from .load import Door, next_minute, saturated, through, whole
 from .measure import Options, met

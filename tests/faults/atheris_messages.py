@@ -39,10 +39,10 @@ with fuzzer.instrument_imports(include=["schemas", "dispatcher", "workers", "tom
         Try,
         decode_attempt,
         decode_letter,
-        decode_report,
         encode,
     )
     from schemas.operator import dead
+    from schemas.reports import decode_report
     from schemas.runtime import results
     from tests.faults.inputs import STRANGE_IN_JSON, STRANGE_IN_MSGPACK, Inputs
     from workers.exchange import arguments

@@ -50,7 +50,7 @@ SETTLED_WITHIN_S: Final = 90.0
 GROWTH: Final = 0.05
 GROWTH_MIB: Final = 4.0
 # What a log says of a message that its handler could not deal with, and of a connection that was lost.
-STUMBLES: Final = ("handler_failed", "handler_cancelled_from_below", "message_goes_back", "Traceback", " connected ")
+STUMBLES: Final = ("handler_failed", "handler_cancelled", "message_requeued", "Traceback", " connected ")
 
 CONFIGURATIONS: Final = "configurations"
 REPORTS: Final = "reports"

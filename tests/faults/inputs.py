@@ -15,7 +15,8 @@ import msgspec
 import tomli_w
 from msgspec import Struct
 
-from schemas.messages import JSON, MSGPACK, DeadLetter, ErrorCode, Outcome, Report, Try
+from schemas.messages import JSON, MSGPACK, DeadLetter, ErrorCode, Outcome, Try
+from schemas.reports import Report
 from schemas.runtime.results import now_ms
 from schemas.topology import BULK_REQUESTS, REQUESTS, RETURNED
 

@@ -15,7 +15,8 @@ from msgspec import Struct
 
 from deploy.simulator.faults import HTML, Said
 from schemas import topology
-from schemas.messages import Attempt, Outcome, Report, Request, Result, Try
+from schemas.messages import Attempt, Outcome, Request, Result, Try
+from schemas.reports import Report
 from schemas.runtime.results import now_ms
 
 HOUR_MS: Final = 3_600_000

@@ -112,7 +112,7 @@ async def test_a_client_whose_node_dies_harms_no_other(whole: Cluster, redis_url
             ]
             assert after == before
             logs = [service.log.read_text(encoding="utf-8") for service in fleet.workers]
-            assert all(log.count("direct_address_closed_a_connection") <= 1 for log in logs)
+            assert all(log.count("direct_reply_closed_connection") <= 1 for log in logs)
 
 
 @asynccontextmanager

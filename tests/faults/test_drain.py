@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from schemas.runtime.processes import TOLD_TWICE
+from schemas.runtime.processes import FORCED_EXIT
 from tests.faults.load import Load
 from tests.support.fleet import Stand, opened, wait_until
 
@@ -38,7 +38,7 @@ async def test_who_is_told_twice_ends_at_once_and_loses_nothing(stand: Stand, lo
     while worker.running:
         worker.send(signal.SIGTERM)
         await asyncio.sleep(0.05)
-    assert worker.exit_code == TOLD_TWICE, worker.tail()
+    assert worker.exit_code == FORCED_EXIT, worker.tail()
     await running
     assert not load.errors, load.errors[:3]
 

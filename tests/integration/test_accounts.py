@@ -15,8 +15,8 @@ from deploy.simulator.accounts import ACCOUNTS, Account
 from deploy.simulator.ccxt_config import ccxt_config
 from deploy.simulator.process import Simulator
 from schemas.messages import ErrorCode
-from schemas.runtime.deliveries import end_tasks
 from schemas.runtime.store import connect
+from schemas.runtime.tasks import end_tasks
 from tests.support.exchange_lanes import Lanes, call, lanes_on
 from tests.support.fleet import QUICK, Client, opened, wait_until
 from workers.budget.budget import Grant, Refusal

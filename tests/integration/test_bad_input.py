@@ -10,7 +10,8 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from schemas.messages import BODY_LIMIT_BYTES, Attempt, ErrorCode, Outcome, Report, Request, Try, encode
+from schemas.messages import BODY_LIMIT_BYTES, Attempt, ErrorCode, Outcome, Request, Try, encode
+from schemas.reports import Report
 from schemas.runtime import properties
 from tests.support.fleet import Client, Stand, wait_until
 
@@ -57,7 +58,7 @@ async def nobody_stumbles(stand: Stand) -> AsyncIterator[None]:
     for service in stand.services:
         said = service.log.read_bytes()[read[service.name] :].decode()
         assert "handler_failed" not in said
-        assert "message_goes_back" not in said
+        assert "message_requeued" not in said
         assert " connected " not in said
 
 

@@ -151,7 +151,7 @@ async def test_a_replayed_request_starts_afresh(vhost: str, channel: AbstractCha
 
 
 async def test_letters_are_dropped_by_what_is_said_and_never_by_nothing(vhost: str, channel: AbstractChannel) -> None:
-    assert "say which" in await run(vhost, "drop", fails=True)
+    assert "select letters" in await run(vhost, "drop", fails=True)
     assert "to drop" in await run(vhost, "drop", "--reason", "unreadable", "--dry-run")
     assert await waiting(channel, topology.DEAD, 3)
     assert "dropped" in await run(vhost, "drop", "--reason", "unreadable")

@@ -15,8 +15,8 @@ from typing import Any, cast
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schemas.runtime.deliveries import end_tasks
 from schemas.runtime.store import connect
+from schemas.runtime.tasks import end_tasks
 from tests.integration.test_redis_lost import START_US, TEST_CLOCK, Line, Net, most
 from workers.budget.budget import Refusal
 from workers.budget.membership import BEAT_EVERY_S, Membership

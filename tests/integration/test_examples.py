@@ -46,7 +46,7 @@ class Example(NamedTuple):
 
 def examples(*, refused: bool) -> list[Any]:
     block = re.compile(r"```toml\n((?:(?!```).)*)```(?:\n\n```text\n((?:(?!```).)*)```)?", re.DOTALL)
-    docs = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+    docs = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
     found = [
         pytest.param(Example(doc.name, toml, error.strip()), id=f"{doc.name}:{number}")
         for doc in docs

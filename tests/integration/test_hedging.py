@@ -6,9 +6,9 @@ from typing import Any
 from dispatcher.hedges import KEPT_BYTES, Hedges
 from schemas.messages import Attempt, Request, encode
 from schemas.runtime import store
-from schemas.runtime.deliveries import end_tasks
 from schemas.runtime.once import Answered
 from schemas.runtime.results import now_ms
+from schemas.runtime.tasks import end_tasks
 from tests.support.fleet import Stand, wait_until
 
 BTC = {"symbol": "BTC/USDT"}

@@ -26,8 +26,8 @@ from msgspec.structs import replace
 from redis.exceptions import ConnectionError as Lost
 
 from deploy.servers import Redis
-from schemas.runtime.deliveries import end_tasks
 from schemas.runtime.store import connect
+from schemas.runtime.tasks import end_tasks
 from tests.support.fleet import Stand, wait_until
 from tests.support.tcp_proxy import Proxy
 from workers.budget.budget import Grant, Refusal

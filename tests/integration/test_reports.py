@@ -1,6 +1,6 @@
 """The reports about lanes, as a running fleet sends them."""
 
-from schemas.messages import LaneReport
+from schemas.reports import LaneReport
 from tests.support.fleet import Heard, Stand, wait_until
 
 BTC = {"symbol": "BTC/USDT"}

@@ -28,9 +28,9 @@ from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.accounts import ACCOUNTS
 from deploy.simulator.process import Simulator
 from schemas.messages import ErrorCode
-from schemas.runtime.deliveries import end_tasks
 from schemas.runtime.results import now_ms
 from schemas.runtime.store import connect
+from schemas.runtime.tasks import end_tasks
 from tests.conftest import new_vhost
 from tests.support.canaries import EchoingProxy, Recorder, base64_canary, canary, forms, held_by_redis, leaks
 from tests.support.fleet import QUICK, Answer, Client, opened, wait_until
@@ -368,7 +368,7 @@ async def test_servers_that_refuse_passwords(world: World) -> None:
         await world.rabbitmq.ctl("change_password", USER, "another")
         await world.rabbitmq.ctl("close_all_user_connections", USER, "a test")
         for service in world.services:
-            await wait_until(partial(logged, service, "broker_does_not_take_us_back"), f"{service.name} is refused")
+            await wait_until(partial(logged, service, "reconnect_refused"), f"{service.name} is refused")
         await wait_until(partial(logged, worker, "budget_on_its_own"), "the worker is without Redis")
         await client.config_set("requirepass", world.canaries["redis password"])
     await world.rabbitmq.ctl("change_password", USER, world.canaries["broker password"])

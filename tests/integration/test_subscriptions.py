@@ -10,11 +10,9 @@ from schemas import topology
 from schemas.errors import ConfigError
 from schemas.runtime.broker import Broker
 from schemas.runtime.deliveries import Subscription
-from tests.integration.test_broker import Handler, connected, handler, port_of
+from tests.support.broker import Handler, connected
 from tests.support.fleet import wait_until
 from tests.support.tcp_proxy import Proxy
-
-__all__ = ["handler"]
 
 LANES = ("a", "b", "c", "d", "e", "f")
 QUEUES = [topology.work_name(lane, bulk=False) for lane in LANES]
@@ -22,9 +20,8 @@ FEW_CHANNELS = 30
 
 
 @pytest.fixture
-async def proxy(vhost: str) -> AsyncIterator[Proxy]:
-    async with Proxy.before(port_of(vhost)) as proxy:
-        yield proxy
+def handler() -> Handler:
+    return Handler()
 
 
 @pytest.fixture

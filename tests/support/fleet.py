@@ -18,7 +18,8 @@ from msgspec import Struct
 from deploy.local import Fleet, Service
 from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.process import Simulator
-from schemas.messages import BucketReport, DeadLetter, LaneReport, Result, decode_letter, decode_report
+from schemas.messages import DeadLetter, Result, decode_letter
+from schemas.reports import BucketReport, LaneReport, decode_report
 
 # Short enough that a test can wait for a lane to go offline and come back.
 QUICK: Mapping[str, Mapping[str, object]] = {

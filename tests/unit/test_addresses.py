@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas import addresses, topology
-from schemas.runtime.direct import KEPT, Origins
+from schemas.runtime.amqp.direct import KEPT, Origins
 
 # As RabbitMQ 3.10.8 gave it to a client.
 REAL = "amq.rabbitmq.reply-to.g1h2AA5yZXBseUA0Njg0NzcwMAAAArAAAAAAawtUQA==.SpsiLgK0KhOD52JvSpGkvw=="

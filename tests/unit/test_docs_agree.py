@@ -1,5 +1,6 @@
 """The docs list exactly what the code has: messages, error codes, keys, queues, metrics, log events."""
 
+import os
 import re
 import tomllib
 from collections.abc import Iterable
@@ -14,7 +15,7 @@ from prometheus_client.metrics import MetricWrapperBase
 import dispatcher.metrics
 import workers.metrics
 from deploy.standin import NAMES
-from schemas import config, messages, topology
+from schemas import config, messages, reports, topology
 from schemas.errors import ConfigError
 from workers.limits import costs
 
@@ -29,6 +30,8 @@ SECTIONS: dict[str, type[msgspec.Struct]] = {
     "dispatcher": config.DispatcherConfig,
     "worker": config.WorkerConfig,
 }
+SERVICES = ("schemas", "dispatcher", "workers")
+CODE = {file: file.read_text(encoding="utf-8") for name in SERVICES for file in (ROOT / name).rglob("*.py")}
 EXAMPLES = [
     pytest.param(kind, body, id=f"{name}-{kind}-{number}")
     for name, text in DOCS.items()
@@ -64,7 +67,7 @@ def plain(struct: msgspec.Struct) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("kind", "body"), EXAMPLES)
 def test_json_examples_are_messages(kind: str, body: str) -> None:
-    struct: Any = getattr(messages, kind or "Result")
+    struct: Any = reports.Report if kind == "Report" else getattr(messages, kind or "Result")
     example: dict[str, Any] = msgspec.json.decode(body)
     decoded = msgspec.json.decode(body, type=struct)
     # A field that the Struct does not have would have been dropped.
@@ -195,12 +198,19 @@ def test_queues() -> None:
 
 def test_log_events() -> None:
     logged: set[str] = set()
-    for folder in ("schemas", "dispatcher", "workers"):
-        for file in (ROOT / folder).rglob("*.py"):
-            code = file.read_text(encoding="utf-8")
-            logged |= set(re.findall(r'(?<!`)\blog\.(?:info|warning|error|exception)\(\s*"(\w+)"', code))
+    for code in CODE.values():
+        logged |= set(re.findall(r'(?<!`)\blog\.(?:info|warning|error|exception)\(\s*"(\w+)"', code))
     documented = {name for row in rows(section("operations.md", "## Logs")) for name in named(row[:1])}
     assert documented == logged
+
+
+def test_log_events_are_looked_for_in_every_folder() -> None:
+    folders = {Path(at) for name in SERVICES for at, _, files in os.walk(ROOT / name) if any(map(_is_code, files))}
+    assert {file.parent for file in CODE} == folders
+
+
+def _is_code(name: str) -> bool:
+    return name.endswith(".py")
 
 
 @pytest.mark.parametrize("name", DOCS)

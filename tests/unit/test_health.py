@@ -3,7 +3,8 @@ from msgspec.structs import replace
 
 from dispatcher.health import LaneHealth, State
 from schemas.config import DispatcherConfig
-from schemas.messages import Attempt, ErrorCode, LaneReport, Named, Outcome, Request, Try
+from schemas.messages import Attempt, ErrorCode, Outcome, Request, Try
+from schemas.reports import LaneReport, Named
 
 CONFIG = DispatcherConfig(failures_in_a_row=5, silent_after_s=1.5, trial_after_s=1.0, trial_after_max_s=4.0)
 DOWN = ErrorCode.EXCHANGE_UNAVAILABLE

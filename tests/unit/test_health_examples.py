@@ -8,7 +8,8 @@ import pytest
 from dispatcher.evidence import Failures
 from dispatcher.health import LaneHealth, State
 from schemas.config import DispatcherConfig
-from schemas.messages import ErrorCode, LaneReport
+from schemas.messages import ErrorCode
+from schemas.reports import LaneReport
 
 PAGE: Final = (Path(__file__).resolve().parents[2] / "docs" / "health.md").read_text(encoding="utf-8")
 CONFIG: Final = DispatcherConfig()

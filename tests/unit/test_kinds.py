@@ -15,15 +15,14 @@ from schemas.messages import (
     DeadLetter,
     ErrorCode,
     Failure,
-    LaneReport,
     Outcome,
-    Report,
     Request,
     Result,
     Try,
     decode_request,
     encode,
 )
+from schemas.reports import LaneReport, Report
 from schemas.status import ConfigurationStatus, DispatcherStatus, ProcessStatus, WorkerStatus
 
 REQUEST = Request("fetch_ticker", {"symbol": "BTC/USDT"}, id="one", deadline_ms=4_102_444_800_000)

@@ -10,22 +10,19 @@ from schemas.messages import (
     MSGPACK,
     TRIES_KEPT,
     Attempt,
-    BucketReport,
     DeadLetter,
     ErrorCode,
-    LaneReport,
     Outcome,
-    Report,
     Request,
     Result,
     Try,
     decode_attempt,
     decode_letter,
-    decode_report,
     decode_request,
     encode,
     is_json,
 )
+from schemas.reports import BucketReport, LaneReport, Report, decode_report
 from schemas.runtime.results import failure, results_key
 
 REQUEST = Request(

@@ -3,7 +3,8 @@ import pytest
 from dispatcher import probes
 from dispatcher.health import LaneHealth
 from schemas.config import DispatcherConfig
-from schemas.messages import ErrorCode, LaneReport
+from schemas.messages import ErrorCode
+from schemas.reports import LaneReport
 
 CONFIG = DispatcherConfig(probe_every_s=10.0)
 NOW_MS = 1_000_000

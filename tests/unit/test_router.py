@@ -11,7 +11,8 @@ from msgspec.structs import replace
 from dispatcher.router import End, Router, Send, Wait
 from schemas import topology
 from schemas.config import Config, DispatcherConfig, GroupConfig, LaneConfig
-from schemas.messages import Attempt, ErrorCode, LaneReport, Outcome, Report, Request, Strategy, Try
+from schemas.messages import Attempt, ErrorCode, Outcome, Request, Strategy, Try
+from schemas.reports import LaneReport, Report
 
 CONFIG = DispatcherConfig()
 NOW_MS = 1_000_000_000_000

@@ -11,7 +11,8 @@ from msgspec.structs import replace
 from dispatcher.health import LaneHealth
 from dispatcher.suspects import KEPT, KEPT_S, Suspects
 from schemas.config import DispatcherConfig
-from schemas.messages import Attempt, ErrorCode, LaneReport, Named, Request
+from schemas.messages import Attempt, ErrorCode, Request
+from schemas.reports import LaneReport, Named
 from workers.exchange.blame import Blame
 
 CONFIG = DispatcherConfig()

@@ -5,7 +5,8 @@ import pytest
 from dispatcher.router import End, Router, Send, Wait
 from dispatcher.waiting import KNOWN_AFTER_S, RATE_S, Waiting
 from schemas.config import Config, LaneConfig
-from schemas.messages import Attempt, ErrorCode, LaneReport, Outcome, Report, Request, Try
+from schemas.messages import Attempt, ErrorCode, Outcome, Request, Try
+from schemas.reports import LaneReport, Report
 
 NOW_MS = 1_000_000_000_000
 KIND = "live fetch_ticker"

@@ -127,7 +127,7 @@ class Egress:
         # public switch (aiohttp 3.14).
         if not hasattr(self._session, "_retry_connection"):
             raise RuntimeError("this aiohttp repeats requests by itself; install the version ccxt-fleet names")
-        self._session._retry_connection = False  # pyright: ignore[reportPrivateUsage]
+        self._session._retry_connection = False  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         self.session = _Session(self._session)
 
     async def open(self, urls: Collection[str]) -> None:

@@ -1,34 +1,30 @@
 """Results by direct reply-to, on connections of their own: RabbitMQ may close one over an address that it can't read.
 
 That happens to well-formed addresses too, see `addresses`: before RabbitMQ 4.0 to every one whose node is away. All
-that is in flight on the connection then fails with it, and nothing says which address it was. So an address goes out
-beside others only while its origin is proven, that is, a message to it was confirmed. What is not proven is tried on a
-second connection, alone. Whatever closes that one is known, and is not tried again for a while.
+that is in flight on the connection then fails with it, and nothing says which address it was. So results are published
+side by side only to proven origins, those to which a message was confirmed. Results to other origins are published on a
+second connection, one at a time. An origin that closes that one is known, and is not tried again for a while.
 """
-
-from __future__ import annotations
 
 import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from aiormq.exceptions import ConnectionInternalError
 
-from .. import addresses
-from ..errors import BrokerLost, Unroutable
-
-if TYPE_CHECKING:
-    from .broker import Link
+from ... import addresses
+from ...errors import BrokerLost, Unroutable
+from .publisher import Publisher
 
 log = logging.getLogger(__name__)
 
-# An origin that closed a connection is not tried again for so long. Its node may be back by then.
+# How long an origin that closed a connection is not tried again. Its node may be back by then.
 SHUNNED_S: Final = 60.0
-# So many origins of each kind are known; of more the oldest are forgotten.
+# How many origins of each kind are remembered; the oldest are forgotten first.
 KEPT: Final = 1_000
-# Where one after another closes the connection, the rest waits so long for its turn at most: it takes up the outbox.
+# The longest that a result waits for its turn while others close the connection: it takes up room in the outbox.
 TURN_S: Final = 3.0
 
 
@@ -46,14 +42,14 @@ class Origins:
         return len(self._since_s)
 
     def add(self, origin: str) -> None:
-        """Knows it from now on."""
+        """Remembers an origin from now on."""
         self._since_s.pop(origin, None)
         self._since_s[origin] = time.monotonic()
         if len(self._since_s) > KEPT:
             del self._since_s[next(iter(self._since_s))]
 
     def discard(self, origin: str) -> None:
-        """Knows it no more."""
+        """Forgets an origin."""
         self._since_s.pop(origin, None)
 
 
@@ -65,10 +61,10 @@ class DirectReplies:
         alone: the connection for others, one result at a time.
 
     Attributes:
-        proven: the origins that RabbitMQ could read.
+        proven: origins that RabbitMQ could read.
     """
 
-    def __init__(self, beside: Link, alone: Link) -> None:
+    def __init__(self, beside: Publisher, alone: Publisher) -> None:
         self._beside = beside
         self._alone = alone
         self._turn = asyncio.Lock()
@@ -78,15 +74,15 @@ class DirectReplies:
 
     @property
     def reconnects(self) -> int:
-        """How often the two connections had to be made again, all together."""
-        return self._beside.connects + self._alone.connects - 2
+        """How often the two connections had to be made again, together."""
+        return self._beside.link.connects + self._alone.link.connects - 2
 
-    async def publish(self, address: str, put: Callable[[Link], Awaitable[None]]) -> None:
+    async def publish(self, address: str, put: Callable[[Publisher], Awaitable[None]]) -> None:
         """Publishes one result.
 
         Args:
-            address: where.
-            put: publishes it on a link, and waits for the confirm.
+            address: where it goes.
+            put: publishes it with one of the publishers, and waits for the confirm.
 
         Raises:
             Unroutable: it is no direct address, or RabbitMQ closed a connection over it lately.
@@ -100,12 +96,12 @@ class DirectReplies:
         try:
             await put(self._beside)
         except BrokerLost as error:
-            if _over_an_address(error):  # which one, nobody knows: the next time it goes alone
+            if _over_an_address(error):  # which one is not known: next time this one is tried alone
                 self.proven.discard(origin)
             raise
 
-    async def _tried(self, origin: str, put: Callable[[Link], Awaitable[None]]) -> bool:
-        """Publishes it alone, unless its origin was proven meanwhile; says whether it did."""
+    async def _tried(self, origin: str, put: Callable[[Publisher], Awaitable[None]]) -> bool:
+        """Publishes a result alone, unless its origin was proven meanwhile; returns whether it did."""
         await self._take_turn()
         try:
             if origin in self._shunned:
@@ -118,7 +114,7 @@ class DirectReplies:
                 raise
             self._shunned.add(origin)
             self._closed_s = time.monotonic()
-            log.warning("direct_address_closed_a_connection", extra={"origin": origin})
+            log.warning("direct_reply_closed_connection", extra={"origin": origin})
             raise Unroutable(f"RabbitMQ closed the connection over a direct address of {origin}") from error
         finally:
             self._turn.release()
