@@ -1,6 +1,7 @@
 """What speaks against a lane: failures in a row, too many failures, answers that come slower than before. Pure."""
 
 import math
+from collections.abc import Sequence
 from typing import Final
 
 from schemas.config import DispatcherConfig
@@ -24,6 +25,13 @@ UNPROVEN_S: Final = 3.0
 SLOWNESS_S: Final = 1.0
 SLOWNESS_CALLS: Final = 5
 LEAST_SLOWNESS: Final = 0.01
+# A lane with a lower latency than this is never slow.
+SLOW_FROM_MS: Final = 50.0
+# A call is overdue after so many latencies. So many overdue calls make a lane stalled, when no worker has had an answer
+# for so many latencies.
+OVERDUE_LATENCIES: Final = 2
+STALLED_CALLS: Final = 3
+STALLED_LATENCIES: Final = 4
 
 
 class Window:
@@ -150,3 +158,50 @@ class Slowness:
         passed = min((now_s - self._heard_s) / SLOWNESS_S, report.ok / SLOWNESS_CALLS)
         self._heard_s = now_s
         self._log += (1 - math.exp(-passed)) * (math.log(max(report.slowness, LEAST_SLOWNESS)) - self._log)
+
+
+class Evidence:
+    """All that speaks against a lane, from the reports of its workers.
+
+    Attributes:
+        failures: its failed calls.
+    """
+
+    def __init__(self) -> None:
+        self.failures = Failures()
+        self._slowness = Slowness()
+        self._answered_s = -math.inf
+
+    def hear(self, report: LaneReport, ill: int, error_rate: float, now_s: float) -> None:
+        """Takes in a worker's report; arguments as in `Failures.hear`."""
+        if report.ok or report.rejected or report.failed.keys() - {ErrorCode.EXCHANGE_TIMEOUT}:
+            self._answered_s = now_s
+        self.failures.hear(report, ill, error_rate, now_s)
+        self._slowness.hear(report, now_s)
+
+    def forget(self) -> None:
+        """The lane has come back: its calls from before say nothing of it."""
+        self.failures.forget()
+        self._slowness = Slowness()
+
+    def slowness(self, latency_ms: float) -> float:
+        """Latency relative to the lane's own baseline; 1 for a lane that is fast anyway."""
+        return self._slowness.times if latency_ms >= SLOW_FROM_MS else 1.0
+
+    def stalled(self, reports: Sequence[LaneReport], latency_ms: float, stalled_after_s: float, now_s: float) -> str:
+        """Why the lane counts as stalled, for people: several calls are overdue, and no worker had an answer; or empty.
+
+        Args:
+            reports: the last report of each worker.
+            latency_ms: the lane's latency.
+            stalled_after_s: the shortest silence that counts.
+            now_s: the clock.
+        """
+        overdue = [each for each in reports if each.unanswered and each.silent_ms >= OVERDUE_LATENCIES * latency_ms]
+        unanswered = sum(report.unanswered for report in overdue)
+        if unanswered < STALLED_CALLS:
+            return ""
+        silent_ms = min((now_s - self._answered_s) * 1000, max(report.silent_ms for report in overdue))
+        if silent_ms < max(stalled_after_s * 1000, STALLED_LATENCIES * latency_ms):
+            return ""
+        return f"{unanswered} calls have no answer, none came for {silent_ms / 1000:.1f} s"

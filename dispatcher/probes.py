@@ -12,7 +12,8 @@ from msgspec import Struct
 
 from schemas.messages import Attempt, Request
 
-from .health import QUESTIONS, LaneHealth, State
+from .circuit import State
+from .health import QUESTIONS, LaneHealth
 
 # What only has to find out whether an exchange answers asks for the time: a status may have next to no budget (OKX
 # allows one in 5 s), and a trial that finds none delays the lane's return.

@@ -12,7 +12,7 @@ from schemas.config import Config, LaneConfig
 from schemas.messages import Attempt, ErrorCode, Request, Strategy
 from schemas.reports import Report
 
-from . import returns, shedding
+from . import returns
 from .health import LaneHealth
 from .listings import Lack, LaneKnowledge, asked
 from .strategies import Chooser
@@ -210,10 +210,10 @@ class Router:
         if len(open_) > 1:
             return self._to(open_, attempt, now_s, others=True, timeout_ms=left_ms / 2)
         if not attempt.tries:
-            able = shedding.in_time(able, attempt.request, left_ms, now_s)
+            able = _in_time(able, attempt.request.kind, left_ms, now_s)
             if not able:
-                backlog_s = shedding.before_ms(named, attempt.request) / 1000
-                text = f"overloaded: what waits before it takes {backlog_s:.1f} s, and it has {left_ms / 1000:.1f} s"
+                delay_s = min(lane.load.queueing_ms(attempt.request.kind) for lane in named) / 1000
+                text = f"overloaded: queueing delay {delay_s:.1f} s exceeds the {left_ms / 1000:.1f} s left"
                 return End(ErrorCode.DEADLINE_EXCEEDED, text)
         ready = _ready(able, now_s, now_ms)
         fresh = ready
@@ -231,7 +231,10 @@ class Router:
         # What is ready here has failed it just now: once more after a rest, unless a better lane comes back before.
         rest_ms = returns.rest_ms(attempt, left_ms)
         wait_ms = min(
-            max(rest_ms if lane in ready else 0.0, _wait_ms(lane, past.retry_at_ms.get(lane.name, 0), now_s, now_ms))
+            max(
+                rest_ms if lane in ready else 0.0,
+                lane.usable_in_ms(now_s, now_ms, not_before_ms=past.retry_at_ms.get(lane.name, 0)),
+            )
             for lane in able
         )
         if max(wait_ms, SHORTEST_WAIT_MS) > left_ms:
@@ -264,10 +267,10 @@ class Router:
 
     def _count_waiting(self, able: Sequence[LaneHealth], kind: str, until_s: float) -> None:
         """A request waits until then for one of these lanes: the faster one is, the more of such it will take."""
-        rates = [1.0] if len(able) == 1 else [lane.waiting.per_s(kind) for lane in able]
+        rates = [1.0] if len(able) == 1 else [lane.load.waiting.per_s(kind) for lane in able]
         total = sum(rates) or math.inf
         for lane, rate in zip(able, rates, strict=True):
-            lane.waiting.put(kind, self.dispatchers * rate / total, until_s)
+            lane.load.waiting.put(kind, self.dispatchers * rate / total, until_s)
 
     def _send(
         self, attempt: Attempt, ready: Sequence[LaneHealth], left_ms: float, now_s: float, now_ms: int
@@ -286,7 +289,7 @@ class Router:
         others = len(ready) > 1
         if len(choice) > 1:
             kind = attempt.request.kind
-            able = [lane for lane in choice if lane.funded(kind, now_ms)]
+            able = [lane for lane in choice if lane.load.funded(kind, now_ms)]
             others = len(able) > 1
             choice = able or choice
         return self._to(choice, attempt, now_s, others=others, timeout_ms=left_ms / 2 if len(ready) > 1 else None)
@@ -347,9 +350,13 @@ def _ready(lanes: Sequence[LaneHealth], now_s: float, now_ms: int) -> Sequence[L
     return [lane for lane in lanes if now_s <= lane.silent_at_s and lane.paused_until_ms <= now_ms]
 
 
-def _wait_ms(lane: LaneHealth, retry_at_ms: int, now_s: float, now_ms: int) -> float:
-    until_ms = max(lane.paused_until_ms, retry_at_ms)
-    return max(0.0, until_ms - now_ms, lane.usable_in_s(now_s) * 1000)
+def _in_time(lanes: Sequence[LaneHealth], kind: str, left_ms: float, now_s: float) -> list[LaneHealth]:
+    """Those that may answer one more before its deadline, as far as is known.
+
+    A request that is refused at once can be asked elsewhere; one that waits in vain until its deadline delays the
+    requests behind it too.
+    """
+    return [lane for lane in lanes if lane.load.queueing_ms(kind) <= left_ms or lane.silent(now_s)]
 
 
 def _why(lanes: Sequence[LaneHealth], now_s: float, now_ms: int) -> str:

@@ -7,7 +7,8 @@ from msgspec import Struct
 from schemas.config import LaneConfig
 from schemas.status import RoutedLane
 
-from .health import LaneHealth, State
+from .circuit import State
+from .health import LaneHealth
 
 
 class Since(Struct, frozen=True):
@@ -44,13 +45,13 @@ def _lane(lane: LaneHealth, config: LaneConfig, since: Since | None, now_s: floa
         state=state,
         reason=lane.reason(now_s),
         since_ms=since.at_ms if since and since.state is state else now_ms,
-        trial_in_s=None if silent or lane.serving else round(max(0.0, lane.trial_at_s - now_s), 3),
+        trial_in_s=None if silent or lane.serving else round(max(0.0, lane.circuit.trial_at_s - now_s), 3),
         paused_until_ms=lane.paused_until_ms if lane.paused_until_ms > now_ms else None,
         weight=lane.weight,
         share=round(lane.share, 3) if lane.serving and not silent else 0.0,
         workers=lane.workers(now_s),
-        in_flight=lane.outstanding,
-        waiting=round(lane.waiting.count),
-        latency_ms=round(lane.latency_ms, 3),
+        in_flight=lane.load.outstanding,
+        waiting=round(lane.load.waiting.count),
+        latency_ms=round(lane.load.latency_ms, 3),
         methods=None if lane.methods is None else len(lane.methods),
     )

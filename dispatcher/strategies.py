@@ -1,14 +1,13 @@
 """How one lane is chosen among those that could take a request. Pure decisions with their state; no clock, no I/O."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from random import Random
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from schemas.messages import Strategy
 
-# What a lane is taken to need where nobody has asked it yet: slower than most, so that it is found out by and by.
-UNKNOWN_LATENCY_MS: Final = 100.0
+from .load import Load
 
 
 class Choice:
@@ -20,45 +19,20 @@ class Choice:
 
     Attributes:
         share: `weight` less what its health takes from it now.
-        latency_ms: how long it takes to answer: a peak EWMA, which follows a rise at once and a fall slowly.
-        outstanding: attempts that are with it, as far as is known.
-        budget_ms: how much time of its tightest limit one attempt takes; 0 where unknown.
-        backlog_ms: how long what is with it will take, at the rate at which it has been working off a backlog; 0 where
-            it has none, or not long enough to tell.
-        waiting_ms: how long what waits for it in the delay rooms will take, by `Request.kind`, where that is known.
+        load: what is in flight there, and how long until one more is answered.
     """
 
-    # Looked at for each lane of each request: a quarter less CPU where there are hundreds of lanes.
-    __slots__ = (
-        "backlog_ms",
-        "budget_ms",
-        "credit",
-        "even_credit",
-        "latency_ms",
-        "name",
-        "outstanding",
-        "share",
-        "waiting_ms",
-        "weight",
-    )
+    # Read for each lane of each request: a quarter less CPU where there are hundreds of lanes.
+    __slots__ = ("credit", "even_credit", "load", "name", "share", "weight")
 
     def __init__(self, name: str, weight: float) -> None:
         self.name = name
         self.weight = weight
         self.share = weight
-        self.latency_ms = 0.0
-        self.outstanding = 0
-        self.budget_ms = 0.0
-        self.backlog_ms = 0.0
-        self.waiting_ms: Mapping[str, float] = {}
-        # What it has earned and not had yet, by weight and evenly. Kept over requests with different candidates.
+        self.load = Load()
+        # What it has earned and not been given yet, by weight and evenly, over requests with different candidates.
         self.credit = 0.0
         self.even_credit = 0.0
-
-    @property
-    def load_ms(self) -> float:
-        """Its latency times the attempts that would be with it."""
-        return (self.outstanding + 1) * (self.latency_ms or UNKNOWN_LATENCY_MS)
 
 
 C = TypeVar("C", bound=Choice)
@@ -105,7 +79,8 @@ class Chooser:
         second = int(self._random.random() * (len(lanes) - 1))
         one, other = lanes[first], lanes[second + (second >= first)]
         # A lane that is ramping up or failing now and then looks as much slower as its share is smaller.
-        return one if one.load_ms * other.share * one.weight <= other.load_ms * one.share * other.weight else other
+        one_ms, other_ms = one.load.busyness_ms, other.load.busyness_ms
+        return one if one_ms * other.share * one.weight <= other_ms * one.share * other.weight else other
 
 
 def _weighted(lanes: Sequence[Choice]) -> Choice:
@@ -136,7 +111,6 @@ def _adaptive(lanes: Sequence[Choice]) -> Choice:
     """The one that will probably answer first: what is with it needs budget, then it is asked."""
     best, least_ms = lanes[0], math.inf
     for lane in lanes:  # a loop: half the time of `min` with a key
-        answers_in_ms = lane.outstanding * lane.budget_ms + (lane.latency_ms or UNKNOWN_LATENCY_MS)
-        if (ms := answers_in_ms * lane.weight / lane.share) < least_ms:
+        if (ms := lane.load.answers_in_ms * lane.weight / lane.share) < least_ms:
             best, least_ms = lane, ms
     return best

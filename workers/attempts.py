@@ -1,25 +1,46 @@
-"""Runs one attempt on its lane: what comes back is how it ended, and the data if it went well."""
+"""An attempt's way through a worker: taken from its lane's queue, run, answered or handed back, then acknowledged.
+
+::
+
+    fleet.work.<lane> ─▶ take ─▶ skip? ─▶ run ─┬─ data, or rejected ────▶ answer once ─▶ reply_to or fleet.results
+                                               └─ failed or throttled ─▶ hand back ──▶ fleet.returned
+
+None of it passes through `service.py`. `Once` says whether an attempt may be skipped, or is not needed though it
+failed, and publishes each answer once.
+"""
 
 import asyncio
+import functools
 import logging
+from collections.abc import Callable
 from typing import Any, Final
 
-from msgspec import Struct
+from msgspec import DecodeError, Struct
+from msgspec.structs import replace
 
+from schemas import topology
 from schemas.config import WorkerConfig
-from schemas.messages import Attempt, Outcome, Try
+from schemas.messages import RESULT_LIMIT_BYTES, Attempt, ErrorCode, Outcome, Result, Try, decode_attempt, encode
 from schemas.runtime import results
+from schemas.runtime.broker import Broker
+from schemas.runtime.deliveries import Delivery
+from schemas.runtime.once import Once
+from schemas.runtime.outbox import Outbox
 
+from . import metrics
 from .exchange.lane_exchange import Call, LaneExchange
 from .exchange.verdict import judge
+from .lanes import Lane
+from .reports import Reports
 
 log = logging.getLogger(__name__)
 
-# All that an attempt waits for ends with its time, or little later where Redis does not answer. A fault of ours that
-# forgets this must not keep the request.
+# An attempt for a lane that was removed looks at it again after this time: by then its dispatcher knows.
+REMOVED_PAUSE_MS: Final = 1_000
+# A call ends with its time-out, or little later where Redis does not answer. If a fault of ours forgets the time-out,
+# the attempt ends after this time more.
 HUNG_AFTER_S: Final = 10.0
-# The longest that a bulk attempt waits here for room: what waits in its lane's queue costs nobody anything, while what
-# is handed back goes round.
+# The longest wait of a bulk attempt for budget. It costs nothing here, while an attempt that is handed back circulates.
 BULK_WAIT_S: Final = 30.0
 # ccxt's words for an exchange that answers but does not work.
 _CLOSED: Final = ("maintenance", "shutdown")
@@ -43,6 +64,112 @@ class Ended(Struct, frozen=True):
     budget_ms: float
     in_maintenance: bool = False
     of_connection: bool = False
+
+
+class Attempts:
+    """Handles the attempts of all lanes.
+
+    Args:
+        broker: RabbitMQ.
+        once: publishes each answer once.
+        outbox: publishes results.
+        reports: counts attempts.
+        serving: the open lane with this name, None if there is none.
+        config: how long an attempt may wait for budget.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        once: Once,
+        outbox: Outbox,
+        reports: Reports,
+        serving: Callable[[str], Lane | None],
+        config: WorkerConfig,
+    ) -> None:
+        self._broker = broker
+        self._once = once
+        self._outbox = outbox
+        self._reports = reports
+        self._serving = serving
+        self._config = config
+
+    def configure(self, config: WorkerConfig) -> None:
+        """Takes other settings; attempts under way keep theirs."""
+        self._config = config
+
+    async def take(self, name: str, delivery: Delivery) -> None:
+        """Handles a message from the queue of the lane with this name."""
+        attempt = await self._read(name, delivery)
+        if attempt is None:
+            pass
+        elif await self._once.skip(attempt):
+            _drop_copy(attempt)
+        elif (lane := self._serving(name)) is None:
+            retry_at_ms = results.now_ms() + REMOVED_PAUSE_MS
+            item = Try(name, Outcome.THROTTLED, ErrorCode.EXPIRED, f"{name} was removed", retry_at_ms=retry_at_ms)
+            await self._hand_back(attempt, item)
+        else:
+            await self._outbox.room()
+            await self._run(lane, attempt, delivery)
+        await delivery.ack()
+
+    async def _read(self, name: str, delivery: Delivery) -> Attempt | None:
+        """The attempt in a message; None where it holds none, and is in `fleet.dead` now."""
+        try:
+            attempt = decode_attempt(delivery.body)
+        except DecodeError as error:
+            metrics.UNREADABLE.inc()
+            await results.bury(self._broker, delivery, ErrorCode.UNREADABLE, f"not an attempt: {error}")
+            return None
+        if attempt.lane != name:  # no dispatcher sent it: metrics by lane must not get labels that are no lanes
+            attempt = replace(attempt, lane=name)
+        return replace(attempt, repeated=True) if delivery.repeated else attempt
+
+    async def _run(self, lane: Lane, attempt: Attempt, delivery: Delivery) -> None:
+        item, ready = await self._call(lane, attempt)
+        if ready is None:
+            await self._hand_back(attempt, item)
+            return
+        publish = functools.partial(self._outbox.put, ready, delivery)
+        if not attempt.probe and not await self._once.answer(attempt, publish):
+            _drop_copy(attempt)
+
+    async def _call(self, lane: Lane, attempt: Attempt) -> tuple[Try, results.Ready | None]:
+        """Runs an attempt and counts it. Its slot at the lane is free before anything is published."""
+        name, bulk = attempt.lane, attempt.request.bulk
+        self._reports.begin(name, bulk=bulk)
+        try:
+            with lane.held():
+                ended = await run(lane.exchange, attempt, self._config)
+            item, result, body = _result(attempt, lane.exchange, ended)
+            seen = replace(item, outcome=Outcome.FAILED, code=ErrorCode.MAINTENANCE) if ended.in_maintenance else item
+            of_connection = ended.of_connection or ended.in_maintenance
+            self._reports.end(seen, attempt, ended.http_calls, ended.budget_ms, of_connection=of_connection)
+        finally:
+            self._reports.leave(name, bulk=bulk)
+        return item, None if result is None else results.ready(attempt, result, body)
+
+    async def _hand_back(self, attempt: Attempt, item: Try) -> None:
+        """Returns an attempt to the dispatchers if it is needed; returns when the broker has it."""
+        if await self._once.dispensable(attempt):
+            return
+        log.info(
+            "attempt_handed_back",
+            extra={
+                "request_id": attempt.request.id,
+                "lane": item.lane,
+                "outcome": item.outcome,
+                "code": item.code,
+                "why": item.message,
+            },
+        )
+        await self._broker.publish(encode(attempt.handed_back(item)), topology.RETURNED)
+
+
+def _drop_copy(attempt: Attempt) -> None:
+    metrics.COPIES.labels(attempt.lane).inc()
+    log.info("copy_dropped", extra={"request_id": attempt.request.id, "lane": attempt.lane})
 
 
 async def run(lane: LaneExchange, attempt: Attempt, config: WorkerConfig) -> Ended:
@@ -75,7 +202,7 @@ async def run(lane: LaneExchange, attempt: Attempt, config: WorkerConfig) -> End
         async with hung:
             data = await lane.call(request.method, request.args, call)
         in_maintenance = request.method == "fetch_status" and data.get("status") in _CLOSED
-    except Exception as error:  # every class has its verdict, those nobody thought of too
+    except Exception as error:  # every class has its verdict, unexpected ones too
         if hung.expired():
             log.exception("attempt_hung", extra={"request_id": request.id, "lane": lane.name})
         verdict = judge(error, call, lane.redactor.hide)
@@ -88,3 +215,41 @@ async def run(lane: LaneExchange, attempt: Attempt, config: WorkerConfig) -> End
 
 def _times(call: Call) -> dict[str, Any]:
     return {"waited_ms": round(call.waited_s * 1000, 3), "exchange_ms": round(call.exchange_s * 1000, 3)}
+
+
+def _result(attempt: Attempt, lane: LaneExchange, ended: Ended) -> tuple[Try, Result | None, bytes | None]:
+    """The result of an attempt, already encoded if it carries data; None if it is to be handed back.
+
+    Data that can't be encoded or sent is no success, so the outcome may change.
+    """
+    item = ended.item
+    if item.outcome is Outcome.OK:
+        result = Result(
+            id=attempt.request.id,
+            ok=True,
+            method=attempt.request.method,
+            exchange=lane.exchange,
+            lane=lane.name,
+            data=ended.data,
+            attempts=[*attempt.tries, item],
+            received_ms=attempt.received_ms,
+            completed_ms=results.now_ms(),
+            results=attempt.results,
+        )
+        try:
+            body = encode(result, attempt.content_type)
+            if attempt.request.account and lane.redactor.suspects(body):
+                result = replace(result, data=lane.redactor.hide_in(result.data))
+                body = encode(result, attempt.content_type)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            text = f"the exchange's data can't be encoded: {error}"
+            item = replace(item, outcome=Outcome.FAILED, code=ErrorCode.BAD_RESPONSE, message=text)
+        else:
+            if len(body) <= RESULT_LIMIT_BYTES:
+                return item, result, body
+            text = f"the result has {len(body)} bytes, more than {RESULT_LIMIT_BYTES}: ask for less at once"
+            item = replace(item, outcome=Outcome.REJECTED, code=ErrorCode.TOO_LARGE, message=text)
+    if item.outcome is Outcome.REJECTED:
+        assert item.code is not None
+        return item, results.failure(attempt, item.code, item.message, item), None
+    return item, None, None

@@ -1,4 +1,8 @@
-"""A worker's I/O: takes the attempts of its lanes, publishes results or hands back, reports."""
+"""A worker process: its connections, its lanes, and the reports that it publishes.
+
+No attempt passes through here: `Lanes` subscribes `Attempts.take` for each lane that is open, and `attempts.py` draws
+an attempt's way.
+"""
 
 import asyncio
 import logging
@@ -7,35 +11,29 @@ import socket
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-from msgspec import DecodeError
-from msgspec.structs import replace
-
 from schemas import topology
 from schemas.config import Config
 from schemas.errors import BrokerError, FleetError
-from schemas.messages import RESULT_LIMIT_BYTES, Attempt, ErrorCode, Outcome, Result, Try, decode_attempt, encode
+from schemas.messages import encode
 from schemas.reports import Report
 from schemas.runtime import results, store
 from schemas.runtime.broker import Broker
-from schemas.runtime.deliveries import Delivery
-from schemas.runtime.once import Answered
+from schemas.runtime.once import Answered, Once
 from schemas.runtime.outbox import Outbox
 from schemas.runtime.tasks import done_before, end_tasks
 from schemas.status import ConfigurationStatus, ProcessStatus, ServedLane, WorkerStatus
 
-from . import attempts as executor
 from . import metrics, status
+from .attempts import Attempts
 from .budget.budget import Use
 from .budget.sharing import SharedBudget
-from .exchange.lane_exchange import CCXT_VERSION, LaneExchange
+from .exchange.lane_exchange import CCXT_VERSION
 from .lanes import Lane, Lanes
 from .reports import Reports
 
 log = logging.getLogger(__name__)
 
-# What comes for a lane that was removed looks at it again after so long: by then its dispatcher knows.
-REMOVED_PAUSE_MS: Final = 1_000
-# The longest that it takes to say that it leaves.
+# The longest that publishing the last report may take.
 LEAVING_S: Final = 2.0
 
 
@@ -49,12 +47,16 @@ class Worker:
         self._broker = Broker(config.broker, f"worker {self.name}", list(config.lanes), reports=True)
         self._redis = store.connect(config.redis.url, timeout_s=config.redis.timeout_s)
         self._reports = Reports()
-        self._lanes = Lanes(config, self._redis, self._broker, self._reports, self._on_attempt)
         self._side_tasks = asyncio.TaskGroup()
         self._started_ms = results.now_ms()
         self._answered = Answered(self._redis)
         self._unknown: set[str] = set()  # lanes whose use Redis did not tell in time, as was said already
         self._outbox = Outbox(self._broker, lambda why: metrics.DIVERTED.labels(why).inc())
+        attempts = Attempts(
+            self._broker, Once(self._answered), self._outbox, self._reports, self._serving, config.worker
+        )
+        self._attempts = attempts
+        self._lanes = Lanes(config, self._redis, self._broker, self._reports, attempts.take)
         metrics.BLOCKED.set_function(lambda: self._broker.blocked)
         metrics.WAITING.set_function(lambda: self._outbox.count)
         metrics.WAITING_BYTES.set_function(lambda: self._outbox.size_bytes)
@@ -85,6 +87,7 @@ class Worker:
             await self._lanes.discard(made)
             raise
         self._config = config.worker
+        self._attempts.configure(config.worker)
         self._lanes.apply(config, made, self._side_tasks)
 
     def status(self, configuration: ConfigurationStatus) -> WorkerStatus:
@@ -112,6 +115,9 @@ class Worker:
     async def ill(self) -> str:
         """Why only a fresh process would help."""
         return await self._broker.ill()
+
+    def _serving(self, name: str) -> Lane | None:
+        return self._lanes.serving.get(name)
 
     def _served(self) -> list[ServedLane]:
         in_flight = self._reports.in_flight()
@@ -149,87 +155,6 @@ class Worker:
         except (BrokerError, TimeoutError) as error:
             # Dispatchers miss its reports soon.
             log.warning("report_lost", extra={"error": repr(error)})
-
-    async def _on_attempt(self, name: str, delivery: Delivery) -> None:
-        try:
-            attempt = decode_attempt(delivery.body)
-        except DecodeError as error:
-            metrics.UNREADABLE.inc()
-            await results.bury(self._broker, delivery, ErrorCode.UNREADABLE, f"not an attempt: {error}")
-            await delivery.ack()
-            return
-        if attempt.lane != name:  # it was never sent here: what is counted by lane must not get names that nobody has
-            attempt = replace(attempt, lane=name)
-        if delivery.repeated:
-            attempt = replace(attempt, repeated=True)
-        if attempt.contested and await self._answered.by_another(attempt):
-            self._drop_copy(attempt)
-            await delivery.ack()
-            return
-        lane = self._lanes.serving.get(name)
-        if lane is None:
-            await self._hand_back_unsent(attempt)
-            await delivery.ack()
-            return
-        await self._outbox.room()
-        item, result = await self._run(lane, attempt)
-        if result is not None and not attempt.probe:
-            await self._publish(attempt, result, delivery)
-        elif result is None and not await self._answered.dispensable(attempt):
-            await self._hand_back(attempt, item)
-        await delivery.ack()
-
-    async def _run(self, lane: Lane, attempt: Attempt) -> tuple[Try, results.Ready | None]:
-        """Runs an attempt. Its slot at the lane is free when it has ended: what happens to its result is another's."""
-        name, bulk = attempt.lane, attempt.request.bulk
-        self._reports.begin(name, bulk=bulk)
-        try:
-            with lane.held():
-                ended = await executor.run(lane.exchange, attempt, self._config)
-            item, result, body = _answer(attempt, lane.exchange, ended)
-            seen = replace(item, outcome=Outcome.FAILED, code=ErrorCode.MAINTENANCE) if ended.in_maintenance else item
-            of_connection = ended.of_connection or ended.in_maintenance
-            self._reports.end(seen, attempt, ended.http_calls, ended.budget_ms, of_connection=of_connection)
-        finally:
-            self._reports.leave(name, bulk=bulk)
-        return item, None if result is None else results.ready(attempt, result, body)
-
-    async def _publish(self, attempt: Attempt, ready: results.Ready, delivery: Delivery) -> None:
-        """Publishes a result, unless another attempt at the request was first."""
-        if attempt.contested:
-            first = await self._answered.claim(attempt)
-            if first is False or (first is None and await self._answered.dispensable(attempt)):
-                self._drop_copy(attempt)
-                return
-        await self._outbox.put(ready, delivery)
-        self._answered.note(attempt)
-
-    @staticmethod
-    def _drop_copy(attempt: Attempt) -> None:
-        metrics.COPIES.labels(attempt.lane).inc()
-        log.info("copy_dropped", extra={"request_id": attempt.request.id, "lane": attempt.lane})
-
-    async def _hand_back_unsent(self, attempt: Attempt) -> None:
-        """The lane was removed, and its dispatcher may not know yet."""
-        if not await self._answered.dispensable(attempt):
-            retry_at_ms = results.now_ms() + REMOVED_PAUSE_MS
-            text = f"{attempt.lane} was removed"
-            item = Try(attempt.lane, Outcome.THROTTLED, ErrorCode.EXPIRED, text, retry_at_ms=retry_at_ms)
-            await self._hand_back(attempt, item)
-
-    async def _hand_back(self, attempt: Attempt, item: Try) -> None:
-        """Gives the attempt back to the dispatchers; returns when the broker has it."""
-        log.info(
-            "attempt_handed_back",
-            extra={
-                "request_id": attempt.request.id,
-                "lane": item.lane,
-                "outcome": item.outcome,
-                "code": item.code,
-                "why": item.message,
-            },
-        )
-        await self._broker.publish(encode(attempt.handed_back(item)), topology.RETURNED)
 
     async def _report(self) -> None:
         while True:
@@ -283,41 +208,3 @@ class Worker:
             return None
         self._unknown.discard(name)
         return seen
-
-
-def _answer(attempt: Attempt, lane: LaneExchange, ended: executor.Ended) -> tuple[Try, Result | None, bytes | None]:
-    """What is published of an attempt: a result, already encoded if it carries data, or None to hand it back.
-
-    Data that can't be sent is no success, so the outcome may change.
-    """
-    item = ended.item
-    if item.outcome is Outcome.OK:
-        result = Result(
-            id=attempt.request.id,
-            ok=True,
-            method=attempt.request.method,
-            exchange=lane.exchange,
-            lane=lane.name,
-            data=ended.data,
-            attempts=[*attempt.tries, item],
-            received_ms=attempt.received_ms,
-            completed_ms=results.now_ms(),
-            results=attempt.results,
-        )
-        try:
-            body = encode(result, attempt.content_type)
-            if attempt.request.account and lane.redactor.suspects(body):
-                result = replace(result, data=lane.redactor.hide_in(result.data))
-                body = encode(result, attempt.content_type)
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            text = f"the exchange's data can't be encoded: {error}"
-            item = replace(item, outcome=Outcome.FAILED, code=ErrorCode.BAD_RESPONSE, message=text)
-        else:
-            if len(body) <= RESULT_LIMIT_BYTES:
-                return item, result, body
-            text = f"the result has {len(body)} bytes, more than {RESULT_LIMIT_BYTES}: ask for less at once"
-            item = replace(item, outcome=Outcome.REJECTED, code=ErrorCode.TOO_LARGE, message=text)
-    if item.outcome is Outcome.REJECTED:
-        assert item.code is not None
-        return item, results.failure(attempt, item.code, item.message, item), None
-    return item, None, None

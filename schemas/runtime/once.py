@@ -1,20 +1,23 @@
-"""Marks in Redis of the requests that were answered: of several attempts at one only the first gives a result.
+"""One answer a request: of several attempts at it only the first gives a result. Marks in Redis tell which.
 
-There are several where a second lane is asked beside a slow one, and where a message comes again: a worker that dies
-between a result's publication and its acknowledgement leaves a message whose work is done. What may be such a copy says
-so (`Attempt.repeated`, `Delivery.repeated`); the rest is not looked up. Every answer leaves a mark (`note`), many of
-them in one round trip. Who may not be alone asks before it runs (`by_another`), and before it publishes (`claim`).
+There are several attempts where a second lane is asked beside a slow one (a hedge), and where a message is delivered
+again: a worker that dies between publishing a result and acknowledging its message leaves a message whose work is done.
+Attempts that may be such copies say so (`Attempt.contested`); the others are not looked up.
 
-All of it is best effort: without Redis nothing is known, and what comes twice is answered twice, with the same id. What
-must never happen is a request without an answer. So a claim alone ends nothing: it names the line of attempts that come
-from one message (`Attempt.line`). One of them is unsettled until the answer is out, and each of them may claim again,
-wherever the request was sent meanwhile, until the mark says that it is answered. Therefore only a line claims that lies
-in a queue of ours as an attempt: a request that comes again from its own queue begins a new one each time. And a hedge,
-which else may come to nothing, may not any more once it has claimed (`dispensable`).
+`Once` is the policy. Services ask it three things: may this attempt be skipped, is one that failed still needed, and
+publish this answer once. `Answered` keeps the marks: every answer leaves one (`note`), many of them in one round trip;
+a contested attempt looks for one before it runs (`by_another`), and claims the answer before it publishes (`claim`).
 
-A mark is of one request: its id and deadline, its reply address and correlation id, the digest of its body, and where
-it fans out of its exchange. All of it goes with the attempt unchanged, so that every copy finds the same mark. Two
-requests may still be equal in all of that, where somebody polls with one id: so a mark also names the taking that it
+All of it is best effort: without Redis nothing is known, and a message that comes twice is answered twice, with the
+same id. What must never happen is a request without an answer. So a claim alone ends nothing: it names the line of
+attempts that come from one message (`Attempt.line`). One of them is unsettled until the answer is out, and each of them
+may claim again, wherever the request was sent meanwhile, until the mark says that it is answered. Therefore only a line
+claims that lies in a queue of ours as an attempt: a request that comes again from its own queue begins a new line each
+time. And a hedge that has claimed must not be dropped any more, though other hedges may (`Once.dispensable`).
+
+A mark belongs to one request: its id and deadline, its reply address and correlation id, the digest of its body, and,
+where it fans out, its exchange. The attempt carries all of that unchanged, so every copy finds the same mark. Two
+requests may still be equal in all of it, where somebody polls with one id. So a mark also names the taking that it
 comes from (`Attempt.taken`). Another taking's mark counts only where the later of the two may be a copy, that is, where
 its message came again. Two messages that each came once are two requests.
 """
@@ -23,7 +26,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import redis.asyncio
@@ -129,12 +132,6 @@ class Answered:
             return [False] * len(marks)
         return [mark is not None and mark.answered for mark in known]
 
-    async def dispensable(self, attempt: Attempt) -> bool:
-        """Whether nobody needs to know if it comes to nothing: a probe, and a hedge that did not claim before."""
-        if not attempt.hedge or not attempt.repeated:
-            return attempt.probe or attempt.hedge
-        return await self.by_another(attempt) is True
-
     def note(self, attempt: Attempt) -> None:
         """Its request is answered: the broker has confirmed the result."""
         self._noted[_keys(attempt)[0]] = msgpack.encode(Mark.by(attempt, answered=True))
@@ -178,6 +175,51 @@ class Answered:
                 await asyncio.sleep(WRITE_AGAIN_S if left else 0)
             else:
                 return
+
+
+class Once:
+    """The policy that lets one of several attempts at a request answer it.
+
+    Args:
+        marks: of the requests that were answered.
+    """
+
+    def __init__(self, marks: Answered) -> None:
+        self._marks = marks
+
+    async def skip(self, attempt: Attempt) -> bool:
+        """Whether an attempt need not run or go on: another one has answered its request, or is about to."""
+        return attempt.contested and await self._marks.by_another(attempt) is True
+
+    async def dispensable(self, attempt: Attempt) -> bool:
+        """Whether an attempt that failed, or was not sent, may be dropped: a probe, or a hedge that has not claimed."""
+        if not attempt.hedge or not attempt.repeated:
+            return attempt.probe or attempt.hedge
+        return await self._marks.by_another(attempt) is True
+
+    async def answer(
+        self, attempt: Attempt, publish: Callable[[], Awaitable[None]], *, kept: bool = True, always: bool = False
+    ) -> bool:
+        """Publishes an attempt's answer unless another attempt at the request was first; says whether it did.
+
+        Args:
+            attempt: what is answered.
+            publish: publishes it, and returns when the broker has confirmed it; its errors go to the caller.
+            kept: whether the attempt lies in a queue of ours; one that does not may not claim.
+            always: publishes it whatever the marks say.
+        """
+        if attempt.contested and not always and not await self._may_answer(attempt, kept=kept):
+            return False
+        await publish()
+        self._marks.note(attempt)
+        return True
+
+    async def _may_answer(self, attempt: Attempt, *, kept: bool) -> bool:
+        if not kept:
+            return await self._marks.by_another(attempt) is not True
+        first = await self._marks.claim(attempt)
+        # Without Redis a hedge gives way: the first line is under way, and answers in any case.
+        return not await self.dispensable(attempt) if first is None else first
 
 
 def _read(mark: bytes | None) -> Mark | None:

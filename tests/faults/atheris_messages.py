@@ -25,7 +25,7 @@ except ImportError:
 fuzzer: Any = atheris
 with fuzzer.instrument_imports(include=["schemas", "dispatcher", "workers", "tomllib"]):
     from dispatcher import intake
-    from dispatcher.health import State
+    from dispatcher.circuit import State
     from dispatcher.router import End, Router
     from schemas import config
     from schemas.errors import ConfigError, InvalidMessage
@@ -125,7 +125,8 @@ def take_report(body: bytes) -> None:
         assert health.state(now_s) in State
         health.reason(now_s)
         health.memory(now_s, NOW_MS)
-        figures = (health.share, health.latency_ms, health.budget_ms, health.slowness, health.backlog_ms)
+        load = health.load
+        figures = (health.share, load.latency_ms, load.budget_ms, load.backlog_ms, health.slowness)
         assert all(map(math.isfinite, figures)), figures
     request = Request("fetch_ticker", {"symbol": "BTC/USDT"}, deadline_ms=NOW_MS + 1_000)
     router.decide(Attempt(request, "", 0, NOW_MS), NOW_S + 2, NOW_MS, rested=True)

@@ -28,7 +28,7 @@ async def test_requests_that_come_too_late_are_refused_at_once(stand: Stand) -> 
     async def refused() -> bool:
         late = await stand.client.ask(**ticker, exchanges=["kraken"], deadline_ms=now_ms() + 10_000)
         assert late.result.ok or late.code == "deadline_exceeded", late
-        return late.result.error is not None and "overloaded: what waits" in late.result.error.message
+        return late.result.error is not None and "overloaded: queueing delay" in late.result.error.message
 
     await wait_until(refused, "one is refused")
     # Others have room, and those that were there before are answered.

@@ -1,7 +1,8 @@
 import pytest
 from msgspec.structs import replace
 
-from dispatcher.health import LaneHealth, State
+from dispatcher.circuit import State
+from dispatcher.health import LaneHealth
 from schemas.config import DispatcherConfig
 from schemas.messages import Attempt, ErrorCode, Outcome, Request, Try
 from schemas.reports import LaneReport, Named
@@ -165,7 +166,7 @@ def test_where_the_question_alone_has_no_answer_a_request_finds_out() -> None:
     health.methods = frozenset({"fetch_time", "fetch_ticker"})
     now_s, tried = 0.0, list[bool]()
     for row in range(6, 10):
-        now_s = health.trial_at_s
+        now_s = health.circuit.trial_at_s
         tried.append(health.tries(asked()))
         assert health.sent(now_s, probe=not tried[-1])
         failed = [Named.of(asked(), 1)] if tried[-1] else []
@@ -436,7 +437,7 @@ def test_a_trial_is_not_judged_by_what_was_sent_before_it() -> None:
     health = failing()
     assert health.sent(1.0)
     health.hear("w2", bad(1, 6, ago_s=0.5), 1.2)
-    assert health.trial_at_s == pytest.approx(3.0)  # it goes on
+    assert health.circuit.trial_at_s == pytest.approx(3.0)  # it goes on
     health.hear("w1", bad(1, 7, ago_s=0.2), 1.3)
     assert health.usable_in_s(1.3) == pytest.approx(2.0)
 
@@ -545,11 +546,11 @@ def test_what_is_outstanding_is_what_workers_hold_and_what_was_sent_since() -> N
     health.hear("w1", LaneReport("okx", in_flight=3), 0.0)
     health.hear("w2", LaneReport("okx", in_flight=2), 0.1)
     health.sent(0.1)
-    assert health.outstanding == 6
+    assert health.load.outstanding == 6
     health.hear("w1", LaneReport("okx", in_flight=4), 0.3)
-    assert health.outstanding == 6
+    assert health.load.outstanding == 6
     health.hear("w1", LaneReport("okx", in_flight=1), 2.0)  # w2 is gone
-    assert health.outstanding == 1
+    assert health.load.outstanding == 1
 
 
 def test_what_nobody_asks_is_probed_and_what_stands_aside_when_its_trial_is_due() -> None:
@@ -572,7 +573,7 @@ def test_the_next_dispatcher_knows_what_this_one_knew() -> None:
     other.hear("w1", LaneReport("okx", failures_in_a_row=5), 100.0)
     assert other.state(100.0) is State.OFFLINE
     assert other.reason(100.0) == "5 failures in a row"
-    assert (other.methods, other.paused_until_ms, other.budget_ms) == (frozenset({"fetch_ticker"}), 77, 5.0)
+    assert (other.methods, other.paused_until_ms, other.load.budget_ms) == (frozenset({"fetch_ticker"}), 77, 5.0)
     assert not other.due(100.4)
     assert other.due(100.5)
 
@@ -594,13 +595,13 @@ def test_no_backlog_is_told_by_a_rate_that_is_not_known_any_more(silence_s: floa
     health.hear("w1", LaneReport("okx"), 0.0)
     for tick in range(1, 50):
         health.hear("w1", LaneReport("okx", ok=10, in_flight=200, exchange_ms=100.0), tick / 5)
-    assert health.before_ms("live fetch_ticker") == pytest.approx(4_000, rel=0.2)
+    assert health.load.queueing_ms("live fetch_ticker") == pytest.approx(4_000, rel=0.2)
     for tick in range(50, 50 + int(5 * silence_s)):
         health.hear("w1", LaneReport("okx", in_flight=200), tick / 5)
-        assert health.before_ms("live fetch_ticker") < 4_000 * 3
-    assert bool(health.before_ms("live fetch_ticker")) is (silence_s < 3)
+        assert health.load.queueing_ms("live fetch_ticker") < 4_000 * 3
+    assert bool(health.load.queueing_ms("live fetch_ticker")) is (silence_s < 3)
     health.hear("w1", LaneReport("okx", ok=10, in_flight=200, exchange_ms=100.0), 10 + silence_s)
-    assert health.before_ms("live fetch_ticker") < 20_000
+    assert health.load.queueing_ms("live fetch_ticker") < 20_000
 
 
 def test_a_pause_that_was_lifted_is_over_though_some_workers_have_not_seen_it() -> None:

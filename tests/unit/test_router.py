@@ -112,8 +112,8 @@ def test_lanes_known_to_have_no_budget_are_the_last_choice(router: Router) -> No
 def test_what_is_left_to_live_requests_is_no_less_for_a_refused_bulk_one(router: Router) -> None:
     bulk = Request("fetch_ticker", priority="bulk")
     router.health["okx"].refused(bulk, NOW_MS + 1_000)
-    assert router.health["okx"].funded(Request("fetch_ticker").kind, NOW_MS)
-    assert not router.health["okx"].funded(bulk.kind, NOW_MS)
+    assert router.health["okx"].load.funded(Request("fetch_ticker").kind, NOW_MS)
+    assert not router.health["okx"].load.funded(bulk.kind, NOW_MS)
 
 
 def test_a_paused_lane_is_passed_over(router: Router) -> None:
@@ -294,7 +294,7 @@ def test_what_the_backlog_would_make_too_late_is_refused_at_once_and_nothing_els
     end = decide(router, attempt("kraken"), now_s=now_s)
     assert isinstance(end, End)
     assert end.code is ErrorCode.DEADLINE_EXCEEDED
-    assert "overloaded: what waits before it takes 40." in end.message
+    assert "overloaded: queueing delay 40." in end.message
     assert isinstance(decide(router, attempt("kraken", left_ms=60_000), now_s=now_s), Send)
     # Few wait at the other: how fast it could work is not known.
     assert lane_of(decide(router, attempt("kraken", "okx"), now_s=now_s)) == "okx"
@@ -321,7 +321,7 @@ def test_a_crowd_does_not_all_go_to_the_one_lane_that_has_not_refused_yet(router
 
 def test_a_lane_for_which_many_wait_gets_only_what_can_wait_too(router: Router) -> None:
     kind = Request("fetch_ticker").kind
-    router.health["okx"].waiting.put(kind, 40, until_s=60.0)
+    router.health["okx"].load.waiting.put(kind, 40, until_s=60.0)
     for second in range(6):
         heard(
             router,

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
+from dispatcher.load import Load
 from dispatcher.strategies import Choice, Chooser
 from schemas.messages import Strategy
 
@@ -73,7 +74,7 @@ def test_nobody_is_ever_owed_much(candidates: list[set[str]]) -> None:
 
 def test_least_latency_never_takes_the_worst_and_mostly_the_better() -> None:
     of = lanes({"a": 1.0, "b": 1.0, "c": 1.0})
-    of["a"].latency_ms, of["b"].latency_ms, of["c"].latency_ms = 20.0, 40.0, 400.0
+    of["a"].load, of["b"].load, of["c"].load = Load(20.0), Load(40.0), Load(400.0)
     had = Counter(chosen(Chooser(Random(1)), "least_latency", [*of.values()], 3_000))
     assert had["c"] == 0
     assert had["a"] / 3_000 == pytest.approx(2 / 3, abs=0.05)
@@ -81,11 +82,11 @@ def test_least_latency_never_takes_the_worst_and_mostly_the_better() -> None:
 
 def test_least_latency_minds_what_is_outstanding() -> None:
     of = lanes({"a": 1.0, "b": 1.0})
-    of["a"].latency_ms, of["b"].latency_ms = 20.0, 40.0
+    of["a"].load, of["b"].load = Load(20.0), Load(40.0)
     had = Counter[str]()
     for _ in range(300):  # nobody answers yet
         lane = Chooser(Random(2)).choose("least_latency", [*of.values()])
-        lane.outstanding += 1
+        lane.load.sent()
         had[lane.name] += 1
     assert had["a"] == pytest.approx(200, abs=3)
 
@@ -93,19 +94,18 @@ def test_least_latency_minds_what_is_outstanding() -> None:
 @pytest.mark.parametrize("strategy", ["least_latency", "adaptive"])
 def test_a_lane_that_comes_back_gets_little_at_first(strategy: Strategy) -> None:
     of = lanes({"a": 5.0, "b": 5.0})
-    of["a"].latency_ms, of["b"].latency_ms = 30.0, 20.0
+    of["a"].load, of["b"].load = Load(30.0), Load(20.0)
     of["b"].share = 0.5
     assert set(chosen(Chooser(Random(3)), strategy, [*of.values()], 50)) == {"a"}
 
 
 def test_adaptive_takes_what_will_answer_first() -> None:
     of = lanes({"fast": 1.0, "slow": 1.0})
-    of["fast"].latency_ms, of["slow"].latency_ms = 20.0, 200.0
-    of["fast"].budget_ms, of["slow"].budget_ms = 50.0, 5.0
+    of["fast"].load, of["slow"].load = Load(20.0, budget_ms=50.0), Load(200.0, budget_ms=5.0)
     had = Counter[str]()
     for _ in range(100):  # all at once
         lane = Chooser().choose("adaptive", [*of.values()])
-        lane.outstanding += 1
+        lane.load.sent()
         had[lane.name] += 1
     # 20 + 50 f = 200 + 5 s and f + s = 100
     assert had["fast"] == pytest.approx(12, abs=1)
@@ -117,10 +117,10 @@ def test_under_load_no_lane_starves(latencies_ms: list[float], strategy: Strateg
     """As long as nothing comes back, every lane's turn comes."""
     of = lanes({str(number): 1.0 for number in range(len(latencies_ms))})
     for lane, latency_ms in zip(of.values(), latencies_ms, strict=True):
-        lane.latency_ms, lane.budget_ms = latency_ms, 10.0
+        lane.load = Load(latency_ms, budget_ms=10.0)
     chooser, had = Chooser(Random(4)), Counter[str]()
     for _ in range(4_000):
         lane = chooser.choose(strategy, [*of.values()])
-        lane.outstanding += 1
+        lane.load.sent()
         had[lane.name] += 1
     assert len(had) == len(of)

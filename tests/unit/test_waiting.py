@@ -128,7 +128,7 @@ def test_a_lane_that_something_else_holds_up_is_not_taken_for_slow(code: ErrorCo
     fields = {"paused_until_ms": 1} if code is None else {"ok": 0, "failed": {code: 5}, "failures_in_a_row": 5}
     for _ in range(2):
         fleet.hear(**fields)
-    assert not fleet.router.health["kraken"].waiting_ms
+    assert not fleet.router.health["kraken"].load.waiting.ms
 
 
 def test_nothing_is_known_of_a_lane_without_workers() -> None:
