@@ -101,7 +101,7 @@ class Circuit:
             probes: whether the lane has a method that a probe can ask for.
         """
         trial_sent_s = -math.inf if self._suspects_try or not probes else self._sent_s
-        report, of_no_trial = self._suspects.hear(report, self._back_s, trial_sent_s, now_s)
+        report, of_no_trial = self._suspects.observe(report, self._back_s, trial_sent_s, now_s)
         ill = sum(count for code, count in report.failed.items() if code in ILL) - report.excused
         sent_s = now_s - report.failed_ago_ms / 1000
         # Calls that were sent before the lane came back say nothing new, and neither do those before a trial.

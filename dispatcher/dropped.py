@@ -1,8 +1,8 @@
-"""Counts the results that nobody read in time: `fleet.results` drops its oldest when it is full, and what is too old.
+"""Counts results that were not read in time: `fleet.results` drops its oldest when it is full, and too old ones.
 
-RabbitMQ tells nobody, but it dead-letters what it drops, with the reason. So each dispatcher has a queue for each
-reason, which nobody reads: it empties it every second (`queue.purge`), and RabbitMQ says of how many messages. No body
-leaves the broker for that. Every dispatcher counts all that is dropped while it is connected.
+RabbitMQ counts no drops, but it dead-letters each dropped message, with the reason. So each dispatcher has a queue for
+each reason. It purges them every second, and the answer to `queue.purge` is the number of messages. No body leaves the
+broker for that. Every dispatcher counts all results that are dropped while it is connected.
 """
 
 import asyncio
@@ -20,14 +20,14 @@ from . import metrics
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S: Final = 1.0
-# As RabbitMQ names them: the queue was full; it was there for too long.
+# As RabbitMQ names them: the queue was full; the result was there for too long.
 REASONS: Final = ("maxlen", "expired")
-# So much is kept between two looks, also where a dispatcher stands still; of more than that the count is too small.
+# The most that a queue keeps between two purges, also while a dispatcher is frozen; of more the count is too small.
 KEPT_BYTES: Final = 256 * 2**20
 
 
 class Dropped:
-    """What was dropped since this dispatcher began.
+    """The results that were dropped since this dispatcher started.
 
     Attributes:
         counts: how many results, by reason.
@@ -44,13 +44,13 @@ class Dropped:
         while True:
             try:
                 await self._look()
-            except FleetError as error:  # what is dropped meanwhile is not counted
+            except FleetError as error:  # results dropped meanwhile are not counted
                 log.info("drops_not_counted", extra={"why": str(error)})
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def _look(self) -> None:
         async with self._broker.aside() as channel:
-            if channel.connection is not self._connection:  # the queues went with the one before
+            if channel.connection is not self._connection:  # the queues were those of the connection before
                 self._queues = {reason: await _bound(channel, reason) for reason in REASONS}
                 self._connection = channel.connection
             for reason, queue in self._queues.items():
@@ -60,10 +60,10 @@ class Dropped:
 
 
 async def _bound(channel: aiormq.Channel, reason: str) -> str:
-    """A queue of our own to which all comes that was dropped for this reason."""
+    """Declares a queue of our own that gets all results dropped for this reason; gives its name."""
     declared = await channel.queue_declare("", exclusive=True, arguments={"x-max-length-bytes": KEPT_BYTES})
     name = declared.queue or ""
-    # Headers that begin with x- count for nothing unless it is said like this (RabbitMQ 3.10).
+    # `any-with-x`: headers that begin with x- are not matched by `any` (RabbitMQ 3.10).
     await channel.queue_bind(
         name, topology.DROPPED, arguments={"x-match": "any-with-x", "x-first-death-reason": reason}
     )

@@ -1,4 +1,4 @@
-"""What speaks against a lane: failures in a row, too many failures, answers that come slower than before. Pure."""
+"""What speaks against a lane: failures in a row, a high error rate, slow answers, calls without an answer. Pure."""
 
 import math
 from collections.abc import Sequence
@@ -8,20 +8,20 @@ from schemas.config import DispatcherConfig
 from schemas.messages import ILL, ErrorCode
 from schemas.reports import LaneReport
 
-# Errors are counted over this time, at most; half of it at least.
+# Calls are counted over between a half and the whole of this time.
 WINDOW_S: Final = 3.0
-# Fewer calls say nothing about a rate.
+# An error rate takes from a lane's share only with at least so many calls.
 RATE_CALLS: Final = 30
-# The error rate at which good calls just make up for failures, as a part of the configured one. Above it failures are
-# left over, and the lane stands aside with so many of them, or so many for each call of the window.
+# The error rate at which good calls exactly offset failures, as a part of the configured one. At a higher rate failures
+# accumulate. The lane is set aside with so many of them, or so many for each call of the window if that is more.
 BALANCED: Final = 0.75
 LEFT_OVER: Final = 2.3
 LEFT_OVER_PART: Final = 0.056
-# So many answers "in maintenance" in a row are believed.
+# The answer "in maintenance" is believed when it came so many times in a row.
 MAINTENANCE_ROW: Final = 2
-# Without a good answer for so long, requests that fail by themselves may be the lane's trouble nevertheless.
+# After so long without a good answer, failures that look like the requests' own fault may be the lane's nevertheless.
 UNPROVEN_S: Final = 3.0
-# Slowness is forgotten with this time constant, and in no fewer calls than this.
+# The time constant with which slowness is averaged, and the least number of calls that it takes.
 SLOWNESS_S: Final = 1.0
 SLOWNESS_CALLS: Final = 5
 LEAST_SLOWNESS: Final = 0.01
@@ -35,7 +35,7 @@ STALLED_LATENCIES: Final = 4
 
 
 class Window:
-    """Good and bad calls of the last seconds: the half that fills, and the one before it."""
+    """Good and bad calls of the last seconds, in two halves: the one that is being filled, and the one before it."""
 
     def __init__(self) -> None:
         self._halves = [(0, 0), (0, 0)]
@@ -60,18 +60,18 @@ class Failures:
     """A lane's failed calls, beside its good ones.
 
     Attributes:
-        row: failures since the last call that the exchange answered, of all workers.
+        row: failures of all workers since the exchange last answered a call.
     """
 
     def __init__(self) -> None:
         self.row = 0
-        self._good_s = -math.inf  # when the last answer came, by the reports; the first report until then
-        self._excused = False  # whether any failed since
+        self._good_s = -math.inf  # when the last good answer was reported; the first report until then
+        self._excused = False  # whether a failure was excused since
         self._row_maintenance = 0
         self._window = Window()
         self._left_over = 0.0
 
-    def hear(self, report: LaneReport, ill: int, error_rate: float, now_s: float) -> None:
+    def observe(self, report: LaneReport, ill: int, error_rate: float, now_s: float) -> None:
         """Takes in a worker's report.
 
         Args:
@@ -90,27 +90,27 @@ class Failures:
     def _count_row(self, report: LaneReport, ill: int) -> None:
         maintenance = report.failed.get(ErrorCode.MAINTENANCE, 0)
         if report.ok or report.rejected or len(report.failed) > len(report.failed.keys() & ILL):
-            # The exchange answered. Failures since then are all the row there is.
+            # The exchange answered: the row begins anew with the failures since then.
             self.row = report.failures_in_a_row
             self._row_maintenance = min(self.row, maintenance)
         else:
             self.row += ill
-            # Those that were excused are in no row.
+            # Excused failures are not in the row.
             self._row_maintenance = min(self.row, self._row_maintenance + maintenance)
 
     def _weigh(self, good: int, ill: int, error_rate: float) -> None:
-        """Lets good calls make up for failures, and counts those that are left over.
+        """Offsets failures with good calls, and adds up what is left over.
 
-        This is Page's cumulative sum test (Biometrika 41, 1954): it needs as few calls as can be for a rate that has
-        risen, whatever good calls were before, and at any number of calls a second.
+        This is Page's cumulative sum test (Biometrika 41, 1954). It detects a higher rate in the fewest calls,
+        however many good calls came before, and at any number of calls a second.
         """
         balanced = BALANCED * error_rate
         pardoned = good * balanced / (1 - balanced)
-        # In which order they came within the report is not known: half of the good calls first, the others after.
+        # The order within the report is not known: half of the good calls are taken to be first, the others last.
         self._left_over = max(0.0, max(0.0, self._left_over - pardoned / 2) + ill - pardoned / 2)
 
     def forget(self) -> None:
-        """The lane comes back: what was before says nothing of it."""
+        """The lane has come back: calls from before say nothing of it."""
         self._window = Window()
         self._left_over = 0.0
 
@@ -119,44 +119,44 @@ class Failures:
         return self._window.total()
 
     def unproven(self, now_s: float) -> bool:
-        """Whether only a question of our own can tell: requests fail by themselves, and none is answered."""
+        """Whether only a probe can tell how the lane is: failures were excused, and no request is answered."""
         return self._excused and now_s >= self._good_s + UNPROVEN_S
 
     @property
     def in_maintenance(self) -> bool:
-        """Whether the exchange says so, again and again."""
+        """Whether the exchange says so, more than once in a row."""
         return self.row >= MAINTENANCE_ROW and self._row_maintenance == self.row
 
     @property
     def too_many(self) -> bool:
-        """Whether more calls fail than may."""
+        """Whether the error rate is too high."""
         return self._left_over >= max(LEFT_OVER, LEFT_OVER_PART * self.total()[0])
 
     def part_left(self, config: DispatcherConfig) -> float:
-        """What is left of a lane's share, 0 to 1."""
+        """The part of its share that the error rate leaves to a lane, 0 to 1."""
         calls, failures = self.total()
         return max(0.0, 1 - failures / calls / config.error_rate) if calls >= RATE_CALLS and failures > 1 else 1.0
 
 
 class Slowness:
-    """How many times slower a lane answers than it used to."""
+    """A lane's latency relative to its own baseline, averaged."""
 
     def __init__(self) -> None:
         self._log = 0.0
-        self._heard_s = -math.inf
+        self._answered_s = -math.inf
 
     @property
     def times(self) -> float:
-        """The mean of late."""
+        """The recent geometric mean."""
         return math.exp(self._log)
 
-    def hear(self, report: LaneReport, now_s: float) -> None:
+    def observe(self, report: LaneReport, now_s: float) -> None:
         """Takes in a worker's report."""
         if not report.ok:
             return
-        # The time since the last answer, of whatever worker: with many workers most reports bring none.
-        passed = min((now_s - self._heard_s) / SLOWNESS_S, report.ok / SLOWNESS_CALLS)
-        self._heard_s = now_s
+        # The time since any worker reported an answer: of many workers most report none.
+        passed = min((now_s - self._answered_s) / SLOWNESS_S, report.ok / SLOWNESS_CALLS)
+        self._answered_s = now_s
         self._log += (1 - math.exp(-passed)) * (math.log(max(report.slowness, LEAST_SLOWNESS)) - self._log)
 
 
@@ -172,12 +172,12 @@ class Evidence:
         self._slowness = Slowness()
         self._answered_s = -math.inf
 
-    def hear(self, report: LaneReport, ill: int, error_rate: float, now_s: float) -> None:
-        """Takes in a worker's report; arguments as in `Failures.hear`."""
+    def observe(self, report: LaneReport, ill: int, error_rate: float, now_s: float) -> None:
+        """Takes in a worker's report; arguments as in `Failures.observe`."""
         if report.ok or report.rejected or report.failed.keys() - {ErrorCode.EXCHANGE_TIMEOUT}:
             self._answered_s = now_s
-        self.failures.hear(report, ill, error_rate, now_s)
-        self._slowness.hear(report, now_s)
+        self.failures.observe(report, ill, error_rate, now_s)
+        self._slowness.observe(report, now_s)
 
     def forget(self) -> None:
         """The lane has come back: its calls from before say nothing of it."""

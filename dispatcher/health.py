@@ -43,7 +43,7 @@ LIFT_SPREADS_S: Final = 3.0
 
 
 class Memory(Struct, frozen=True):
-    """What the next dispatcher may know of a lane, with times that another process can read.
+    """A lane's state for the next dispatcher, with times that another process can read.
 
     Args:
         aside: the state in which it is set aside, None if it serves.
@@ -107,7 +107,7 @@ class LaneHealth(Choice):
         self.weight = weight
         self._weigh(self._reported_s)
 
-    def hear(self, worker: str, report: LaneReport, now_s: float) -> None:
+    def observe(self, worker: str, report: LaneReport, now_s: float) -> None:
         """Takes in a worker's report of this lane."""
         circuit, evidence, config = self.circuit, self._evidence, self._config
         passed_s = max(0.0, now_s - self._reported_s)
@@ -119,9 +119,9 @@ class LaneHealth(Choice):
         self._follow_pause(report, now_s)
         in_flight = sum(each.in_flight for each in reports)
         held_up = circuit.aside is not None or report.paused_until_ms > 0
-        self.load.hear(report, in_flight, passed_s, now_s, held_up=held_up)
+        self.load.observe(report, in_flight, passed_s, now_s, held_up=held_up)
         counted = circuit.count(report, now_s, probes=self._answers_probes)
-        evidence.hear(counted.report, counted.ill, config.error_rate, now_s)
+        evidence.observe(counted.report, counted.ill, config.error_rate, now_s)
         if circuit.decide(counted, evidence, self.load.latency_ms, reports, now_s):
             evidence.forget()
             self.load.learn(report.exchange_ms, self.load.budget_ms)
@@ -245,7 +245,7 @@ class LaneHealth(Choice):
         return max(0.0, until_ms - now_ms, self.usable_in_s(now_s) * 1000)
 
     def memory(self, now_s: float, now_ms: int) -> Memory:
-        """What the next dispatcher may know of it."""
+        """The lane's memory for the next dispatcher."""
         circuit = self.circuit
         return Memory(
             aside=circuit.aside,
@@ -259,7 +259,7 @@ class LaneHealth(Choice):
         )
 
     def remember(self, memory: Memory, now_s: float, now_ms: int) -> None:
-        """Takes in what another dispatcher knew. Workers must report it all the same before it is asked anything."""
+        """Restores another dispatcher's memory. The lane gets nothing all the same before a worker reports it."""
         trial_at_s = now_s + (memory.trial_at_ms - now_ms) / 1000
         self.circuit.restore(memory.aside, memory.why, trial_at_s, memory.trial_gap_s)
         self.load.learn(memory.latency_ms, memory.budget_ms)

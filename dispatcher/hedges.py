@@ -1,8 +1,8 @@
-"""Second attempts for requests that ask for one when the first has not answered in time.
+"""Hedges: second attempts at requests with `hedge_ms` whose first one has not answered in time.
 
-A timer in memory for each, in the dispatcher that sent the first attempt. If that dispatcher dies there is no second
-one: the first goes its way all the same. Nobody tells a dispatcher that a worker has answered, so it looks for the
-marks of those that wait long, and forgets what was answered.
+The dispatcher that sent the first attempt has a timer for each in memory. If that dispatcher dies there is no second
+attempt; the first is under way all the same. Answers do not pass through dispatchers. So a dispatcher looks for the
+marks of requests that wait long, and forgets those that were answered.
 """
 
 import asyncio
@@ -23,20 +23,21 @@ from . import metrics
 
 log = logging.getLogger(__name__)
 
-# More requests than these, or of more bytes, get no second attempt while so many wait for theirs.
+# The most requests that wait for a second attempt, and their bytes; further ones get none.
 KEPT: Final = 10_000
 KEPT_BYTES: Final = 64 * 2**20
-# A request's mark is looked for after so long, then after twice as long, and so often that no mark is gone before.
+# The first look for a request's mark comes after so long, the next ones after twice as long each; no later than before
+# a mark expires.
 LOOK_EVERY_S: Final = 1.0
 LOOK_LATEST_S: Final = KEPT_S / 2
 LOOK_BATCH: Final = 500
 
 Ask: TypeAlias = Callable[[Attempt], Awaitable[bool]]
-"""Sends a second attempt beside this one, which is under way; says whether there was a lane for it."""
+"""Sends a second attempt beside this one; says whether there was a lane for it."""
 
 
 class _Hedge(Struct):
-    """A second attempt that is still to come: no more than the message of the first, as that is all it takes."""
+    """A second attempt that is still to come. The message of the first is all that it takes."""
 
     body: bytes
     mark: str
@@ -50,10 +51,10 @@ class Hedges:
 
     Args:
         marks: of the requests that were answered.
-        ask: sends one.
+        ask: sends a second attempt.
 
     Attributes:
-        size_bytes: what they hold.
+        size_bytes: the bytes of their messages.
     """
 
     def __init__(self, marks: Answered, ask: Ask) -> None:
@@ -66,7 +67,7 @@ class Hedges:
         return len(self._kept)
 
     def plan(self, attempt: Attempt, body: bytes) -> None:
-        """A first attempt was sent, as this message: a second one follows if there is no answer in time."""
+        """A first attempt was sent as this message. A second one follows if there is no answer in time."""
         hedge_ms, key = attempt.request.hedge_ms, _key(attempt)
         if hedge_ms is None or attempt.number != 1 or attempt.hedge or key in self._kept:
             return
@@ -81,11 +82,11 @@ class Hedges:
         self.size_bytes += len(body)
 
     def cancel(self, attempt: Attempt) -> None:
-        """The attempt came back, and goes elsewhere anyway."""
+        """The attempt came back, and is sent elsewhere anyway."""
         self._forget(_key(attempt))
 
     async def run(self) -> None:
-        """Forgets those whose requests are answered, until cancelled."""
+        """Forgets hedges whose requests were answered, until cancelled."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             now_s = asyncio.get_running_loop().time()
@@ -94,7 +95,7 @@ class Hedges:
                 await self._look(due[first : first + LOOK_BATCH], now_s)
 
     async def close(self) -> None:
-        """Forgets all that are still to come."""
+        """Forgets all hedges that are still to come."""
         await end_tasks([hedge.task for hedge in self._kept.values() if hedge.task is not None])
 
     async def _look(self, keys: Sequence[str], now_s: float) -> None:
@@ -119,7 +120,7 @@ class Hedges:
         await asyncio.sleep(wait_s)
         attempt = decode_attempt(hedge.body)
         if await self._marks.by_another(replace(attempt, hedge=True)) is not False:
-            return  # without Redis both could answer
+            return  # it was answered; or Redis is away, and then both attempts could answer
         try:
             sent = await self._ask(attempt)
         except BrokerError as error:

@@ -28,13 +28,12 @@ from schemas.messages import (
 
 # A deadline below this is no Unix time in milliseconds (it would lie in 1973), most likely a duration.
 _EARLIEST_MS: Final = 100_000_000_000
-# ccxt takes a table `params` and lists in it; what is nested deeper is nobody's argument, and may not fit the stack of
-# who encodes it next.
+# ccxt takes a table `params` and lists in it. No argument is nested deeper, and encoding one could exhaust a stack.
 _DEPTH_LIMIT: Final = 8
 
 
 def envelope(properties: Basic.Properties, body: bytes, now_ms: int) -> Attempt:
-    """What can be said of a request from its properties alone: where its answer goes, and in which encoding."""
+    """A request as far as its properties tell: where its answer goes, and in which encoding."""
     content_type = properties.content_type or ""
     return Attempt(
         request=Request(method="", id=properties.message_id or "", deadline_ms=now_ms),
@@ -53,7 +52,7 @@ def read(envelope: Attempt, body: bytes, timeout_s: float) -> Attempt:
     """Reads and checks a request.
 
     Args:
-        envelope: what its properties say.
+        envelope: as `envelope` made it.
         body: as published.
         timeout_s: the deadline, from now, of requests that name none.
 
@@ -63,14 +62,14 @@ def read(envelope: Attempt, body: bytes, timeout_s: float) -> Attempt:
     try:
         request = _decode(envelope.content_type, body)
     except InvalidMessage as error:
-        # An answer to the fleet's own message would be the next one to come back.
+        # The answer to one of the fleet's own messages would come back too, and so on.
         if of_ours := kind(envelope.content_type, body):
-            text = f"{of_ours} of the fleet, no request: something brings it back to the exchange of requests"
+            text = f"{of_ours} of the fleet, not a request: something publishes it to the exchange of requests"
             raise InvalidMessage(ErrorCode.UNREADABLE, text) from error
         raise
     now_ms = envelope.received_ms
     deadline_ms = now_ms + int(timeout_s * 1000) if request.deadline_ms is None else request.deadline_ms
-    # It may become the answer's correlation id.
+    # The id may become the answer's correlation id.
     if len(request.id.encode()) > SHORT_LIMIT_BYTES:
         raise InvalidMessage(ErrorCode.INVALID_REQUEST, f"id may have at most {SHORT_LIMIT_BYTES} bytes in UTF-8")
     request = replace(request, id=request.id or envelope.request.id or uuid.uuid4().hex, deadline_ms=deadline_ms)
@@ -78,15 +77,15 @@ def read(envelope: Attempt, body: bytes, timeout_s: float) -> Attempt:
 
 
 def check(attempt: Attempt, allowed: Collection[str]) -> None:
-    """Refuses what no lane should be asked.
+    """Refuses a request that no lane should get.
 
     Args:
         attempt: the request.
         allowed: the only methods that are run; empty allows all public reads.
 
     Raises:
-        InvalidMessage: the result can't be published to its address, the method is not a read or not allowed, the
-            deadline has passed, or a value can't be passed on.
+        InvalidMessage: the reply address is not usable, the method is not a read or not allowed, the deadline has
+            passed or is no Unix time in milliseconds, or an argument can't be encoded.
     """
     if reason := addresses.refusal(attempt.reply_to):
         raise InvalidMessage(ErrorCode.INVALID_REQUEST, reason)

@@ -1,9 +1,9 @@
-"""Which lanes list a symbol and have a time frame, from what workers publish; and how that is corrected.
+"""Which lanes list a symbol and have a time frame, from what workers publish; and corrections of that.
 
-A lane is passed over only for what is known for sure: all workers that serve it have told, and none of their contents
-has the symbol. ccxt takes more names than it lists: the exchange's own ids, ``BTC/USDT`` for ``BTC/USDT:USDT`` where
-settings say so, options that have expired. What is passed on in doubt costs nothing, as the worker's ccxt looks again
-before anything is sent.
+A lane is passed over only if that is certain: all workers that serve it have reported what they list, and none of their
+contents has the symbol. ccxt takes more names than it lists: the exchange's own ids, ``BTC/USDT`` for
+``BTC/USDT:USDT`` where settings say so, options that have expired. A request that is passed on in doubt costs nothing,
+as the worker's ccxt checks it again before anything is sent.
 """
 
 import asyncio
@@ -23,15 +23,15 @@ from schemas.runtime.store import AWAY
 
 log = logging.getLogger(__name__)
 
-# A worker that has not told for so long is gone. They tell every 5 s.
+# A worker whose last digest is so old is gone. Workers report theirs every 5 s.
 WORKER_GONE_S: Final = 20.0
-# A symbol that a lane refused is asked there again after this, or when its markets have changed.
+# A symbol that a lane refused goes there again after this time, or when the lane's markets have changed.
 CORRECTED_S: Final = 600.0
 CORRECTIONS_KEPT: Final = 10_000
 LOOK_EVERY_S: Final = 0.2
-# After an error of Redis, or where a content is not there.
+# The pause after an error of Redis, or for a content that is not there.
 AGAIN_S: Final = 2.0
-# So many are compared with a wrong symbol, to name those that may be meant: each costs 10 µs.
+# So many symbols are compared with a wrong one, to suggest those that may be meant: each comparison costs 10 µs.
 POOL: Final = 50
 LONGEST_TIMEFRAME: Final = 64
 
@@ -44,7 +44,7 @@ _NAME: Final = re.compile(r"(?!.*\.\.)[^?#\r\n]{1,256}")
 
 
 class Asked(NamedTuple):
-    """What a request asks of a lane beyond its method; what can be none is left to the worker to refuse."""
+    """What a request asks of a lane beyond its method. Arguments of a wrong form are left to the worker to refuse."""
 
     symbols: tuple[str, ...]
     timeframe: str
@@ -58,13 +58,13 @@ class Lack(Struct, frozen=True):
 
 
 class Known:
-    """One content, made ready to be looked up.
+    """One content, indexed.
 
     Attributes:
         timeframes: as the exchange lists them.
-        names: all that ccxt may take for a symbol here, but options: any of those may have expired.
-        by_base: symbols by what comes before their first separator.
-        bases: those by their first two letters.
+        names: all names that ccxt may take for a symbol here, without options: any of those may have expired.
+        by_base: symbols by their base, the part before the first separator.
+        bases: bases by their first two letters.
     """
 
     def __init__(self, content: listings.Knowledge) -> None:
@@ -82,9 +82,9 @@ class Known:
 
 
 class Contents:
-    """All contents that are known, as one table: who lists all of many symbols costs no more where many contents are.
+    """All known contents as one table, so that a look-up of many symbols costs no more with many contents.
 
-    A set of contents is an integer with a bit for each. `DOUBT` is the bit of all that is not known, and in every set.
+    A set of contents is an integer with a bit for each. `DOUBT` is the bit of all that is not known; every set has it.
     """
 
     def __init__(self) -> None:
@@ -96,7 +96,7 @@ class Contents:
         self._frameless = DOUBT
 
     def add(self, digest: str, known: Known) -> None:
-        """Takes in a content."""
+        """Adds a content."""
         bit = ~self._used & (self._used + 1)  # the lowest that is free
         self._used |= bit
         self.known[digest], self._bits[digest] = known, bit
@@ -127,7 +127,7 @@ class Contents:
         return contents
 
     def listing(self, symbols: Sequence[str]) -> int:
-        """Those where ccxt may take all these for symbols; all of them where one can be none."""
+        """The contents where ccxt may take all these names for symbols; `ALL` if one can't be a symbol at all."""
         contents, listing = ALL, self._listing
         for symbol in symbols:
             if symbol in listing:
@@ -139,7 +139,7 @@ class Contents:
         return contents
 
     def framed(self, timeframe: str) -> int:
-        """Those that have candles of this length, as far as they say."""
+        """The contents that have candles of this length, or don't say."""
         return self._framed.get(timeframe, 0) | self._frameless
 
 
@@ -148,29 +148,29 @@ class LaneKnowledge:
 
     def __init__(self) -> None:
         self._contents = Contents()
-        self._told: dict[str, dict[str, tuple[str, float]]] = {}  # lane -> worker -> digest, when it was told
+        self._reported: dict[str, dict[str, tuple[str, float]]] = {}  # lane -> worker -> digest, when it was reported
         self._of: dict[str, frozenset[str]] = {}  # lane -> digests
         self._sets: dict[str, int] = {}  # lane -> the same as a set of contents
         self._off_until_s: dict[tuple[str, str, str], float] = {}  # lane, method, symbol
         self._off: dict[str, dict[str, set[str]]] = {}  # method -> symbol -> lanes
 
-    def hear(self, worker: str, lane: str, digest: str, now_s: float) -> None:
-        """A worker told what a lane can do."""
-        told = self._told.setdefault(lane, {})
-        told[worker] = digest, now_s
-        for gone in [name for name, (_, heard_s) in told.items() if heard_s < now_s - WORKER_GONE_S]:
-            del told[gone]
+    def observe(self, worker: str, lane: str, digest: str, now_s: float) -> None:
+        """Takes in the digest of what a lane lists, from a worker's report."""
+        reported = self._reported.setdefault(lane, {})
+        reported[worker] = digest, now_s
+        for gone in [name for name, (_, at_s) in reported.items() if at_s < now_s - WORKER_GONE_S]:
+            del reported[gone]
         self._settle(lane)
         while self._off_until_s and next(iter(self._off_until_s.values())) <= now_s:  # in the order of their times
             self._take_back(next(iter(self._off_until_s)))
 
     def forget(self, worker: str, lane: str) -> None:
         """A worker serves a lane no more."""
-        if self._told.get(lane, {}).pop(worker, None):
+        if self._reported.get(lane, {}).pop(worker, None):
             self._settle(lane)
 
     def _settle(self, lane: str) -> None:
-        digests = frozenset(digest for digest, _ in self._told[lane].values())
+        digests = frozenset(digest for digest, _ in self._reported[lane].values())
         if digests == self._of.get(lane):
             return
         self._of[lane] = digests
@@ -185,16 +185,16 @@ class LaneKnowledge:
         return set[str]().union(*self._of.values()) - self._contents.known.keys()
 
     def learn(self, digest: str, known: Known) -> None:
-        """The content of a digest."""
+        """Takes in the content of a digest."""
         if digest in self._contents.known:
             return
         self._contents.add(digest, known)
         self._sets = {lane: self._contents.of(digests) for lane, digests in self._of.items()}
 
     def correct(self, lane: str, request: Request, now_s: float) -> None:
-        """A lane had no such symbol, whatever it lists: for this method, as another may well take the symbol."""
+        """A lane refused a request's symbol though it may list it: it gets no more of them with this method."""
         symbols = asked(request.args).symbols
-        # Further parameters may be what it did not like.
+        # The lane may have refused one of several symbols, or the further parameters.
         if len(symbols) != 1 or request.args.get("params") or len(self._off_until_s) >= CORRECTIONS_KEPT:
             return
         if _NAME.fullmatch(symbols[0]):
@@ -210,7 +210,7 @@ class LaneKnowledge:
             del self._off[method][symbol]
 
     def able(self, lanes: Sequence[str], method: str, of: Asked) -> Sequence[str] | Lack:
-        """Those of the lanes that can take a request, as far as is known; `lanes` itself where all can."""
+        """The lanes that can take a request, as far as is known; `lanes` itself if all can."""
         able = lanes
         symbols, timeframe = of
         if timeframe:
@@ -254,13 +254,13 @@ class LaneKnowledge:
 
 
 async def follow(lanes: LaneKnowledge, client: redis.asyncio.Redis) -> None:
-    """Fetches the contents that workers have told of, until it is cancelled. Without Redis only methods are known."""
+    """Fetches the contents that workers report, until it is cancelled. Without Redis only methods are known."""
     while True:
         await asyncio.sleep(LOOK_EVERY_S)
         for digest in lanes.missing():
             try:
                 body: Any = await client.get(listings.key(digest))
-                if body is None:  # emptied; the workers put it there again
+                if body is None:  # Redis was emptied; workers write it again
                     raise LookupError(digest)  # noqa: TRY301
                 lanes.learn(digest, await asyncio.to_thread(_read, body))
             except (*AWAY, LookupError, DecodeError, zlib.error) as error:
@@ -284,7 +284,7 @@ def asked(args: Mapping[str, Any]) -> Asked:
 
 
 def _is_option(symbol: str) -> bool:
-    """Whether ccxt might take it for an option that has expired, which no list has any more."""
+    """Whether ccxt might take it for an expired option, which is listed no more."""
     return "-C" in symbol or "-P" in symbol or symbol.startswith(("C-", "P-"))
 
 
@@ -300,5 +300,5 @@ def _alike(symbol: str, contents: Sequence[Known]) -> list[str]:
 
 
 def _base(symbol: str) -> str:
-    """What comes before the first separator, in capitals: of BTC/USDT, btc-usdt and BTC_USDT the same."""
+    """The part before the first separator, in capitals: the same for BTC/USDT, btc-usdt and BTC_USDT."""
     return _SEPARATOR.split(symbol.upper(), maxsplit=1)[0]

@@ -82,7 +82,7 @@ class Load:
         self.budget_ms = budget_ms
         self._predict()
 
-    def hear(self, report: LaneReport, in_flight: int, passed_s: float, now_s: float, *, held_up: bool) -> None:
+    def observe(self, report: LaneReport, in_flight: int, passed_s: float, now_s: float, *, held_up: bool) -> None:
         """Takes in a worker's report.
 
         Args:
@@ -100,7 +100,7 @@ class Load:
         fall = math.exp(-passed_s / LATENCY_FALL_S)
         self.latency_ms = max(report.exchange_ms, report.exchange_ms + (self.latency_ms - report.exchange_ms) * fall)
         self._measure(report, passed_s, now_s, busy=in_flight >= BUSY_ATTEMPTS and not held_up)
-        self.waiting.hear(report, now_s, held_up=held_up)
+        self.waiting.observe(report, now_s, held_up=held_up)
         self._predict()
 
     def _measure(self, report: LaneReport, passed_s: float, now_s: float, *, busy: bool) -> None:

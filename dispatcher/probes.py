@@ -1,8 +1,8 @@
-"""Probes: what finds out how a lane is that nobody asks anything. Pure.
+"""Health probes for lanes whose requests do not show how they are. Pure.
 
-A lane that is asked needs none: what it is asked shows how it is, and one that stands aside gets a request as its
-trial. So a probe goes to a lane that nobody has asked for a while, or whose trial is due and no request came that
-shows anything, or of which all that is asked fails by itself.
+A lane with requests needs none: their outcomes show how it is, and one that is set aside gets a request as its trial.
+So a probe goes to a lane that has been idle for a while, whose trial is due while no request comes that may be one, or
+whose requests all fail by faults of their own.
 """
 
 from collections.abc import Mapping
@@ -15,10 +15,10 @@ from schemas.messages import Attempt, Request
 from .circuit import State
 from .health import QUESTIONS, LaneHealth
 
-# What only has to find out whether an exchange answers asks for the time: a status may have next to no budget (OKX
-# allows one in 5 s), and a trial that finds none delays the lane's return.
+# A probe that only has to find out whether an exchange answers asks for the time first: a status may have next to no
+# budget (OKX allows one in 5 s), and a trial without budget delays the lane's return.
 _SHORT_QUESTIONS: Final = QUESTIONS[::-1]
-# A probe that finds no budget so soon is not needed: something else takes it.
+# A probe that finds no budget within this time is not needed: requests use the lane.
 MAX_WAIT_MS: Final = 500.0
 
 
@@ -26,8 +26,8 @@ class Probe(Struct, frozen=True):
     """A probe that is due.
 
     Args:
-        lane: where.
-        method: what to ask.
+        lane: where it goes.
+        method: the ccxt method that it calls.
         every_s: no other dispatcher sends one to this lane for so long.
     """
 
@@ -52,7 +52,7 @@ def due(lanes: Mapping[str, LaneHealth], now_s: float, now_ms: int) -> list[Prob
 
 
 def attempt(probe: Probe, now_ms: int, timeout_s: float, *, trial: bool) -> Attempt:
-    """A probe as an attempt: it is answered to nobody, reports alone show how it ended."""
+    """A probe as an attempt. It has no result; only reports show how it ended."""
     deadline_ms = now_ms + int(timeout_s * 1000)
     request = Request(probe.method, id=f"probe-{probe.lane}-{now_ms}", exchanges=[probe.lane], deadline_ms=deadline_ms)
     return Attempt(request, probe.lane, 1, now_ms, max_wait_ms=MAX_WAIT_MS, trial=trial, probe=True)

@@ -1,8 +1,8 @@
-"""Lanes that were removed: what waits in their queues goes to others, and the queues go when nobody uses them.
+"""Removed lanes: attempts that wait in their queues go to other lanes, and the queues are deleted when they are unused.
 
-A queue is deleted when nobody consumed it and nothing was in it for `quiet_s`, longer than any publish takes. So nobody
-holds a message of it any more: a worker consumes until what it holds of the lane is over, another dispatcher that took
-a message back has published it within that time.
+A queue is deleted when it had no consumer and no message for `quiet_s`, longer than any publish takes. No process holds
+a message of it then: a worker consumes until its last attempt of the lane has ended, and another dispatcher that took a
+message back has published it within that time.
 """
 
 import asyncio
@@ -21,12 +21,12 @@ LOOK_EVERY_S: Final = 1.0
 
 
 class Removed:
-    """The removed lanes whose queues are still there, as far as this dispatcher knew them.
+    """The queues of removed lanes that are still there, as far as this dispatcher knew the lanes.
 
     Args:
         broker: RabbitMQ.
-        take_back: handles what waited for a removed lane, and settles it.
-        quiet_s: how long a queue must have been empty and unused; more than any publish may take.
+        take_back: handles an attempt that waited for a removed lane, and settles it.
+        quiet_s: how long a queue must have been empty and unused; longer than any publish may take.
     """
 
     def __init__(self, broker: Broker, take_back: Handler, quiet_s: float) -> None:
@@ -37,7 +37,7 @@ class Removed:
         self._changed = asyncio.Event()
 
     def change(self, removed: set[str], kept: set[str]) -> None:
-        """The configuration has changed: these lanes are gone, those are there, perhaps again."""
+        """The configuration has changed: the first lanes are gone, the others are there, perhaps again."""
         for lanes, gone in ((kept, False), (removed, True)):
             for name in (queue.name for queue in topology.lane_queues(lanes)):
                 if gone:
@@ -47,13 +47,13 @@ class Removed:
         self._changed.set()
 
     async def run(self) -> None:
-        """Looks after the queues until cancelled."""
+        """Empties and deletes the queues until cancelled."""
         while True:
             await self._changed.wait()
             for queue in list(self._used_s):
                 try:
                     await self._look(queue)
-                except FleetError as error:  # what was taken and not settled is in the queue again
+                except FleetError as error:  # messages that were not settled are in the queue again
                     log.warning("queue_not_emptied", extra={"queue": queue, "error": str(error)})
             if not self._used_s:
                 self._changed.clear()

@@ -196,7 +196,7 @@ class Requests:
         return decision is not None
 
     async def _end(self, attempt: Attempt, end: End, delivery: Delivery, *, kept: bool = True) -> None:
-        """Answers with an error, once; one whose workers died has no other attempt that would answer."""
+        """Answers with an error, once; always if its message is in `fleet.dead` as `delivery_limit`."""
 
         async def publish() -> None:
             metrics.ENDED.labels(end.code).inc()

@@ -1,7 +1,7 @@
-"""What a failed attempt means for its request: one table from error codes to moves. Pure.
+"""What an attempt that came back means for its request: one table from error codes to moves. Pure.
 
-A worker ends `rejected` attempts itself; what comes back to the dispatcher is `failed` or `throttled`, and the code
-says the rest. `workers/exchange/verdict.py` makes the codes of ccxt's classes and the exchanges' answers.
+A worker answers `rejected` attempts itself. Those that come back to the dispatcher are `failed` or `throttled`, and
+their code says the rest. `workers/exchange/verdict.py` makes the codes from ccxt's classes and the exchanges' answers.
 """
 
 import enum
@@ -13,9 +13,9 @@ from msgspec import Struct
 
 from schemas.messages import Attempt, ErrorCode, Outcome, Try
 
-# The first rest before a lane that failed a request may have it again; doubled with every attempt.
+# The first backoff before a request goes to a lane that failed it again; doubled with every attempt.
 REST_MS: Final = 250.0
-# Doubled so often it is more than the longest waiting room.
+# Doubled so often, it is longer than the longest delay queue.
 _REST_DOUBLED: Final = 8
 
 
@@ -24,13 +24,13 @@ class Move(enum.StrEnum):
 
     END = "end"  # it ends at once, with this code
     ELSEWHERE = "elsewhere"  # it never goes to this lane again; it ends when no other is left
-    ANOTHER = "another"  # another lane first, this one after a rest, until the deadline
-    DOUBTED = "doubted"  # the same, but it may be the request: only so often
-    WAIT = "wait"  # it was not sent: this lane again at the time it named, as if it had not been asked
+    ANOTHER = "another"  # another lane first, this one after a backoff, until the deadline
+    DOUBTED = "doubted"  # the same, but the request itself may be at fault: only `max_attempts` times
+    WAIT = "wait"  # it was not sent: it may go to this lane again at the time that the attempt names
 
 
 MOVES: Final[dict[ErrorCode, Move]] = {
-    # It is the request, and no lane will change that.
+    # The request is at fault; another lane would not change that.
     ErrorCode.UNREADABLE: Move.END,
     ErrorCode.INVALID_REQUEST: Move.END,
     ErrorCode.UNKNOWN_EXCHANGE: Move.END,
@@ -39,21 +39,21 @@ MOVES: Final[dict[ErrorCode, Move]] = {
     ErrorCode.DEADLINE_EXCEEDED: Move.END,
     ErrorCode.ATTEMPTS_EXHAUSTED: Move.END,
     ErrorCode.DELIVERY_LIMIT: Move.END,
-    # It is what this lane has, and waiting brings nothing.
+    # This lane can't answer it, now or later.
     ErrorCode.NOT_SUPPORTED: Move.ELSEWHERE,
-    # The exchange's answer, that is: a request that is too large itself is rejected (413), and ends with that.
+    # The exchange's answer is too large. A request that is too large itself (413) is rejected, and ends.
     ErrorCode.TOO_LARGE: Move.ELSEWHERE,
     ErrorCode.BAD_SYMBOL: Move.ELSEWHERE,
     ErrorCode.AUTHENTICATION: Move.ELSEWHERE,
     ErrorCode.CLOCK: Move.ELSEWHERE,
-    # It is the exchange, or the way to it, and may be over soon. A firewall's 403 is `restricted` too.
+    # The exchange, or the way to it, is at fault, and that may be over soon. A firewall's 403 is `restricted` too.
     ErrorCode.EXCHANGE_UNAVAILABLE: Move.ANOTHER,
     ErrorCode.EXCHANGE_TIMEOUT: Move.ANOTHER,
     ErrorCode.MAINTENANCE: Move.ANOTHER,
     ErrorCode.BAD_RESPONSE: Move.ANOTHER,
     ErrorCode.RESTRICTED: Move.ANOTHER,
     ErrorCode.RATE_LIMITED: Move.ANOTHER,
-    # Nobody knows what it is.
+    # The cause is not known.
     ErrorCode.EXCHANGE_ERROR: Move.DOUBTED,
     ErrorCode.INTERNAL: Move.DOUBTED,
     # It was not sent.
@@ -77,8 +77,8 @@ class Past(Struct, frozen=True):
         final: the attempt that ends it.
         never: lanes that can't answer it.
         failed: lanes that failed it, and how often; others go first.
-        retry_at_ms: lanes and the time (Unix milliseconds) before which they can't take it.
-        doubts: how many attempts failed in a way that may be the request's own.
+        retry_at_ms: by lane, the time (Unix milliseconds) before which it can't take it.
+        doubts: how many attempts failed in a way that may be the request's fault.
     """
 
     final: Try | None
@@ -92,7 +92,7 @@ NOTHING: Final = Past(None, frozenset(), {}, {}, 0)
 
 
 def past(tries: Sequence[Try]) -> Past:
-    """Looks through a request's attempts."""
+    """Sums up a request's attempts."""
     if not tries:
         return NOTHING
     final: Try | None = None
@@ -115,14 +115,14 @@ def past(tries: Sequence[Try]) -> Past:
 
 
 def exhausted(attempt: Attempt, doubts: int, max_attempts: int) -> bool:
-    """Whether it was sent often enough: what may be its own fault must not go round until a deadline far away.
+    """Whether it was sent often enough: a request that may be at fault must not circulate until a deadline far away.
 
-    Failures that are plainly an exchange's do not end it before its deadline; the rests between them grow.
+    Failures that are plainly an exchange's do not end it before its deadline; the backoff between them grows.
     """
     return min(attempt.number, doubts) >= max_attempts
 
 
 def rest_ms(attempt: Attempt, left_ms: float) -> float:
-    """How long a lane that failed it rests before it has it again; never so long that the deadline passes meanwhile."""
+    """The backoff before a lane that failed it gets it again; never so long that the deadline passes meanwhile."""
     doubled = min(max(attempt.number - 1, 0), _REST_DOUBLED)
     return min(REST_MS * (1 << doubled), max(left_ms / 2, REST_MS))

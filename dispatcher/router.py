@@ -1,4 +1,4 @@
-"""What to do with a request: send it to a lane, let it wait, or end it. Pure: the clock is an argument."""
+"""Decides on a request: send it to a lane, let it wait, or end it. Pure: the clock is an argument."""
 
 import math
 from collections.abc import Sequence
@@ -17,9 +17,9 @@ from .health import LaneHealth
 from .listings import Lack, LaneKnowledge, asked
 from .strategies import Chooser
 
-# Below this there is no waiting room that would bring the request back in time.
+# The time of the shortest delay queue: a request with less time left can't wait.
 SHORTEST_WAIT_MS: Final = 250
-# So many answers to "which of them have the method" are remembered.
+# So many results of `_having_method` are cached.
 CHOICES_KEPT: Final = 1_000
 
 
@@ -27,10 +27,10 @@ class Send(Struct, frozen=True):
     """Send it to this lane now.
 
     Args:
-        lane: where.
-        trial: it finds out whether a lane that stands aside is back; that costs none of the attempts a request has.
-        max_wait_ms: it comes back if there is no budget so soon; None leaves it to the worker.
-        timeout_ms: it comes back if there is no answer so soon: another lane could answer; None is the deadline.
+        lane: the lane's name.
+        trial: it is a trial of a lane that is set aside, which costs none of the attempts a request has.
+        max_wait_ms: the longest it may wait for budget before it comes back; None leaves that to the worker.
+        timeout_ms: the longest it may take before it comes back, as another lane could answer; None is the deadline.
     """
 
     lane: str
@@ -40,13 +40,13 @@ class Send(Struct, frozen=True):
 
 
 class Wait(Struct, frozen=True):
-    """Let it wait so long and decide again."""
+    """Let it wait for this time, then decide again."""
 
     wait_ms: float
 
 
 class End(Struct, frozen=True):
-    """It ends with this error."""
+    """End it with this error."""
 
     code: ErrorCode
     message: str
@@ -68,7 +68,7 @@ class Router:
     Attributes:
         health: the lanes, by name.
         knowledge: what they list.
-        dispatchers: how many dispatchers there are: each lets as much wait as the others do.
+        dispatchers: how many dispatchers there are; each puts about as many requests into the delay queues.
     """
 
     def __init__(self, config: Config) -> None:
@@ -82,7 +82,7 @@ class Router:
         self.configure(config)
 
     def configure(self, config: Config) -> None:
-        """Takes another configuration: lanes that stay keep all that is known of them."""
+        """Takes another configuration; what is known of lanes that stay is kept."""
         self._config, self._groups, self._lanes = config.dispatcher, config.groups, config.lanes
         self.health = {name: self._lane(name, lane) for name, lane in config.lanes.items()}
         self._by_exchange.clear()
@@ -95,7 +95,7 @@ class Router:
         health.configure(lane.weight, self._config)
         return health
 
-    def hear(self, report: Report, now_s: float) -> None:
+    def observe(self, report: Report, now_s: float) -> None:
         """Takes in a worker's report."""
         for lane in report.lanes:
             if health := self.health.get(lane.lane):
@@ -104,15 +104,15 @@ class Router:
                     self.knowledge.forget(report.worker, lane.lane)
                     continue
                 if lane.knowledge:
-                    self.knowledge.hear(report.worker, lane.lane, lane.knowledge, now_s)
+                    self.knowledge.observe(report.worker, lane.lane, lane.knowledge, now_s)
                 methods = health.methods
-                health.hear(report.worker, lane, now_s)
+                health.observe(report.worker, lane, now_s)
                 if health.methods != methods:
                     self._able.clear()
         self._aside = [lane for lane in self.health.values() if not lane.serving]
 
     def candidates(self, request: Request) -> Sequence[LaneHealth] | End:
-        """The lanes a request names, in its order, that have its method and list its symbol; or why there are none."""
+        """The lanes a request names, in its order, that have its method and list its symbol; an error if none does."""
         able = self._having_method(request)
         if isinstance(able, End):
             return able
@@ -128,7 +128,7 @@ class Router:
         if known := self._able.get(key):
             return known
         able = self._find(request)
-        # A name that is no lane's may be long, and so may a list that repeats some.
+        # Only bounded keys are cached: unknown names may be long, and so may a list with repetitions.
         if isinstance(able, Able) and len(request.exchanges) <= len(self.health):
             if len(self._able) >= CHOICES_KEPT:
                 self._able.clear()
@@ -136,7 +136,7 @@ class Router:
         return able
 
     def less_removed(self, attempt: Attempt) -> Attempt:
-        """The attempt at a request less the exchanges that were removed since; where no other is left, as it is."""
+        """The attempt without exchanges that were removed meanwhile; unchanged if no other is left."""
         request = attempt.request
         known = [name for name in request.exchanges if self._named(name)]
         if not known or len(known) == len(request.exchanges):
@@ -144,7 +144,7 @@ class Router:
         return replace(attempt, request=replace(request, exchanges=known))
 
     def fan_out(self, attempt: Attempt) -> list[Attempt]:
-        """A request to all exchanges that it names as one attempt for each; any other as it is.
+        """One attempt for each exchange that the request names, if it asks for all; else the attempt alone.
 
         A name that stands for several lanes of one exchange gets one answer, from the best of them.
         """
@@ -160,7 +160,7 @@ class Router:
         ]
 
     def hedge(self, attempt: Attempt, now_s: float, now_ms: int) -> Send | None:
-        """Where to ask a second time beside an attempt that is under way; None where no other lane is well."""
+        """Where to send a hedge beside an attempt under way; None if no other lane can take it now."""
         named = self.candidates(attempt.request)
         left_ms = attempt.deadline_ms - now_ms
         if isinstance(named, End) or left_ms <= 0:
@@ -177,7 +177,7 @@ class Router:
         return self._send(attempt, other, left_ms, now_s, now_ms)
 
     def strategy(self, request: Request) -> Strategy:
-        """How to choose among the lanes it names."""
+        """The strategy of a request: its own, its group's, or the configured one."""
         if request.strategy:
             return request.strategy
         if len(request.exchanges) == 1 and (group := self._groups.get(request.exchanges[0])) and group.strategy:
@@ -185,13 +185,13 @@ class Router:
         return self._config.strategy
 
     def decide(self, attempt: Attempt, now_s: float, now_ms: int, *, rested: bool) -> Decision:
-        """What to do with a request now.
+        """Decides on a request.
 
         Args:
-            attempt: the request and what was tried so far.
+            attempt: the request and its tries so far.
             now_s: the monotonic clock of the lanes' health.
             now_ms: the wall clock of deadlines.
-            rested: whether it has just waited, so that a lane that failed it may have it again.
+            rested: whether it has just waited, so that a lane that failed it may get it again.
         """
         left_ms = attempt.deadline_ms - now_ms
         if left_ms <= 0:
@@ -228,7 +228,8 @@ class Router:
             for lanes in (again, ready):
                 if send := self._send(attempt, lanes, left_ms, now_s, now_ms):
                     return send
-        # What is ready here has failed it just now: once more after a rest, unless a better lane comes back before.
+        # Lanes that are ready here have just failed it: one gets it again after a backoff, unless a better lane is
+        # usable before.
         rest_ms = returns.rest_ms(attempt, left_ms)
         wait_ms = min(
             max(
@@ -251,7 +252,7 @@ class Router:
         now_s: float,
         now_ms: int,
     ) -> Sequence[LaneHealth]:
-        """Those that take it now, found by one look at each of them: mostly all do. None while a trial is due."""
+        """The lanes that take it now, found by one look at each, as mostly all do; none while a trial is due."""
         if any(lane.due(now_s) for lane in self._aside):
             return ()
         kind, left_ms = attempt.request.kind, math.inf if attempt.tries else left_ms
@@ -266,7 +267,7 @@ class Router:
         return [lane for lane in open_ if lane.name not in failed and retry_at_ms.get(lane.name, 0) <= now_ms]
 
     def _count_waiting(self, able: Sequence[LaneHealth], kind: str, until_s: float) -> None:
-        """A request waits until then for one of these lanes: the faster one is, the more of such it will take."""
+        """Counts a request that waits until then for one of these lanes, for each by the rate at which it ends them."""
         rates = [1.0] if len(able) == 1 else [lane.load.waiting.per_s(kind) for lane in able]
         total = sum(rates) or math.inf
         for lane, rate in zip(able, rates, strict=True):
@@ -275,7 +276,7 @@ class Router:
     def _send(
         self, attempt: Attempt, ready: Sequence[LaneHealth], left_ms: float, now_s: float, now_ms: int
     ) -> Send | None:
-        """Sends it to one of these lanes: to one that is due for a trial, to those that serve, to a last resort."""
+        """Sends it to one of these lanes: one whose trial is due, else one that serves, else a last resort."""
         serving = [lane for lane in ready if lane.serving]
         choice: Sequence[LaneHealth] = serving
         if len(serving) < len(ready):
@@ -297,7 +298,7 @@ class Router:
     def _to(
         self, lanes: Sequence[LaneHealth], attempt: Attempt, now_s: float, *, others: bool, timeout_ms: float | None
     ) -> Send:
-        """Sends it to the best of these lanes; there are `others` that have budget for it."""
+        """Sends it to the best of these lanes; `others` says whether others have budget for it too."""
         request = attempt.request
         lane = self._chooser.choose(self.strategy(request), lanes)
         trial = lane.sent(now_s, bulk=request.bulk, tries=not lane.due(now_s) or lane.tries(attempt))
@@ -311,7 +312,7 @@ class Router:
             names.clear()
             for wanted in request.exchanges:
                 found = self._named(wanted)
-                if request.account is not None:  # an exchange means all its lanes then, also where one has its name
+                if request.account is not None:  # an exchange means all its lanes then, even if a lane has its name
                     found = [*found, *self._by_exchange.get(wanted, [])]
                 if not found:
                     known = ", ".join(sorted({*self.health, *self._by_exchange, *self._groups}))
@@ -346,12 +347,12 @@ def _has(lane: LaneHealth, method: str) -> bool:
 
 
 def _ready(lanes: Sequence[LaneHealth], now_s: float, now_ms: int) -> Sequence[LaneHealth]:
-    """Those that a worker serves and that are not paused."""
+    """The lanes that a worker serves and that are not paused."""
     return [lane for lane in lanes if now_s <= lane.silent_at_s and lane.paused_until_ms <= now_ms]
 
 
 def _in_time(lanes: Sequence[LaneHealth], kind: str, left_ms: float, now_s: float) -> list[LaneHealth]:
-    """Those that may answer one more before its deadline, as far as is known.
+    """The lanes that may answer one more request of this kind before its deadline, as far as is known.
 
     A request that is refused at once can be asked elsewhere; one that waits in vain until its deadline delays the
     requests behind it too.
@@ -372,7 +373,7 @@ def _why(lanes: Sequence[LaneHealth], now_s: float, now_ms: int) -> str:
 
 
 def _history(attempt: Attempt) -> str:
-    """The last error, for the end of a message; the result lists all attempts anyway."""
+    """The last error, for the end of a message; the result lists all attempts."""
     if not attempt.tries:
         return ""
     last = attempt.tries[-1]

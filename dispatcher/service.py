@@ -147,10 +147,10 @@ class Dispatcher:
         try:
             report = decode_report(delivery.body)
         except DecodeError as error:
-            # Nothing is lost: the next report of a worker that speaks our version says the same.
+            # Nothing is lost: a report's content comes again with the next one of a worker of our version.
             log.warning("report_unreadable", extra={"error": str(error)})
             return
-        self._router.hear(report, time.monotonic())
+        self._router.observe(report, time.monotonic())
 
     async def _watch(self) -> None:
         while True:
@@ -175,12 +175,12 @@ class Dispatcher:
             await snapshot.save(self._redis, self._router.health, time.monotonic(), results.now_ms())
 
     async def _probe(self) -> None:
-        """Asks lanes how they are that nobody asks anything; of several dispatchers one for each lane."""
+        """Sends the probes that are due; of several dispatchers one for each lane."""
         while True:
             await asyncio.sleep(PROBES_EVERY_S)
             for probe in probes.due(self._router.health, time.monotonic(), results.now_ms()):
                 if not await self._may_probe(probe) or probe.lane not in self._router.health:
-                    continue  # or it was removed meanwhile
+                    continue  # another dispatcher probes it, or it was removed meanwhile
                 trial = self._router.health[probe.lane].sent(time.monotonic(), probe=True)
                 timeout_s = self._config.trial_timeout_s
                 try:
@@ -196,10 +196,10 @@ class Dispatcher:
             return bool(await self._redis.set(f"fleet:probe:{probe.lane}", 1, nx=True, px=kept_ms))
         except store.AWAY as error:
             store.lost(error, "probe")
-            return True  # a few probes more than needed
+            return True  # then every dispatcher probes
 
     def _watch_states(self) -> None:
-        """Logs every change of a lane's state with its reason, and shows it in the metrics."""
+        """Updates the lanes' metrics, and logs every change of a lane's state with its reason."""
         now_s, now_ms = time.monotonic(), results.now_ms()
         for name, health in self._router.health.items():
             state = health.state(now_s)
@@ -221,23 +221,23 @@ class Dispatcher:
         task.add_done_callback(self._taking_back.discard)
 
     async def _take_back(self, lane: str) -> None:
-        """What waits for a lane that stands aside goes elsewhere now, not when it expires."""
+        """Takes back what waits in the queues of a lane that is set aside, so that it need not expire there first."""
         for queue in topology.lane_queues([lane]):
             try:
                 taken = await self._broker.take_back(queue.name, self._requests.on_taken_back)
             except FleetError as error:
-                # Nothing is lost: what is left there expires, and comes back that way.
-                log.warning("not_taken_back", extra={"queue": queue.name, "error": str(error)})
+                # Nothing is lost: attempts that are left there expire, and come back that way.
+                log.warning("take_back_failed", extra={"queue": queue.name, "error": str(error)})
             else:
                 if taken:
-                    log.info("taken_back", extra={"queue": queue.name, "count": taken})
+                    log.info("attempts_taken_back", extra={"queue": queue.name, "count": taken})
 
 
 def _prefetch(config: DispatcherConfig) -> dict[str, int]:
-    """How many deliveries of each queue are in flight; few enough of those that come by thousands beside new requests.
+    """How many deliveries of each queue are in flight.
 
-    Bulk requests do, and so does what comes back from a waiting room. All that are in flight take turns, and few keep a
-    dispatcher busy as well as many do.
+    Bulk requests, and requests that come back from a delay queue, come by thousands. All deliveries in flight take
+    turns, so few of those leave room for new requests, and few keep a dispatcher as busy as many would.
     """
     bulk, returned = (max(1, config.in_flight // part) for part in (BULK_PART, RETURNED_PART))
     return {topology.RETURNED: returned, topology.REQUESTS: config.in_flight, topology.BULK_REQUESTS: bulk}

@@ -1,7 +1,7 @@
-"""What a dispatcher knows of the lanes, kept in Redis for the next one that starts: it need not learn it again.
+"""A snapshot in Redis of what a dispatcher knows of the lanes, for the next one that starts.
 
-Every dispatcher writes the same place, as all of them know the same. Best effort: without it a dispatcher learns what
-it needs from reports within seconds.
+All dispatchers write the same key, as all of them know the same. Best effort: without it a dispatcher learns what it
+needs from reports within seconds.
 """
 
 import logging
@@ -19,7 +19,7 @@ from .health import LaneHealth, Memory
 log = logging.getLogger(__name__)
 
 KEY: Final = "fleet:health"
-# Older knowledge is worth nothing.
+# An older snapshot is useless.
 KEPT_S: Final = 60
 EVERY_S: Final = 2.0
 
@@ -39,7 +39,7 @@ async def save(client: redis.asyncio.Redis, lanes: Mapping[str, LaneHealth], now
 
 
 async def load(client: redis.asyncio.Redis, lanes: Mapping[str, LaneHealth], now_s: float, now_ms: int) -> None:
-    """Gives lanes what an earlier dispatcher, or another one, knew of them."""
+    """Restores what an earlier dispatcher, or another one, knew of the lanes."""
     try:
         body = await client.get(KEY)
         memories = store.shaped(body, _DECODER.decode) if body is not None else {}

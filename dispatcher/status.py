@@ -12,7 +12,7 @@ from .health import LaneHealth
 
 
 class Since(Struct, frozen=True):
-    """A lane's state, and since when it is in it by the wall clock."""
+    """A lane's state, and since when by the wall clock."""
 
     state: State
     at_ms: int
@@ -25,12 +25,12 @@ def lanes(
     now_s: float,
     now_ms: int,
 ) -> list[RoutedLane]:
-    """What there is to say of each lane.
+    """The status of each lane.
 
     Args:
         known: the lanes' health.
         configured: the lanes' configuration.
-        since: their states as they were last looked at.
+        since: the states in which they were last seen.
         now_s: the monotonic clock of their health.
         now_ms: the wall clock.
     """

@@ -1,4 +1,4 @@
-"""How one lane is chosen among those that could take a request. Pure decisions with their state; no clock, no I/O."""
+"""Strategies: they choose one lane of those that could take a request. Pure decisions with their state; no clock."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -42,12 +42,11 @@ class Chooser:
     """Chooses one of several lanes.
 
     - ``weighted_round_robin`` is smooth: weights 3 and 1 give a a b a, not a a a b (as nginx's upstream module does).
-    - ``round_robin`` is the same with equal weights, as far as all are well.
+    - ``round_robin`` is the same with equal weights, less what health takes from a share.
     - ``failover`` takes the first in the order given.
     - ``least_latency`` draws two lanes and takes the one with less latency times load: close to the best of all,
-      without the herd that runs for the best (Mitzenmacher 2001, "The power of two choices"; the peak EWMA is
-      Finagle's).
-    - ``adaptive`` takes the lane that will probably answer first: backlog at the rate of its budget, plus latency.
+      without a herd on the best (Mitzenmacher 2001, "The power of two choices"; the peak EWMA is Finagle's).
+    - ``adaptive`` takes the lane that will probably answer first (`Load.answers_in_ms`).
 
     Args:
         random: draws; given by tests.
@@ -78,13 +77,13 @@ class Chooser:
         first = int(self._random.random() * len(lanes))
         second = int(self._random.random() * (len(lanes) - 1))
         one, other = lanes[first], lanes[second + (second >= first)]
-        # A lane that is ramping up or failing now and then looks as much slower as its share is smaller.
+        # A lane with half of its share, in its slow start or for its errors, counts as twice as slow.
         one_ms, other_ms = one.load.busyness_ms, other.load.busyness_ms
         return one if one_ms * other.share * one.weight <= other_ms * one.share * other.weight else other
 
 
 def _weighted(lanes: Sequence[Choice]) -> Choice:
-    """Everyone earns its share, the richest is chosen and pays what was earned by all."""
+    """Each lane earns its share as credit; the one with most credit is chosen and pays what all have earned."""
     earned, richest = 0.0, lanes[0]
     for lane in lanes:
         lane.credit += lane.share
@@ -108,7 +107,7 @@ def _even(lanes: Sequence[Choice]) -> Choice:
 
 
 def _adaptive(lanes: Sequence[Choice]) -> Choice:
-    """The one that will probably answer first: what is with it needs budget, then it is asked."""
+    """The lane that will probably answer first; a part of its share makes it count as that much slower."""
     best, least_ms = lanes[0], math.inf
     for lane in lanes:  # a loop: half the time of `min` with a key
         if (ms := lane.load.answers_in_ms * lane.weight / lane.share) < least_ms:

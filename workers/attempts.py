@@ -50,8 +50,8 @@ class Ended(Struct, frozen=True):
     """How an attempt ended.
 
     Args:
-        item: as the result will tell it.
-        data: what the ccxt method returned, None unless the outcome is ok.
+        item: the try, as the result shows it.
+        data: the ccxt method's return value, None unless the outcome is ok.
         http_calls: how many HTTP calls it sent.
         budget_ms: in which time the budget that they took comes back (`Call.budget_s`).
         in_maintenance: the exchange was asked for its status, and said so.
@@ -181,7 +181,7 @@ async def run(lane: LaneExchange, attempt: Attempt, config: WorkerConfig) -> End
         config: how long a live one may wait for budget here.
 
     Raises:
-        asyncio.CancelledError: the worker was told to stop at once.
+        asyncio.CancelledError: the worker's grace is over.
     """
     request = attempt.request
     max_wait_s = BULK_WAIT_S if request.bulk else config.max_wait_s

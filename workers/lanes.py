@@ -1,9 +1,9 @@
-"""The lanes of a worker: opened, renewed, rebuilt when their configuration changes, drained when they are removed.
+"""The lanes of a worker: opened, refreshed, rebuilt when their configuration changes, drained when they are removed.
 
-An attempt keeps the lane it began on. A lane whose configuration changed serves on as it was until the new one is open;
-then attempts go to the new one, and the old one ends with its last attempt. A lane that was removed takes no attempt,
-but consumes until its last one is over: what comes meanwhile is handed back, and nobody deletes a queue of which
-something is still held.
+An attempt stays on the lane where it began. A lane whose configuration changed serves on until the new one is open.
+Then attempts go to the new one, and the old one is closed after its last attempt. A lane that was removed runs no new
+attempt, but its queue is consumed until the last one has ended. Attempts that come meanwhile are handed back. So the
+queue has a consumer as long as a worker holds a message of it, and no dispatcher deletes it.
 """
 
 import asyncio
@@ -40,12 +40,12 @@ from .reports import Reports
 
 log = logging.getLogger(__name__)
 
-# Handles a delivery of the lane with this name.
 OnAttempt: TypeAlias = Callable[[str, Delivery], Coroutine[Any, Any, None]]
+"""Handles a delivery from the queue of the lane with this name."""
 
 
 class Settings(Struct, frozen=True):
-    """What a lane is made of: with other settings it is another one."""
+    """What a lane is made from. A change of any of it makes another lane."""
 
     lane: LaneConfig
     limits: LimitsConfig | None
@@ -61,7 +61,7 @@ class Lane:
         exchange: runs its attempts.
         budget: what it may send.
         settings: what it was made of.
-        error: why it does not open; empty if it did, or was not tried yet.
+        error: why it could not be opened; empty if it is open, or was not tried yet.
     """
 
     def __init__(self, exchange: LaneExchange, budget: SharedBudget, settings: Settings) -> None:
@@ -76,7 +76,7 @@ class Lane:
 
     @contextlib.contextmanager
     def held(self) -> Generator[None, None, None]:
-        """An attempt runs on it."""
+        """Counts an attempt that runs on it."""
         self._held += 1
         self._idle.clear()
         try:
@@ -91,7 +91,7 @@ class Lane:
         await self._idle.wait()
 
     async def leave(self) -> None:
-        """Gives up its part of the budget."""
+        """Gives up this worker's part of the budget."""
         if self.follower is not None:
             await end_tasks([self.follower])
             await self.budget.leave()
@@ -104,12 +104,12 @@ class Lanes:
         config: the configuration.
         client: Redis.
         broker: RabbitMQ.
-        reports: told which lanes are open.
-        on_attempt: handles a delivery of the lane with this name.
+        reports: reports the lanes that are open.
+        on_attempt: handles their deliveries.
 
     Attributes:
         known: the configured lanes, by name.
-        serving: those that are open, by name; the older one while a changed one opens.
+        serving: the open lanes, by name; while a changed lane opens, the one before it.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class Lanes:
         """Makes the lanes that are new or changed in a configuration; `apply` starts them, `discard` drops them.
 
         Raises:
-            ConfigError: one can't be made; none is.
+            ConfigError: a lane can't be made; then none is.
         """
         check_limits(config.limits, (lane.exchange for lane in config.lanes.values()))
         credentials = {
@@ -147,7 +147,7 @@ class Lanes:
         for name, lane in config.lanes.items():
             egresses = {each.egress for other, each in config.lanes.items() if accounts[other] == accounts[name]}
             settings = Settings(
-                replace(lane, weight=1.0),  # the dispatchers' business
+                replace(lane, weight=1.0),  # only dispatchers use it
                 config.limits.get(SAME_LIMITS.get(lane.exchange, lane.exchange)),
                 config.worker.http_timeout_s,
                 _digest(credentials[name]),
@@ -162,7 +162,7 @@ class Lanes:
         return made
 
     def apply(self, config: Config, made: dict[str, Lane], group: asyncio.TaskGroup) -> None:
-        """Takes a configuration and what was planned for it; all of it happens in tasks of the group."""
+        """Applies a configuration and what was planned for it, in tasks of the group."""
         self._config = config
         self._bounds.configure(config.worker)
         for name in self.known.keys() - config.lanes.keys():
@@ -181,21 +181,21 @@ class Lanes:
         self._start_leaving(group, self._resize())
 
     async def discard(self, made: dict[str, Lane]) -> None:
-        """Drops what was planned and is not wanted."""
+        """Closes planned lanes that are not applied."""
         for lane in made.values():
             await self._close(lane)
 
     def hurry(self) -> None:
-        """Lets no attempt wait long any more; the worker is about to end."""
+        """Shortens the waits of all attempts; the worker is about to stop."""
         for lane in self._made:
             lane.exchange.hurry()
 
     async def stop(self) -> None:
-        """Opens, renews and removes no lanes any more; those that are open still run attempts."""
+        """Stops opening, refreshing and removing lanes; open lanes still run attempts."""
         await end_tasks([*self._tasks.values(), *self._leaving])
 
     async def leave(self) -> None:
-        """Gives up its parts of all budgets; nothing runs any more."""
+        """Gives up this worker's parts of all budgets; nothing may run any more."""
         await asyncio.gather(*(lane.leave() for lane in self._made))
 
     async def close(self) -> None:
@@ -229,7 +229,7 @@ class Lanes:
         return made
 
     async def _serve(self, name: str, lane: Lane, group: asyncio.TaskGroup) -> None:
-        """Opens a lane, however long that takes, consumes its queues, and renews what it knows now and then."""
+        """Opens a lane, however long that takes, consumes its queues, and refreshes its markets and clock."""
         await self._open(name, lane)
         if self.known.get(name) is not lane:  # a cancellation was swallowed
             return
@@ -252,17 +252,17 @@ class Lanes:
             await asyncio.sleep(min(renew_s, LOOK_EVERY_S))
             try:
                 await exchange.open(max_age_s=renew_s)
-            except Exception as error:  # what it knows stays in use, and the lane's health shows in its attempts
-                log.warning("lane_renews_not", extra={"lane": name, "error": exchange.say(error)})
+            except Exception as error:  # the old markets stay in use, and attempts show the lane's health
+                log.warning("markets_refresh_failed", extra={"lane": name, "error": exchange.say(error)})
 
     async def _open(self, name: str, lane: Lane) -> None:
         def say(state: RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
             lane.error = "" if error is None else lane.exchange.say(error)
-            if isinstance(error, NoBudget):  # among others that start, or while the budget is in use: it was not tried
-                log.info("lane_waits", extra={"lane": name, "why": lane.error})
+            if isinstance(error, NoBudget):  # others start too, or use the budget: the exchange was not called
+                log.info("lane_open_throttled", extra={"lane": name, "why": lane.error})
             else:
-                log.warning("lane_opens_not", extra={"lane": name, "try": state.attempt_number, "error": lane.error})
+                log.warning("lane_open_failed", extra={"lane": name, "try": state.attempt_number, "error": lane.error})
 
         async for attempt in AsyncRetrying(wait=wait_random_exponential(multiplier=0.5, max=30), before_sleep=say):
             with attempt:
@@ -281,7 +281,7 @@ class Lanes:
         await end_tasks([task])
         for lane in lanes:
             await lane.idle()
-        if name not in self.known:  # it may be back
+        if name not in self.known:  # it may have been added again
             for bulk in (False, True):
                 await self._broker.unsubscribe(topology.work_name(name, bulk=bulk))
         for lane in lanes:
@@ -289,11 +289,11 @@ class Lanes:
 
     async def _supersede(self, name: str, lane: Lane, task: asyncio.Task[None]) -> None:
         await end_tasks([task])
-        if self.serving.get(name) is not lane:  # it never opened; else it serves until the next one is open
+        if self.serving.get(name) is not lane:  # it never opened; otherwise it serves until the next one is open
             await self._retire(lane)
 
     async def _retire(self, lane: Lane) -> None:
-        """A lane that takes no attempt any more ends with its last one."""
+        """Closes a lane that takes no new attempts, after its last one."""
         await lane.idle()
         await lane.leave()
         await self._close(lane)
@@ -312,6 +312,6 @@ class Lanes:
 
 
 def _digest(credentials: Mapping[str, Secret]) -> str:
-    """Tells whether secrets are the same, and nothing of what they are."""
+    """A hash of secrets: equal for equal ones, and it reveals nothing of them."""
     values = "\0".join(f"{name}\0{secret.reveal()}" for name, secret in sorted(credentials.items()))
     return hashlib.sha256(values.encode()).hexdigest() if credentials else ""

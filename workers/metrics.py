@@ -11,11 +11,11 @@ LOSSES = store.losses()
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 ATTEMPTS = Counter("fleet_attempts_total", "Attempts that ended.", ["lane", "outcome", "code"])
-IN_FLIGHT = Gauge("fleet_attempts_in_flight", "Attempts held now.", ["lane"])
+IN_FLIGHT = Gauge("fleet_attempts_in_flight", "Attempts that a worker holds now.", ["lane"])
 HTTP_CALLS = Counter("fleet_http_calls_total", "HTTP calls sent to the exchange.", ["lane"])
 WAITED = Histogram("fleet_budget_wait_seconds", "Time an attempt waited for budget.", ["lane"], buckets=_SECONDS)
 EXCHANGE = Histogram("fleet_exchange_seconds", "Time an attempt spent at the exchange.", ["lane"], buckets=_SECONDS)
-GRANTED = Counter("fleet_budget_granted_total", "What calls took of each bucket, in its own units.", ["lane", "bucket"])
+GRANTED = Counter("fleet_budget_granted_total", "Budget granted from each bucket, in its units.", ["lane", "bucket"])
 BUCKET_WAITED = Histogram(
     "fleet_budget_bucket_wait_seconds",
     "Time a call waited for each bucket.",
@@ -23,32 +23,36 @@ BUCKET_WAITED = Histogram(
     buckets=_SECONDS,
 )
 REFUSED = Counter("fleet_budget_refused_total", "Calls that found no budget in time.", ["lane", "bucket", "reason"])
-PAUSED = Gauge("fleet_budget_paused_seconds", "How long each bucket's pause still holds.", ["lane", "bucket"])
+PAUSED = Gauge("fleet_budget_paused_seconds", "Seconds until each bucket's pause ends.", ["lane", "bucket"])
 USED = Gauge("fleet_budget_used_ratio", "Used part of each bucket.", ["lane", "bucket"])
 EFFECTIVE = Gauge(
-    "fleet_budget_effective_ratio", "Part of its table's amount that each bucket may hold.", ["lane", "bucket"]
+    "fleet_budget_effective_ratio", "Part of the amount in its table that each bucket may hold.", ["lane", "bucket"]
 )
 SHARED = Gauge(
     "fleet_budget_shared",
-    "1 while all workers share the lane's budget; 0 while this one has its share alone.",
+    "1 while all workers share the lane's budget; 0 while this one uses its own part.",
     ["lane"],
 )
 LANE_OPEN = Gauge("fleet_lane_open", "1 while the lane's markets are loaded and it takes attempts.", ["lane"])
-COPIES = Counter("fleet_copies_dropped_total", "Attempts not answered again: their requests were already.", ["lane"])
+COPIES = Counter(
+    "fleet_copies_dropped_total", "Attempts not answered, as their requests were answered already.", ["lane"]
+)
 UNREADABLE = Counter("fleet_attempts_unreadable_total", "Messages that are no attempt, put into fleet.dead.")
 DIVERTED = Counter(
     "fleet_worker_results_diverted_total",
-    "Results put into fleet.results because their reply_to takes nothing.",
+    "Results put into fleet.results because their reply_to does not take them.",
     ["reason"],
 )
 WAITING = Gauge("fleet_worker_results_waiting", "Results that RabbitMQ has not confirmed yet.")
-WAITING_BYTES = Gauge("fleet_worker_results_waiting_bytes", "What those and the messages they answer hold.")
-HELD = Gauge("fleet_answers_held_bytes", "Bytes of exchanges' answers that are read, parsed or turned into results.")
-BLOCKED = Gauge("fleet_worker_blocked", "1 while RabbitMQ, short of memory or disk, takes nothing from it.")
+WAITING_BYTES = Gauge("fleet_worker_results_waiting_bytes", "Bytes of those results and of the messages they answer.")
+HELD = Gauge(
+    "fleet_answers_held_bytes", "Bytes of exchanges' answers that are being read, parsed or turned into results."
+)
+BLOCKED = Gauge("fleet_worker_blocked", "1 while RabbitMQ, short of memory or disk, blocks it from publishing.")
 
 
 def forget(lane: str) -> None:
-    """A lane was removed: what tells how it is now is told no more."""
+    """Removes the gauges of a lane that was removed."""
     for metric in (LANE_OPEN, SHARED, USED, EFFECTIVE, PAUSED):
         for family in metric.collect():
             for sample in family.samples:

@@ -1,4 +1,4 @@
-"""What a worker tells all dispatchers of its lanes, every 200 ms: its heartbeat, and what it saw since the last one."""
+"""A worker's reports of its lanes to all dispatchers, every 200 ms: a heartbeat, and the counts since the last one."""
 
 import math
 import time
@@ -18,13 +18,13 @@ from .budget.tally import Tallies, Tally
 from .exchange.blame import Blame
 from .exchange.latency import Answering
 
-# A dispatcher that starts learns what the lanes can do within so many reports.
+# The lanes' methods are in every so many-th report: a dispatcher that starts learns them within 5 s.
 METHODS_EVERY: Final = 25
-# How much one attempt counts in the mean of what attempts take.
+# The weight of one attempt in the mean budget of an attempt.
 _BUDGET_WEIGHT: Final = 1 / 20
-# An answer that did not come in less than this speaks of the request's deadline, not of the exchange.
+# A time-out sooner than this says something of the request's deadline, not of the exchange.
 _FAIR_MS: Final = 1_000.0
-# So many requests that failed are named in a report, and so many names of what was answered.
+# The most failed requests that a report names, and the most names of answered ones.
 _NAMED: Final = 50
 _NAMES: Final = 100
 
@@ -51,14 +51,14 @@ class LaneCount(Struct):
 
 
 class LaneKnown(Struct):
-    """What a worker knows of one lane over its whole life.
+    """What a worker knows of one lane as long as it serves it.
 
     Args:
-        methods: what the lane can do.
+        methods: the lane's ccxt methods.
         answering: how its exchange answers.
-        tallies: what its budget did.
-        budget_ms: the mean of what an attempt took lately, 0 before the first.
-        blame: what its failures of the connection's kind speak against.
+        tallies: its budget's counts.
+        budget_ms: the mean budget of a recent attempt, 0 before the first.
+        blame: finds out what its failures of the connection's kind speak against.
     """
 
     methods: Sequence[str]
@@ -68,13 +68,13 @@ class LaneKnown(Struct):
     blame: Blame = field(default_factory=Blame)
 
     def speaks_against(self, item: Try, attempt: Attempt, now_s: float, *, of_connection: bool) -> bool:
-        """Whether a failure speaks against the exchange; that of the fleet's own question always does."""
+        """Whether a failure speaks against the exchange; a probe's always does."""
         blamed = of_connection and self.blame.failed(attempt.request, now_s)
         in_a_hurry = item.code is ErrorCode.EXCHANGE_TIMEOUT and item.exchange_ms < _FAIR_MS
         return attempt.probe or (blamed and not in_a_hurry)
 
     def took(self, budget_ms: float) -> None:
-        """An attempt took so much budget."""
+        """Counts the budget of an attempt."""
         self.budget_ms += (budget_ms - self.budget_ms) * (_BUDGET_WEIGHT if self.budget_ms else 1.0)
 
 
@@ -99,11 +99,11 @@ class Reports:
         self._open.discard(lane)
 
     def in_flight(self) -> dict[str, int]:
-        """Attempts that are held, by the lanes that are reported."""
+        """How many attempts are held, by the lanes that are reported."""
         return {name: count.in_flight for name, count in self._lanes.items() if name in self._open}
 
     def begin(self, lane: str, *, bulk: bool) -> None:
-        """An attempt is held."""
+        """Counts an attempt that is held from now on."""
         self._lanes[lane].in_flight += 1
         self._lanes[lane].bulk += bulk
         metrics.IN_FLIGHT.labels(lane).inc()
@@ -111,11 +111,11 @@ class Reports:
     def end(
         self, item: Try, attempt: Attempt, http_calls: int, budget_ms: float, *, of_connection: bool = False
     ) -> None:
-        """An attempt ended.
+        """Counts an attempt that has ended.
 
         Args:
-            item: how.
-            attempt: what was asked.
+            item: how it ended.
+            attempt: the attempt.
             http_calls: how many HTTP calls it sent.
             budget_ms: in which time the budget that it took comes back.
             of_connection: a failure is of the connection's kind (`Verdict.of_connection`).
@@ -128,13 +128,13 @@ class Reports:
         if item.outcome is Outcome.THROTTLED:
             count.throttled += 1
             return
-        if not http_calls:  # the exchange was not asked
+        if not http_calls:  # the exchange was not called
             count.uncalled += 1
             _void(count, attempt)
             return
         metrics.EXCHANGE.labels(lane).observe(item.exchange_ms / 1000)
         count.ended[request.kind] += 1
-        if not attempt.probe:  # one is no example of what attempts take
+        if not attempt.probe:  # a probe costs less than most attempts
             known.took(budget_ms)
         match item.outcome:
             case Outcome.OK:
@@ -172,7 +172,7 @@ class Reports:
             _void(count, attempt)
 
     def leave(self, lane: str, *, bulk: bool) -> None:
-        """An attempt is held no more, however it went."""
+        """Counts an attempt that is held no more, however it went."""
         self._lanes[lane].in_flight -= 1
         self._lanes[lane].bulk -= bulk
         metrics.IN_FLIGHT.labels(lane).dec()
@@ -185,7 +185,7 @@ class Reports:
         own_parts: Mapping[str, float],
         knowledge: Mapping[str, str],
     ) -> list[LaneReport]:
-        """The lanes' reports since the last call; all but the digests of `knowledge` comes from the budgets."""
+        """The lanes' reports since the last call. The arguments come from the budgets, `knowledge` from the lanes."""
         with_methods = self._made % METHODS_EVERY == 0
         self._made += 1
         now_s = time.monotonic()
@@ -229,7 +229,7 @@ class Reports:
 
 
 def _void(count: LaneCount, attempt: Attempt) -> None:
-    """The attempt says nothing of the lane, and one like it makes no good trial."""
+    """Counts an attempt that says nothing of the lane; another one like it would make no good trial."""
     count.trials_void += attempt.trial
     if not attempt.probe:
         _name(count.failing, attempt)
@@ -246,11 +246,11 @@ def _name(named: dict[tuple[str, str], Named], attempt: Attempt, *, against: int
 
 
 def _buckets(tallies: Mapping[str, Tally], uses: Mapping[str, Use]) -> dict[str, BucketReport]:
-    """What there is to say of each bucket; those that hold nothing and did nothing say nothing."""
+    """The reports of all buckets but those that hold nothing and did nothing."""
     buckets: dict[str, BucketReport] = {}
     for name in {**uses, **tallies}:
         tally, use = tallies.get(name, Tally()), uses.get(name, Use(0.0, 1.0))
-        said = BucketReport(
+        report = BucketReport(
             used=use.used,
             effective=use.effective,
             paused_ms=math.ceil(use.paused_s * 1000),
@@ -258,6 +258,6 @@ def _buckets(tallies: Mapping[str, Tally], uses: Mapping[str, Use]) -> dict[str,
             waited_ms=round(tally.waited_ms, 3),
             refused=tally.refused,
         )
-        if said != BucketReport():
-            buckets[name] = said
+        if report != BucketReport():
+            buckets[name] = report
     return buckets

@@ -50,7 +50,7 @@ class Worker:
         self._side_tasks = asyncio.TaskGroup()
         self._started_ms = results.now_ms()
         self._answered = Answered(self._redis)
-        self._unknown: set[str] = set()  # lanes whose use Redis did not tell in time, as was said already
+        self._unknown: set[str] = set()  # lanes whose used budget Redis did not give in time, as was logged
         self._outbox = Outbox(self._broker, lambda why: metrics.DIVERTED.labels(why).inc())
         attempts = Attempts(
             self._broker, Once(self._answered), self._outbox, self._reports, self._serving, config.worker
@@ -62,7 +62,7 @@ class Worker:
         metrics.WAITING_BYTES.set_function(lambda: self._outbox.size_bytes)
 
     async def run(self, stop: asyncio.Event, follow: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Serves until `stop` is set, then finishes or hands back what it holds; `follow` runs meanwhile."""
+        """Serves until `stop` is set, then finishes or hands back its attempts; `follow` runs meanwhile."""
         try:
             made = await self._lanes.plan(self._start_with)
             redis = self._start_with.redis
@@ -78,7 +78,7 @@ class Worker:
         log.info("worker_left", extra={"worker": self.name})
 
     async def configure(self, config: Config) -> None:
-        """Takes another configuration; attempts under way end on the lanes that they began on."""
+        """Takes another configuration; attempts under way end on the lanes where they began."""
         self._broker.check_lanes(config.lanes)
         made = await self._lanes.plan(config)
         try:
@@ -137,7 +137,7 @@ class Worker:
     async def _work(
         self, made: dict[str, Lane], stop: asyncio.Event, follow: Callable[[], Coroutine[Any, Any, None]]
     ) -> None:
-        """Works until told to stop. A side task that dies takes the process with it: a supervisor starts it afresh."""
+        """Works until `stop` is set. A side task that dies ends the process, and a supervisor starts it again."""
         async with self._side_tasks as side_tasks:
             self._lanes.apply(self._start_with, made, side_tasks)
             jobs = (follow, self._report, self._broker.lasts)
@@ -153,7 +153,7 @@ class Worker:
             async with asyncio.timeout(LEAVING_S):
                 await self._publish_report(leaving=True)
         except (BrokerError, TimeoutError) as error:
-            # Dispatchers miss its reports soon.
+            # Dispatchers notice soon that its reports stay away.
             log.warning("report_lost", extra={"error": repr(error)})
 
     async def _report(self) -> None:
@@ -162,7 +162,7 @@ class Worker:
             try:
                 await self._publish_report(leaving=False)
             except BrokerError as error:
-                # The next report says the same: they carry no more than the dispatchers' picture of now.
+                # Only the counts of 200 ms are lost; the next report brings the present state.
                 log.warning("report_lost", extra={"error": str(error)})
 
     async def _publish_report(self, *, leaving: bool) -> None:
@@ -197,7 +197,7 @@ class Worker:
         await self._broker.publish(encode(report), "", exchange=topology.REPORTS, persistent=False, mandatory=False)
 
     async def _look(self, name: str, budget: SharedBudget) -> tuple[dict[str, Use], float] | None:
-        """A lane's used budget and the rest of its pause; None where Redis is too slow: the heartbeat must go out."""
+        """A lane's used budget and the rest of its pause; None if Redis is too slow, as the report must go out."""
         try:
             async with asyncio.timeout(self._config.report_every_s):
                 seen = await budget.usage(), await budget.paused()

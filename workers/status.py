@@ -8,12 +8,12 @@ from schemas.status import ServedLane
 def unready(connected: bool, lanes: Sequence[ServedLane]) -> str:
     """Why a worker does not serve yet, in one line; empty if it does.
 
-    A lane that was tried in vain is waited for no more, as long as another one serves: an exchange that is down must
-    not stop a roll-out.
+    Lanes that failed to open do not count as long as another one serves: an exchange that is down must not stop a
+    roll-out.
 
     Args:
-        connected: whether its connections to RabbitMQ stand.
-        lanes: all that it should serve.
+        connected: whether its connections to RabbitMQ are up.
+        lanes: all lanes that it should serve.
     """
     if not connected:
         return "no connection to RabbitMQ"
@@ -27,7 +27,7 @@ def unready(connected: bool, lanes: Sequence[ServedLane]) -> str:
 
 
 def budget(own_part: float | None) -> str:
-    """How a lane's budget is used, by the part that this worker may use by itself."""
+    """The mode of a lane's budget: shared by all workers, this worker's own part, or none."""
     if own_part is None:
         return "shared"
     return "own part" if own_part else "none"
@@ -43,7 +43,7 @@ def lane(
     error: str,
     own_part: float | None,
 ) -> ServedLane:
-    """What there is to say of one lane.
+    """The status of one lane.
 
     Args:
         name: the lane's name.
@@ -51,7 +51,7 @@ def lane(
         markets: how many are known.
         methods: those that it has.
         in_flight: attempts with it, for lanes that are open.
-        error: why it does not open.
+        error: why it could not be opened.
         own_part: the part of every limit that this worker may use by itself; None while all share the whole.
     """
     return ServedLane(

@@ -40,9 +40,9 @@ log = logging.getLogger(__name__)
 
 # Longer than a broker needs to notice a dead connection, or to boot, and to deliver again.
 KEPT_S: Final = 120
-# What is noted goes to Redis after so long: who dies meanwhile leaves no mark of its last answers.
+# Marks are written to Redis after so long; a process that dies meanwhile leaves none of its last answers.
 NOTE_AFTER_S: Final = 0.05
-# A Redis that is slow for a moment does not lose them.
+# A Redis that is slow for a moment loses no marks.
 WRITE_TRIES: Final = 3
 WRITE_AGAIN_S: Final = 0.5
 # The longest that it takes to write the last marks when a process ends.
@@ -50,7 +50,7 @@ CLOSE_S: Final = 5.0
 
 
 class Mark(Struct, frozen=True, array_like=True):
-    """What is known of a request: which taking of it was answered, or is about to be.
+    """A request's mark: the taking of it that was answered, or is about to be.
 
     Args:
         taken: as in `Attempt`, like the next two.
@@ -89,7 +89,7 @@ class Answered:
         self._writing: asyncio.Task[None] | None = None
 
     async def by_another(self, attempt: Attempt) -> bool | None:
-        """Whether its request is answered, or about to be by another line; None if Redis is away and nobody knows."""
+        """Whether its request was answered, or another line has claimed that; None if Redis is away."""
         request, line = _keys(attempt)
         try:
             mark, claimed = await self._redis.mget(request, line)
@@ -123,7 +123,7 @@ class Answered:
         return _keys(attempt)[0]
 
     async def answered(self, marks: Sequence[str]) -> list[bool]:
-        """Which requests are answered, by their marks, as far as Redis tells."""
+        """Which requests were answered, by their marks; none of them if Redis is away."""
         try:
             found: list[Any] = await self._redis.mget(marks)
             known = [store.shaped(mark, _read) for mark in found]
@@ -230,9 +230,9 @@ def _free(attempt: Attempt, mark: Mark | None, claimed: Any) -> bool:
     """Whether the attempt may answer.
 
     Args:
-        attempt: who asks.
-        mark: what Redis knows of its request, if anything.
-        claimed: the line that claimed of those of this taking, in bytes.
+        attempt: the attempt.
+        mark: its request's mark, if there is one.
+        claimed: the line of this taking that has claimed the answer, in bytes; None if none has.
     """
     if claimed is not None and claimed != attempt.line.encode():
         return False

@@ -75,7 +75,7 @@ class _Stand:
             LaneReport(name, methods=["fetch_ticker", "fetch_tickers"], knowledge=f"content{number % contents}")
             for number, name in enumerate(self._names)
         ]
-        self._router.hear(Report("one", NOW_MS, able), self._now_s)
+        self._router.observe(Report("one", NOW_MS, able), self._now_s)
         for number in range(contents):
             self._router.knowledge.learn(f"content{number}", _known(number))
         self._hear()
@@ -83,7 +83,7 @@ class _Stand:
     def _hear(self) -> None:
         self._now_s += 0.2
         for report in self._reports:
-            self._router.hear(report, self._now_s)
+            self._router.observe(report, self._now_s)
 
     def fresh(self) -> Attempt:
         """A request for any exchange, as it came."""

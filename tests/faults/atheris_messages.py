@@ -119,7 +119,7 @@ def take_report(body: bytes) -> None:
         return
     router = Router(CONFIG)
     for number in range(3):
-        router.hear(report, NOW_S + number)
+        router.observe(report, NOW_S + number)
     for health in router.health.values():
         now_s = NOW_S + 2
         assert health.state(now_s) in State

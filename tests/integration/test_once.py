@@ -159,6 +159,16 @@ async def test_without_redis_nothing_is_known() -> None:
         answered = Answered(client)
         assert await answered.by_another(attempt()) is None
         assert await answered.claim(attempt()) is None
+        once, published = Once(answered), list[Attempt]()
+        first = replace(attempt(), request=replace(attempt().request, hedge_ms=1))
+        for one in (first, replace(first, hedge=True)):  # the hedge gives way
+
+            async def publish(one: Attempt = one) -> None:
+                published.append(one)
+
+            assert not await once.skip(one)
+            assert await once.answer(one, publish) is not one.hedge
+        assert published == [first]
         answered.note(attempt())
         await answered.close()
         await client.aclose()
@@ -218,6 +228,33 @@ async def test_a_hedge_that_has_claimed_may_not_come_to_nothing(answered: Answer
     answered.note(first)
     await answered.close()
     assert await once.dispensable(again)
+
+
+async def test_of_several_attempts_at_a_request_one_publishes_its_answer(answered: Answered) -> None:
+    once, published = Once(answered), list[str]()
+
+    async def answers(one: Attempt, *, kept: bool = True, always: bool = False) -> bool:
+        async def publish() -> None:
+            published.append(one.line)
+
+        return await once.answer(one, publish, kept=kept, always=always)
+
+    first = replace(attempt(), repeated=True)
+    hedge, copy = replace(first, hedge=True), replace(taken_again(first), repeated=True)
+    assert await answers(hedge)
+    for late in (first, copy):
+        assert not await answers(late)
+        assert not await answers(late, kept=False)
+        assert await once.skip(late)
+    assert published == ["hedge"]
+    assert await answers(first, always=True)
+    assert await answers(attempt())  # nothing says that it may be a copy, so no mark is looked for
+    assert published == ["hedge", "first", "first"]
+    # One that is in no queue of ours claims nothing.
+    fresh = replace(attempt("another"), repeated=True)
+    assert await answers(fresh, kept=False)
+    await answered.close()
+    assert await answered.by_another(fresh)
 
 
 async def test_an_error_that_no_queue_takes_waits_until_one_does(stand: Stand) -> None:

@@ -5,8 +5,9 @@ from typing import Final
 
 import pytest
 
+from dispatcher.circuit import State
 from dispatcher.evidence import Failures
-from dispatcher.health import LaneHealth, State
+from dispatcher.health import LaneHealth
 from schemas.config import DispatcherConfig
 from schemas.messages import ErrorCode
 from schemas.reports import LaneReport
@@ -33,7 +34,7 @@ def lane(**reports: float) -> tuple[LaneHealth, float]:
     """A lane that has had these reports for a while, and the clock by then."""
     health, now_s = LaneHealth("okx", 1.0, CONFIG), 100.0
     for _ in range(100):
-        health.hear("w", report(**reports), now_s)  # type: ignore[arg-type]
+        health.observe("w", report(**reports), now_s)  # type: ignore[arg-type]
         now_s += EVERY_S
     return health, now_s
 
@@ -54,7 +55,7 @@ def test_one_outage() -> None:
             said, trial_s = report(bad=1) if trial_s < 20 else report(ok=1), None
         else:
             said = report()
-        health.hear("w", said, began_s + at_s)
+        health.observe("w", said, began_s + at_s)
         state = health.state(began_s + at_s)
         if not states or states[-1][1] is not state:
             states.append((round(at_s, 1), state))
@@ -87,7 +88,7 @@ def _calls(every: int) -> int | None:
     failures = Failures()
     for number in range(1, 10_000):
         bad = int(number % every == 0)
-        failures.hear(report(ok=1 - bad, bad=bad), bad, CONFIG.error_rate, number * 0.1)
+        failures.observe(report(ok=1 - bad, bad=bad), bad, CONFIG.error_rate, number * 0.1)
         if failures.too_many:
             return number
     return None
@@ -115,7 +116,7 @@ def test_no_answers(latency_ms: float, after_s: float) -> None:
     while health.serving:
         now_s += 0.01
         silent_ms = (now_s - answered_s) * 1000
-        health.hear("w", LaneReport("okx", exchange_ms=latency_ms, unanswered=3, silent_ms=silent_ms), now_s)
+        health.observe("w", LaneReport("okx", exchange_ms=latency_ms, unanswered=3, silent_ms=silent_ms), now_s)
     assert round(now_s - answered_s, 1) == after_s
     assert f"in {latency_ms:.0f} ms" in PAGE
     assert f"after {after_s} s" in PAGE

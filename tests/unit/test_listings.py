@@ -20,7 +20,7 @@ def content(exchange: str, *symbols: str, timeframes: Sequence[str] = ("1m", "1h
 
 def told(known: LaneKnowledge, lane: str, of: Knowledge, *, worker: str = "w1", now_s: float = 0.0) -> None:
     digest, body = pack(of)
-    known.hear(worker, lane, digest, now_s)
+    known.observe(worker, lane, digest, now_s)
     if digest in known.missing():
         known.learn(digest, Known(unpack(body)))
 
@@ -130,7 +130,7 @@ def test_a_timeframe_nobody_has(known: LaneKnowledge) -> None:
 
 def test_a_lane_of_which_nothing_is_known_is_asked(known: LaneKnowledge) -> None:
     assert able(known, request("NO/SUCH"), (*LANES, "htx")) == ["htx"]
-    known.hear("w1", "htx", "a content that is not here yet", 0.0)
+    known.observe("w1", "htx", "a content that is not here yet", 0.0)
     assert known.missing() == {"a content that is not here yet"}
     assert able(known, request("NO/SUCH"), (*LANES, "htx")) == ["htx"]
 

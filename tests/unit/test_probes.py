@@ -13,7 +13,7 @@ DOWN = ErrorCode.EXCHANGE_UNAVAILABLE
 
 def lane(*methods: str, paused_until_ms: int = 0) -> LaneHealth:
     health = LaneHealth("okx", 1.0, CONFIG)
-    health.hear("w1", LaneReport("okx", methods=[*methods], paused_until_ms=paused_until_ms), 100.0)
+    health.observe("w1", LaneReport("okx", methods=[*methods], paused_until_ms=paused_until_ms), 100.0)
     return health
 
 
@@ -30,8 +30,8 @@ def test_the_status_is_asked_for_else_the_time() -> None:
 @pytest.mark.parametrize(("code", "method"), [(DOWN, "fetch_time"), (ErrorCode.MAINTENANCE, "fetch_status")])
 def test_a_trial_asks_for_the_time_and_in_maintenance_for_the_status(code: ErrorCode, method: str) -> None:
     health = lane("fetch_time", "fetch_status")
-    health.hear("w1", LaneReport("okx", failed={code: 5}, failures_in_a_row=5), 101.0)
-    health.hear("w1", LaneReport("okx", failures_in_a_row=5), 103.0)
+    health.observe("w1", LaneReport("okx", failed={code: 5}, failures_in_a_row=5), 101.0)
+    health.observe("w1", LaneReport("okx", failures_in_a_row=5), 103.0)
     assert due(health, 103.0) == [method]
 
 

@@ -35,7 +35,7 @@ def config(weights: dict[str, float]) -> Config:
 
 
 def heard(router: Router, *reports: LaneReport, now_s: float = 0.0) -> None:
-    router.hear(Report("w1", NOW_MS, [*reports]), now_s)
+    router.observe(Report("w1", NOW_MS, [*reports]), now_s)
 
 
 @pytest.fixture

@@ -102,7 +102,7 @@ class Lane:
             self._run(PROBE, trial=self.health.sent(self.now_s, probe=True), broken=True)
         self.now_s += TICK_S
         for number, worker in enumerate(self._workers):
-            self.health.hear(f"w{number}", worker.report(), self.now_s)
+            self.health.observe(f"w{number}", worker.report(), self.now_s)
 
 
 @settings(deadline=None)
@@ -183,32 +183,32 @@ def failing(*named: Named) -> LaneReport:
 def test_what_was_answered_is_no_suspect_and_the_others_are_forgotten_in_time() -> None:
     suspects, one, other = Suspects(), asked("A", "x"), asked("B", "y")
     never = math.inf
-    suspects.hear(failing(Named.of(one, 1), Named.of(other, 1)), -never, never, 1.0)
+    suspects.observe(failing(Named.of(one, 1), Named.of(other, 1)), -never, never, 1.0)
     assert suspects.knows(one)
     assert suspects.knows(asked("C", "x"))  # all that this caller asked failed
     assert not suspects.knows(asked("C", "z"))
-    suspects.hear(LaneReport("okx", answered=[*Named.of(one).names]), -never, never, 2.0)
+    suspects.observe(LaneReport("okx", answered=[*Named.of(one).names]), -never, never, 2.0)
     assert not suspects.knows(one)
     assert suspects.knows(other)
     again = failing(Named.of(one, 2), Named.of(other, 3))
     # It came back since: what another was answered after is excused, and none of it was a trial sent since.
-    report, of_no_trial = suspects.hear(again, 2.0, -never, 2.1)
+    report, of_no_trial = suspects.observe(again, 2.0, -never, 2.1)
     assert (report.excused, report.failures_in_a_row, of_no_trial) == (3, 2, 0)
-    report, of_no_trial = suspects.hear(again, -never, 2.5, 3.0)
+    report, of_no_trial = suspects.observe(again, -never, 2.5, 3.0)
     assert (report.excused, report.failures_in_a_row, of_no_trial) == (0, 5, 5)
-    suspects.hear(LaneReport("okx"), -never, never, 3.0 + KEPT_S)
+    suspects.observe(LaneReport("okx"), -never, never, 3.0 + KEPT_S)
     assert not suspects.knows(other)
 
 
 def test_where_no_other_is_answered_the_same_requests_are_evidence() -> None:
     """A probe may be all that a lane answers."""
     suspects, one = Suspects(), asked("A")
-    suspects.hear(failing(Named.of(one, 1)), -math.inf, math.inf, 1.0)
-    report, _ = suspects.hear(replace(failing(Named.of(one, 1)), ok=1), 2.0, math.inf, 3.0)
+    suspects.observe(failing(Named.of(one, 1)), -math.inf, math.inf, 1.0)
+    report, _ = suspects.observe(replace(failing(Named.of(one, 1)), ok=1), 2.0, math.inf, 3.0)
     assert (report.excused, report.failures_in_a_row) == (0, 1)
 
 
 def test_what_is_kept_is_bounded() -> None:
     suspects = Suspects()
-    suspects.hear(failing(*(Named.of(asked(f"A{number}")) for number in range(2 * KEPT))), -math.inf, math.inf, 1.0)
+    suspects.observe(failing(*(Named.of(asked(f"A{number}")) for number in range(2 * KEPT))), -math.inf, math.inf, 1.0)
     assert len(suspects._failing) == KEPT  # pyright: ignore[reportPrivateUsage]

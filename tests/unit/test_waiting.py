@@ -21,13 +21,13 @@ class Fleet:
         self.now_s = 100.0
         self._owed = dict.fromkeys(per_s, 0.0)
         self.router = Router(Config(lanes={name: LaneConfig(exchange=name) for name in per_s}))
-        self.hear()
+        self.observe()
 
     @property
     def now_ms(self) -> int:
         return NOW_MS + int(self.now_s * 1000)
 
-    def hear(self, **fields: object) -> None:
+    def observe(self, **fields: object) -> None:
         """A report of all lanes."""
         reports: list[LaneReport] = []
         for name, per_s in self.per_s.items():
@@ -36,7 +36,7 @@ class Fleet:
             self._owed[name] -= ended
             known: dict[str, object] = {"ok": ended, "ended": {KIND: ended} if ended else {}}
             reports.append(LaneReport(name, **{**known, **fields}))  # type: ignore[arg-type]
-        self.router.hear(Report("w", self.now_ms, reports), self.now_s)
+        self.router.observe(Report("w", self.now_ms, reports), self.now_s)
 
     def asks(self, *lanes: str, method: str = "fetch_ticker", left_ms: int = 30_000, full: bool = False) -> object:
         """What becomes of a request; `full`: the lanes have just said that they have no budget for it."""
@@ -56,7 +56,7 @@ class Fleet:
             for _ in range(int(count * REPORT_S)):
                 assert isinstance(self.asks(*lanes, left_ms=3_600_000, full=True), Wait)
             self.now_s += REPORT_S
-            self.hear()
+            self.observe()
 
 
 def overloaded(decision: object) -> bool:
@@ -91,7 +91,7 @@ def test_a_crowd_that_is_gone_counts_no_more() -> None:
     fleet.crowded(100)
     for _ in range(6):
         fleet.now_s += REPORT_S
-        fleet.hear()
+        fleet.observe()
     assert not overloaded(fleet.asks(left_ms=1_000))
 
 
@@ -127,7 +127,7 @@ def test_a_lane_that_something_else_holds_up_is_not_taken_for_slow(code: ErrorCo
     fleet.crowded(100)
     fields = {"paused_until_ms": 1} if code is None else {"ok": 0, "failed": {code: 5}, "failures_in_a_row": 5}
     for _ in range(2):
-        fleet.hear(**fields)
+        fleet.observe(**fields)
     assert not fleet.router.health["kraken"].load.waiting.ms
 
 
@@ -151,5 +151,5 @@ def test_the_rate_is_that_of_the_last_seconds() -> None:
         for _ in range(reports):
             now_s += REPORT_S
             waiting.put(KIND, 1.0, now_s + 1)
-            waiting.hear(LaneReport("x", ended={KIND: per_report}), now_s, held_up=False)
+            waiting.observe(LaneReport("x", ended={KIND: per_report}), now_s, held_up=False)
     assert waiting.per_s(KIND) == pytest.approx(1 / REPORT_S, rel=0.05)
