@@ -2,7 +2,7 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from schemas.runtime import store
+from schemas.runtime import gauges, store
 
 LOSSES = store.losses()
 
@@ -43,8 +43,4 @@ DECISION = Histogram(
 
 def forget(lane: str) -> None:
     """Removes the gauges of a lane that was removed."""
-    for metric in (HEALTHY, STATE, SHARE, PAUSED):
-        for family in metric.collect():
-            for sample in family.samples:
-                if sample.labels["lane"] == lane:
-                    metric.remove(*sample.labels.values())
+    gauges.drop(lane, (HEALTHY, STATE, SHARE, PAUSED))

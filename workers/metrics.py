@@ -4,7 +4,7 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from schemas.runtime import store
+from schemas.runtime import gauges, store
 
 LOSSES = store.losses()
 
@@ -53,8 +53,4 @@ BLOCKED = Gauge("fleet_worker_blocked", "1 while RabbitMQ, short of memory or di
 
 def forget(lane: str) -> None:
     """Removes the gauges of a lane that was removed."""
-    for metric in (LANE_OPEN, SHARED, USED, EFFECTIVE, PAUSED):
-        for family in metric.collect():
-            for sample in family.samples:
-                if sample.labels["lane"] == lane:
-                    metric.remove(*sample.labels.values())
+    gauges.drop(lane, (LANE_OPEN, SHARED, USED, EFFECTIVE, PAUSED))
