@@ -1,7 +1,7 @@
 """What an attempt that came back means for its request: one table from error codes to moves. Pure.
 
 A worker answers `rejected` attempts itself. Those that come back to the dispatcher are `failed` or `throttled`, and
-their code says the rest. `workers/exchange/verdict.py` makes the codes from ccxt's classes and the exchanges' answers.
+their code says the rest. `workers/exchange/errors.py` makes the codes from ccxt's classes and the exchanges' answers.
 """
 
 import enum

@@ -28,8 +28,9 @@ from schemas.runtime.once import Once
 from schemas.runtime.outbox import Outbox
 
 from . import metrics
-from .exchange.lane_exchange import Call, LaneExchange
-from .exchange.verdict import judge
+from .exchange.call import Call
+from .exchange.errors import judge
+from .exchange.lane_exchange import LaneExchange
 from .lanes import Lane
 from .reports import Reports
 

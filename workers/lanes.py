@@ -32,10 +32,11 @@ from .budget.membership import BEAT_EVERY_S
 from .budget.sharing import SharedBudget
 from .exchange.bounds import Bounds
 from .exchange.egress import Egress, tls
-from .exchange.lane_exchange import LaneExchange
+from .exchange.errors import NoBudget
+from .exchange.lane_exchange import LaneExchange, Setup
 from .exchange.markets import LOOK_EVERY_S, Markets
-from .exchange.verdict import NoBudget
-from .limits.costs import SAME_LIMITS, check_limits
+from .limits.costs import check_limits
+from .limits.tables import shipped
 from .reports import Reports
 
 log = logging.getLogger(__name__)
@@ -148,7 +149,7 @@ class Lanes:
             egresses = {each.egress for other, each in config.lanes.items() if accounts[other] == accounts[name]}
             settings = Settings(
                 replace(lane, weight=1.0),  # only dispatchers use it
-                config.limits.get(SAME_LIMITS.get(lane.exchange, lane.exchange)),
+                config.limits.get(shipped().limits_of(lane.exchange)),
                 config.worker.http_timeout_s,
                 _digest(credentials[name]),
                 elsewhere=bool(accounts[name]) and len(egresses) > 1,
@@ -209,21 +210,14 @@ class Lanes:
         lane = settings.lane
         if lane.egress not in self._egresses:
             self._egresses[lane.egress] = Egress(self._tls, lane.local_addr, lane.proxy)
-        scope = f"{SAME_LIMITS.get(lane.exchange, lane.exchange)}:{lane.egress}"
+        scope = f"{shipped().limits_of(lane.exchange)}:{lane.egress}"
         budget = SharedBudget(
             self._redis, scope, account=account, elsewhere=settings.elsewhere, live_reserve=lane.live_reserve
         )
-        exchange = LaneExchange(
-            name,
-            lane,
-            self._egresses[lane.egress],
-            budget,
-            self._markets,
-            settings.http_timeout_s,
-            settings.limits,
-            credentials,
-            self._bounds,
+        setup = Setup(
+            lane=lane, http_timeout_s=settings.http_timeout_s, limits=settings.limits, credentials=credentials
         )
+        exchange = LaneExchange(name, setup, self._egresses[lane.egress], budget, self._markets, self._bounds)
         made = Lane(exchange, budget, settings)
         self._made.add(made)
         return made

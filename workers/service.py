@@ -27,7 +27,7 @@ from . import metrics, status
 from .attempts import Attempts
 from .budget.budget import Use
 from .budget.sharing import SharedBudget
-from .exchange.lane_exchange import CCXT_VERSION
+from .exchange.charged import CCXT_VERSION
 from .lanes import Lane, Lanes
 from .reports import Reports
 

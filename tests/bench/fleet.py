@@ -23,8 +23,8 @@ from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.ccxt_config import ccxt_config
 from deploy.simulator.process import Simulator
 from schemas.messages import Request
+from workers.exchange.charged import ccxt
 from workers.exchange.egress import IDLE_S
-from workers.exchange.lane_exchange import ccxt
 
 from .client import Client
 from .measure import Cpu, Options, Row, medians, percentile, show

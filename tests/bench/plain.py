@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from deploy.simulator.ccxt_config import ccxt_config
-from workers.exchange.lane_exchange import ccxt
+from workers.exchange.charged import ccxt
 
 from .load import Tally, saturated
 

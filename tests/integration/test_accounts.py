@@ -23,8 +23,8 @@ from workers.budget.budget import Grant, Refusal
 from workers.budget.membership import BEAT_EVERY_S, Membership
 from workers.budget.share import PARTS
 from workers.budget.sharing import SharedBudget
+from workers.exchange.errors import judge
 from workers.exchange.lane_exchange import LaneExchange
-from workers.exchange.verdict import judge
 from workers.limits.costs import Bucket, Charge, Scope
 
 ANNA, BORIS = ACCOUNTS.values()
@@ -141,7 +141,7 @@ async def test_signatures_are_made_by_the_exchange_s_clock(lanes: Lanes, exchang
     lane, _ = lanes.lane(exchange, {}, account=ANNA._replace(secret="MHQCAQEEIA=="))
     keyed: Any = lane._keyed  # pyright: ignore[reportPrivateUsage]
     public: Any = lane._ccxt  # pyright: ignore[reportPrivateUsage]
-    keyed.fleet_clock.ahead_s = 3_600.0
+    keyed.signing_clock.ahead_s = 3_600.0
     for name, per_s in (("milliseconds", 1e3), ("microseconds", 1e6), ("seconds", 1), ("nonce", 1e3)):
         ahead = getattr(keyed, name)() - getattr(public, name)()
         assert ahead / per_s == pytest.approx(3_600, abs=30), name

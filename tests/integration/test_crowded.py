@@ -13,8 +13,8 @@ from schemas.config import WorkerConfig
 from tests.support.exchange_lanes import Answers, Lanes, call, lanes_on
 from tests.support.fleet import wait_until
 from workers.exchange.bounds import FIRST_AT_ONCE, MIB, Bounds, Crowded
+from workers.exchange.errors import judge
 from workers.exchange.lane_exchange import LaneExchange
-from workers.exchange.verdict import judge
 
 BTC: Final[dict[str, Any]] = {"symbol": "BTC/USDT"}
 TICKER: Final = '{"symbol":"BTCUSDT","lastPrice":"5","bidPrice":"4","askPrice":"6"}'

@@ -15,8 +15,8 @@ from tests.support.exchange_lanes import Answers, Lanes, call, lanes_on
 from tests.support.fleet import wait_until
 from tests.support.tcp_proxy import Proxy
 from workers.exchange import egress
+from workers.exchange.errors import judge
 from workers.exchange.lane_exchange import LaneExchange
-from workers.exchange.verdict import judge
 
 BTC: dict[str, Any] = {"symbol": "BTC/USDT"}
 TICKER = '{"symbol":"BTCUSDT","lastPrice":"5","bidPrice":"4","askPrice":"6"}'

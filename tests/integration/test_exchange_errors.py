@@ -8,7 +8,7 @@ from dispatcher import returns
 from dispatcher.returns import Move
 from schemas.messages import ErrorCode, Outcome, Try
 from tests.support.exchange_lanes import Answers, Lanes, call, lanes_on
-from workers.exchange.verdict import judge
+from workers.exchange.errors import judge
 
 
 @pytest.fixture

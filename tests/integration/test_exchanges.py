@@ -18,9 +18,9 @@ from schemas.methods import PUBLIC_READS
 from tests.support.exchange_lanes import Answers, CountedBudget, Lanes, call, lanes_on
 from tests.support.fleet import wait_until
 from workers.budget.budget import Budget, Grant, Refusal
-from workers.exchange import lane_exchange
-from workers.exchange.lane_exchange import Call, LaneExchange
-from workers.exchange.verdict import NoBudget, judge
+from workers.exchange.call import CALL, Call
+from workers.exchange.errors import NoBudget, judge
+from workers.exchange.lane_exchange import CLOCK_TRIES, LaneExchange
 
 SIMULATED = ("binance", "okx", "htx", "coinbase", "kraken")
 TICKER = '{"symbol":"BTCUSDT","lastPrice":"5","bidPrice":"4","askPrice":"6"}'
@@ -228,9 +228,9 @@ async def test_the_exchanges_clock_is_taken_over_within_one_window(server: Answe
     """A clock that is wrong by years moves the start of the minute, and no more."""
     server.by_path = {"time": '{"serverTime":1}'}
     lane, _ = lanes.lane("binance", server.settings("binance"))
-    token = lane_exchange._CALL.set(attempt := call("binance"))  # pyright: ignore[reportPrivateUsage]
+    token = CALL.set(attempt := call("binance"))
     await lane._set_clock(attempt)  # pyright: ignore[reportPrivateUsage]
-    lane_exchange._CALL.reset(token)  # pyright: ignore[reportPrivateUsage]
+    CALL.reset(token)
     told: Any = await lanes.client.get("fleet:{binance}:clock")
     ahead_us, _, _ = told.partition(b":")
     assert abs(int(ahead_us)) <= 30e6
@@ -240,9 +240,9 @@ async def test_the_exchanges_clock_is_asked_again_when_the_answer_took_long(serv
     server.by_path = {"time": '{"serverTime":1}'}
     server.held_path = "time"
     lane, budget = lanes.lane("binance", server.settings("binance"))
-    token = lane_exchange._CALL.set(attempt := call("binance"))  # pyright: ignore[reportPrivateUsage]
+    token = CALL.set(attempt := call("binance"))
     setting = asyncio.create_task(lane._set_clock(attempt))  # pyright: ignore[reportPrivateUsage]
-    lane_exchange._CALL.reset(token)  # pyright: ignore[reportPrivateUsage]
+    CALL.reset(token)
     while not server.hits:
         await asyncio.sleep(0.01)
     held_s = time.monotonic()
@@ -250,7 +250,7 @@ async def test_the_exchanges_clock_is_asked_again_when_the_answer_took_long(serv
         await asyncio.sleep(0.01)
     server.held_path = ""
     await setting
-    assert 2 <= len(server.hits) <= lane_exchange.CLOCK_TRIES
+    assert 2 <= len(server.hits) <= CLOCK_TRIES
     assert len(budget.granted) == len(server.hits)
 
 

@@ -17,9 +17,9 @@ from schemas.messages import ErrorCode
 from schemas.runtime.store import connect
 from tests.support.exchange_lanes import Answers, Lanes, call, lanes_on
 from tests.support.fleet import QUICK, Client, wait_until
+from workers.exchange.errors import judge
 from workers.exchange.lane_exchange import LaneExchange
 from workers.exchange.markets import Markets
-from workers.exchange.verdict import judge
 
 SIMULATED = ("binance", "okx", "htx", "coinbase", "kraken")
 MARKET = (

@@ -17,8 +17,8 @@ from schemas.operator import pauses
 from schemas.runtime.results import now_ms
 from tests.support.exchange_lanes import Answers, Lanes, call, lanes_on
 from tests.support.fleet import Heard, Stand, wait_until
+from workers.exchange.errors import NoBudget, judge
 from workers.exchange.lane_exchange import LaneExchange
-from workers.exchange.verdict import NoBudget, judge
 
 BTC: dict[str, Any] = {"symbol": "BTC/USDT"}
 # How it says so, for how long it holds, and whether all of the exchange is meant or the endpoint alone.

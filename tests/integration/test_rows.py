@@ -8,10 +8,10 @@ import pytest
 
 from schemas.messages import ErrorCode
 from tests.support.exchange_lanes import Answers, Lanes, call, lanes_on
+from workers.exchange.errors import judge
 from workers.exchange.lane_exchange import LaneExchange
 from workers.exchange.reading import LONG
 from workers.exchange.rows import TooLarge, most
-from workers.exchange.verdict import judge
 
 SYMBOL: Final = {"symbol": "BTC/USDT"}
 READS: Final[dict[str, dict[str, Any]]] = {

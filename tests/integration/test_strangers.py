@@ -10,7 +10,7 @@ import pytest
 from deploy.simulator.ccxt_config import ccxt_config
 from deploy.simulator.process import Simulator
 from tests.support.exchange_lanes import Lanes, call, lanes_on
-from workers.exchange.verdict import NoBudget
+from workers.exchange.errors import NoBudget
 
 AMOUNT, WINDOW_S, PRICE = 6000, 60, 2
 PART, GONE = 0.3, 0.75

@@ -15,8 +15,10 @@ from schemas.config import LaneConfig, LimitsConfig
 from schemas.runtime.store import connect
 from workers.budget.budget import Budget, Grant, Refusal
 from workers.exchange.bounds import Bounds
+from workers.exchange.call import Call
+from workers.exchange.charged import ccxt
 from workers.exchange.egress import Egress, tls
-from workers.exchange.lane_exchange import Call, LaneExchange, ccxt
+from workers.exchange.lane_exchange import LaneExchange, Setup
 from workers.exchange.markets import Markets
 from workers.limits.costs import Charge
 
@@ -104,7 +106,8 @@ class Lanes:
             if exchange in ("okx", "kucoin"):
                 credentials["password"] = Secret(account.passphrase)
         markets, egress = markets or self.markets, egress or self.egress()
-        lane = LaneExchange(exchange, config, egress, budget, markets, http_timeout_s, limits, credentials, bounds)
+        setup = Setup(lane=config, http_timeout_s=http_timeout_s, limits=limits, credentials=credentials)
+        lane = LaneExchange(exchange, setup, egress, budget, markets, bounds)
         self._open.append(lane)
         return lane, budget
 

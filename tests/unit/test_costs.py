@@ -10,11 +10,11 @@ import pytest
 
 from schemas.config import LimitsConfig
 from schemas.errors import ConfigError
-from workers.limits.costs import LIMITS, Costs, check_limits, load
-from workers.limits.names import Names
+from workers.limits.costs import Costs, check_limits, load
+from workers.limits.tables import Tables, shipped
 from workers.limits.wire import Sent, read
 
-TABLES = sorted(path.stem for path in LIMITS.glob("*.toml"))
+TABLES = shipped().limited
 PUBLIC = ("public",)
 
 
@@ -29,7 +29,7 @@ def cost_of(costs: Costs, path: str, params: Mapping[str, Any], ccxt_cost: float
 
 
 def test_there_is_a_table_for_every_exchange_we_know() -> None:
-    assert TABLES == ["binance", "bybit", "coinbase", "gate", "htx", "kraken", "kucoin", "okx"]
+    assert {"binance", "bybit", "coinbase", "gate", "htx", "kraken", "kucoin", "okx"} <= set(TABLES)
 
 
 @pytest.mark.parametrize(
@@ -185,14 +185,15 @@ ETH_USDT: dict[str, Any] = {"id": "ETHUSDT", "symbol": "ETH/USDT", "info": {"alt
 
 @pytest.mark.parametrize("name", ["XXBTZUSD", "XBTUSD", "XBT/USD", "BTC/USD", "BTCUSD", "xbtusd", " XBTUSD"])
 def test_all_names_of_a_pair_are_one_count(name: str) -> None:
-    names = Names([ETH_USDT, BTC_USD])
+    names = load("kraken", 1000).names([ETH_USDT, BTC_USD])
     for path in ("OHLC", "Trades"):
         charges = load("kraken", 1000).charges(PUBLIC, "GET", path, sent({"pair": name, "interval": 60}), 1.2, names)
         assert [charge.key for charge in charges] == ["pair:XXBTZUSD", "pairs"]
 
 
 def test_pairs_count_apart_and_what_is_not_listed_together() -> None:
-    kraken, names = load("kraken", 1000), Names([ETH_USDT, BTC_USD])
+    kraken = load("kraken", 1000)
+    names = kraken.names([ETH_USDT, BTC_USD])
     keys = {
         kraken.charges(PUBLIC, "GET", "OHLC", read("OHLC", {"url": f"https://x/0/public/OHLC?{query}"}), 1, names)[
             0
@@ -214,7 +215,7 @@ def test_an_id_wins_over_what_another_market_could_be_called() -> None:
     }
     other = {"id": "BTC-USDT", "symbol": "BTC/USDT:USDT", "type": "swap", "info": {"instFamily": "BTC-USDC"}}
     for markets in ([spot, other], [other, spot]):
-        names = Names(markets)
+        names = load("okx", 100).names(markets)
         assert [names.of([name]) for name in ("BTC-USDT", "btcusdt", "BTC-USDC")] == ["BTC-USDT", "1", "BTC-USDC"]
 
 
@@ -310,29 +311,29 @@ bucket = "a"
 def test_a_wrong_table_says_what_is_wrong(tmp_path: Path, old: str, new: str, where: list[str]) -> None:
     file = tmp_path / "x.toml"
     file.write_text(GOOD)
-    load("x", 100, folder=tmp_path)
+    load("x", 100, tables=Tables(tmp_path))
     assert old in GOOD
     file.write_text(GOOD.replace(old, new))
     with pytest.raises(ConfigError) as caught:
-        load("x", 100, folder=tmp_path)
+        load("x", 100, tables=Tables(tmp_path))
     for part in [str(file), *where]:
         assert part in str(caught.value)
 
 
 def test_the_configuration_wins_over_the_table_key_by_key(tmp_path: Path) -> None:
     (tmp_path / "x.toml").write_text(GOOD)
-    table = load("x", 100, folder=tmp_path)
+    table = load("x", 100, tables=Tables(tmp_path))
     own = LimitsConfig(
         buckets={"a": {"amount": 40}, "mine": {"amount": 3, "window_s": 1, "kind": "rolling"}},
         endpoints={"public GET z": [{"bucket": "mine", "cost": 2}]},
     )
-    costs = load("x", 100, folder=tmp_path, own=own)
+    costs = load("x", 100, tables=Tables(tmp_path), own=own)
     assert (costs.buckets["a"].amount, costs.buckets["a"].window_s) == (40, table.buckets["a"].window_s)
     assert cost_of(costs, "y", {}) == cost_of(table, "y", {}) == 2
     [mine] = costs.charges(PUBLIC, "GET", "z", {}, 1)
     assert (mine.bucket.name, mine.bucket.source, mine.cost) == ("mine", "configuration", 2)
     own = LimitsConfig(default=[{"bucket": "a", "cost": 9}])
-    assert cost_of(load("x", 100, folder=tmp_path, own=own), "unknown", {}) == 9
+    assert cost_of(load("x", 100, tables=Tables(tmp_path), own=own), "unknown", {}) == 9
 
 
 def test_an_exchange_without_a_table_gets_one_from_the_configuration() -> None:
@@ -362,7 +363,7 @@ def test_an_exchange_without_a_table_gets_one_from_the_configuration() -> None:
 def test_wrong_limits_say_where_in_the_configuration(tmp_path: Path, own: LimitsConfig, says: str) -> None:
     (tmp_path / "x.toml").write_text(GOOD)
     with pytest.raises(ConfigError) as caught:
-        load("x", 100, folder=tmp_path, own=own)
+        load("x", 100, tables=Tables(tmp_path), own=own)
     assert says in str(caught.value)
 
 

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from schemas.accounts import Secret
 from tests.support.canaries import canary, forms
-from workers.exchange.redaction import HIDDEN_FROM, Redactor
-from workers.exchange.verdict import MESSAGE_LIMIT, in_one_line
+from workers.exchange.redaction import HIDDEN_FROM, MESSAGE_LIMIT, Redactor, in_one_line
 
 
 def test_every_form_is_found() -> None:

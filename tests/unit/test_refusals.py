@@ -10,7 +10,8 @@ from dispatcher import returns
 from dispatcher.returns import Move
 from schemas.messages import ILL, ErrorCode, Outcome, Try
 from workers.exchange.arguments import check_answer
-from workers.exchange.verdict import Seen, Verdict, judge
+from workers.exchange.call import Seen
+from workers.exchange.errors import Verdict, judge
 
 EXCHANGES = ("binance", "okx", "htx", "coinbase", "kraken", "bybit", "kucoin", "gate")
 ARGUMENTS, SYMBOL, TOO_LARGE, CLOCK = (

@@ -8,7 +8,8 @@ from ccxt.base import errors  # pyright: ignore[reportMissingTypeStubs]
 from dispatcher import returns
 from dispatcher.returns import MOVES, Move
 from schemas.messages import Attempt, ErrorCode, Outcome, Request, Try
-from workers.exchange.verdict import NoBudget, Seen, judge
+from workers.exchange.call import Seen
+from workers.exchange.errors import NoBudget, judge
 
 CCXT: dict[str, Any] = dict(vars(errors))
 NOW_MS = 1_000_000_000_000
@@ -71,7 +72,7 @@ def test_every_class_of_ccxt_has_a_move() -> None:
     ],
 )
 def test_the_status_decides_where_the_class_is_vague(name: str, status: int | None, body: str, move: Move) -> None:
-    assert returns.move(returned(CCXT[name]("x"), Seen("okx", 1, status, body))) is move
+    assert returns.move(returned(CCXT[name]("x"), Seen("kraken", 1, status, body))) is move
 
 
 @pytest.mark.parametrize("reason", ["budget", "paused", "redis_lost"])

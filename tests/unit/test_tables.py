@@ -1,5 +1,6 @@
 """The tables of limits against what ccxt really calls: every public read, on every kind of market, with no network."""
 
+import copy
 import inspect
 import tomllib
 from collections.abc import Iterator, Mapping, Set
@@ -11,9 +12,10 @@ import pytest
 from schemas.methods import PRIVATE_READS, PUBLIC_READS
 from workers.exchange.arguments import path_keys
 from workers.limits import wire
-from workers.limits.costs import LIMITS, SAME_LIMITS, load
+from workers.limits.costs import load
+from workers.limits.tables import LIMITS, shipped
 
-TABLES: Final = sorted(path.stem for path in LIMITS.glob("*.toml"))
+TABLES: Final = shipped().limited
 VERBS: Final = frozenset({"get", "post", "put", "delete", "patch"})
 
 # The id of each kind of market at each exchange: spot, linear and inverse swap, dated future, option.
@@ -191,12 +193,14 @@ async def calls_of(
 
     exchange: Any = Recorder({**(keys or {})})
     try:
-        known = [market(exchange, kind, name) for kind, name in IDS[exchange_id].items()]
+        known = [market(exchange, kind, name) for kind, name in IDS.get(exchange_id, {"spot": "BTCUSDT"}).items()]
         exchange.set_markets(known)
+        options = exchange.options
         for name in sorted(methods - {"load_markets"}):
             if (function := getattr(exchange, name, None)) is None:
                 continue
             exchange.method = name
+            exchange.options = copy.deepcopy(options)  # what an earlier method left there may spare this one its call
             for arguments in variants(known, inspect.signature(function).parameters):
                 # Nothing, then answers without data: some methods make their second call after a first answer only.
                 for exchange.answer in (None, {"data": [], "result": {}, "rows": []}, [{"name": "BTC_USDT"}]):
@@ -318,7 +322,7 @@ def test_public_calls_count_per_address_and_private_ones_per_account(exchange: s
             assert "account" in scopes or endpoint.path == "system/status", endpoint
 
 
-@pytest.mark.parametrize(("exchange", "table"), SAME_LIMITS.items())
+@pytest.mark.parametrize(("exchange", "table"), shipped().sharing.items())
 def test_other_names_of_an_exchange_use_its_table(exchange: str, table: str) -> None:
     assert issubclass(getattr(ccxt, exchange), getattr(ccxt, table))
     assert load(exchange, 100).exchange == table

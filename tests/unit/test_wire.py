@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from schemas.errors import InvalidMessage
 from workers.exchange.arguments import check, path_keys, takes
-from workers.limits.costs import LIMITS, Costs, load
+from workers.limits.costs import Costs, load
+from workers.limits.tables import LIMITS, shipped
 from workers.limits.wire import read
 
 # What an exchange might read as its default, its most, or as one thing or another.
@@ -31,7 +32,8 @@ VALUES: Final = st.one_of(NUMBERS, LISTS, TEXTS, st.none(), st.booleans(), st.li
 
 
 TABLES: Final[Mapping[str, Mapping[str, Any]]] = {
-    path.stem: tomllib.loads(path.read_text(encoding="utf-8"))["endpoints"] for path in sorted(LIMITS.glob("*.toml"))
+    name: tomllib.loads((LIMITS / f"{name}.toml").read_text(encoding="utf-8"))["endpoints"]
+    for name in shipped().limited
 }
 
 

@@ -1,7 +1,7 @@
-"""Checks a request's arguments before they reach ccxt, and ccxt's answers before they reach a producer.
+"""Checks a request's arguments before ccxt gets them, and ccxt's answers before a producer gets them.
 
-ccxt checks neither: a wrong argument costs the exchange's weight before it fails somewhere inside, and an empty object
-at status 200 comes out as a ticker of Nones (measured on six exchanges, ccxt 4.5.90).
+ccxt checks neither. A wrong argument uses up budget before it fails somewhere inside, and an empty object at status 200
+becomes a ticker of Nones (measured on six exchanges, ccxt 4.5.90).
 """
 
 import inspect
@@ -24,7 +24,7 @@ _IN_PATH: Final = re.compile(r"\{([\w-]+)\}")
 _SLASHES: Final = re.compile(r"[/\\%]")
 _STRAYS: Final = re.compile(r"\.\.|[?#\r\n]")
 
-# Keys of `params` that would change how ccxt works rather than what is asked for, with what to do instead.
+# Keys of `params` that would change how ccxt works, not what it asks for; each with what to do instead.
 _CLOSED_PARAMS: Final = {
     "paginate": "ask for each page with since and limit: every page is then budgeted and retried by itself",
     "paginationcalls": "the fleet does not paginate",
@@ -58,9 +58,9 @@ def takes(function: Callable[..., Any]) -> Takes:
 
 
 def path_keys(api: object) -> frozenset[str]:
-    """The names that an exchange's URLs have in their paths, as ccxt's table `api` has them: ``products/{product_id}``.
+    """The placeholders in the paths of an exchange's URLs, from ccxt's table `api`: ``products/{product_id}``.
 
-    ccxt puts a parameter of that name there in place of its own: one with a slash would reach another endpoint.
+    ccxt fills them from `params` too: a value with a slash would reach another endpoint.
     """
     if isinstance(api, Mapping):
         table: Mapping[str, object] = api  # pyright: ignore[reportUnknownVariableType]
@@ -85,7 +85,7 @@ def check(
         accepted: the arguments it takes.
         args: those of the request.
         in_path: parameters that become part of a URL's path.
-        written: how the parameters are written that limits depend on, by their names in any case.
+        written: the spelling of the parameters that costs depend on, by their names in lower case.
 
     Raises:
         InvalidMessage: `invalid_arguments`, naming the argument and what is taken.
@@ -145,13 +145,13 @@ def _check_params(method: str, params: Any) -> None:
 
 def _check_paths(method: str, params: Any, in_path: Set[str]) -> None:
     for key, value in _pairs(params):
-        # A lone dot, or nothing, would leave the path a part shorter.
+        # With a lone dot, or nothing, the path would have one part less.
         if key in in_path and (_SLASHES.search(str(value)) or str(value) in ("", ".")):
             _refuse(f"{method}: params.{key} is part of a path: not empty, no '.' alone, no '/', '\\' or '%'")
 
 
 def _check_counted(method: str, params: Any, written: Mapping[str, str]) -> None:
-    """How an exchange would read a list, or a name in other letters, and what it would count then, nobody knows."""
+    """Refuses lists, and names in another spelling: it is not known what the exchange would count for them."""
     for key, value in _pairs(params):
         name = written.get(key.strip().casefold())
         if name not in (None, key):
@@ -163,7 +163,7 @@ def _check_counted(method: str, params: Any, written: Mapping[str, str]) -> None
 
 def _check_plain(where: str, value: Any) -> None:
     if isinstance(value, str):
-        # ccxt puts some values into the URL's path as they are: such a call would go elsewhere than it is charged for.
+        # ccxt puts some values into the URL's path unchanged: the call would reach another endpoint than it pays for.
         if _STRAYS.search(value):
             _refuse(f"{where} may not hold '..', '?', '#' or line breaks")
     elif value is not None and not isinstance(value, (bool, int, float)):
@@ -203,18 +203,18 @@ _NEVER_EMPTY: Final = frozenset({"fetch_markets", "load_markets"})
 
 
 def check_answer(method: str, args: Mapping[str, Any], data: Any, http_calls: int, *, blank: bool = False) -> None:
-    """Refuses what contradicts its own form. What is right but empty is data: there may have been nothing.
+    """Refuses data that contradicts its own form. Well-formed but empty data passes: there may be none.
 
     Args:
         method: the ccxt method.
         args: its arguments.
         data: what it returned.
         http_calls: how many calls that took.
-        blank: the exchange's answer had no body, which means "none" where a list is asked for, and nothing elsewhere.
+        blank: the exchange's answer had no body: that means "none" if a list was asked for, and is no data otherwise.
 
     Raises:
-        NotSupported: ccxt returned nothing, without asking the exchange.
-        BadResponse: the exchange answered, but not with this.
+        NotSupported: ccxt returned nothing without calling the exchange.
+        BadResponse: the exchange answered with something else.
     """
     asks_for_none = any(isinstance(value, list) and not value for value in args.values())
     if not data and method != "fetch_status" and http_calls == 0 and not asks_for_none:
@@ -226,11 +226,11 @@ def check_answer(method: str, args: Mapping[str, Any], data: Any, http_calls: in
 
 
 def _misshapen(method: str, data: Any) -> str:
-    """What contradicts the form that the method's data has; empty if nothing does."""
+    """What is wrong with the form of a method's data; empty if nothing is."""
     if method in _TICKERS:
         if not isinstance(data, dict):
             return "not a ticker"
-        # One of a market without trades has no price, but the exchange's words on it.
+        # The ticker of a market without trades has no price, but it has the exchange's raw data.
         silent = not data.get("info") and all(data.get(name) is None for name in _TICKER_PRICES)  # pyright: ignore
         return "a ticker with nothing in it" if silent else ""
     if method in _BOOKS:

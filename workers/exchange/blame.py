@@ -1,9 +1,8 @@
-"""What a failure of the connection's kind speaks against: the lane, or the request that failed. Pure.
+"""Whether a connection failure counts against its lane, or against the request that failed. Pure.
 
-One caller must not take a lane from all others. So a failure is set beside what the lane answers meanwhile: it speaks
-against the lane, until the same request, or symbol, has failed `OFTEN` in a row while others were answered; where the
-symbol never worked here, at once. What fails in another way (see `Verdict.of_connection`) is an answer, and the
-request's own trouble as far as a single request can tell.
+One caller must not take a lane from all others. A failure counts against the lane, with one exception: the lane answers
+other requests meanwhile, and the same request or symbol has failed more than `OFTEN` times in a row, or never worked
+here. Other kinds of failures (see `Verdict.of_connection`) are answers; they never count against the lane.
 """
 
 import math
@@ -13,46 +12,46 @@ from schemas.messages import Request
 
 T = TypeVar("T")
 
-# So many failures in a row of one request, or one symbol, speak against the lane while others are answered: those of a
-# lane that fails now and then are mostly single.
+# Failures in a row of one request or symbol that count against the lane though others are answered. Those of a lane
+# that fails now and then are mostly single.
 OFTEN: Final = 1
-# Others are answered meanwhile if one was within so long, whenever the row began. It delays the verdict on a lane that
-# is asked what it never answered.
+# A lane answers others meanwhile if its last answer to another request is at most this old, whenever the failures
+# began. It delays the verdict on a lane that gets only requests which it never answered.
 MEANWHILE_S: Final = 0.5
-# The same for a symbol that never worked here: it says less of the lane. One caller's many such symbols would else send
-# a lane away again as soon as it is back, before any other request can be answered.
+# The same for a symbol that never worked here, which says less about the lane. Otherwise one caller with many such
+# symbols would make a lane stand aside again as soon as it is back, before it can answer any other request.
 MEANWHILE_NEW_S: Final = 3.0
-# Requests and symbols that are remembered, those that worked and those that failed.
+# How many requests and symbols are remembered, of those that worked and of those that failed.
 KEPT: Final = 1_000
 
 
 class _Row(NamedTuple):
-    """Failures in a row of one request, or one symbol, and when the first one ended."""
+    """Failures in a row of one request or symbol, and when the first one ended."""
 
     times: int
     since_s: float
 
 
 class _Latest:
-    """The latest of something, and the latest of another request."""
+    """When something last happened, and when it last happened to another request."""
 
     def __init__(self) -> None:
         self._digest = ""
         self._at_s = self._other_s = -math.inf
 
     def put(self, digest: str, now_s: float) -> None:
-        """It happened to this request."""
+        """It happens to this request."""
         if digest != self._digest:
             self._digest, self._other_s = digest, self._at_s
         self._at_s = now_s
 
     def beside(self, digest: str) -> float:
-        """When it last happened to another than this."""
+        """When it last happened to another request than this one."""
         return self._at_s if digest != self._digest else self._other_s
 
 
 class Blame:
-    """What one lane answered, and failed, lately. All times in seconds of one monotonic clock."""
+    """The recent answers and failures of one lane. All times in seconds of one monotonic clock."""
 
     def __init__(self) -> None:
         self._worked: dict[str, None] = {}
@@ -61,14 +60,14 @@ class Blame:
         self._against = _Latest()
 
     def answered(self, request: Request, now_s: float) -> None:
-        """The request brought data."""
+        """The request was answered with data."""
         self._answered.put(request.digest, now_s)
         for key in (request.digest, request.subject):
             self._failed.pop(key, None)
             _keep(self._worked, key, None)
 
     def failed(self, request: Request, now_s: float) -> bool:
-        """The request failed; says whether that speaks against the lane."""
+        """The request failed; returns whether that counts against the lane."""
         digest, subject = request.digest, request.subject
         rows: list[_Row] = []
         for key in (digest, subject):

@@ -1,9 +1,9 @@
-"""How much of exchanges' answers a worker takes in: of each, by what was asked, and of all of them together.
+"""How many bytes of answers a worker holds: a limit for each answer by its method, and one for all together.
 
 Parsed, an answer takes 5 to 20 times its own size. So the bytes of all bodies that are being read, parsed or turned
-into results are counted, and where they are at their bound no more is read. What a call has read counts until it ends.
-A call whose answer is likely to be large keeps room for it before it is paid for: else answers would be bought, thrown
-away for want of room, and bought again.
+into results are counted, and at the limit reading stops. What a call has read counts until the call ends. A call whose
+answer is likely to be large books room for it before it is charged: otherwise answers would be paid for, thrown away
+for want of room, and paid for again.
 
 What real exchanges send, decompressed: markets are the largest by far (Binance's exchangeInfo 15 to 20 MB, OKX's
 instruments a few MB), then all tickers (Binance 1.6 MB) and whole order books (a few MB); one ticker or one page of
@@ -21,21 +21,21 @@ from . import rows
 from .rows import TooLarge
 
 MIB: Final = 1024 * 1024
-# An answer that is no success says why in its first words.
+# How much is read of an answer that is no success: it says why at its start.
 ERROR_BYTES: Final = 64 * 1024
-# The start of every answer is read whatever else is held: most answers are shorter, and must not wait for large ones.
+# The start of an answer is always read: most answers are shorter than this, and must not wait for large ones.
 START_BYTES: Final = 64 * 1024
-# How long an answer waits for others to end, and how long its request rests where they did not.
+# How long a reader waits for room, and how long its request is put off if there is none.
 PATIENCE_S: Final = 5.0
 REST_S: Final = 1.0
-# Until an exchange has answered a method that may bring much: so many of its calls are out at once, each so large.
+# Before the first answer of an exchange to a method that may bring much: most calls in flight, and the size of each.
 FIRST_AT_ONCE: Final = 4
 FIRST_BYTES: Final = MIB
-# What a call is taken to need falls by this factor with each one that needs less.
+# The estimate of what a call needs falls by this factor with each smaller answer.
 FORGETS: Final = 0.8
 
 _LISTINGS: Final = frozenset({"load_markets", "fetch_markets", "fetch_currencies", "fetch_convert_currencies"})
-# Answered with a few numbers, or the little that there is of one symbol; at most with all tickers.
+# Methods with small answers: a few numbers, or data on one symbol; at most all tickers.
 _ONE: Final = frozenset(
     """
     fetch_adl_rank fetch_borrow_rate fetch_cross_borrow_rate fetch_deposit_withdraw_fee fetch_funding_interval
@@ -51,19 +51,19 @@ _ONE_BYTES: Final = 4 * MIB
 
 
 def too_long(most_bytes: int) -> TooLarge:
-    """What is raised where an answer has more bytes than are taken of one; its connection is gone."""
+    """The error for an answer with more bytes than one may have; its connection is closed."""
     return TooLarge(f"more than {most_bytes / MIB:g} MiB")
 
 
 class Crowded(Exception):
-    """The worker holds as much of answers as it may, and that did not change in time: no fault of the exchange."""
+    """The worker is at its limit for answers, and found no room in time: no fault of the exchange."""
 
     def __init__(self) -> None:
         super().__init__("the worker holds as much of answers as it may, and takes no more for now")
 
 
 class Bounds:
-    """What one worker takes in and holds.
+    """The answers that one worker holds, and their limits.
 
     Args:
         config: the limits; `configure` changes them.
@@ -75,16 +75,16 @@ class Bounds:
     def __init__(self, config: WorkerConfig) -> None:
         self._config = config
         self.held = 0
-        self._sum = 0  # of what is held or booked, all calls together
+        self._sum = 0  # bytes that are held or booked, all calls together
         self._of: Counter[str] = Counter()  # the same by exchange
-        self._large: dict[Holding, None] = {}  # in the order in which they became that
+        self._large: dict[Holding, None] = {}  # calls past `START_BYTES`, in the order in which they got there
         self._freed = asyncio.Event()
-        self._likely: dict[tuple[str, str], int] = {}  # what a call of an exchange's method holds in the end
+        self._likely: dict[tuple[str, str], int] = {}  # the estimate for an exchange's method, in bytes
         self._booked: dict[Holding, None] = {}
         self._queue: dict[Holding, asyncio.Future[None]] = {}  # calls that wait for room
 
     def configure(self, config: WorkerConfig) -> None:
-        """Takes other limits; what is held stays."""
+        """Sets other limits; what is held stays."""
         self._config = config
 
     @property
@@ -99,14 +99,15 @@ class Bounds:
         return min(most, _ONE_BYTES) if method in _ONE else most
 
     def holding(self, exchange: str, method: str) -> "Holding":
-        """What a new call holds: nothing yet."""
+        """Counts a new call: it holds nothing yet."""
         return Holding(self, self.most_bytes(method), rows.most(method), (exchange, method))
 
     async def book(self, holding: "Holding") -> None:
-        """Keeps room for the answers of a call that is not paid for yet; waits for as long as there is none.
+        """Books room for the answers of a call that is not charged yet; waits as long as there is none.
 
-        As much as such a call held before; small ones need none. While others want room an exchange has half of it at
-        most. A call that has room, or holds an answer, waits no more: else two would wait for each other.
+        It books what such a call held before; small answers need no room. An exchange gets at most half of all room
+        while others want some. A call that has room, or holds an answer, does not wait: two such calls would block each
+        other.
         """
         if holding in self._booked or holding.held or not self._needs(holding):
             return
@@ -134,14 +135,14 @@ class Bounds:
         return self._sum + needs <= self._most and (alone or self._of[exchange] + needs <= self._most // 2)
 
     def _next(self) -> None:
-        """Lets those go for whose answers there is room now, in order for each kind of call."""
+        """Ends the waiting of calls for whose answers there is room, in order for each exchange and method."""
         behind: set[tuple[str, str]] = set()
         for holding, turn in list(self._queue.items()):
             if holding.key not in behind and (not self._needs(holding) or self._fits(holding)):
                 del self._queue[holding]
                 self._booked[holding] = None
                 self._count(holding, booked=self._needs(holding))
-                if not turn.done():  # else it was cancelled just now, and gives all back
+                if not turn.done():  # otherwise it was cancelled just now, and will give the room back
                     turn.set_result(None)
             else:
                 behind.add(holding.key)
@@ -158,16 +159,16 @@ class Bounds:
         self._of[holding.key[0]] += more
 
     async def take(self, holding: "Holding", count: int) -> bool:
-        """Counts what a call reads next; waits while too much is held, but for what it booked.
+        """Counts what a call reads next; beyond what it booked it waits while too much is held.
 
-        The call that is large for longest never waits.
+        The call that has been large for longest never waits.
 
         Returns:
             Whether it waited.
 
         Raises:
             Crowded: too much is still held after `PATIENCE_S`.
-            TooLarge: the call alone holds too much: it reads many answers.
+            TooLarge: the call alone would hold too much, as one that reads many answers may.
         """
         most, waited, held = self._most, False, holding.held + count
         if held > START_BYTES:
@@ -178,7 +179,7 @@ class Bounds:
             try:
                 async with asyncio.timeout(PATIENCE_S):
                     while held > holding.booked and others + held > most and next(iter(self._large)) is not holding:
-                        # If it is thrown away now, the next one does not go out before there is room for all of it.
+                        # If this answer is thrown away, the next call of its kind books the most it may need.
                         self._likely[holding.key], waited = holding.most_bytes, True
                         await self._freed.wait()
                         others = self._sum - max(holding.held, holding.booked)
@@ -188,7 +189,7 @@ class Bounds:
         return waited
 
     def give_back(self, holding: "Holding") -> None:
-        """The call holds nothing any more; what it held tells what the next one like it needs."""
+        """The call holds nothing any more; what it held becomes the estimate for the next one of its kind."""
         if holding.held:
             self._likely[holding.key] = max(holding.held, int(self._likely.get(holding.key, 0) * FORGETS))
         self._count(holding, held=0, booked=0)
@@ -210,8 +211,8 @@ class Holding:
 
     Attributes:
         held: bytes of its answers.
-        booked: bytes that are kept for them.
-        parsed: a long text, and what it says.
+        booked: bytes of room that it booked for them.
+        parsed: long texts, each with its parsed value.
     """
 
     def __init__(self, bounds: Bounds | None, most_bytes: int, most: rows.Rows, key: tuple[str, str]) -> None:
@@ -224,12 +225,12 @@ class Holding:
         self.parsed: list[tuple[str, Any]] = []
 
     async def book(self) -> None:
-        """It goes out next, and is not paid for yet; see `Bounds.book`."""
+        """The call will be charged and sent next; see `Bounds.book`."""
         if self._bounds is not None:
             await self._bounds.book(self)
 
     async def take(self, count: int) -> bool:
-        """It reads so many bytes more; see `Bounds.take`."""
+        """The call reads so many more bytes; see `Bounds.take`."""
         return self._bounds is not None and await self._bounds.take(self, count)
 
     def close(self) -> None:

@@ -1,52 +1,42 @@
-"""The clock that signed calls carry: an exchange refuses a signature whose time is too far from its own."""
+"""The clock offset of signed calls: an exchange refuses a signature whose time is too far from its own clock."""
 
 import asyncio
 import logging
 import math
-import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from ccxt.base.errors import ChecksumError, InvalidNonce  # pyright: ignore[reportMissingTypeStubs]
 
+from .call import Seen
+
 log = logging.getLogger(__name__)
 
-# "Your time is wrong", in the words of those exchanges whose errors are no `InvalidNonce` to ccxt 4.5.90, or not all of
-# them. Codes that mean something else elsewhere (Bitget's 40004) have no place here.
-_REFUSED: Final = re.compile(
-    r'"code"\s*:\s*-1021\b'  # Binance, and those that speak as it does
-    r'|"code"\s*:\s*"?50112\b'  # OKX
-    r'|"label"\s*:\s*"REQUEST_EXPIRED"'  # Gate
-    r"|E(API|General): ?Invalid nonce"  # Kraken
-    r'|"err[_-]msg"\s*:\s*"[^"]*timestamp'  # HTX
-    r"|request timestamp expired",  # Coinbase
-    re.IGNORECASE,
-)
-# An exchange that tells its time in whole seconds, as Kraken does, may be a second further than it says.
+# The clock of an exchange that tells whole seconds, as Kraken does, may be up to a second ahead of what it tells.
 _WHOLE_S: Final = 1.0
 
 
-def clock_refused(error: BaseException, body: str) -> bool:
+def clock_refused(error: BaseException, seen: Seen) -> bool:
     """Whether an exchange refused a call for its time or its nonce.
 
     Args:
         error: what ccxt raised.
-        body: the start of the answer's body.
+        seen: what was seen of the call.
     """
-    # A checksum of a stream's is an `InvalidNonce` to ccxt.
+    # ccxt raises an `InvalidNonce` for a stream's checksum too.
     by_class = isinstance(error, InvalidNonce) and not isinstance(error, ChecksumError)
-    return by_class or _REFUSED.search(body) is not None
+    return by_class or seen.says("clock")
 
 
 class SigningClock:
-    """How far an exchange's clock is ahead of ours, as it was measured last. All times in seconds.
+    """How far an exchange's clock is ahead of ours, by the latest measurement. All times in seconds.
 
     Args:
         lane: for the log.
 
     Attributes:
-        ahead_s: by so much; 0 until it is measured.
+        ahead_s: the offset; 0 until it is measured.
     """
 
     def __init__(self, lane: str) -> None:
@@ -58,14 +48,15 @@ class SigningClock:
     async def measure(
         self, fetch_time: Callable[[], Awaitable[Any]], trip_s: Callable[[], float], *, since_s: float
     ) -> None:
-        """Measures it, unless that was done after `since_s`: of many calls refused at once, one measures.
+        """Measures the offset, unless that was done after `since_s`: of many refused calls only one measures.
 
         Args:
             fetch_time: asks the exchange for its time, Unix milliseconds.
-            trip_s: how long the last call took.
+            trip_s: the round trip time of the last call.
             since_s: when the refused call began, by the monotonic clock.
 
-        Raises whatever `fetch_time` raises.
+        Raises:
+            Exception: whatever `fetch_time` raises.
         """
         async with self._measuring:
             if self._measured_s >= since_s:

@@ -1,7 +1,7 @@
-"""One address that exchanges see, with its connections: opened before they are needed, kept alive, given up when dead.
+"""One address that exchanges see, with its connections: opened ahead, kept alive, closed when they look dead.
 
-aiohttp repeats a call by itself on a connection that turns out dead, and follows redirects: both would be calls that
-nobody charged, so both are closed here. What a call needs to know of its way it learns as a `Passage`.
+aiohttp repeats a call by itself when its connection turns out dead, and follows redirects. Both would be uncharged
+calls, so both are switched off here. A call learns about its way through its `Passage`.
 """
 
 import asyncio
@@ -26,31 +26,32 @@ from .reading import Handler, Response
 
 log = logging.getLogger(__name__)
 
-# A server that ends idle connections may do so just as a call arrives. AWS's load balancers do after 60 s by default,
-# nginx after 75 s, Cloudflare after 400 s (their documentation): so we never use one that was idle for so long.
+# A server may close an idle connection just as a call arrives: AWS's load balancers after 60 s by default, nginx after
+# 75 s, Cloudflare after 400 s (their documentation). We use none that was idle for longer than this.
 IDLE_S: Final = 50.0
 OPEN_TIMEOUT_S: Final = 2.0
 
 
 def tls() -> ssl.SSLContext:
-    """The TLS settings of all lanes: one for the process, as parsing the certificates takes 30 ms and 0.7 MiB."""
+    """The TLS settings of all lanes. One object for the process: parsing the certificates takes 30 ms and 0.7 MiB."""
     return ssl.create_default_context(cafile=certifi.where())
 
 
 class Late(Exception):
-    """The call was not sent: it would have left too late for what it was granted."""
+    """The call was not sent: it would have missed its slot."""
 
 
 class _Opened(Exception):
-    """The connection is there, and there is nothing to send."""
+    """The connection is open, and there is nothing to send."""
 
 
 class Passage:
     """One HTTP call on its way out and back. All times in seconds of the monotonic clock.
 
     Attributes:
-        reused: its connection had an earlier call.
-        left_s: when it was written to its connection; 0 before.
+        connection: the one it uses.
+        reused: an earlier call used that connection.
+        left_s: when it was written to the connection; 0 before.
         answered_s: when the head of its answer came; 0 before.
     """
 
@@ -61,19 +62,19 @@ class Passage:
 
     @property
     def holding(self) -> Holding:
-        """What its answer is counted in."""
+        """Where the bytes of its answer are counted."""
         return NOTHING
 
     @property
     def time_left_s(self) -> float:
-        """How long it may still take."""
+        """The longest it may still take."""
         return OPEN_TIMEOUT_S
 
     def leave(self) -> None:
-        """It is written to its connection next. Raises what keeps it from leaving; the connection waits for another."""
+        """It is about to be written to the connection. Raises what keeps it back; the connection stays usable."""
 
     def heard(self) -> None:
-        """The head of its answer is here."""
+        """The head of its answer has come."""
 
 
 class _Opening(Passage):
@@ -91,11 +92,11 @@ class Egress:
 
     Args:
         ssl_context: from `tls`.
-        local_addr: the source address of its connections; None leaves it to the system.
-        proxy: the HTTP proxy all its calls go through.
+        local_addr: the source address of its connections; the system chooses it when None.
+        proxy: the HTTP proxy for all its calls.
 
     Attributes:
-        secrets: what the proxy is told, and nobody else must know.
+        secrets: user and password of the proxy.
     """
 
     def __init__(self, ssl_context: ssl.SSLContext, local_addr: str | None = None, proxy: str | None = None) -> None:
@@ -103,8 +104,7 @@ class Egress:
         self.proxy = proxy
         parts = urlsplit(proxy or "")
         self.secrets = [Secret(unquote(part)) for part in (parts.username, parts.password) if part]
-        # No limit of connections: a call that waits for one after its budget was granted is sent later than granted,
-        # and too many of them at once.
+        # No limit of connections: a call that waited for one would miss its slot, and many would then leave at once.
         connector = _Connector(
             local_addr=(local_addr, 0) if local_addr else None,
             ssl=ssl_context,
@@ -116,22 +116,22 @@ class Egress:
         trace = aiohttp.TraceConfig()
         trace.on_request_end.append(connector.answered)
         trace.on_request_exception.append(connector.failed)
-        # Cookies would carry one lane's standing with a firewall to the next.
+        # With cookies, a firewall's opinion of one lane would follow all others.
         self._session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             trace_configs=[trace],
             response_class=Response,
         )
-        # aiohttp repeats a GET when a reused connection turns out dead: a second call that nobody charged. There is no
-        # public switch (aiohttp 3.14).
+        # aiohttp repeats a GET when a reused connection turns out dead: an uncharged call. There is no public switch
+        # (aiohttp 3.14).
         if not hasattr(self._session, "_retry_connection"):
             raise RuntimeError("this aiohttp repeats requests by itself; install the version ccxt-fleet names")
         self._session._retry_connection = False  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         self.session = _Session(self._session)
 
     async def open(self, urls: Collection[str]) -> None:
-        """Sees to it that the next call to each of these places finds a connection. Nothing is asked there."""
+        """Opens a connection to each of these places for the next call. No call is sent."""
         await asyncio.gather(*map(self._open, {str(URL(url).origin()) for url in urls}))
 
     async def _open(self, url: str) -> None:
@@ -142,8 +142,8 @@ class Egress:
         except _Opened:
             pass
         except (aiohttp.ClientError, TimeoutError) as error:
-            # A call would see that too. The error may tell the proxy's password.
-            log.info("connection_opens_not", extra={"place": url, "error": type(error).__name__})
+            # A call will fail with it too. The error's text may hold the proxy's password.
+            log.info("connection_open_failed", extra={"place": url, "error": type(error).__name__})
         finally:
             PASSAGE.reset(token)
 
@@ -153,26 +153,27 @@ class Egress:
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Lets a call go only in time, and only on a connection that is probably alive.
+    """Sends a call only within its slot, and only on a connection that is probably alive.
 
-    A new connection may take longer than the call may be late. Then the connection is kept for the next one, and the
-    call asks for budget again. A connection may be dead and look well, as where a firewall on the way has forgotten
-    it, and then costs a call its time-out. Where one is dead others are: what brought nothing since then is given up.
+    Opening a connection may take longer than the call may be late. Then the connection is kept for the next call, and
+    this one reserves again. A connection may be dead without notice, if a firewall on the way forgot it, and then a
+    call on it times out. Where one is dead others are too: after a call without an answer, no connection to that place
+    is used that was quiet since the call left.
     """
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        # There is no public way to bring another protocol (aiohttp 3.14).
+        # There is no public way to use another protocol class (aiohttp 3.14).
         if not hasattr(self, "_factory"):
-            raise RuntimeError("this aiohttp makes its connections otherwise; install the version ccxt-fleet names")
+            raise RuntimeError("this aiohttp makes its connections differently; install the version ccxt-fleet names")
         self._factory: Any = partial(Handler, loop=self._loop)
-        self._last_s = WeakKeyDictionary[asyncio.BaseProtocol, float]()  # when it was opened, or brought an answer
-        self._doubted_s: dict[str, float] = {}  # when a call left there that got no answer
+        self._last_s = WeakKeyDictionary[asyncio.BaseProtocol, float]()  # when it was opened, or last brought an answer
+        self._doubted_s: dict[str, float] = {}  # when a call left for that place that got no answer
 
     async def connect(
         self, req: aiohttp.ClientRequest, traces: list[Any], timeout: aiohttp.ClientTimeout
     ) -> aiohttp.connector.Connection:
-        """Gets a connection; what it is for is written to it next."""
+        """Gets a connection; the call is written to it next."""
         passage, place = PASSAGE.get(), req.url.raw_authority
         while True:
             connection = await super().connect(req, traces, timeout)

@@ -1,7 +1,7 @@
-"""How a lane's exchange answers: what is out now, for how long nothing came back, and how slow it is beside itself.
+"""How a lane's exchange answers: calls in flight, time without any answer, latency relative to its own baseline.
 
-What is usual is kept by lane and method as a mean of latencies' logarithms, so that half and double weigh alike. It
-learns slowly, and slower still from calls far above it: an exchange that turns slow must not become its own measure.
+The baseline is kept by method: a moving mean of the logarithms of latencies, so that half and double weigh alike. It
+moves slowly, and slower still for calls far above it: an exchange that turns slow must not become its own baseline.
 Pure: the clock is an argument.
 """
 
@@ -10,41 +10,41 @@ from typing import Final
 
 from msgspec import Struct
 
-# So many calls are averaged before anything is compared with them; after that each counts for a two hundredth.
+# Calls that make the first baseline; after them each call has a weight of 1/200.
 FIRST: Final = 10
 LEARNS: Final = 1 / 200
-# A call so many times slower than usual is no example of it. But what stays so for days is usual in the end.
+# A call this many times slower than the baseline hardly moves it. But if calls stay slow for days, it follows.
 UNUSUAL: Final = 3.0
 LEARNS_UNUSUAL: Final = 1 / 5000
-# A latency below the clock's grain has no logarithm worth keeping.
+# The clock's resolution: a shorter latency counts as this.
 _LEAST_S: Final = 1e-4
 
 
-class _Usual(Struct):
-    """What is usual for one method: the mean of the logarithms of its latencies, and how many there were."""
+class _Baseline(Struct):
+    """One method's baseline: the mean of the logarithms of its latencies, and the number of them up to `FIRST`."""
 
     log: float = 0.0
     count: int = 0
 
 
 class Answering:
-    """What one worker sees of one lane's answers. All times in seconds of one monotonic clock."""
+    """One worker's view of one lane's answers. All times in seconds of one monotonic clock."""
 
     def __init__(self) -> None:
         self.unanswered = 0
         self._since_s = 0.0
-        self._usual: dict[str, _Usual] = {}
+        self._baselines: dict[str, _Baseline] = {}
         self._log_sum = 0.0
         self._compared = 0
 
     def sent(self, now_s: float) -> None:
-        """An HTTP call goes out."""
+        """An HTTP call is sent."""
         if not self.unanswered:
             self._since_s = now_s
         self.unanswered += 1
 
     def heard(self, now_s: float) -> None:
-        """An answer came in, whatever it says."""
+        """An answer came, whatever it says."""
         self._since_s = now_s
 
     def ended(self) -> None:
@@ -52,31 +52,31 @@ class Answering:
         self.unanswered -= 1
 
     def silent_s(self, now_s: float) -> float:
-        """For how long calls have been out with no answer to any; 0 when none is out."""
+        """For how long calls have been in flight without an answer to any; 0 if none is in flight."""
         return max(0.0, now_s - self._since_s) if self.unanswered else 0.0
 
     def took(self, method: str, latency_s: float) -> None:
-        """An attempt brought data.
+        """An attempt was answered with data.
 
         Args:
             method: its ccxt method.
             latency_s: the mean time of its HTTP calls.
         """
         log = math.log(max(latency_s, _LEAST_S))
-        usual = self._usual.setdefault(method, _Usual())
-        if usual.count < FIRST:
-            usual.count += 1
-            usual.log += (log - usual.log) / usual.count
+        baseline = self._baselines.setdefault(method, _Baseline())
+        if baseline.count < FIRST:
+            baseline.count += 1
+            baseline.log += (log - baseline.log) / baseline.count
             return
-        slower = log - usual.log
+        slower = log - baseline.log
         self._log_sum += slower
         self._compared += 1
-        usual.log += slower * (LEARNS_UNUSUAL if slower > math.log(UNUSUAL) else LEARNS)
+        baseline.log += slower * (LEARNS_UNUSUAL if slower > math.log(UNUSUAL) else LEARNS)
 
     def slowness(self) -> float:
-        """How many times slower than usual the attempts since the last call of this were: their geometric mean.
+        """Latency relative to the baseline: the geometric mean over the attempts since the last call of this.
 
-        1 where there were none, or too few before to compare with.
+        1 if there were none, or no baseline yet.
         """
         mean = self._log_sum / self._compared if self._compared else 0.0
         self._log_sum, self._compared = 0.0, 0

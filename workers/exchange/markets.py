@@ -1,10 +1,10 @@
-"""Each exchange's markets: read from it once for the whole fleet, and passed on through Redis.
+"""Each exchange's markets: read from it once for the whole fleet, and shared through Redis.
 
-Whoever finds no copy, or one that is too old, takes the lock and reads them, within the budget; all others take the
-copy. While Redis is away each worker reads them itself. Attempts never wait for any of this: markets are put together
-on an instance of their own, in a thread, and handed to the lanes as a whole.
+A worker that finds no copy, or a stale one, takes the lock and reads the markets within the budget; all others take the
+copy. While Redis is away each worker reads them itself. Attempts never wait for this: markets are put together on a
+separate ccxt instance, in a thread, and handed to the lanes as a whole.
 
-A copy is compressed JSON: who can write to Redis must not be able to run code here.
+A copy is compressed JSON, so that write access to Redis never means running code here.
 """
 
 import asyncio
@@ -29,27 +29,27 @@ from . import arguments
 
 log = logging.getLogger(__name__)
 
-# Longer than a lane may take to open. A worker that dies while it reads them holds up the others for so long.
+# Longer than a lane may take to open. A worker that dies while it reads holds up the others for this long.
 LOCK_S: Final = 65.0
-# How often a lane that opens looks whether another worker has read its markets.
+# How often an opening lane checks whether another worker has read its markets.
 POLL_S: Final = 0.2
-# How often a worker looks whether markets are due, at least.
+# The longest time between two checks whether markets are stale.
 LOOK_EVERY_S: Final = 60.0
 
 
-# What ccxt makes an instance's markets of: the markets as parsed, and the currencies where the exchange tells them.
+# The arguments of ccxt's `set_markets`: the parsed markets, and the currencies if the exchange lists them.
 _Listed: TypeAlias = tuple[list[Any], dict[str, Any] | None]
 
 
 class _Held(Struct):
-    """What this process has of one exchange's markets.
+    """One exchange's markets in this process.
 
     Args:
-        source: a ccxt instance that no attempt runs on.
+        source: a ccxt instance that runs no attempts.
         options: what loading the markets changed in its options.
-        digest: of the copy.
+        digest: the copy's.
         read_s: when they were read from the exchange, by the monotonic clock.
-        knowledge: the digest and content of what dispatchers need to know of them.
+        knowledge: what dispatchers need to know of them: its digest, and the content.
     """
 
     source: Any
@@ -74,7 +74,7 @@ class Markets:
         self._locks: dict[str, asyncio.Lock] = {}
 
     async def give(self, key: str, exchange: Any, make: Callable[[], Any], max_age_s: float) -> bool:
-        """Gives `exchange` markets that are younger than `max_age_s`, or those there are while another worker reads.
+        """Gives `exchange` markets younger than `max_age_s`; older ones while another worker is reading.
 
         Args:
             key: names the exchange, and where its copy lies in Redis; lanes with the same one have the same markets.
@@ -94,14 +94,14 @@ class Markets:
         if exchange.markets is not held.source.markets:
             exchange.set_markets_from_exchange(held.source)
             exchange.options.update(held.options)
-            # ccxt awaits this before each call. A finished one: of those who share a running one, each that is
-            # cancelled cancels all others.
+            # ccxt awaits this before each call. It has to be done already: a call that is cancelled while it awaits it
+            # would cancel it for all others.
             exchange.markets_loading = asyncio.get_running_loop().create_future()
             exchange.markets_loading.set_result(exchange.markets)
         return loaded
 
     async def publish(self, key: str) -> str:
-        """Puts what the lanes with this key can do where dispatchers find it; call it again to keep it there.
+        """Stores for dispatchers what the lanes with this key list; call it again to keep it from expiring.
 
         Returns:
             Its digest, which goes into reports.
@@ -112,7 +112,7 @@ class Markets:
             if not await self._client.expire(name, listings.KEEP_S):
                 await self._client.set(name, body, ex=listings.KEEP_S)
         except AWAY as error:
-            # Dispatchers that do not have it yet go on without.
+            # Dispatchers that do not have it yet go on without it.
             store.lost(error, "knowledge")
             log.warning("markets_not_shared", extra={"key": name, "error": repr(error)})
         return digest
@@ -134,14 +134,14 @@ class Markets:
             await self._share(name, held, listed)
             return held, True
         finally:
-            # What is left of it ends by itself.
+            # An unreleased lock expires by itself.
             with contextlib.suppress(*AWAY):
                 await lock.release()
 
     async def _take_or_lock(
         self, name: str, lock: Lock, held: _Held | None, make: Callable[[], Any], max_age_s: float
     ) -> _Held | None:
-        """The fleet's copy, or what we have while another worker reads; None when it is for us to read them."""
+        """The fleet's copy, or our old markets while another worker reads; None if this worker has to read them."""
         while True:
             if taken := await self._take(name, held, make, max_age_s):
                 return taken
@@ -150,14 +150,14 @@ class Markets:
             if held is not None:
                 return held
             await asyncio.sleep(POLL_S)
-        # Another worker may have had the lock between our look and this.
+        # Another worker may have had the lock since we looked.
         taken = await self._take(name, held, make, max_age_s)
         if taken is not None:
             await lock.release()
         return taken
 
     async def _take(self, name: str, held: _Held | None, make: Callable[[], Any], max_age_s: float) -> _Held | None:
-        """The fleet's copy, if it is young enough and can be read."""
+        """The fleet's copy, if it is fresh enough and can be read."""
         seconds, microseconds = await self._client.time()
         known: Any = await self._client.hmget(name, ["at_us", "digest"])
         at_us, digest = known
@@ -175,7 +175,7 @@ class Markets:
         try:
             options = await asyncio.to_thread(_unpack, body, exchange)
             known = await asyncio.to_thread(_know, exchange)
-        except Exception as error:  # whatever it holds, the exchange has the markets
+        except Exception as error:  # whatever is wrong with the copy, the exchange has the markets
             log.warning("markets_not_shared", extra={"key": name, "error": repr(error)})
             return None
         finally:
@@ -195,12 +195,12 @@ class Markets:
         except (*AWAY, TypeError, ValueError, OverflowError) as error:
             if isinstance(error, AWAY):
                 store.lost(error, "markets")
-            # Or ccxt keeps something in them that JSON does not know: then each worker reads its own.
+            # If ccxt keeps something in them that JSON can't express, each worker reads its own.
             log.warning("markets_not_shared", extra={"key": name, "error": repr(error)})
 
 
 async def _read(make: Callable[[], Any]) -> tuple[_Held, _Listed]:
-    """Reads the markets from the exchange. Raises what ccxt and the budget raise."""
+    """Reads the markets from the exchange; raises what ccxt and the budget raise."""
     exchange = make()
     before = copy.deepcopy(exchange.options)
     listed: _Listed = [], None
@@ -227,7 +227,7 @@ def _know(exchange: Any) -> tuple[str, bytes]:
         listings.Listing(symbol, str(market["id"]), str(market.get("quote") or ""), str(market.get("type") or ""))
         for symbol, market in sorted(exchange.markets.items())
     ]
-    # The one table of other names that ccxt's classes look into (4.5.90): Hyperliquid's, UBTC/USDC for BTC/USDC.
+    # ccxt's classes have one table of other names (4.5.90): Hyperliquid's, where UBTC/USDC is BTC/USDC.
     other: dict[str, str] = exchange.options.get("spotCurrencyMapping") or {}
     aliases = [
         f"{alias}/{listing.quote}"
@@ -239,7 +239,7 @@ def _know(exchange: Any) -> tuple[str, bytes]:
 
 
 def _pack(options: dict[str, Any], listed: _Listed) -> tuple[bytes, str]:
-    """The markets as compressed JSON, one a line: a call in C for all of them would hold up the event loop."""
+    """The markets as compressed JSON, one a line: encoding all in one call would hold up the event loop."""
     markets, currencies = listed
     lines = [msgspec.json.encode({"currencies": currencies, "options": options})]
     lines += [msgspec.json.encode(market) for market in markets]
@@ -248,7 +248,7 @@ def _pack(options: dict[str, Any], listed: _Listed) -> tuple[bytes, str]:
 
 
 def _unpack(body: bytes, exchange: Any) -> dict[str, Any]:
-    """Gives the markets to a new instance; returns what else loading them sets among its options."""
+    """Gives the markets to a new instance; returns the options that loading them sets."""
     head, *lines = zlib.decompress(body).split(b"\n")
     first: dict[str, Any] = msgspec.json.decode(head)
     options: dict[str, Any] = first["options"]

@@ -1,8 +1,8 @@
-"""JSON of many megabytes, parsed in steps: none of them holds up the event loop for long.
+"""Parses JSON of many megabytes in steps, none of which holds up the event loop for long.
 
-A call of `json.loads` holds the interpreter's lock (the GIL) until it is done, in whatever thread it runs: 16 MB of
-small lists stop everything else for 1 to 3 s. So a long text is parsed a window at a time, in Python as far as a value
-is longer than that, and by the decoder in C within it. Between two values another thread may take the lock.
+`json.loads` holds the interpreter's lock (the GIL) until it is done, in whatever thread it runs: 16 MB of small lists
+stop everything else for 1 to 3 s. So a long text is parsed a window at a time. The decoder in C reads what lies within
+the window; values that are longer are read in Python. Between two values another thread may take the lock.
 """
 
 import json
@@ -11,21 +11,21 @@ from typing import Any, Final, TypeAlias
 
 from .rows import Rows
 
-# So many characters are given to the decoder in C at once: 1 to 3 ms of small lists.
+# Characters that the decoder in C gets at once: 1 to 3 ms of small lists.
 WINDOW: Final = 32 * 1024
-# Answers are nested up to some ten deep. Below that each window is a try that fails: 32 KiB of `[` cost Python 3.14
-# some 3 ms each, as its decoder has no limit of its own before the stack ends, and 500 levels held a worker up for 5 s.
+# Real answers are nested about ten deep. Deeper, windows are smaller, as each may be read in vain: 32 KiB of `[` take
+# Python 3.14 about 3 ms, as its decoder goes as deep as the stack, and 500 levels held a worker up for 5 s.
 _DEEP: Final = 10
 _DEPTH_LIMIT: Final = 100
 _SPACE: Final = re.compile(r"[ \t\n\r]*").match
-# What may stand behind a value.
+# Characters that may follow a value.
 _ENDS: Final = frozenset(" \t\n\r,]}:")
 
 Decoder: TypeAlias = json.JSONDecoder
 
 
 class _Text:
-    """A text, and the window of it that is being looked at."""
+    """A text, and the window of it that is being read."""
 
     def __init__(self, text: str, decoder: Decoder, rows: Rows) -> None:
         self.text = text
@@ -36,13 +36,13 @@ class _Text:
         self.window = text[:WINDOW]
 
     def skip(self, at: int) -> int:
-        """Where the next character is that is no white space."""
+        """The index of the next character that is no white space."""
         match = _SPACE(self.text, at)
         assert match is not None
         return match.end()
 
     def value(self, at: int, depth: int = 0) -> tuple[Any, int]:
-        """The value that begins there, and where it ends."""
+        """The value that begins here, and the index where it ends."""
         for fresh in (False, True):
             if fresh:
                 size = WINDOW if depth < _DEEP else WINDOW // 16 + 1
@@ -52,8 +52,8 @@ class _Text:
             try:
                 value, end = self.decoder.raw_decode(self.window, at - self.start)
             except ValueError:
-                continue  # it is cut off where the window ends, or wrong
-            # A number that is cut off looks like another one.
+                continue  # the window's end cuts it off, or it is wrong
+            # A number that is cut off looks like another number.
             if self.start + end == len(self.text) or self.window[end : end + 1] in _ENDS:
                 return value, self.start + end
         opening = self.text[at : at + 1]
@@ -86,7 +86,11 @@ class _Text:
             at = self.skip(at + 1)
 
     def run(self, values: list[Any], at: int) -> tuple[int, bool]:
-        """Adds those values of an array that lie in the window; returns where the next begins, or the array ends."""
+        """Adds the values of an array that lie in the window.
+
+        Returns:
+            The index where the next value begins, or where the array ends; and whether it ends there.
+        """
         scan, window, start = self.scan, self.window, self.start
         at -= start
         if at < 0:
@@ -131,12 +135,12 @@ class _Text:
 
 
 def loads(text: str, decoder: Decoder, rows: Rows) -> Any:
-    """What `decoder.decode` returns, in steps. Call it in a thread of its own.
+    """Returns what `decoder.decode` would. Call it in a thread of its own.
 
     Args:
         text: JSON.
         decoder: makes the values.
-        rows: the most of them; what is soon over is found soon, the rest by `Rows.check`.
+        rows: the most of them; a single list or object beyond it is found early, the rest by `Rows.check`.
 
     Raises:
         TooLarge: it has more rows.

@@ -1,8 +1,8 @@
-"""How answers come in: no more of them than their call may hold, and never so that other calls wait long.
+"""Reads answers: never more than their call may hold, and never so that other calls wait long.
 
-aiohttp bounds what it reads ahead, lines (8 KB) and headers (128), and decompresses piece by piece (3.14). It does not
-bound a body, the number of informational answers before the real one, nor what comes besides a body (chunk extensions,
-compressed data that says nothing).
+aiohttp limits what it reads ahead, lines (8 KB) and headers (128), and decompresses in pieces (3.14). It does not limit
+a body, the number of informational answers before the real one, or what comes beside a body (chunk extensions,
+compressed data that expands to nothing).
 """
 
 import asyncio
@@ -18,20 +18,20 @@ from .rows import Rows
 
 # "A client MUST be able to parse one or more 1xx responses" (RFC 9110, 15.2); real servers send one or two.
 INFORMATIONAL_LIMIT: Final = 10
-# Before the head of an answer has come so many bytes are parsed at once: 160 informational answers, about 1 ms.
+# Bytes that are parsed at once before the head of the answer: 160 informational answers, about 1 ms.
 PIECE: Final = 4096
-# What comes beside a body: heads, and the sizes of chunks.
+# The most that may come beside a body: heads, and the sizes of chunks.
 BESIDE_BYTES: Final = MIB
 # A longer text is parsed in a thread: 10 ms of small lists.
 LONG: Final = 256 * 1024
 
 
 class Handler(ResponseHandler):
-    """One connection: what comes for the call that is out on it.
+    """One connection, and the bytes that come for the call in flight on it.
 
     Attributes:
         holding: the call's.
-        failure: why the connection was ended, if we did that.
+        failure: why we closed the connection, if we did.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -43,7 +43,7 @@ class Handler(ResponseHandler):
         self._came = 0
 
     def begin(self, holding: Holding) -> None:
-        """Another call goes out."""
+        """Another call is sent."""
         self.holding = holding
         self._informational = self._came = 0
         self._waits = True
@@ -96,7 +96,7 @@ class Response(aiohttp.ClientResponse):
         return await super().start(connection)
 
     async def read(self) -> bytes:
-        """Its body, decompressed; of an answer that is no success the start.
+        """Its body, decompressed; only the start of an answer that is no success.
 
         Raises:
             TooLarge: it has more than its call may read.
@@ -111,7 +111,7 @@ class Response(aiohttp.ClientResponse):
         return self._body
 
     async def text(self, encoding: str | None = None, errors: str = "strict") -> str:
-        """Its body as text; a long one that is JSON is parsed, and waits in `Holding.parsed`.
+        """Its body as text; long JSON is parsed on the way, and the value is put into `Holding.parsed`.
 
         Raises:
             TooLarge: it has more bytes, or a long one more rows, than its call may read.
@@ -144,7 +144,7 @@ class Response(aiohttp.ClientResponse):
                     raise too_long(most)
                 waited |= await self._held.take(len(piece))
                 pieces.append(piece)
-        except TimeoutError as error:  # of the call; where it waited for others here the exchange was not slow
+        except TimeoutError as error:  # the call's; if it waited here for other answers, the exchange was not slow
             if waited:
                 raise Crowded from error
             raise

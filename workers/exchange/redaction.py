@@ -1,41 +1,50 @@
-"""Takes secrets out of what others say: an exchange, or a proxy, may well repeat in an error what it was sent."""
+"""Takes secrets out of texts from outside: an exchange or a proxy may repeat in an error what it was sent."""
 
 import base64
 import re
-from collections.abc import Iterable
-from typing import Any, Final
+from collections.abc import Callable, Iterable
+from typing import Any, Final, TypeAlias
 
 from schemas.accounts import HIDDEN, Secret
 
-# A user's number may be so short that it stands in any text.
+# Takes secrets out of a text.
+Hide: TypeAlias = Callable[[str], str]
+
+# A shorter secret, as a user's number may be, can't be told from other text.
 HIDDEN_FROM: Final = 6
+# The longest message of an error.
+MESSAGE_LIMIT: Final = 300
+_READ: Final = 4096
+_QUERY: Final = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]*")
+_USER: Final = re.compile(r"(\w+://)[^\s/@]+@")
+_SECRET: Final = re.compile(r"(?i)\b(signature|api-?_?key|secret|passphrase|token)([\"']?\s*[=:]\s*[\"']?)[^\s&,\"'}]+")
 
 
 class Redactor:
     """Finds secrets as they are, and as URLs, JSON, HTML and base64 write them.
 
     Args:
-        secrets: what must not show. Those of less than `HIDDEN_FROM` characters can't be told from other text.
+        secrets: what must not show; those of less than `HIDDEN_FROM` characters are left out.
     """
 
     def __init__(self, secrets: Iterable[Secret]) -> None:
         plain = {secret.reveal() for secret in secrets if len(secret.reveal()) >= HIDDEN_FROM}
         texts = sorted(plain.union(*map(_in_base64, plain)), key=len, reverse=True)
-        # What no form changes: nearly all texts hold none of these, and looking for them costs next to nothing.
+        # The part of a secret that no encoding changes. Nearly all texts hold none, and looking for it is cheap.
         self._cores = [max(re.findall(r"[0-9A-Za-z]*", text), key=len) for text in texts]
         self._in_bytes = [core.encode() for core in self._cores]
         self._pattern = re.compile("|".join(map(_any_form, texts)), re.IGNORECASE)
 
     def hide(self, text: str) -> str:
-        """The text without them. Look at it before it is cut: a part of a secret is not found."""
+        """The text without the secrets. Give it the whole text: half a secret is not found."""
         return self._pattern.sub(HIDDEN, text) if any(core in text for core in self._cores) else text
 
     def suspects(self, body: bytes) -> bool:
-        """Whether one may be in there, in any form."""
+        """Whether the bytes may hold a secret, in any form."""
         return any(core in body for core in self._in_bytes)
 
     def hide_in(self, data: Any) -> Any:
-        """What ccxt returned, without them."""
+        """What ccxt returned, without the secrets."""
         if isinstance(data, str):
             return self.hide(data)
         if isinstance(data, dict):
@@ -48,7 +57,7 @@ class Redactor:
 
 
 def _in_base64(text: str) -> set[str]:
-    """A text within base64: what of it is the same whatever stands before and behind it, for each place in a group."""
+    """A text within base64: its characters that do not depend on its neighbours, for each of the three offsets."""
     found: set[str] = set()
     for before in range(3):
         raw = b"\0" * before + text.encode()
@@ -57,7 +66,7 @@ def _in_base64(text: str) -> set[str]:
 
 
 def _any_form(text: str) -> str:
-    """A pattern of a text in which whatever is no letter or digit may be written in another way."""
+    """A pattern that finds a text however its characters beside letters and digits are encoded."""
     return "".join(char if char.isascii() and char.isalnum() else _any_form_of(char) for char in text)
 
 
@@ -66,3 +75,27 @@ def _any_form_of(char: str) -> str:
     in_base64_of_urls = {"+": "|-", "/": "|_"}.get(char, "")
     code = ord(char)
     return rf"\\*(?:{re.escape(char)}|{in_url}|u{code:04x}|&#(?:{code}|x0*{code:x});{in_base64_of_urls})"
+
+
+def clean(text: str, hide: Hide) -> str:
+    """A text in one line, without queries, passwords of proxies, or what looks like a secret; cut where it is long.
+
+    Args:
+        text: from outside.
+        hide: takes the known secrets out.
+    """
+    # A secret at the end must not be cut in two before it is hidden.
+    text = hide(text[: 2 * _READ])[:_READ]
+    text = _SECRET.sub(r"\1\2…", _USER.sub(r"\1", _QUERY.sub(r"\1", text)))
+    return " ".join(text.split())
+
+
+def in_one_line(error: BaseException, hide: Hide = str) -> str:
+    """An error's class and text in one line, cleaned and cut.
+
+    Args:
+        error: whatever was raised.
+        hide: takes the known secrets out.
+    """
+    name, text = type(error).__name__, clean(str(error), hide)
+    return (f"{name}: {text}" if text else name)[:MESSAGE_LIMIT]

@@ -1,23 +1,23 @@
-"""Where an exchange's calls go, as ccxt says when it signs them: some have a host for each kind of market."""
+"""Which hosts an exchange's calls go to, from what ccxt signs: some have a host for each kind of market."""
 
 import contextlib
 from collections.abc import Collection
 from typing import Any, Final
 
-# What is asked most; the first that the exchange has.
+# The most common requests; the first one that the exchange supports is rehearsed.
 _ASKED: Final = ("fetch_ticker", "fetch_order_book", "fetch_trades")
 
 
 class _Rehearsed(Exception):
-    """ccxt has come so far as to send a call."""
+    """ccxt is about to send a call."""
 
 
 async def places(exchange: Any, methods: Collection[str]) -> set[str]:
     """The URLs that ccxt would call first for one market of each kind. Nothing is sent.
 
     Args:
-        exchange: an instance of ccxt's class with markets, which is of no use for anything else afterwards.
-        methods: what the lane can do.
+        exchange: an instance of ccxt's class with markets; it can't be used for anything else afterwards.
+        methods: the lane's.
     """
     found = set[str]()
 
@@ -31,7 +31,7 @@ async def places(exchange: Any, methods: Collection[str]) -> set[str]:
     asked = next((method for method in _ASKED if method in methods), None)
     if asked is not None:
         for symbol in kinds.values():
-            # Whatever ccxt misses here, it will say of the call itself.
+            # If ccxt needs more than a symbol, the call itself will say so.
             with contextlib.suppress(Exception):
                 await getattr(exchange, asked)(symbol)
     return found

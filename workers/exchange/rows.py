@@ -1,12 +1,12 @@
-"""How many rows an answer may have: ccxt makes its result of them one by one, on the event loop.
+"""How many rows an answer may have: ccxt turns them into its result one by one, on the event loop.
 
-A byte limit does not bound that: 3.6 MB of ``{},`` are 1.2 million trades to ccxt, and took it 42 s. What one row takes
+A limit of bytes is not enough: ccxt took 42 s for 3.6 MB of ``{},``, which it read as 1.2 million trades. One row takes
 (ccxt 4.5.90 on binance, okx and kraken, whatever is in the row; `docs/reliability.md` has the table): an order up to
-50 µs, a ticker 30, a trade 20, a ledger entry 27, a candle 10, a level of a book 6. So the limits below are about a
-second each, and below that for most reads.
+50 µs, a ticker 30, a trade 20, a ledger entry 27, a candle 10, a level of a book 6. So the limits below mean about a
+second each, and less for most reads.
 
-What honest answers have: all tickers of an exchange about 4,000; markets and options of one 5,000; books 5,000 levels a
-side, a few exchanges' full ones 30,000; trades and candles 1,000 a page, a few exchanges 10,000. Binance tells of each
+Genuine answers have: all tickers of an exchange about 4,000; its markets and options 5,000; books 5,000 levels a side,
+a few exchanges' full ones 30,000; trades and candles 1,000 a page, a few exchanges 10,000. Binance describes each
 market in 15 lists and objects.
 """
 
@@ -16,7 +16,7 @@ from schemas.methods import PRIVATE_READS, PUBLIC_READS
 
 
 class TooLarge(Exception):
-    """An answer has more than is taken of one; the call is over."""
+    """An answer has more bytes or rows than one may have; the call is over."""
 
     def __init__(self, has: str) -> None:
         super().__init__(f"the exchange's answer has {has}: ask for less at once")
@@ -29,16 +29,16 @@ class Rows(NamedTuple):
     nested: int
 
     def check_one(self, count: int) -> None:
-        """Raises `TooLarge` if so many elements are too many in one list or object."""
+        """Raises `TooLarge` if one list or object may not have so many elements."""
         if count > self.each:
             raise TooLarge(f"more than {self.each:,} rows in one list or object")
 
     def suits(self, text: str) -> bool:
-        """Whether a JSON text can't have too many, at a glance."""
+        """Whether a JSON text certainly has few enough; quick, as it only counts characters."""
         return text.count(",") < self.each and text.count("[") + text.count("{") <= self.nested
 
     def check(self, value: Any) -> None:
-        """Raises `TooLarge` if a JSON value has too many; 30 ns for each thing in it."""
+        """Raises `TooLarge` if a JSON value has too many; takes 30 ns for each element."""
         waiting: list[Any] = [value] if isinstance(value, (dict, list)) else []
         nested = 0
         while waiting:
@@ -52,7 +52,7 @@ class Rows(NamedTuple):
             waiting += [item for item in inner if isinstance(item, (dict, list))]
 
 
-# Read once in half an hour. Not walked over inside a market but for few of its lists.
+# Read once in half an hour; ccxt reads only a few of the lists inside a market.
 _LISTINGS: Final = frozenset({"load_markets", "fetch_markets"})
 # Rows of a few numbers.
 _SLIGHT: Final = frozenset(

@@ -1,4 +1,4 @@
-"""Whether ccxt is one that this fleet was tested with: new ones come daily, and may read the same answers otherwise."""
+"""Whether this ccxt was tested: new versions come daily, and may read the same answers differently."""
 
 import logging
 import re
@@ -6,15 +6,15 @@ from typing import Final
 
 log = logging.getLogger(__name__)
 
-# The oldest and the newest that the tests run with: `make test LOWEST=1` and `make test`.
+# The oldest and the newest version that the tests run with: `make test LOWEST=1` and `make test`.
 TESTED: Final = ("4.5.90", "4.5.90")
 
 
 def check(version: str) -> bool:
-    """Says in the log where a version was not tested; the worker runs all the same.
+    """Logs a warning for a version that was not tested; the worker runs all the same.
 
     Returns:
-        Whether it was.
+        Whether it was tested.
     """
     first, last = map(_numbers, TESTED)
     tested = first <= _numbers(version) <= last

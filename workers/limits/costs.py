@@ -1,52 +1,36 @@
 """What one HTTP call to an exchange costs: which buckets it is charged to, and how much of each.
 
-The facts are tables, ``limits/<exchange>.toml``: buckets (an amount per window), and endpoints with their cost in
-them. A table is keyed by ccxt's ``(api, method, path)``, because a path alone is ambiguous: Binance has an
-``exchangeInfo`` in each of its APIs. Where a table is silent its ``default`` rules apply; an exchange without a table
-gets one bucket that paces calls as ccxt's own ``rateLimit`` would. Pure: nothing is read after `load`.
+The facts are in the tables: buckets (an amount per window), and endpoints with their cost in them. They are keyed by
+ccxt's ``(api, method, path)``, because a path alone is ambiguous: Binance has an ``exchangeInfo`` in each of its APIs.
+Where a table does not name an endpoint its ``default`` rules apply; an exchange without limits of ours gets one bucket
+that paces calls as ccxt's own ``rateLimit`` would. Pure: nothing is read after `load`.
 """
 
 import datetime
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
-import msgspec
 from msgspec import Meta, Struct
 
 from schemas.config import LimitsConfig
 from schemas.errors import ConfigError
 
 from . import wire
+from .answers import Positive
 from .names import NOBODY, Names
+from .tables import Table, Tables, convert, shipped
 from .wire import Sent
 
-LIMITS: Final = Path(__file__).parent
-
-# The exchange counts arrivals, we count departures: two calls a window apart may arrive so much closer together.
+# An exchange counts arrivals, we count departures: two calls that leave a window apart may arrive this much closer.
 JITTER_MS: Final = 50.0
-# It is part of keys in Redis, where a colon begins something else.
+# The name is part of keys in Redis, where a colon begins something else.
 _BUCKET_NAME: Final = re.compile(r"[a-z0-9_]+")
 # A call that ccxt counts as free is still a call.
 LEAST_CCXT_COST: Final = 0.1
 
-# ccxt's other names for the same hosts, or for hosts with the same limits.
-SAME_LIMITS: Final[Mapping[str, str]] = {
-    "binanceusdm": "binance",
-    "binancecoinm": "binance",
-    "bybiteu": "bybit",
-    "bybitid": "bybit",
-    "gateeu": "gate",
-    "kucoinfutures": "kucoin",
-    "myokx": "okx",
-    "okxus": "okx",
-}
-
 Kind: TypeAlias = Literal["rolling", "fixed", "decaying", "paced"]
 Scope: TypeAlias = Literal["egress", "account"]
-Positive: TypeAlias = Annotated[float, Meta(gt=0)]
 
 
 class Bucket(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -58,15 +42,15 @@ class Bucket(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         window_s: the window.
         kind: ``rolling``: any stretch of a window's length. ``fixed``: windows that start at multiples of their length
             on the exchange's clock. ``decaying``: a counter that falls by amount/window_s a second and may not pass
-            amount. ``paced``: the same, but a call above the amount is let in at zero and the next ones wait for it.
+            amount. ``paced``: the same, but a call above the amount may be sent at zero, and the next ones wait for it.
         scope: what the exchange counts: the address the calls come from, or the account.
         source: where the limit is published.
-        per: parameters of the call that name a pair or an instrument, each of which has a count of its own. What the
-            exchange does not list shares one.
+        per: parameters of the call that name a pair or an instrument; each pair has a count of its own. All names that
+            the exchange does not list share one count.
         per_endpoint: every endpoint has a count of its own.
-        margin_ms: how much closer together two calls may arrive than they left; `fixed` windows keep this far from
-            their boundaries on both sides.
-        certain: False where sources disagree or are silent: the value is then the safe one.
+        margin_ms: the least allowance for jitter: how much closer together two calls may arrive than they left. Calls
+            keep this far from the boundaries of `fixed` windows, on both sides.
+        certain: False where sources disagree or say nothing: the value is then the safe one.
         note: what one should know about it.
     """
 
@@ -84,16 +68,16 @@ class Bucket(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class Case(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A cost that holds when the call has a parameter, and the parameter is at most so big.
+    """A cost for calls that have a parameter, up to some size of it.
 
-    A parameter that is empty, or there more than once, or not a number or list where one is expected, may mean
-    anything: then the rule's dearest cost holds.
+    A parameter may be unreadable: empty, there twice, or no number or list though one is expected. It may mean anything
+    then, so the rule's dearest cost holds.
 
     Args:
         param: the parameter.
-        cost: the cost then.
-        at_most: a number's value, or a list's length, up to which the case holds; any when None.
-        each: the cost counts once per item, up to the rule's own cost.
+        cost: the cost of such a call.
+        at_most: the largest number, or length of a list, for which the case holds; any when None.
+        each: the cost is for each item, up to the rule's own cost.
     """
 
     param: str
@@ -108,8 +92,8 @@ class Rule(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     Args:
         bucket: the bucket's name.
         cost: the cost when no case holds.
-        cases: costs that depend on a parameter, in the order they are tried.
-        per_ccxt_cost: where the table does not know the endpoint: so much per unit of ccxt's own cost.
+        cases: costs that depend on a parameter, in the order in which they are tried.
+        per_ccxt_cost: the cost is this times ccxt's own cost; for endpoints whose cost the table does not know.
     """
 
     bucket: str
@@ -123,7 +107,7 @@ class Rule(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         return max(self.cost, *(case.cost for case in self.cases)) if self.cases else self.cost
 
     def cost_of(self, sent: Sent) -> float:
-        """What a call costs that says this on the wire."""
+        """What a call with these parameters costs."""
         for case in self.cases:
             if case.param.casefold() not in sent:
                 continue
@@ -139,21 +123,11 @@ class Rule(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class Charge(Struct, frozen=True):
-    """One call's share of one bucket. `key` names the count: the bucket, and what it is kept per."""
+    """What one call takes from one bucket. `key` names the count: the bucket, then its endpoint and pair, if any."""
 
     bucket: Bucket
     cost: float
     key: str
-
-
-class _Table(Struct, frozen=True, forbid_unknown_fields=True):
-    exchange: str
-    checked: datetime.date
-    buckets: dict[str, dict[str, Any]]
-    default: list[dict[str, Any]]
-    endpoints: dict[str, list[dict[str, Any]]]
-    # Endpoints whose answers say something else than what the exchange has counted.
-    misreported: tuple[str, ...] = ()
 
 
 class _Share:
@@ -193,23 +167,19 @@ class Costs:
     """What calls to one exchange cost."""
 
     def __init__(
-        self,
-        exchange: str,
-        buckets: Mapping[str, Bucket],
-        endpoints: Mapping[str, list[Rule]],
-        default: list[Rule],
-        misreported: Iterable[str] = (),
+        self, table: Table, buckets: Mapping[str, Bucket], endpoints: Mapping[str, list[Rule]], default: list[Rule]
     ) -> None:
-        self.exchange = exchange
+        self.exchange = table.exchange
+        self._table = table
         self.buckets = buckets
         self._endpoints = endpoints
         self._default = default
-        self._misreported = frozenset(misreported)
+        self._misreported = frozenset(table.misreported)
         self._known: dict[tuple[tuple[str, ...], str, str], tuple[list[_Share | Charge], bool]] = {}
         rules = [rule for each in (default, *endpoints.values()) for rule in each]
         per = {name for rule in rules for name in buckets[rule.bucket].per}
         read = per.union(case.param for rule in rules for case in rule.cases)
-        # How the parameters are written that costs depend on, by their names in any case.
+        # The spelling of the parameters that costs depend on, by their names in lower case.
         self.written = {name.casefold(): name for name in read}
         self.names_matter = bool(per)
 
@@ -222,8 +192,8 @@ class Costs:
             api: ccxt's api, as in ``("spot", "public")``.
             method: the HTTP verb.
             path: ccxt's path, with its placeholders.
-            sent: what the call says on the wire; only read where `depends`.
-            ccxt_cost: what ccxt would charge; used where the table is silent.
+            sent: the parameters that the call sends; only read where `depends`.
+            ccxt_cost: what ccxt would charge; used where the table does not know the cost.
             names: what the exchange lists.
         """
         shares, _ = self._of(api, method, path)
@@ -231,20 +201,24 @@ class Costs:
 
     @property
     def named(self) -> list[str]:
-        """What the table names, as ``<api> <METHOD> <path>``."""
+        """The endpoints that the table names, as ``<api> <METHOD> <path>``."""
         return list(self._endpoints)
 
+    def names(self, markets: Iterable[Mapping[str, Any]]) -> Names:
+        """All names of the exchange's markets, which ccxt gives."""
+        return Names(markets, self._table.market_aliases, self._table.market_families)
+
     def depends(self, api: tuple[str, ...], method: str, path: str) -> bool:
-        """Whether what such a call is charged depends on what it says."""
+        """Whether the cost of such a call depends on its parameters."""
         return self._of(api, method, path)[1]
 
     def knows(self, api: tuple[str, ...], method: str, path: str) -> bool:
-        """Whether the table says itself what this call costs: for its path, or for all paths of its api alike."""
+        """Whether the table itself says what this call costs, for its path or for all paths of its api."""
         rules = self._rules(api, method, path)
         return rules is not self._default and all(rule.per_ccxt_cost is None for rule in rules)
 
     def reports(self, api: tuple[str, ...], method: str, path: str) -> bool:
-        """Whether what the answer says of the exchange's count can be believed."""
+        """Whether the exchange's count in the answer is right."""
         return f"{'.'.join(api)} {method} {path}" not in self._misreported
 
     def _rules(self, api: tuple[str, ...], method: str, path: str) -> list[Rule]:
@@ -261,28 +235,31 @@ class Costs:
         return known
 
 
-def load(exchange: str, rate_limit_ms: float, folder: Path = LIMITS, own: LimitsConfig | None = None) -> Costs:
-    """Read an exchange's table, or derive one bucket from ccxt's `rateLimit` where there is none.
+def load(exchange: str, rate_limit_ms: float, own: LimitsConfig | None = None, tables: Tables | None = None) -> Costs:
+    """What calls to an exchange cost, by its table; paced by ccxt's `rateLimit` where it has none.
 
     Args:
-        exchange: its ccxt id; some ids share a table (`SAME_LIMITS`).
+        exchange: its ccxt id; some ids share a table (`Tables.limits_of`).
         rate_limit_ms: ccxt's `rateLimit`: milliseconds per unit of ccxt's cost.
-        folder: where the tables are.
         own: what the configuration says instead: keys of buckets, whole endpoints, the whole default.
+        tables: the tables; the project's own when None.
 
     Raises:
-        ConfigError: the table is wrong; says the file, the key's path and what was expected.
+        ConfigError: the table or the configuration is wrong; says where, and what was expected.
     """
-    exchange = SAME_LIMITS.get(exchange, exchange)
-    file = folder / f"{exchange}.toml"
-    table = _read(file, exchange) if file.exists() else _of_ccxt(exchange, rate_limit_ms)
+    tables = tables or shipped()
+    exchange = tables.limits_of(exchange)
+    file = tables.file(exchange)
+    table = tables.of(exchange)
+    if table is None or not table.buckets:
+        table = _paced_by_ccxt(exchange, rate_limit_ms)
     own = own or LimitsConfig()
     default = (f"{file}: default", table.default)
     if own.default is not None:
         default = (f"limits.{exchange}.default", own.default)
 
     def where(section: str, key: str) -> str:
-        """Where a part of the table comes from, for who has to mend it."""
+        """Where a part of the limits comes from: the configuration, or the file."""
         mine = key in own.buckets if section == "buckets" else key in own.endpoints
         path = f"{section}.{key}" if section == "buckets" else f'{section}."{key}"'
         return f"limits.{exchange}.{path}" if mine else f"{file}: {path}"
@@ -299,39 +276,29 @@ def load(exchange: str, rate_limit_ms: float, folder: Path = LIMITS, own: Limits
     for number, key in enumerate(table.misreported):
         if key not in endpoints:
             raise ConfigError(f"{file}: misreported[{number}]: expected an endpoint of the table, not {key!r}")
-    return Costs(exchange, buckets, endpoints, _rules(*default, buckets), table.misreported)
+    return Costs(table, buckets, endpoints, _rules(*default, buckets))
 
 
 def check_limits(limits: Mapping[str, LimitsConfig], exchanges: Iterable[str]) -> None:
-    """Refuse limits that would never be heeded.
+    """Refuse limits in the configuration that no lane would use.
 
     Args:
         limits: the configuration's.
         exchanges: ccxt ids of all lanes.
 
     Raises:
-        ConfigError: they are of no lane's exchange, or of one that shares another's table.
+        ConfigError: no lane's exchange has that name, or it shares the limits of another one.
     """
-    known = {SAME_LIMITS.get(exchange, exchange) for exchange in exchanges}
+    limits_of = shipped().limits_of
+    known = {limits_of(exchange) for exchange in exchanges}
     for exchange in limits:
-        if exchange in SAME_LIMITS:
-            raise ConfigError(f"limits.{exchange}: expected {SAME_LIMITS[exchange]}, whose limits {exchange} shares")
+        if (shared := limits_of(exchange)) != exchange:
+            raise ConfigError(f"limits.{exchange}: expected {shared}, whose limits {exchange} shares")
         if exchange not in known:
             raise ConfigError(f"limits.{exchange}: expected the exchange of a lane: one of {', '.join(sorted(known))}")
 
 
-def _read(file: Path, exchange: str) -> _Table:
-    try:
-        raw = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: not TOML: {error}") from error
-    table = _convert(f"{file}: ", raw, _Table)
-    if table.exchange != exchange:
-        raise ConfigError(f"{file}: exchange: expected {exchange!r}, the file's name")
-    return table
-
-
-def _of_ccxt(exchange: str, rate_limit_ms: float) -> _Table:
+def _paced_by_ccxt(exchange: str, rate_limit_ms: float) -> Table:
     bucket = {
         "amount": 1,
         "window_s": max(rate_limit_ms, 1.0) / 1000,
@@ -340,11 +307,12 @@ def _of_ccxt(exchange: str, rate_limit_ms: float) -> _Table:
         "margin_ms": 0,
         "certain": False,
     }
-    return _Table(exchange, datetime.date.min, {"all": bucket}, [{"bucket": "all", "per_ccxt_cost": 1}], {})
+    rules = [{"bucket": "all", "per_ccxt_cost": 1}]
+    return Table(exchange=exchange, checked=datetime.date.min, buckets={"all": bucket}, default=rules)
 
 
 def _bucket(where: str, name: str, raw: Mapping[str, Any]) -> Bucket:
-    bucket = _convert(where, {**raw, "name": name}, Bucket)
+    bucket = convert(where, {**raw, "name": name}, Bucket)
     if not _BUCKET_NAME.fullmatch(name):
         raise ConfigError(f"{where}: expected a name of lower case letters, digits and _")
     if bucket.kind == "fixed" and bucket.margin_ms * 2 >= bucket.window_s * 1000:
@@ -355,7 +323,7 @@ def _bucket(where: str, name: str, raw: Mapping[str, Any]) -> Bucket:
 def _rules(where: str, raw: list[dict[str, Any]], buckets: Mapping[str, Bucket]) -> list[Rule]:
     if not raw:
         raise ConfigError(f"{where}: expected at least one rule: a call that costs nothing has no limit")
-    rules = [_convert(f"{where}[{number}]", rule, Rule) for number, rule in enumerate(raw)]
+    rules = [convert(f"{where}[{number}]", rule, Rule, {".cases": Case}) for number, rule in enumerate(raw)]
     if len({rule.bucket for rule in rules}) < len(rules):
         raise ConfigError(f"{where}: expected each bucket once")
     if sum(rule.bucket in buckets and buckets[rule.bucket].kind == "fixed" for rule in rules) > 1:
@@ -382,19 +350,3 @@ def _endpoint(where: str, key: str) -> bool:
     if len(key.split(" ")) != 3:
         raise ConfigError(f'{where}: expected "<api> <METHOD> <path>", or * as the path for the rest')
     return True
-
-
-S = TypeVar("S", bound=Struct)
-
-
-def _convert(where: str, raw: Any, kind: type[S]) -> S:
-    try:
-        return msgspec.convert(raw, kind, strict=True)
-    except msgspec.ValidationError as error:
-        what, _, inner = str(error).partition(" - at `$")
-        inner = inner.rstrip("`")
-        path = (f"{where}{inner.lstrip('.')}" if where.endswith(": ") else f"{where}{inner}").removesuffix(": ")
-        if "unknown field" in what:
-            fields = msgspec.structs.fields(Case if inner.startswith(".cases") else kind)
-            what += f"; expected one of {', '.join(field.encode_name for field in fields)}"
-        raise ConfigError(f"{path}: {what}") from error

@@ -1,68 +1,70 @@
-"""What an exchange lists, under all the names that it takes for it: what counts per pair or instrument are kept by."""
+"""All the names an exchange takes for its pairs and instruments, for limits that count each of them alone."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any, Final, cast
 
-# Kraken: a pair has an id, an `altname` and a `wsname` (docs.kraken.com, Get Tradable Asset Pairs).
-_OTHER_IDS: Final = ("altname", "wsname")
-# OKX: an instrument is of a family and has an underlying (okx.com/docs-v5, Get instruments), which some limits count.
-_FAMILIES: Final = ("instFamily", "uly")
 _BETWEEN: Final = ("", "/", "-", "_")
 
 
 class Names:
-    """Resolves what a call names.
+    """Finds the id of what a call names.
 
     Args:
-        markets: the lane's, as ccxt has them.
+        markets: the exchange's, as ccxt has them.
+        aliases: the fields of its own data on a market that hold another name of it.
+        families: the fields that hold the name of a group of markets, which some limits count.
     """
 
-    def __init__(self, markets: Iterable[Mapping[str, Any]] = ()) -> None:
+    def __init__(
+        self, markets: Iterable[Mapping[str, Any]] = (), aliases: Sequence[str] = (), families: Sequence[str] = ()
+    ) -> None:
         known = list(markets)
         self._known: dict[str, str] = {}
-        # An id wins over what is another market's alias, and that over what is merely made of a base and a quote.
-        for names in (_ids, _others, _pairs, _families):
-            for market in known:
-                for name, meant in names(market):
-                    self._known.setdefault(name.casefold(), meant)
+        # An id wins over another market's alias, and an alias over a name that is only made of base and quote.
+        for market in known:
+            self._add(str(market["id"]), market["id"])
+        for market in known:
+            for name in _info(market, aliases):
+                self._add(name, market["id"])
+        for market in known:
+            for name in _pairs(market, _info(market, aliases)):
+                self._add(name, market["id"])
+        for market in known:
+            for name in _info(market, families):
+                self._add(name, name)
+
+    def _add(self, name: str, meant: object) -> None:
+        self._known.setdefault(name.casefold(), str(meant))
 
     def of(self, values: Sequence[str]) -> str:
-        """The exchange's own id of what a parameter names; empty for what it does not list, and for none or several."""
+        """The exchange's own id for a parameter's value; empty if it lists none, or if there is not just one value."""
         return self._known.get(values[0].strip().casefold(), "") if len(values) == 1 else ""
 
 
-def _ids(market: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    yield str(market["id"]), str(market["id"])
-
-
-def _others(market: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for key in _OTHER_IDS:
-        if name := _info(market).get(key):
-            yield str(name), str(market["id"])
-
-
-def _pairs(market: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Kraken takes any of its codes of a currency, old or new: XBTUSD and BTC/USD are one pair."""
-    yield str(market["symbol"]), str(market["id"])
+def _pairs(market: Mapping[str, Any], aliases: Iterable[str]) -> Iterator[str]:
+    """Base and quote in all codes and spellings: Kraken takes old and new codes, XBTUSD and BTC/USD are one pair."""
+    yield str(market["symbol"])
     if market.get("type") != "spot":
         return
     bases, quotes = {market.get("base"), market.get("baseId")}, {market.get("quote"), market.get("quoteId")}
-    base, _, quote = str(_info(market).get("wsname") or "").partition("/")
-    for left, right, between in product({*bases, base}, {*quotes, quote}, _BETWEEN):
+    for alias in aliases:
+        base, slash, quote = alias.partition("/")
+        if slash:
+            bases.add(base)
+            quotes.add(quote)
+    for left, right, between in product(bases, quotes, _BETWEEN):
         if left and right:
-            yield f"{left}{between}{right}", str(market["id"])
+            yield f"{left}{between}{right}"
 
 
-def _families(market: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for key in _FAMILIES:
-        if name := _info(market).get(key):
-            yield str(name), str(name)
-
-
-def _info(market: Mapping[str, Any]) -> Mapping[str, Any]:
+def _info(market: Mapping[str, Any], fields: Iterable[str]) -> list[str]:
+    """What the exchange itself says of a market in these fields."""
     info = market.get("info")
-    return cast("Mapping[str, Any]", info) if isinstance(info, dict) else {}
+    if not isinstance(info, dict):
+        return []
+    said = cast("Mapping[str, Any]", info)
+    return [str(said[field]) for field in fields if said.get(field)]
 
 
 NOBODY: Final = Names()

@@ -1,15 +1,16 @@
-"""The tables of limits as a page to read: ``python -m workers.limits_page > docs/limits.md``."""
+"""The tables as a page to read: ``python -m workers.limits.page > docs/limits.md``."""
 
-import tomllib
 from typing import Final
 
-from .costs import LIMITS, SAME_LIMITS, Bucket, load
+from .answers import Answer
+from .costs import Bucket, load
+from .tables import Tables, shipped
 
 HEAD: Final = """\
 # Limits
 
 What each exchange allows, as the workers keep to it. This page is written from `workers/limits/*.toml`, where also
-stands what every call takes from which bucket; `python -m workers.limits_page > docs/limits.md` writes it again.
+stands what every call takes from which bucket; `python -m workers.limits.page > docs/limits.md` writes it again.
 
 - **kind**: `rolling`: any stretch of the window's length holds at most the amount. `fixed`: windows that start at
   multiples of their length on the exchange's clock. `decaying`: a counter that falls steadily and may not pass the
@@ -17,37 +18,79 @@ stands what every call takes from which bucket; `python -m workers.limits_page >
 - **counted per**: the address that calls leave from, or the account; and within it each endpoint or each value of a
   parameter alone.
 - **certain**: `no` where sources disagree or are silent: the amount is then the safe one.
+
+The second table of an exchange says what its answers mean beside their HTTP status: `limit`: too many calls, and no
+call is sent for the time that the answer names, or else for the pause; `clock`: our time or a nonce is wrong; `symbol`:
+there is no such market; `key`: the key is wrong. At every exchange status 429 is a `limit` with a pause of 2 s, and 418
+one with 120 s.
 """
-HEADING: Final = ("| bucket | amount | window | kind | counted per | certain | source |", f"|{' --- |' * 7}")
+BUCKETS: Final = ("| bucket | amount | window | kind | counted per | certain | source |", f"|{' --- |' * 7}")
+ANSWERS: Final = ("| answer | means | pause | source |", f"|{' --- |' * 4}")
 
 
 def page() -> str:
     """The whole page, in Markdown."""
-    return "\n".join([HEAD, *(_section(path.stem) for path in sorted(LIMITS.glob("*.toml")))])
+    tables = shipped()
+    return "\n".join([HEAD, *(_section(tables, name) for name in tables.names)])
 
 
-def _section(exchange: str) -> str:
-    checked = tomllib.loads((LIMITS / f"{exchange}.toml").read_text(encoding="utf-8"))["checked"]
-    others = [name for name, table in SAME_LIMITS.items() if table == exchange]
-    also = f" Also for {', '.join(f'`{name}`' for name in others)}." if others else ""
-    rows = [_row(bucket) for bucket in load(exchange, 100).buckets.values()]
-    return "\n".join([f"## {exchange}\n\nChecked on {checked}.{also}\n", *HEADING, *rows, ""])
+def _section(tables: Tables, exchange: str) -> str:
+    table = tables.of(exchange)
+    assert table is not None
+    said = [f"Checked on {table.checked}."]
+    if table.same_limits:
+        said.append(f"Also for {_code(table.same_limits)}.")
+    if table.same_answers:
+        said.append(f"Its answers mean the same at {_code(table.same_answers)}.")
+    if table.refusal_pauses == "endpoint":
+        said.append("A refusal pauses the endpoint alone.")
+    if not table.buckets:
+        said.append("Its limits are not here: calls are paced by ccxt's `rateLimit`.")
+    lines = [f"## {exchange}", "", " ".join(said), ""]
+    if table.buckets:
+        lines += [*BUCKETS, *(_bucket(bucket) for bucket in load(exchange, 100).buckets.values()), ""]
+    lines += [*ANSWERS, *(_answer(answer) for answer in tables.entries(exchange)), ""]
+    return "\n".join(lines)
 
 
-def _row(bucket: Bucket) -> str:
+def _bucket(bucket: Bucket) -> str:
     scope = "address" if bucket.scope == "egress" else "account"
     within = ["endpoint"] * bucket.per_endpoint + [f"`{name}`" for name in bucket.per]
-    source = f"{bucket.source}; {bucket.note}" if bucket.note else bucket.source
-    cells = [
+    return _row(
         f"`{bucket.name}`",
         f"{bucket.amount:,.10g}",
         f"{bucket.window_s:g} s",
         bucket.kind,
         ", ".join([scope, *within]),
         "yes" if bucket.certain else "no",
-        source,
-    ]
+        _source(bucket),
+    )
+
+
+def _answer(answer: Answer) -> str:
+    words: list[str] = []
+    if answer.status is not None:
+        words.append(f"status {answer.status}")
+    if answer.fields:
+        words.append(f"{_code(answer.fields)} {'is' if answer.equals else 'holds'}")
+    if answer.texts:
+        words.append(_code(answer.texts))
+    if answer.followed_by:
+        words.append(f"and later {_code(answer.followed_by)}")
+    pause = f"{answer.pause_s:g} s" if answer.pause_s else ""
+    return _row(" ".join(words), answer.means, pause, _source(answer))
+
+
+def _source(fact: Bucket | Answer) -> str:
+    return f"{fact.source}; {fact.note}" if fact.note else fact.source
+
+
+def _row(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
+
+
+def _code(names: tuple[str, ...]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What a call says on the wire: the parameters in the URL and body that ccxt makes of it.
+"""The parameters that a call really sends, read from the URL and body that ccxt makes; costs depend on them.
 
-Costs are read from here. ccxt's `params` say less: a producer's own entries replace those that ccxt sets, lists and
-numbers become text in a way of each exchange's, and some parameters end up in the path.
+ccxt's `params` are not enough: a producer's own entries replace those that ccxt sets, each exchange writes lists and
+numbers its own way, and some parameters end up in the path.
 """
 
 import re
@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
 
-# Values by name, both as sent but for the name's case. Several values, or none: it can't be told what is meant.
+# Values by name: names in lower case, values as sent. With several values, or none, the meaning is unknown.
 Sent: TypeAlias = Mapping[str, Sequence[str]]
 
 NOTHING: Final[Sent] = {}
@@ -30,7 +30,7 @@ def read(path: str, request: Mapping[str, Any]) -> Sent:
     parts = urlsplit(str(request["url"]))
     sent: dict[str, list[str]] = {}
     for key, value in (*parse_qsl(parts.query, keep_blank_values=True), *_of_body(request.get("body"))):
-        # Items of a list come as `pair[0]`: whether an exchange reads the list, the item or nothing is not known.
+        # Items of a list are sent as `pair[0]`: whether an exchange reads the list, the item or nothing is not known.
         name, bracket, _ = key.partition("[")
         sent.setdefault(name.casefold(), []).extend([value, value] if bracket else [value])
     names: list[str] = _IN_PATH.findall(re.escape(path))
@@ -52,13 +52,13 @@ def _of_body(body: Any) -> list[tuple[str, str]]:
 
 
 def one(sent: Sent, name: str) -> str | None:
-    """The value of a parameter; None where it is absent, empty, or there is not exactly one."""
+    """The value of a parameter; None if it is absent or empty, or if there are several."""
     values = sent.get(name.casefold(), ())
     return values[0] if len(values) == 1 and values[0].strip() else None
 
 
 def size(value: str) -> int | None:
-    """A whole number from 1, or how many items a list in JSON has; None for anything else."""
+    """A whole number from 1, or the length of a list in JSON; None for anything else."""
     if _WHOLE.fullmatch(value):
         return int(value)
     try:
@@ -68,13 +68,13 @@ def size(value: str) -> int | None:
 
 
 def for_ccxt(params: Mapping[str, Any], sent: Sent, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters as ccxt's own reckoning of a cost takes them: numbers as such, and nothing that is empty.
+    """The parameters in the form that ccxt's own cost function takes: numbers as numbers, nothing that is empty.
 
     Args:
         params: ccxt's, of the same call.
-        sent: what it says on the wire.
-        config: the endpoint's entry in ccxt's table. In `byLimit`, pairs of a limit and its cost, the dearest is last;
-            it stands for a limit that is no number.
+        sent: what the call really sends.
+        config: the endpoint's entry in ccxt's table. Its `byLimit` has pairs of a limit and its cost, the dearest last;
+            a limit that is no number counts as that one.
     """
     given = dict(params)
     for name in params:

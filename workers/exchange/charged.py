@@ -1,0 +1,282 @@
+"""A ccxt class whose every HTTP call is charged to the shared budget before it is signed.
+
+ccxt's own limiter sees one process only, so it is off. Ours sits in `fetch2`, through which all REST calls go (ccxt
+4.5.90: pagination, the loading of markets and the implicit methods included), and in `fetch`, where ccxt repeats a call
+by itself. Two more sources of uncharged calls are closed in aiohttp: see `egress`.
+"""
+
+import copy
+import importlib
+import time
+from collections.abc import Mapping
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import aiohttp
+from ccxt.base.errors import (  # pyright: ignore[reportMissingTypeStubs]
+    BadResponse,
+    DDoSProtection,
+    ExchangeNotAvailable,
+    RateLimitExceeded,
+)
+
+from ..budget.budget import LATE_TRIES, LOST_WAIT_S, Grant
+from ..limits import costs, wire
+from .bounds import Holding
+from .call import CALL, Call
+from .clock import SigningClock
+from .counts import Count, counted
+from .egress import PASSAGE, Late, Passage
+from .errors import NoBudget
+from .meter import Meter
+from .signals import DEFAULT_PAUSE_S, Pause, limit_signal
+
+ccxt: Any = importlib.import_module("ccxt.async_support")
+CCXT_VERSION: Final = str(ccxt.__version__)
+
+BODY_KEPT: Final = 1024
+
+
+class _Stale(Exception):
+    """The server closed an idle keep-alive connection while we wrote to it. The call may have arrived nevertheless."""
+
+
+class _Send(Passage):
+    """One pass through `fetch2`. Pages fetched side by side belong to one `Call`, but each has a pass of its own."""
+
+    def __init__(self, meter: Meter, endpoint: str, charges: list[costs.Charge], grant: Grant) -> None:
+        self.meter = meter
+        self.endpoint = endpoint
+        self.charges = charges
+        self.grant = grant
+        self.reports = False  # its answer tells a count that can be believed
+        self.http_calls = 0
+        self.again = False  # the pass before met a stale connection
+        self.begin()
+
+    def begin(self) -> None:
+        """An HTTP call begins."""
+        self.left_s = self.answered_s = self.late_us = 0.0
+        self.late = self.reused = False
+        self.pause: Pause | None = None
+        self.status = 0
+        self.blank = False
+        self.count: Count | None = None
+
+    @property
+    def holding(self) -> Holding:
+        return CALL.get().holding
+
+    @property
+    def time_left_s(self) -> float:
+        return CALL.get().left_s
+
+    def leave(self) -> None:
+        self.late = self.meter.budget.is_late(self.grant, self.left_s)
+        if self.late:
+            raise Late
+
+    def heard(self) -> None:
+        budget = self.meter.budget
+        self.meter.answering.heard(self.answered_s)
+        # At once, as other calls wait for the arrival to be reported; reading the body may take a while.
+        self.late_us = budget.answered(self.grant, self.endpoint, left_s=self.left_s, answered_s=self.answered_s)
+        budget.tell(self.charges, self.grant, self.late_us)
+
+    def note(self, call: Call) -> None:
+        """The HTTP call is over: what an answer tells of its times goes into the attempt's call."""
+        if self.answered_s:
+            call.left_us = self.grant.at_us + (self.left_s - self.grant.due_s) * 1e6
+            call.trip_s = self.answered_s - self.left_s + self.grant.due_s - self.grant.early_s
+        elif not self.late:
+            self.meter.budget.unanswered(self.charges, self.grant, self.left_s)
+
+
+_SEND: Final = cast("ContextVar[_Send]", PASSAGE)
+
+if TYPE_CHECKING:
+
+    class _Ccxt:
+        id: str
+
+        async def fetch2(self, path: str, api: Any, method: str, params: Any, config: Any) -> Any: ...
+        def parse_json(self, http_response: str) -> Any: ...
+        def sign(self, path: str, api: Any, method: str, params: Any) -> dict[str, Any]: ...
+        async def fetch(self, url: str, method: str, headers: Any, body: Any) -> Any: ...
+        def on_rest_response(
+            self, code: int, reason: str, url: str, method: str, headers: dict[str, str], body: str, *request: Any
+        ) -> Any: ...
+        def calculate_rate_limiter_cost(self, api: Any, method: Any, path: Any, params: Any, config: Any) -> float: ...
+
+else:
+    _Ccxt = ccxt.Exchange
+
+
+class ChargedCalls(_Ccxt):
+    """Mixed into a ccxt class: charges every HTTP call to the lane's meter, and shows the attempt what came back.
+
+    Attributes:
+        meter: of the lane, for all instances of its class.
+        signing_clock: the exchange's clock, of an instance with keys.
+    """
+
+    meter: Meter
+    signing_clock: SigningClock | None = None
+
+    def milliseconds(self) -> int:
+        """Unix milliseconds by the exchange's clock if that was measured; signatures and nonces are made of it."""
+        return time.time_ns() // 1_000_000 + int(self._ahead_s * 1e3)
+
+    def microseconds(self) -> int:
+        """The same in microseconds."""
+        return time.time_ns() // 1_000 + int(self._ahead_s * 1e6)
+
+    def seconds(self) -> int:
+        """The same in whole seconds."""
+        return self.milliseconds() // 1000
+
+    @property
+    def _ahead_s(self) -> float:
+        return self.signing_clock.ahead_s if self.signing_clock else 0.0
+
+    def __del__(self) -> None:
+        """ccxt's own warns of an instance that was not closed; ours own nothing, as the session is the egress's."""
+
+    async def fetch2(
+        self,
+        path: str,
+        api: Any = ("public",),
+        method: str = "GET",
+        params: Any = {},  # noqa: B006 (ccxt's own signature; it is never written to)
+        config: Any = {},  # noqa: B006
+    ) -> Any:
+        """Waits for budget, then lets ccxt sign and send."""
+        meter, call = self.meter, CALL.get()
+        apis = (api,) if isinstance(api, str) else tuple(api)
+        charges = self._charges(apis, path, api, method, params, config)
+        reports = meter.costs.reports(apis, method, path)
+        late: list[Grant] = []  # the reservation of a call that would have been sent too late: it is moved
+        stale = False
+        try:
+            for _ in range(LATE_TRIES):
+                await meter.book(call)
+                send = _Send(meter, f"{apis} {path}", charges, await meter.pay(call, charges, late))
+                send.reports, send.again = reports, stale
+                token = _SEND.set(send)
+                try:
+                    return await super().fetch2(path, api, method, params, config)
+                except Late:
+                    late.append(send.grant)  # the next pass moves it, and signs again
+                except _Stale:
+                    stale = True  # the call is charged, and so is its repetition
+                finally:
+                    _SEND.reset(token)
+                    if not send.http_calls:
+                        meter.budget.release(charges, send.grant)
+            raise NoBudget("budget", LOST_WAIT_S)
+        finally:
+            for each in late:
+                meter.budget.release(charges, each)
+
+    def _charges(
+        self, apis: tuple[str, ...], path: str, api: Any, method: str, params: Any, config: Any
+    ) -> list[costs.Charge]:
+        meter = self.meter
+        sent, said = wire.NOTHING, params
+        if config.keys() - {"cost"} or meter.costs.depends(apis, method, path):
+            # Signed only to read the parameters; the call that is sent is signed when its slot has come.
+            sent = wire.read(path, self.sign(path, api, method, copy.copy(params)))
+            if not isinstance(params, list):  # a few endpoints take a list as their body
+                said = wire.for_ccxt(params, sent, config)
+        ccxt_cost = self.calculate_rate_limiter_cost(api, method, path, said, config)
+        return meter.costs.charges(apis, method, path, sent, ccxt_cost, meter.names)
+
+    async def fetch(self, url: str, method: str = "GET", headers: Any = None, body: Any = None) -> Any:
+        """Sends one HTTP call, and refuses an answer that is none."""
+        meter, call, send = self.meter, CALL.get(), _SEND.get()
+        if send.http_calls:
+            send.grant = await meter.pay(call, send.charges, [])  # ccxt repeats a call by itself
+        send.http_calls += 1
+        call.http_calls += 1
+        send.begin()
+        call.pause, call.status, call.body = None, None, ""
+        sent_s = time.monotonic()
+        meter.answering.sent(sent_s)
+        try:
+            data = await super().fetch(url, method, headers, body)
+        except Late:
+            call.http_calls -= 1
+            raise
+        except ExchangeNotAvailable as error:
+            closed = isinstance(error.__cause__, aiohttp.ClientConnectionError) and not send.answered_s
+            if closed and send.reused and not send.again:
+                raise _Stale from error
+            raise
+        except (DDoSProtection, RateLimitExceeded):
+            send.pause = send.pause or Pause(DEFAULT_PAUSE_S, f"status {send.status}", told=False)
+            raise
+        finally:
+            meter.answering.ended()
+            call.exchange_s += time.monotonic() - sent_s
+            send.note(call)
+            if send.answered_s and (send.pause is not None or send.count is not None):
+                held = await meter.heed(send.charges, send.grant, send.late_us, send.pause, send.count)
+                call.pause = held or call.pause
+        return self._checked(data, f"{self.id} {method} {url}", call, send)
+
+    def _checked(self, data: Any, what: str, call: Call, send: _Send) -> Any:
+        if not 200 <= send.status < 300:
+            # ccxt returns the body of a status that it does not know as if it were data.
+            kind = ExchangeNotAvailable if send.status >= 500 else BadResponse
+            raise kind(f"{what} status {send.status}")
+        call.blank = send.blank
+        if send.blank:
+            return []
+        if not isinstance(data, (dict, list)) and not (isinstance(data, str) and data.strip().isdigit()):
+            raise BadResponse(f"{what} no JSON: {self.meter.redactor.hide(call.body)[:80]!r}")
+        return data  # pyright: ignore[reportUnknownVariableType]
+
+    def on_rest_response(
+        self, code: int, reason: str, url: str, method: str, headers: dict[str, str], body: str, *request: Any
+    ) -> Any:
+        """Called by ccxt for every answer, before it looks for errors."""
+        meter, call, send = self.meter, CALL.get(), _SEND.get()
+        call.status = send.status = code
+        call.body = body[:BODY_KEPT]
+        send.blank = _is_blank(code, headers, body)
+        send.pause = limit_signal(meter.answers, code, headers, body, time.time(), meter.redactor.hide)
+        if send.reports and (send.pause is not None or meter.wants_count(send.charges)):
+            send.count = counted(meter.answers.counts, headers, time.time())
+        return super().on_rest_response(code, reason, url, method, headers, body, *request)
+
+    def parse_json(self, http_response: str) -> Any:
+        """Called by ccxt for every answer; a long one is parsed already, beside the event loop.
+
+        Raises:
+            TooLarge: it has too many rows.
+        """
+        holding = CALL.get().holding
+        for text, value in holding.parsed:
+            if text is http_response:
+                return value
+        value = super().parse_json(http_response)
+        if not holding.rows.suits(http_response):
+            holding.rows.check(value)
+        return value
+
+
+def charged(exchange: str) -> Any:
+    """A ccxt class for one lane alone, so that all instances of it share the lane's meter.
+
+    Args:
+        exchange: the ccxt id.
+    """
+    return type(f"Charged_{exchange}", (ChargedCalls, getattr(ccxt, exchange)), {})
+
+
+def _is_blank(status: int, headers: Mapping[str, str], body: str) -> bool:
+    """Whether an answer has no body, and is JSON or nothing by its own word. A proxy's empty page is not."""
+    if status == 204:
+        return True
+    kind = next((value for name, value in headers.items() if name.lower() == "content-type"), "")
+    return status == 200 and not body.strip() and "json" in kind

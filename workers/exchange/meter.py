@@ -1,0 +1,200 @@
+"""A lane's meter: every HTTP call waits here for its budget, and what its answer says of limits is passed on."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Sequence
+from typing import Final
+from weakref import WeakValueDictionary
+
+from msgspec.structs import replace
+
+from schemas.runtime.store import AWAY
+
+from ..budget.budget import LOST_WAIT_S, Budget, Grant, Refusal
+from ..budget.tally import Tallies
+from ..limits.answers import Answers
+from ..limits.costs import Charge, Costs
+from ..limits.names import NOBODY, Names
+from .bounds import Crowded
+from .call import Call
+from .counts import Count
+from .errors import NoBudget
+from .latency import Answering
+from .redaction import Redactor
+from .signals import Pause
+
+log = logging.getLogger(__name__)
+
+# The least time between two counts that are passed on where not every one matters: each is a round trip to Redis.
+OBSERVE_EVERY_S: Final = 0.25
+
+
+class Meter:
+    """What the calls of one lane are charged to, whichever ccxt instance sends them.
+
+    Args:
+        lane: the lane's name.
+        budget: what it may send.
+        costs: what calls cost.
+        answers: what the exchange's answers mean.
+        redactor: takes the lane's secrets out of texts.
+
+    Attributes:
+        names: what the exchange lists; empty until its markets are loaded.
+        answering: how the exchange answers.
+        tallies: what the budget granted and refused.
+    """
+
+    def __init__(self, lane: str, budget: Budget, costs: Costs, answers: Answers, redactor: Redactor) -> None:
+        self.lane = lane
+        self.budget = budget
+        self.costs = costs
+        self.answers = answers
+        self.redactor = redactor
+        self.names: Names = NOBODY
+        self.answering = Answering()
+        self.tallies = Tallies(lane)
+        self._bulk_turns = WeakValueDictionary[tuple[str, ...], asyncio.Lock]()
+        self._bulk_waits = set[asyncio.Timeout]()
+        self._hurries = False
+        self._observed_s = 0.0
+
+    def hurry(self) -> None:
+        """Ends the waiting of bulk calls, now and from now on: they are handed back."""
+        self._hurries = True
+        now_s = asyncio.get_running_loop().time()
+        for limit in self._bulk_waits:
+            if not limit.expired():
+                limit.reschedule(now_s)
+
+    async def book(self, call: Call) -> None:
+        """Waits for room for an HTTP call's answer, before the call is charged.
+
+        Args:
+            call: the attempt's.
+
+        Raises:
+            Crowded: there is no room in time.
+        """
+        limit = asyncio.timeout(0.0 if self._hurries and call.bulk else call.room_s)
+        begun_s = time.monotonic()
+        if call.bulk:
+            self._bulk_waits.add(limit)
+        try:
+            async with limit:
+                await call.holding.book()
+        except TimeoutError:
+            raise Crowded from None
+        finally:
+            self._bulk_waits.discard(limit)
+            call.waited_s += time.monotonic() - begun_s
+
+    async def pay(self, call: Call, charges: Sequence[Charge], late: list[Grant]) -> Grant:
+        """Waits until an HTTP call may be sent.
+
+        Args:
+            call: the attempt's.
+            charges: what the HTTP call costs.
+            late: a reservation whose call would have been sent too late: it is taken from the list and moved.
+
+        Raises:
+            NoBudget: there is no room in time.
+            TimeoutError: the attempt's time ended.
+        """
+        if not call.bulk:
+            return await self._granted(call, charges, late)
+        if self._hurries:
+            raise NoBudget("budget", LOST_WAIT_S)
+        # Bulk calls can't reserve: of many that wait for the same buckets one asks, as all would get the same answer.
+        turn = self._bulk_turns.setdefault(tuple(charge.key for charge in charges), asyncio.Lock())
+        limit = asyncio.timeout(call.room_s)
+        begun_s = time.monotonic()
+        self._bulk_waits.add(limit)
+        try:
+            async with limit, turn:
+                limit.reschedule(None)  # from here on the time left is checked before each wait
+                call.waited_s += time.monotonic() - begun_s
+                return await self._granted(call, charges, late)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise NoBudget("budget", LOST_WAIT_S) from None
+        finally:
+            self._bulk_waits.discard(limit)
+
+    async def _granted(self, call: Call, charges: Sequence[Charge], late: list[Grant]) -> Grant:
+        while True:
+            asked_s = time.monotonic()
+            if call.left_s <= 0:
+                raise TimeoutError("the attempt's time ended before the call was sent")
+            max_wait_s = call.room_s
+            # A bulk call takes only room that is free now, and asks again when there may be some.
+            reserve_s = 0.0 if call.bulk else min(max_wait_s, call.reserve_s)
+            grant = late.pop() if late else None
+            answer = await self.budget.acquire(charges, max_wait_s=reserve_s, bulk=call.bulk, grant=grant)
+            comes = isinstance(answer, Refusal) and reserve_s < answer.wait_s <= max_wait_s
+            if isinstance(answer, Refusal) and comes and (answer.reason == "budget" or not call.bulk):
+                await asyncio.sleep(answer.wait_s - reserve_s)
+                call.waited_s += time.monotonic() - asked_s
+                continue
+            waited_s = time.monotonic() - asked_s
+            call.waited_s += waited_s
+            if isinstance(answer, Refusal):
+                self.tallies.refused(charges, answer)
+                raise NoBudget(answer.reason, answer.wait_s)
+            self.tallies.granted(charges, answer, waited_s)
+            call.budget_s += max(charge.cost / charge.bucket.amount * charge.bucket.window_s for charge in charges)
+            return answer
+
+    def wants_count(self, charges: Sequence[Charge]) -> bool:
+        """Whether the exchange's own count is due to be read from an answer: for fixed windows it always is."""
+        due = time.monotonic() - self._observed_s > OBSERVE_EVERY_S
+        return due or any(charge.bucket.kind == "fixed" for charge in charges)
+
+    async def heed(
+        self, charges: Sequence[Charge], grant: Grant, late_us: float, pause: Pause | None, count: Count | None
+    ) -> Pause | None:
+        """Passes on to all workers what an answer said of limits.
+
+        Args:
+            charges: what its call cost.
+            grant: the call's.
+            late_us: how much later than granted the call may have arrived, microseconds.
+            pause: the pause that it asks for, if any.
+            count: what the exchange says it has counted, if anything.
+
+        Returns:
+            The pause as it holds now: a guess of ours may have become longer.
+        """
+        held = None if pause is None else await self._pause(pause, charges, grant)
+        # While Redis is away no call gets budget anyway, and the attempt's own verdict still carries the pause.
+        with contextlib.suppress(*AWAY):
+            if count is not None and grant.ranks:
+                self._observed_s = time.monotonic()
+                number = count.speaks_of([charge.bucket for charge in charges])
+                if number is not None:
+                    charge, rank = charges[number], grant.ranks[number]
+                    used, span_s = count.used(charge.bucket), count.span_s(charge.bucket)
+                    await self.budget.observe(charge, rank, grant, used, late_us=late_us, span_s=span_s)
+            if pause is not None and (learned := await self.budget.limited(charges, grant)) is not None:
+                log.warning(
+                    "limit_learned",
+                    extra={
+                        "lane": self.lane,
+                        "bucket": learned.bucket,
+                        "amount": learned.amount,
+                        "effective": round(learned.effective, 3),
+                        "why": pause.reason,
+                    },
+                )
+        return held
+
+    async def _pause(self, pause: Pause, charges: Sequence[Charge], grant: Grant) -> Pause:
+        paused = () if pause.everything else charges
+        account = any(charge.bucket.scope == "account" for charge in charges)
+        seconds = await self.budget.pause(
+            pause.seconds, pause.reason, paused, told=pause.told, account=account, grant=grant
+        )
+        return replace(pause, seconds=seconds)
