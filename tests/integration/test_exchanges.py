@@ -3,29 +3,31 @@
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import redis.asyncio
 
 from deploy.simulator.ccxt_config import ccxt_config
 from deploy.simulator.process import Simulator
-from schemas.config import LimitsConfig
 from schemas.errors import ConfigError, InvalidMessage
 from schemas.messages import ErrorCode, Outcome
 from schemas.methods import PUBLIC_READS
-from tests.support.exchange_lanes import Answers, CountedBudget, Lanes, call, lanes_on
-from tests.support.fleet import wait_until
-from workers.budget.budget import Budget, Grant, Refusal
+from tests.support.exchange_lanes import Answers, Lanes, call, lanes_on
 from workers.exchange.call import CALL, Call
 from workers.exchange.errors import NoBudget, judge
 from workers.exchange.lane_exchange import CLOCK_TRIES, LaneExchange
 
 SIMULATED = ("binance", "okx", "htx", "coinbase", "kraken")
 TICKER = '{"symbol":"BTCUSDT","lastPrice":"5","bidPrice":"4","askPrice":"6"}'
-BITSTAMP_TICKER = '{"pair":"BTC/USDT","last":"5","timestamp":"1"}'
 BTC: dict[str, Any] = {"symbol": "BTC/USDT"}
+READS: dict[str, dict[str, Any]] = {
+    "fetch_ticker": BTC,
+    "fetch_order_book": BTC,
+    "fetch_ohlcv": {**BTC, "timeframe": "1m", "limit": 5},
+    "fetch_trades": {**BTC, "limit": 5},
+    "fetch_time": {},
+}
 
 
 @pytest.fixture
@@ -68,19 +70,12 @@ async def test_an_exchange_well_and_ill(lanes: Lanes, exchange: str) -> None:
         assert not other_budget.granted
         assert await hits() == opened
 
-        reads: dict[str, dict[str, Any]] = {
-            "fetch_ticker": BTC,
-            "fetch_order_book": BTC,
-            "fetch_ohlcv": {**BTC, "timeframe": "1m", "limit": 5},
-            "fetch_trades": {**BTC, "limit": 5},
-            "fetch_time": {},
-        }
-        for method, args in reads.items():
+        for method, args in READS.items():
             attempt = call(exchange)
             assert await lane.call(method, args, attempt)
             assert attempt.http_calls == 1
             assert attempt.exchange_s > 0
-        assert await hits() == len(budget.granted) == opened + len(reads)
+        assert await hits() == len(budget.granted) == opened + len(READS)
 
         numbers = itertools.count(2)
 
@@ -92,7 +87,7 @@ async def test_an_exchange_well_and_ill(lanes: Lanes, exchange: str) -> None:
 
         for garbage in ("html", "truncated", "empty", "redirect"):
             await simulator.fault(exchange, garbage=garbage)
-            for method, args in reads.items():
+            for method, args in READS.items():
                 attempt = call(exchange)
                 lane = elsewhere()
                 await lane.open()
@@ -145,83 +140,6 @@ async def test_an_endpoints_limit_silences_that_endpoint_alone(server: Answers, 
     server.answer = (200, {}, '{"code":"0","data":[{"ts":"1"}]}')
     assert await failed(lane, call("okx", max_wait_s=1)) is ErrorCode.PAUSED
     assert await lane.call("fetch_time", {}, call("okx", max_wait_s=1)) == 1
-
-
-async def test_ccxts_own_retries_are_charged(server: Answers, lanes: Lanes) -> None:
-    server.answer = (503, {}, "{}")
-    settings = server.settings("binance")
-    settings["options"] = {"ticker/24hr": {"maxRetriesOnFailure": 2}}
-    lane, budget = lanes.lane("binance", settings)
-    attempt = call("binance")
-    assert await failed(lane, attempt) is ErrorCode.EXCHANGE_UNAVAILABLE
-    assert len(server.hits) == len(budget.granted) == attempt.http_calls == 3
-
-
-async def test_ccxts_own_retry_waits_for_the_pause_its_first_try_caused(server: Answers, lanes: Lanes) -> None:
-    server.answer = (429, {"Retry-After": "50"}, "{}")
-    settings = server.settings("binance")
-    settings["options"] = {"ticker/24hr": {"maxRetriesOnFailure": 2}}
-    lane, _ = lanes.lane("binance", settings)
-    assert await failed(lane, call("binance", max_wait_s=1)) is ErrorCode.PAUSED
-    assert len(server.hits) == 1
-
-
-async def test_an_exchange_without_a_table_gets_ccxts_own_pace(server: Answers, lanes: Lanes) -> None:
-    server.answer = (200, {}, '{"last":"5","bid":"4","ask":"6","timestamp":"1"}')
-    lane, budget = lanes.lane("bitstamp", server.settings("bitstamp"))
-    assert (await lane.call("fetch_ticker", BTC, call("bitstamp")))["last"] == 5
-    [charge] = budget.granted[0]
-    assert (charge.bucket.kind, charge.bucket.source) == ("paced", "ccxt rateLimit")
-    attempt = call("bitstamp", max_wait_s=0)
-    with pytest.raises(NoBudget) as raised:
-        for _ in range(100):
-            await lane.call("fetch_ticker", BTC, attempt)
-    assert raised.value.reason == "budget"
-    assert 0 < raised.value.wait_s < 1
-
-
-async def test_no_budget_is_no_call(server: Answers, lanes: Lanes) -> None:
-    server.answer = (200, {}, TICKER)
-    lane, budget = lanes.lane("binance", server.settings("binance"))
-    await budget.pause(30, "test")
-    attempt = call("binance", max_wait_s=1, timeout_s=5)
-    assert await failed(lane, attempt) is ErrorCode.PAUSED
-    assert attempt.http_calls == len(server.hits) == 0
-
-
-async def test_the_exchanges_own_count_is_taken_over(server: Answers, lanes: Lanes) -> None:
-    server.answer = (200, {"X-MBX-USED-WEIGHT-1M": "3000"}, TICKER)
-    lane, budget = lanes.lane("binance", server.settings("binance"))
-    used = 0.0
-    while used < 0.5:  # the second time, if a minute ended between the call and the question
-        await lane.call("fetch_ticker", BTC, call("binance"))
-        used = (await budget.usage())["spot"].used
-
-
-async def test_a_count_that_the_exchange_itself_calls_wrong_is_not_taken_over(server: Answers, lanes: Lanes) -> None:
-    server.answer = (200, {"X-MBX-USED-WEIGHT-1M": "2000"}, '[{"symbol":"BTCUSDT","bidPrice":"1","askPrice":"2"}]')
-    lane, budget = lanes.lane("binanceusdm", server.settings("binanceusdm"))
-    await lane.call("fetch_bids_asks", {}, call("binanceusdm"))
-    used = (await budget.usage())["futures"].used
-    assert 0 < used < 0.1
-
-
-def one_bucket(*, amount: float, window_s: float) -> LimitsConfig:
-    bucket = {"kind": "rolling", "amount": amount, "window_s": window_s}
-    return LimitsConfig(buckets={"own": bucket}, endpoints={"public GET *": [{"bucket": "own"}]})
-
-
-async def test_limits_of_the_configuration_are_kept(server: Answers, lanes: Lanes) -> None:
-    """Also where the exchange has no table of ours."""
-    server.answer = (200, {}, BITSTAMP_TICKER)
-    limits = one_bucket(amount=2, window_s=60)
-    lane, budget = lanes.lane("bitstamp", server.settings("bitstamp"), limits=limits)
-    for _ in range(2):
-        await lane.call("fetch_ticker", BTC, call("bitstamp"))
-    assert (await budget.usage())["own"].used == 1
-    attempt = call("bitstamp", max_wait_s=1, timeout_s=5)
-    assert await failed(lane, attempt) is ErrorCode.NO_BUDGET
-    assert lane.tallies.take()["own"].refused == 1
 
 
 async def test_the_exchanges_clock_is_taken_over_within_one_window(server: Answers, lanes: Lanes) -> None:
@@ -365,125 +283,3 @@ async def test_settings_that_would_undo_the_budget_are_overruled(server: Answers
 async def test_an_exchange_ccxt_does_not_know(lanes: Lanes) -> None:
     with pytest.raises(ConfigError, match=r"lanes\.bitcoinica\.exchange: expected an exchange id"):
         lanes.lane("bitcoinica", {})
-
-
-async def test_bulk_calls_wait_for_room_one_after_another_and_live_ones_pass_them(
-    lanes: Lanes, server: Answers
-) -> None:
-    """Those that wait hold no room, so that a live call is not behind them; and they hardly ask Redis meanwhile."""
-    server.answer = (200, {}, BITSTAMP_TICKER)
-    limits = one_bucket(amount=10, window_s=1.0)
-    lane, budget = lanes.lane("bitstamp", server.settings("bitstamp"), limits=limits)
-    attempts = [call("bitstamp", max_wait_s=30, bulk=True) for _ in range(40)]
-    waiting = asyncio.gather(*(lane.call("fetch_ticker", BTC, attempt) for attempt in attempts))
-    await wait_until(lambda: len(server.hits) > 10, "the second window has begun")
-    live = call("bitstamp")
-    await lane.call("fetch_ticker", BTC, live)
-    assert not waiting.done()
-    await waiting
-    assert len(server.hits) == len(budget.granted) == 41
-    # The first ones did not wait, and the last one waited for four windows: eight in each are not live ones'.
-    assert min(attempt.waited_s for attempt in attempts) < 1
-    assert max(attempt.waited_s for attempt in attempts) > 3
-    assert live.waited_s < 1
-    assert budget.asked < 200
-
-
-async def test_a_lane_in_a_hurry_lets_no_bulk_call_wait(lanes: Lanes, server: Answers) -> None:
-    server.answer = (200, {}, BITSTAMP_TICKER)
-    lane, budget = lanes.lane("bitstamp", server.settings("bitstamp"), limits=one_bucket(amount=2, window_s=20))
-
-    async def asks() -> BaseException | None:
-        attempt = call("bitstamp", max_wait_s=30, bulk=True)
-        ended = await asyncio.gather(lane.call("fetch_ticker", BTC, attempt), return_exceptions=True)
-        return ended[0] if isinstance(ended[0], BaseException) else None
-
-    assert await asks() is None
-    waiting = asyncio.gather(*(asks() for _ in range(3)))
-    await wait_until(lambda: budget.asked == 2, "one of them has been told to wait")
-    lane.hurry()
-    async with asyncio.timeout(5):
-        assert all(isinstance(ended, NoBudget) for ended in await waiting)
-        assert isinstance(await asks(), NoBudget)
-    live = call("bitstamp")
-    await lane.call("fetch_ticker", BTC, live)
-    assert live.http_calls == 1
-
-
-async def test_bulk_calls_that_wait_too_long_are_handed_back(lanes: Lanes, server: Answers) -> None:
-    server.answer = (200, {}, BITSTAMP_TICKER)
-    limits = one_bucket(amount=1, window_s=5.0)
-    lane, _ = lanes.lane("bitstamp", server.settings("bitstamp"), limits=limits)
-    attempts = [call("bitstamp", max_wait_s=0.5, bulk=True) for _ in range(3)]
-    ended = await asyncio.gather(
-        *(lane.call("fetch_ticker", BTC, attempt) for attempt in attempts), return_exceptions=True
-    )
-    assert [isinstance(each, NoBudget) for each in ended] == [False, True, True], ended
-    assert len(server.hits) == 1
-
-
-class LateOnce(CountedBudget):
-    """Finds the first call too late, and does then what the test says."""
-
-    def __init__(self, client: redis.asyncio.Redis, scope: str, then: Callable[[], object]) -> None:
-        super().__init__(client, scope)
-        self._then: Callable[[], object] | None = then
-
-    def is_late(self, grant: Grant, now_s: float) -> bool:
-        if self._then is None:
-            return super().is_late(grant, now_s)
-        then, self._then = self._then, None
-        then()
-        return True
-
-
-@pytest.mark.parametrize("why", ["its time ended", "the lane is in a hurry"])
-async def test_a_reservation_that_is_not_moved_is_given_back(lanes: Lanes, server: Answers, why: str) -> None:
-    """The call was late at the last look; paying again raises before anything is asked of the budget."""
-    attempt = call("bitstamp", bulk=why == "the lane is in a hurry")
-
-    def then() -> None:
-        if why == "its time ended":
-            attempt.timeout_s = 0.0
-        else:
-            lane.hurry()
-
-    budget = LateOnce(lanes.client, "bitstamp:default", then)
-    limits = one_bucket(amount=2, window_s=500)
-    lane = lanes.lane("bitstamp", server.settings("bitstamp"), budget=budget, limits=limits)[0]
-    with pytest.raises((TimeoutError, NoBudget)):
-        await lane.call("fetch_ticker", BTC, attempt)
-    assert not server.hits
-
-    async def all_free() -> bool:
-        used = await budget.usage()
-        assert used
-        return all(use.used == 0 for use in used.values())
-
-    await wait_until(all_free, "the reservation is back")
-
-
-async def test_a_call_that_is_cancelled_as_it_waits_for_its_instant_gives_it_back(
-    lanes: Lanes, server: Answers
-) -> None:
-    server.answer = (200, {}, BITSTAMP_TICKER)
-    lane, budget = lanes.lane("bitstamp", server.settings("bitstamp"), limits=one_bucket(amount=1, window_s=500))
-    await lane.call("fetch_ticker", BTC, call("bitstamp"))
-    attempt = call("bitstamp", max_wait_s=1000, timeout_s=1000)
-    waiting = asyncio.create_task(lane.call("fetch_ticker", BTC, attempt))
-
-    async def wait_s() -> float:
-        refusal = await Budget.reserve(budget, budget.granted[0], max_wait_s=0)
-        assert isinstance(refusal, Refusal)
-        return refusal.wait_s
-
-    async def reserved() -> bool:
-        return await wait_s() > 750
-
-    async def given_back() -> bool:
-        return await wait_s() <= 750
-
-    await wait_until(reserved, "it has its instant, and the next one is a window later")
-    waiting.cancel()
-    await wait_until(given_back, "its instant is free")
-    assert len(server.hits) == 1

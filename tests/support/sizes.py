@@ -18,8 +18,6 @@ MOST_LINES: Final = {"file": 450, "function": 60}
 STILL: Final[dict[str, int]] = {
     "workers/budget/lua/shares.lua:run.beat": 92,
     "tests/integration/test_budget.py": 715,
-    "tests/integration/test_exchanges.py": 489,
-    "tests/integration/test_exchanges.py:test_an_exchange_well_and_ill": 66,
     "tests/integration/test_redis_lost.py": 631,
     "tests/integration/test_redis_lost.py:play": 75,
 }
