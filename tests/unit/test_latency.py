@@ -18,7 +18,7 @@ def test_silence_counts_from_the_last_answer_while_calls_are_out() -> None:
     answering.sent(10.0)
     answering.sent(11.0)
     assert answering.silent_s(12.0) == 2.0
-    answering.heard(12.5)
+    answering.answered(12.5)
     answering.ended()
     assert (answering.unanswered, answering.silent_s(13.0)) == (1, 0.5)
     answering.ended()  # as with a connection that was refused: no answer, and nothing out

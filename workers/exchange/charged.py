@@ -49,7 +49,7 @@ class _Send(Passage):
         self.endpoint = endpoint
         self.charges = charges
         self.grant = grant
-        self.reports = False  # its answer tells a count that can be believed
+        self.reports = False  # the exchange's count in its answer is right
         self.http_calls = 0
         self.again = False  # the pass before met a stale connection
         self.begin()
@@ -76,15 +76,15 @@ class _Send(Passage):
         if self.late:
             raise Late
 
-    def heard(self) -> None:
+    def on_answer(self) -> None:
         budget = self.meter.budget
-        self.meter.answering.heard(self.answered_s)
+        self.meter.answering.answered(self.answered_s)
         # At once, as other calls wait for the arrival to be reported; reading the body may take a while.
         self.late_us = budget.answered(self.grant, self.endpoint, left_s=self.left_s, answered_s=self.answered_s)
         budget.tell(self.charges, self.grant, self.late_us)
 
     def note(self, call: Call) -> None:
-        """The HTTP call is over: what an answer tells of its times goes into the attempt's call."""
+        """The HTTP call is over: its times go into the attempt's call."""
         if self.answered_s:
             call.left_us = self.grant.at_us + (self.left_s - self.grant.due_s) * 1e6
             call.trip_s = self.answered_s - self.left_s + self.grant.due_s - self.grant.early_s

@@ -73,7 +73,7 @@ class Passage:
     def leave(self) -> None:
         """It is about to be written to the connection. Raises what keeps it back; the connection stays usable."""
 
-    def heard(self) -> None:
+    def on_answer(self) -> None:
         """The head of its answer has come."""
 
 
@@ -200,7 +200,7 @@ class _Connector(aiohttp.TCPConnector):
         passage.answered_s = time.monotonic()
         if passage.connection is not None:
             self._last_s[passage.connection] = passage.answered_s
-        passage.heard()
+        passage.on_answer()
 
     async def failed(self, _: object, __: object, params: aiohttp.TraceRequestExceptionParams) -> None:
         """No answer came."""

@@ -43,7 +43,7 @@ class Answering:
             self._since_s = now_s
         self.unanswered += 1
 
-    def heard(self, now_s: float) -> None:
+    def answered(self, now_s: float) -> None:
         """An answer came, whatever it says."""
         self._since_s = now_s
 

@@ -16,7 +16,7 @@ from ..budget.budget import LOST_WAIT_S, Budget, Grant, Refusal
 from ..budget.tally import Tallies
 from ..limits.answers import Answers
 from ..limits.costs import Charge, Costs
-from ..limits.names import NOBODY, Names
+from ..limits.names import NO_NAMES, Names
 from .bounds import Crowded
 from .call import Call
 from .counts import Count
@@ -53,7 +53,7 @@ class Meter:
         self.costs = costs
         self.answers = answers
         self.redactor = redactor
-        self.names: Names = NOBODY
+        self.names: Names = NO_NAMES
         self.answering = Answering()
         self.tallies = Tallies(lane)
         self._bulk_turns = WeakValueDictionary[tuple[str, ...], asyncio.Lock]()

@@ -14,7 +14,7 @@ from msgspec import Meta, Struct
 
 # limit: too many calls. clock: our time, or a nonce, is wrong. symbol: no such market. key: the key is wrong.
 Means: TypeAlias = Literal["limit", "clock", "symbol", "key"]
-# Who reads the headers in which an exchange tells its own count: `workers/exchange/counts.py`.
+# The reader of the headers with the exchange's own count: `workers/exchange/counts.py`.
 Reader: TypeAlias = Literal["binance", "bybit", "htx", "kucoin"]
 Text: TypeAlias = Annotated[str, Meta(min_length=1)]
 Positive: TypeAlias = Annotated[float, Meta(gt=0)]
@@ -28,7 +28,7 @@ class Answer(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     Args:
         means: what it says.
-        source: where that is published, or who saw it.
+        source: where that is published, or where it was seen.
         status: only at this HTTP status; at any when None.
         fields: JSON fields, one of which has to hold the text; anywhere in the body when empty.
         equals: one of these is the field's value, as a number or as text.
@@ -90,11 +90,11 @@ class Answer(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class PauseHeader(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A header that tells how long to send no call, beside Retry-After.
+    """A header that says how long to send no call, beside Retry-After.
 
     Args:
         gives: an ``instant`` in Unix seconds or milliseconds, or the time left in ``seconds`` or ``milliseconds``.
-        source: where that is published, or who saw it.
+        source: where that is published, or where it was seen.
     """
 
     gives: Literal["instant", "seconds", "milliseconds"]
@@ -137,9 +137,9 @@ class Answers:
 
     Args:
         answers: its entries; the first one that matches counts.
-        pause_headers: headers that tell how long to send no call, by their names in lower case.
+        pause_headers: headers that say how long to send no call, by their names in lower case.
         endpoint_alone: it limits each endpoint alone: a refusal says nothing of its other endpoints.
-        counts: who reads its own counts; None where it tells none, or nobody can read them.
+        counts: the reader of its own counts; None where it sends none, or no reader knows their form.
     """
 
     def __init__(

@@ -18,7 +18,7 @@ from schemas.errors import ConfigError
 
 from . import wire
 from .answers import Positive
-from .names import NOBODY, Names
+from .names import NO_NAMES, Names
 from .tables import Table, Tables, convert, shipped
 from .wire import Sent
 
@@ -184,7 +184,7 @@ class Costs:
         self.names_matter = bool(per)
 
     def charges(
-        self, api: tuple[str, ...], method: str, path: str, sent: Sent, ccxt_cost: float, names: Names = NOBODY
+        self, api: tuple[str, ...], method: str, path: str, sent: Sent, ccxt_cost: float, names: Names = NO_NAMES
     ) -> list[Charge]:
         """Return what a call must be charged before it is sent.
 
@@ -230,7 +230,7 @@ class Costs:
         if known is None:
             endpoint = f"{'.'.join(api)}.{path}"
             shares = [_Share(rule, self.buckets[rule.bucket], endpoint) for rule in self._rules(api, method, path)]
-            ready = [share.charge(wire.NOTHING, 1.0, NOBODY) if share.static else share for share in shares]
+            ready = [share.charge(wire.NOTHING, 1.0, NO_NAMES) if share.static else share for share in shares]
             known = self._known[api, method, path] = ready, any(share.reads for share in shares)
         return known
 

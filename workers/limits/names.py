@@ -67,4 +67,4 @@ def _info(market: Mapping[str, Any], fields: Iterable[str]) -> list[str]:
     return [str(said[field]) for field in fields if said.get(field)]
 
 
-NOBODY: Final = Names()
+NO_NAMES: Final = Names()

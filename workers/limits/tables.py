@@ -30,15 +30,15 @@ class Table(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         same_limits: other ccxt ids of the same hosts, or of hosts with the same limits: one budget serves them all.
         same_answers: ccxt ids whose answers mean the same, but whose limits are their own.
         refusal_pauses: what a refusal speaks of: every call from the ``address``, or the refused ``endpoint`` alone.
-        pause_headers: headers that tell how long to send no call, by their names in lower case.
-        counts: who reads the exchange's own counts in its headers.
+        pause_headers: headers that say how long to send no call, by their names in lower case.
+        counts: the reader of the exchange's own counts in its headers.
         market_aliases: fields of the exchange's data on a market that hold another name of it, for `Bucket.per`.
         market_families: fields that hold the name of a group of markets, for the same.
         answers: what its answers mean (`Answer`).
         buckets: its limits (`costs.Bucket`), by name.
         default: what a call costs that `endpoints` does not name (`costs.Rule`).
         endpoints: what calls cost, by ``<api> <METHOD> <path>``.
-        misreported: endpoints whose answers tell a count that is wrong.
+        misreported: endpoints whose answers report a wrong count.
     """
 
     exchange: str
