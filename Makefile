@@ -18,7 +18,7 @@ help: ## show this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 setup:
-	@PYTHON='$(PYTHON)' VENV='$(VENV)' CONSTRAINTS='constraints$(SUFFIX).txt' deploy/setup.sh
+	@PYTHON='$(PYTHON)' VENV='$(VENV)' CONSTRAINTS='constraints$(SUFFIX).txt' CHECKS='$(CHECKS)' deploy/setup.sh
 
 demo: setup ## show the fleet at work on simulated exchanges
 	@$(FOREGROUND) $(BIN)/python -m deploy.demo $(ARGS)
@@ -43,13 +43,15 @@ fuzz: setup ## put 100,000 bad messages and configurations into a fleet; SEED=1,
 neighbours: setup ## one bad client beside twenty good ones, who must not notice; SEED=1, ARGS='--requests 400' for fewer
 	@$(BIN)/python -m tests.faults.neighbours --seed $(or $(SEED),1) $(ARGS)
 
-check: setup ## lint, check the format, the types, which way imports go, and that no file or function is too long
+check: CHECKS := yes
+check: setup ## lint (Lua too), check the format, the types, which way imports go, and that no file or function is too long
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/pyright
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m tests.support.sizes
+	@$(BIN)/python -m tests.support.lua_lint
 
 bench: setup ## measure this machine's throughput and latency
 	@$(BIN)/python -m tests.bench $(ARGS)

@@ -5,6 +5,7 @@
 #   deploy/setup.sh --install P  the part that needs root: install Debian packages P, start and enable nothing
 #
 # PYTHON names the interpreter (python3), VENV the folder (.venv), CONSTRAINTS the pinned packages (constraints.txt).
+# CHECKS=yes brings luacheck too, which `make check` needs and is no Python package.
 # Servers: what is on the machine, else Docker where an engine answers, else the system's package manager.
 # Without the rights for that it stops with the commands to run.
 set -eu
@@ -125,6 +126,10 @@ if [ -n "$servers" ] && docker info >/dev/null 2>&1; then
     say "Docker runs what is not installed here:$servers"
 else
     packages="$packages$servers"
+fi
+
+if [ "${CHECKS:-no}" = yes ]; then
+    found luacheck || packages="$packages lua-check"
 fi
 
 if [ -n "$packages" ]; then

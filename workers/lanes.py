@@ -28,8 +28,9 @@ from schemas.runtime.deliveries import Delivery
 from schemas.runtime.tasks import end_tasks
 
 from . import metrics
-from .budget.membership import BEAT_EVERY_S
-from .budget.sharing import SharedBudget
+from .budget.budget import Budget
+from .budget.ledger import Ledger
+from .budget.membership import BEAT_EVERY_S, Membership
 from .exchange.bounds import Bounds
 from .exchange.egress import Egress, tls
 from .exchange.errors import NoBudget
@@ -65,7 +66,7 @@ class Lane:
         error: why it could not be opened; empty if it is open, or was not tried yet.
     """
 
-    def __init__(self, exchange: LaneExchange, budget: SharedBudget, settings: Settings) -> None:
+    def __init__(self, exchange: LaneExchange, budget: Budget, settings: Settings) -> None:
         self.exchange = exchange
         self.budget = budget
         self.settings = settings
@@ -211,9 +212,8 @@ class Lanes:
         if lane.egress not in self._egresses:
             self._egresses[lane.egress] = Egress(self._tls, lane.local_addr, lane.proxy)
         scope = f"{shipped().limits_of(lane.exchange)}:{lane.egress}"
-        budget = SharedBudget(
-            self._redis, scope, account=account, elsewhere=settings.elsewhere, live_reserve=lane.live_reserve
-        )
+        ledger = Ledger(self._redis, scope, account=account, live_reserve=lane.live_reserve, member=Membership())
+        budget = Budget(ledger, elsewhere=settings.elsewhere)
         setup = Setup(
             lane=lane, http_timeout_s=settings.http_timeout_s, limits=settings.limits, credentials=credentials
         )

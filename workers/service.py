@@ -25,8 +25,7 @@ from schemas.status import ConfigurationStatus, ProcessStatus, ServedLane, Worke
 
 from . import metrics, status
 from .attempts import Attempts
-from .budget.budget import Use
-from .budget.sharing import SharedBudget
+from .budget.budget import Budget, Use
 from .exchange.charged import CCXT_VERSION
 from .lanes import Lane, Lanes
 from .reports import Reports
@@ -196,7 +195,7 @@ class Worker:
         )
         await self._broker.publish(encode(report), "", exchange=topology.REPORTS, persistent=False, mandatory=False)
 
-    async def _look(self, name: str, budget: SharedBudget) -> tuple[dict[str, Use], float] | None:
+    async def _look(self, name: str, budget: Budget) -> tuple[dict[str, Use], float] | None:
         """A lane's used budget and the rest of its pause; None if Redis is too slow, as the report must go out."""
         try:
             async with asyncio.timeout(self._config.report_every_s):

@@ -15,6 +15,7 @@ from typing import Any, Final
 from deploy.servers import Redis
 from schemas.runtime.store import connect
 from workers.budget.budget import Budget
+from workers.budget.ledger import Ledger
 from workers.limits.costs import Bucket, Charge, Kind, load
 
 from .measure import Options, cpu_s, met
@@ -49,7 +50,7 @@ async def run(options: Options) -> None:
         async with Redis(Path(folder)) as server:
             client: Any = connect(server.url, timeout_s=5)
             try:
-                budget = Budget(client, "x:bench")
+                budget = Budget(Ledger(client, "x:bench"))
                 await _round_trips(options, client, budget)
                 await _rates(options, server.pid, client, budget)
             finally:

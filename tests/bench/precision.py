@@ -19,6 +19,7 @@ from typing import Final, NamedTuple
 from deploy.servers import Redis
 from schemas.runtime.store import connect
 from workers.budget.budget import Budget, Grant
+from workers.budget.ledger import Ledger
 from workers.limits.costs import Bucket, Charge
 
 from .measure import Options, Table, met, percentile
@@ -171,7 +172,7 @@ def _process(
 
 async def _ask(url: str, limits: Sequence[Limit], processes: int, until_s: float) -> dict[str, list[Granted]]:
     client = connect(url, timeout_s=5)
-    budget = Budget(client, "x:bench")
+    budget = Budget(Ledger(client, "x:bench"))
     granted: dict[str, list[Granted]] = {limit.name: [] for limit in limits}
 
     async def go_on(limit: Limit, weight: int) -> None:

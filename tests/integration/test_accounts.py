@@ -19,10 +19,10 @@ from schemas.runtime.store import connect
 from schemas.runtime.tasks import end_tasks
 from tests.support.exchange_lanes import Lanes, call, lanes_on
 from tests.support.fleet import QUICK, Client, opened, wait_until
-from workers.budget.budget import Grant, Refusal
+from workers.budget.budget import Budget, Grant, Refusal
+from workers.budget.ledger import Ledger
 from workers.budget.membership import BEAT_EVERY_S, Membership
-from workers.budget.share import PARTS
-from workers.budget.sharing import SharedBudget
+from workers.budget.rules import PARTS
 from workers.exchange.errors import judge
 from workers.exchange.lane_exchange import LaneExchange
 from workers.limits.costs import Bucket, Charge, Scope
@@ -210,17 +210,17 @@ def charges(scope: Scope) -> list[Charge]:
     return [Charge(limit, 1.0, scope)]
 
 
-async def granted(budget: SharedBudget, scope: Scope) -> bool:
+async def granted(budget: Budget, scope: Scope) -> bool:
     """Whether such a call may go now."""
     return isinstance(await budget.acquire(charges(scope), max_wait_s=0.1), Grant)
 
 
 @asynccontextmanager
-async def followed(url: str, scope: str, *, elsewhere: bool) -> AsyncGenerator[SharedBudget, None]:
+async def followed(url: str, scope: str, *, elsewhere: bool) -> AsyncGenerator[Budget, None]:
     """An account's budget as one worker keeps it up."""
     async with connect(url, timeout_s=0.5) as client:
         member = Membership()
-        budget = SharedBudget(client, scope, account=ANNA.key, elsewhere=elsewhere, member=member)
+        budget = Budget(Ledger(client, scope, account=ANNA.key, member=member), elsewhere=elsewhere)
         task = asyncio.create_task(budget.follow(BEAT_EVERY_S))
         try:
             for name in SCOPES:

@@ -16,6 +16,7 @@ from deploy.servers import Redis
 from schemas.runtime.store import connect
 from workers.budget.budget import Budget, Grant, Refusal
 from workers.budget.jitter import ENOUGH, GENERATION_S, SURE_CALLS_HERE
+from workers.budget.ledger import Ledger
 from workers.limits.costs import Bucket, Charge, Kind, Scope, load
 
 pytestmark = pytest.mark.both_stores
@@ -59,21 +60,21 @@ async def grants(budget: Budget, charges: list[Charge], *, bulk: bool = False, a
 
 async def test_all_workers_share_one_budget_but_not_with_another_address(client: Any) -> None:
     calls = [charge(bucket(10, 60))]
-    assert await grants(Budget(client, "x:1.1.1.1"), calls, at_most=6) == 6
-    assert await grants(Budget(client, "x:1.1.1.1"), calls) == 4
-    assert await grants(Budget(client, "x:2.2.2.2"), calls) == 10
-    assert await grants(Budget(client, "y:1.1.1.1"), calls) == 10
+    assert await grants(Budget(Ledger(client, "x:1.1.1.1")), calls, at_most=6) == 6
+    assert await grants(Budget(Ledger(client, "x:1.1.1.1")), calls) == 4
+    assert await grants(Budget(Ledger(client, "x:2.2.2.2")), calls) == 10
+    assert await grants(Budget(Ledger(client, "y:1.1.1.1")), calls) == 10
 
 
 async def test_an_account_shares_its_buckets_over_all_addresses(client: Any) -> None:
     calls = [charge(bucket(10, 60, scope="account"), key="private"), charge(bucket(7, 60))]
-    assert await grants(Budget(client, "x:1.1.1.1", account="a"), calls) == 7
-    assert await grants(Budget(client, "x:2.2.2.2", account="a"), calls) == 3
-    assert await grants(Budget(client, "x:2.2.2.2", account="b"), calls) == 4
+    assert await grants(Budget(Ledger(client, "x:1.1.1.1", account="a")), calls) == 7
+    assert await grants(Budget(Ledger(client, "x:2.2.2.2", account="a")), calls) == 3
+    assert await grants(Budget(Ledger(client, "x:2.2.2.2", account="b")), calls) == 4
 
 
 async def test_bulk_leaves_the_reserve_to_live(client: Any) -> None:
-    budget = Budget(client, "x:1")
+    budget = Budget(Ledger(client, "x:1"))
     calls = [charge(bucket(100, 60))]
     assert await grants(budget, calls, bulk=True) == 80
     refused = await budget.reserve(calls, max_wait_s=60, bulk=True)
@@ -83,14 +84,14 @@ async def test_bulk_leaves_the_reserve_to_live(client: Any) -> None:
 
 
 async def test_bulk_gets_its_turn_in_a_bucket_of_one_when_that_is_empty(client: Any) -> None:
-    budget = Budget(client, "x:1")
+    budget = Budget(Ledger(client, "x:1"))
     calls = [charge(bucket(1, 60))]
     assert await grants(budget, calls, bulk=True) == 1
     assert await grants(budget, calls) == 0
 
 
 async def test_live_never_waits_behind_bulk(client: Any) -> None:
-    budget = Budget(client, "x:1")
+    budget = Budget(Ledger(client, "x:1"))
     calls = [charge(bucket(10, 60))]
     assert await grants(budget, calls) == 10
     for _ in range(5):
@@ -101,7 +102,7 @@ async def test_live_never_waits_behind_bulk(client: Any) -> None:
 
 
 async def test_it_is_known_which_bucket_a_call_waits_for(client: Any) -> None:
-    budget = Budget(client, "x:1")
+    budget = Budget(Ledger(client, "x:1"))
     calls = [charge(bucket(100, 60), key="wide"), charge(bucket(2, 60), key="narrow")]
     answers = [await budget.reserve(calls, max_wait_s=max_wait_s) for max_wait_s in (0, 0, 60, 0)]
     assert [answer.held_by for answer in answers] == [None, None, 1, 1]
@@ -110,7 +111,7 @@ async def test_it_is_known_which_bucket_a_call_waits_for(client: Any) -> None:
 
 
 async def test_a_bucket_s_own_pause_is_seen_in_its_use(client: Any) -> None:
-    budget = Budget(client, "x:1")
+    budget = Budget(Ledger(client, "x:1"))
     calls = [charge(bucket(100, 60), key="b"), charge(msgspec.structs.replace(bucket(100, 60), name="other"), key="o")]
     assert await grants(budget, calls, at_most=1) == 1
     await budget.pause(60, "50011", calls[:1])
@@ -120,8 +121,8 @@ async def test_a_bucket_s_own_pause_is_seen_in_its_use(client: Any) -> None:
 
 
 async def test_a_pause_stops_everyone_on_the_scope_and_is_never_made_shorter(client: Any) -> None:
-    one, two = Budget(client, "x:1"), Budget(client, "x:1")
-    keyed, elsewhere = Budget(client, "x:1", account="a"), Budget(client, "x:2")
+    one, two = Budget(Ledger(client, "x:1")), Budget(Ledger(client, "x:1"))
+    keyed, elsewhere = Budget(Ledger(client, "x:1", account="a")), Budget(Ledger(client, "x:2"))
     calls = [charge(bucket(100, 60))]
     await one.pause(60, "429 Retry-After: 60")
     await two.pause(1, "short")
@@ -136,7 +137,7 @@ async def test_a_pause_stops_everyone_on_the_scope_and_is_never_made_shorter(cli
 
 
 async def test_a_pause_of_one_endpoint_leaves_the_others(client: Any) -> None:
-    budget = Budget(client, "x:1")
+    budget = Budget(Ledger(client, "x:1"))
     limit = bucket(100, 60)
     await budget.pause(60, "50011", [charge(limit, key="candles")])
     assert await grants(budget, [charge(limit, key="candles")], at_most=1) == 0
@@ -144,7 +145,7 @@ async def test_a_pause_of_one_endpoint_leaves_the_others(client: Any) -> None:
 
 
 async def test_a_pause_that_came_while_one_waited_holds(client: Any) -> None:
-    budget = Budget(client, "x:1")
+    budget = Budget(Ledger(client, "x:1"))
     calls = [charge(bucket(1, 0.5))]
     assert await grants(budget, calls) == 1
     waiting = asyncio.create_task(budget.acquire(calls, max_wait_s=5))
@@ -161,7 +162,7 @@ class Told:
 
     def __init__(self, client: Any, limit: Bucket) -> None:
         self.client = client
-        self.budget = Budget(client, "x:1", clock=TEST_CLOCK)
+        self.budget = Budget(Ledger(client, "x:1", clock=TEST_CLOCK))
         self.calls = [charge(limit)]
 
     async def at(self, now_us: int) -> None:
@@ -290,7 +291,7 @@ async def test_too_many_lowers_the_bucket_once_for_all_and_it_comes_back(client:
     for kind in kinds:
         await client.flushdb()
         told = Told(client, bucket(100, 60, kind=kind))
-        other = Budget(client, "x:1", clock=TEST_CLOCK)
+        other = Budget(Ledger(client, "x:1", clock=TEST_CLOCK))
         now = START_US + MINUTE_US // 2
         await told.at(now)
         out = [await told.call() for _ in range(3)]
@@ -317,7 +318,7 @@ async def test_what_was_learned_outlives_a_redis_that_forgets(client: Any) -> No
         await told.at(START_US + MINUTE_US)
         for _ in range(2):
             assert (await told.budget.usage())["b"].effective == 0.91
-        other = Budget(client, "x:1", clock=TEST_CLOCK)
+        other = Budget(Ledger(client, "x:1", clock=TEST_CLOCK))
         assert await grants(other, told.calls) == 91, kind
         await told.at(START_US + 12 * MINUTE_US)
         assert (await told.budget.usage())["b"].effective == 1
@@ -366,7 +367,7 @@ async def test_a_bucket_of_one_that_was_lowered_has_a_longer_window(client: Any)
 
 
 async def test_the_fullest_of_a_calls_buckets_is_lowered(client: Any) -> None:
-    budget = Budget(client, "x:1")
+    budget = Budget(Ledger(client, "x:1"))
     calls = [charge(bucket(100, 60), key="wide"), charge(bucket(2, 60), key="narrow")]
     answer = await budget.reserve(calls, max_wait_s=0)
     assert isinstance(answer, Grant)
@@ -420,7 +421,7 @@ async def test_all_keys_of_an_exchange_lie_in_one_slot_of_a_cluster(client: Any)
     limits = [charge(bucket(10, 60), key="Trades:{XBT}USD"), charge(bucket(10, 60, scope="account"), key="a:b")]
     limits.append(charge(bucket(10, 60, kind="fixed"), key="f"))
     for egress in ("10.0.0.1", "http://user:secret@[::1]:8080", "http://proxy/{x}?token=secret"):
-        budget = Budget(client, f"x:{egress}", account="api-key{1}")
+        budget = Budget(Ledger(client, f"x:{egress}", account="api-key{1}"))
         answer = await budget.reserve(limits, max_wait_s=60)
         assert isinstance(answer, Grant)
         await budget.set_clock(1.0)
@@ -437,13 +438,12 @@ async def test_all_keys_of_an_exchange_lie_in_one_slot_of_a_cluster(client: Any)
 async def test_margins_are_the_tables_until_measured_and_then_the_largest_that_any_worker_measures(client: Any) -> None:
     limit = bucket(1, 1, margin_ms=150)
     await client.set(NOW_KEY, START_US)
-    one, two = (Budget(client, "x:1", clock=TEST_CLOCK) for _ in range(2))
+    one, two = (Budget(Ledger(client, "x:1", clock=TEST_CLOCK)) for _ in range(2))
 
     async def window_us(budget: Budget) -> int:
         """From one grant to the next; much later the next time."""
         await client.set(NOW_KEY, int(await client.get(NOW_KEY)) + 100_000_000)
-        first = await budget.reserve([charge(limit)], max_wait_s=10)
-        second = await budget.reserve([charge(limit)], max_wait_s=10)
+        first, second = [await budget.reserve([charge(limit)], max_wait_s=10) for _ in range(2)]
         assert isinstance(first, Grant)
         assert isinstance(second, Grant)
         return second.at_us - first.at_us
@@ -456,20 +456,20 @@ async def test_margins_are_the_tables_until_measured_and_then_the_largest_that_a
     measured_us = await window_us(two)
     assert 1_050_000 < measured_us < 1_070_000
     # The jittery worker's calls land among the other's.
-    first = await one.reserve([charge(limit)], max_wait_s=10)
-    second = await one.reserve([charge(limit)], max_wait_s=10)
+    first, second = [await one.reserve([charge(limit)], max_wait_s=10) for _ in range(2)]
     assert isinstance(first, Grant)
     assert isinstance(second, Grant)
     assert second.at_us - first.at_us == measured_us
     # And so do those of one that has just started.
-    assert isinstance(await Budget(client, "x:1", clock=TEST_CLOCK).reserve([charge(limit)], max_wait_s=10), Grant)
+    fresh = Budget(Ledger(client, "x:1", clock=TEST_CLOCK))
+    assert isinstance(await fresh.reserve([charge(limit)], max_wait_s=10), Grant)
     third = await one.reserve([charge(limit)], max_wait_s=10)
     assert isinstance(third, Grant)
     assert third.at_us - second.at_us == 2 * 1_150_000
 
 
 async def test_the_fastest_trip_of_any_worker_is_every_worker_s_measure(client: Any) -> None:
-    old, fresh, elsewhere = Budget(client, "x:1"), Budget(client, "x:1"), Budget(client, "x:2")
+    old, fresh, elsewhere = Budget(Ledger(client, "x:1")), Budget(Ledger(client, "x:1")), Budget(Ledger(client, "x:2"))
     now_s = time.monotonic()
     for trip_s in (0.02, *[0.05] * SURE_CALLS_HERE):
         old.spread.answered(now_s - GENERATION_S, "public ticker", trip_s)
@@ -484,14 +484,14 @@ async def test_the_fastest_trip_of_any_worker_is_every_worker_s_measure(client: 
     assert old.spread.faster(now_s) == fresh.spread.faster(now_s) == {}
     del old  # who made the fastest trip is gone when Redis forgets it
     await client.flushdb()
-    newest = Budget(client, "x:1")
+    newest = Budget(Ledger(client, "x:1"))
     for budget in (fresh, fresh, newest):  # who hears that Redis was emptied tells it again
         await budget.share_trips()
     assert newest.spread.answered(now_s, "public ticker", 0.05) == pytest.approx(30_000)
 
 
 async def test_fixed_windows_follow_the_exchange_clock(client: Any) -> None:
-    budget = Budget(client, "x:1", clock=TEST_CLOCK)
+    budget = Budget(Ledger(client, "x:1", clock=TEST_CLOCK))
     calls = [charge(bucket(1, 60, kind="fixed", margin_ms=100))]
     await client.set(NOW_KEY, START_US + MINUTE_US // 2)
     await budget.set_clock(7.5)
@@ -502,7 +502,7 @@ async def test_fixed_windows_follow_the_exchange_clock(client: Any) -> None:
 
 
 async def test_calls_stay_away_from_a_minutes_ends_by_as_much_as_the_clock_may_be_wrong(client: Any) -> None:
-    budget = Budget(client, "x:1", clock=TEST_CLOCK)
+    budget = Budget(Ledger(client, "x:1", clock=TEST_CLOCK))
     calls = [charge(bucket(1, 60, kind="fixed", margin_ms=100))]
     await budget.set_clock(-1, 1.5)
     for asked_us, granted_us in ((60_000_000, 62_500_000), (120_000_000, 122_500_000)):
@@ -513,7 +513,7 @@ async def test_calls_stay_away_from_a_minutes_ends_by_as_much_as_the_clock_may_b
 
 
 async def test_what_was_spent_counts_in_the_minute_that_the_clock_puts_it_in(client: Any) -> None:
-    budget = Budget(client, "x:1", clock=TEST_CLOCK)
+    budget = Budget(Ledger(client, "x:1", clock=TEST_CLOCK))
     calls = [charge(bucket(10, 60, kind="fixed", margin_ms=100))]
     # Our minute has begun, the exchange's not: it is the last one's calls that they join, and nobody waits for more.
     await client.set(NOW_KEY, START_US + 55_000_000)
@@ -544,7 +544,7 @@ async def test_how_fast_strangers_are_is_known_anew_with_the_clock(client: Any) 
 
 
 async def test_what_is_reserved_moves_where_the_clock_puts_too_much_in_a_minute(client: Any) -> None:
-    budget = Budget(client, "x:1", clock=TEST_CLOCK)
+    budget = Budget(Ledger(client, "x:1", clock=TEST_CLOCK))
     calls = [charge(bucket(2, 60, kind="fixed", margin_ms=100))]
     await client.set(NOW_KEY, START_US + 59_000_000)
     assert await grants(budget, calls) == 2
@@ -560,7 +560,7 @@ async def test_what_is_reserved_moves_where_the_clock_puts_too_much_in_a_minute(
 async def test_a_call_of_several_buckets_waits_for_the_last_and_takes_from_all_or_none(
     client: Any,
 ) -> None:
-    budget = Budget(client, "x:1")
+    budget = Budget(Ledger(client, "x:1"))
     wide, narrow = charge(bucket(100, 60), key="wide"), charge(bucket(1, 60), key="narrow")
     assert await grants(budget, [wide, narrow]) == 1
     assert await grants(budget, [wide]) == 99
@@ -568,7 +568,7 @@ async def test_a_call_of_several_buckets_waits_for_the_last_and_takes_from_all_o
 
 async def test_redis_away_is_a_refusal() -> None:
     client: Any = connect("redis://127.0.0.1:1/0", timeout_s=0.5)
-    budget = Budget(client, "x:1")
+    budget = Budget(Ledger(client, "x:1"))
     answer = await budget.reserve([charge(bucket(1, 60))], max_wait_s=1)
     assert isinstance(answer, Refusal)
     assert answer.reason == "redis_lost"
@@ -577,7 +577,7 @@ async def test_redis_away_is_a_refusal() -> None:
 
 
 async def test_redis_that_forgot_the_function_is_told_again(client: Any) -> None:
-    budget = Budget(client, "x:1")
+    budget = Budget(Ledger(client, "x:1"))
     calls = [charge(bucket(10, 60))]
     assert await grants(budget, calls, at_most=2) == 2
     await client.function_flush("SYNC")
@@ -585,7 +585,7 @@ async def test_redis_that_forgot_the_function_is_told_again(client: Any) -> None
 
 
 async def test_no_password_of_a_proxy_gets_into_redis(client: Any) -> None:
-    await grants(Budget(client, "x:http://user:secret@proxy:8080", account="key{1}"), [charge(bucket(1, 60))])
+    await grants(Budget(Ledger(client, "x:http://user:secret@proxy:8080", account="key{1}")), [charge(bucket(1, 60))])
     keys = [key async for key in client.scan_iter("fleet:*")]
     assert keys
     assert not [key for key in keys if b"secret" in key or b"user" in key]
@@ -602,7 +602,7 @@ async def test_real_tables_of_all_exchanges_are_granted(client: Any) -> None:
     ):
         charges = load(exchange, 100).charges(api, "GET", path, {"pair": "XBTUSDT"}, 1)
         # A fixed window's boundary may be this instant: then it is granted just after.
-        assert isinstance(await Budget(client, f"{exchange}:1").reserve(charges, max_wait_s=1), Grant)
+        assert isinstance(await Budget(Ledger(client, f"{exchange}:1")).reserve(charges, max_wait_s=1), Grant)
 
 
 def _work(url: str) -> list[tuple[int, int, int]]:
@@ -612,7 +612,7 @@ def _work(url: str) -> list[tuple[int, int, int]]:
 
 async def _ask(url: str) -> list[tuple[int, int, int]]:
     client = connect(url, timeout_s=5)
-    budget = Budget(client, "x:1")
+    budget = Budget(Ledger(client, "x:1"))
     limit = bucket(40, 0.25)
     sent: list[tuple[int, int, int]] = []
 
@@ -640,7 +640,7 @@ async def test_processes_side_by_side_are_never_above_and_none_starves(redis_url
 
 
 async def test_what_is_asked_together_is_served_in_order_and_a_cancelled_caller_holds_nobody_up(client: Any) -> None:
-    budget = Budget(client, "x:1")
+    budget = Budget(Ledger(client, "x:1"))
     calls = [charge(bucket(1, 0.01))]
     tasks = [asyncio.create_task(budget.reserve(calls, max_wait_s=60)) for _ in range(200)]
     await asyncio.sleep(0)
@@ -660,12 +660,12 @@ async def test_an_emptied_redis_counts_as_full_for_those_who_knew_it(client: Any
         charge(bucket(1, 60, kind="paced"), key="p"),
     ]
     for number, one in enumerate(calls):
-        old, other = Budget(client, f"x:{number}"), Budget(client, f"x:{number}")
+        old, other = Budget(Ledger(client, f"x:{number}")), Budget(Ledger(client, f"x:{number}"))
         assert await grants(old, [one], at_most=1) == 1
         assert isinstance(await other.reserve([one], max_wait_s=0), Grant | Refusal)
         await client.flushdb()
         # One that has just started can't know that there was anything; the first that does tells all.
-        new = Budget(client, f"x:{number}")
+        new = Budget(Ledger(client, f"x:{number}"))
         assert await grants(new, [one], at_most=1) == 1
         for budget in (old, other, new):
             assert await grants(budget, [one], at_most=1) == 0
@@ -676,7 +676,7 @@ async def test_an_emptied_redis_counts_as_full_for_those_who_knew_it(client: Any
 
 
 async def test_a_restarted_redis_counts_as_full_even_when_it_remembers(redis_server: Redis, client: Any) -> None:
-    budget = Budget(client, "x:1")
+    budget = Budget(Ledger(client, "x:1"))
     calls = [charge(bucket(10, 60))]
     assert await grants(budget, calls, at_most=1) == 1
     redis_server.kill()
@@ -691,7 +691,7 @@ async def test_a_restarted_redis_counts_as_full_even_when_it_remembers(redis_ser
 
 
 async def test_a_lost_connection_alone_costs_nothing(client: Any) -> None:
-    budget = Budget(client, "x:1")
+    budget = Budget(Ledger(client, "x:1"))
     calls = [charge(bucket(10, 60))]
     assert await grants(budget, calls, at_most=4) == 4
     await client.client_kill_filter(skipme=False)
@@ -701,7 +701,7 @@ async def test_a_lost_connection_alone_costs_nothing(client: Any) -> None:
 
 
 async def test_a_pause_set_while_redis_was_away_is_told_when_it_is_back(redis_server: Redis, client: Any) -> None:
-    budget = Budget(client, "x:1")
+    budget = Budget(Ledger(client, "x:1"))
     calls = [charge(bucket(10, 60))]
     redis_server.kill()
     await budget.pause(60, "418")
@@ -710,6 +710,6 @@ async def test_a_pause_set_while_redis_was_away_is_told_when_it_is_back(redis_se
     answer = await budget.reserve(calls, max_wait_s=0)
     assert isinstance(answer, Refusal)
     assert answer.reason == "paused"
-    other = await Budget(client, "x:1").reserve(calls, max_wait_s=0)
+    other = await Budget(Ledger(client, "x:1")).reserve(calls, max_wait_s=0)
     assert isinstance(other, Refusal)
     assert other.reason == "paused"

@@ -16,8 +16,9 @@ from schemas.runtime.store import connect
 from tests.support.fleet import wait_until
 from tests.support.redis_faults import losses
 from tests.support.stores import STORES
-from workers.budget.budget import Grant, Refusal
-from workers.budget.sharing import SharedBudget
+from workers.budget.budget import Budget, Grant, Refusal
+from workers.budget.ledger import Ledger
+from workers.budget.membership import Membership
 from workers.limits.costs import Bucket, Charge, Kind
 
 SLOTS = 16384
@@ -76,7 +77,7 @@ async def test_all_that_the_script_does_stays_in_one_slot(nodes: list[Any]) -> N
     for exchange in EXCHANGES:
         slot = key_slot(exchange.encode())
         for client, (first, last) in zip(nodes, SPANS, strict=True):
-            budget = SharedBudget(client, f"{exchange}:10.0.0.1")
+            budget = Budget(Ledger(client, f"{exchange}:10.0.0.1", member=Membership()))
             if not first <= slot <= last:
                 lost = losses("MovedError")
                 refusal = await budget.reserve(calls, max_wait_s=60)

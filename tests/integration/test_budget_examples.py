@@ -9,7 +9,9 @@ import pytest_asyncio
 
 from schemas.runtime.store import connect
 from workers.budget.budget import Budget, Grant
-from workers.budget.share import PARTS, Share, TooSmall
+from workers.budget.ledger import Ledger
+from workers.budget.rules import PARTS
+from workers.budget.share import Share, TooSmall
 from workers.limits.costs import Charge, load
 from workers.limits.wire import NOTHING, read
 
@@ -35,7 +37,7 @@ class Clocked:
         await self.client.set(NOW_KEY, START_US + round(now_s * 1e6))
 
     def budget(self, *, measured: bool = True) -> Budget:
-        budget = Budget(self.client, "x:1", clock=TEST_CLOCK)
+        budget = Budget(Ledger(self.client, "x:1", clock=TEST_CLOCK))
         for number in range(300 if measured else 0):
             budget.spread.answered(100 + number * 0.1, "e", 0.05)
         return budget

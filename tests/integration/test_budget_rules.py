@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from schemas.runtime.store import connect
 from workers.budget.budget import Budget, Grant, Refusal
-from workers.budget.jitter import ENOUGH, LEAST_US
+from workers.budget.jitter import ENOUGH
+from workers.budget.ledger import Ledger
+from workers.budget.rules import LEAST_MARGIN_US
 from workers.limits.costs import Bucket, Charge, Kind
 
 NOW_KEY = "test:now"
@@ -113,7 +115,7 @@ class Count:
     @property
     def gap(self) -> int:
         """What is kept free beside a rolling window: all calls of this test were heard of."""
-        return min(self.margin, LEAST_US)
+        return min(self.margin, LEAST_MARGIN_US)
 
     def instants(self, since: int, cost: int) -> set[int]:
         """When room may appear."""
@@ -235,10 +237,10 @@ class Spreads:
     largest: dict[int, int] = field(default_factory=dict[int, int])
     unknown: int = 0
 
-    def told(self, mine: int, now: int) -> None:
+    def told(self, mine: int | None, now: int) -> None:
         span = now // 10_000_000
-        self.largest[span] = max(self.largest.get(span, 0), mine)
-        if mine < 0 and self.unknown < now + 5_000_000:
+        self.largest[span] = max(self.largest.get(span, 0), mine or 0)
+        if mine is None and self.unknown < now + 5_000_000:
             self.unknown = now + 10_000_000
 
     def margin(self, count: Count, now: int) -> int:
@@ -332,7 +334,7 @@ async def test_every_grant_is_the_earliest_that_is_never_above_any_limit(
     client: Any = connect(redis_url, timeout_s=5)
     try:
         await client.flushdb()
-        budget = Budget(client, "x:1.2.3.4", clock=TEST_CLOCK, live_reserve=RESERVE)
+        budget = Budget(Ledger(client, "x:1.2.3.4", clock=TEST_CLOCK, live_reserve=RESERVE))
         counts = [Count(bucket) for bucket in chosen]
         spreads = Spreads()
         now, pause = START_US, 0
@@ -372,7 +374,7 @@ async def test_every_grant_is_the_earliest_that_is_never_above_any_limit(
                 for charge, rank, number in zip(charges, answer.ranks, costs, strict=True):
                     span_s = charge.bucket.window_s
                     await budget.observe(charge, rank, answer, step.counted / SCALE, late_us=0, span_s=span_s)
-                    counts[number].observe(step.counted, expected, costs[number], now, budget.spread.worst_us())
+                    counts[number].observe(step.counted, expected, costs[number], now, budget.spread.worst_us() or 0)
             if step.limited and len(costs) == 1:
                 await budget.limited(charges, answer)
                 for number in costs:

@@ -19,7 +19,9 @@ from schemas.runtime.store import connect
 from tests.support.fleet import wait_until
 from tests.support.tcp_proxy import Proxy
 from workers.budget.budget import Budget, Grant, Refusal
-from workers.budget.jitter import ENOUGH, LEAST_US
+from workers.budget.jitter import ENOUGH
+from workers.budget.ledger import Ledger
+from workers.budget.rules import LEAST_MARGIN_US
 from workers.limits.costs import Bucket, Charge, Kind
 
 pytestmark = pytest.mark.both_stores
@@ -41,7 +43,9 @@ def teach(budget: Budget) -> float:
     """Lets it see calls enough; returns how far they spread."""
     for number in range(ENOUGH):
         budget.spread.answered(float(number), "e", 0.01)
-    return budget.spread.worst_us()
+    far_us = budget.spread.worst_us()
+    assert far_us is not None
+    return far_us
 
 
 class Clocked:
@@ -49,7 +53,7 @@ class Clocked:
 
     def __init__(self, client: Any) -> None:
         self.client = client
-        self.budget = Budget(client, "x:1", clock=TEST_CLOCK)
+        self.budget = Budget(Ledger(client, "x:1", clock=TEST_CLOCK))
 
     async def at(self, now_us: int) -> None:
         await self.client.set(NOW_KEY, START_US + now_us)
@@ -87,7 +91,7 @@ async def test_who_waits_for_a_call_that_arrived_late_waits_longer(clocked: Cloc
     assert second.at_us == first.at_us + 1_000_000 + MARGIN_US
     await clocked.budget.arrived(calls, first, MARGIN_US - 1)  # the margin is for that
     assert (await clocked.again(calls, second)).at_us == second.at_us
-    first = replace(first, at_us=first.at_us + MARGIN_US - 1 - LEAST_US)
+    first = replace(first, at_us=first.at_us + MARGIN_US - 1 - LEAST_MARGIN_US)
     await clocked.budget.arrived(calls, first, 300_000)
     moved = await clocked.again(calls, second)
     assert moved.at_us == first.at_us + 1_000_000 + 300_000
@@ -101,7 +105,7 @@ async def test_a_margin_that_shrank_lets_nobody_leave_too_early(clocked: Clocked
     await clocked.granted(calls)
     for trip_s in (0.01,) * ENOUGH:
         clocked.budget.spread.answered(0.0, "a", trip_s)
-    assert clocked.budget.spread.margin_us() == LEAST_US
+    assert clocked.budget.spread.margin_us() == LEAST_MARGIN_US
     await clocked.at(9_500_000)  # the table's margin holds for ten seconds more
     second = await clocked.granted(calls)
     await clocked.budget.arrived(calls, second, MARGIN_US - 1)
@@ -134,7 +138,7 @@ async def test_an_answer_of_redis_that_comes_late_lets_nobody_leave(redis_server
     async with Proxy.before(redis_server.port) as proxy:
         client = connect(f"redis://127.0.0.1:{proxy.port}/0", timeout_s=5)
         try:
-            budget, calls = Budget(client, "far:1"), [charge(1)]
+            budget, calls = Budget(Ledger(client, "far:1")), [charge(1)]
             first = await budget.acquire(calls, max_wait_s=1)
             proxy.delay_s = 0.05
             second = await budget.acquire(calls, max_wait_s=30)
@@ -207,11 +211,11 @@ async def test_who_is_hardly_late_keeps_its_instant(clocked: Clocked) -> None:
     for grant in out[:3]:
         await clocked.budget.arrived(calls, grant, 0)
     due_us = out[3].at_us - START_US
-    await clocked.at(due_us + LEAST_US)
+    await clocked.at(due_us + LEAST_MARGIN_US)
     same = await clocked.again(calls, out[3])
-    assert (same.at_us, same.delay_us) == (out[3].at_us, -LEAST_US)
-    await clocked.at(due_us + LEAST_US + 1)
-    assert (await clocked.again(calls, out[3])).at_us == START_US + due_us + LEAST_US + 1
+    assert (same.at_us, same.delay_us) == (out[3].at_us, -LEAST_MARGIN_US)
+    await clocked.at(due_us + LEAST_MARGIN_US + 1)
+    assert (await clocked.again(calls, out[3])).at_us == START_US + due_us + LEAST_MARGIN_US + 1
     limit = Bucket(name="p", amount=1, window_s=1, kind="paced", margin_ms=0, source="")
     paced = [Charge(limit, 1, "p")]
     first = await clocked.granted(paced)

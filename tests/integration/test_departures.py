@@ -1,6 +1,6 @@
 """When calls leave, beside when they may: processes that stand still, slow answers, a Redis that comes and goes.
 
-The real script and the real `SharedBudget.acquire`, in a time that the test moves. Counted is what an exchange counts:
+The real script and the real `Budget.acquire`, in a time that the test moves. Counted is what an exchange counts:
 when a call truly left, by a clock that nothing sets.
 """
 
@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from schemas.runtime.store import connect
 from schemas.runtime.tasks import end_tasks
 from tests.integration.test_redis_lost import START_US, TEST_CLOCK, Line, Net, most
-from workers.budget.budget import Refusal
+from workers.budget.budget import Budget, Refusal
+from workers.budget.ledger import Ledger
 from workers.budget.membership import BEAT_EVERY_S, Membership
 from workers.budget.script import Library
-from workers.budget.sharing import SharedBudget
 from workers.limits.costs import Bucket, Charge, Kind
 
 CALLERS = 4
@@ -91,11 +91,11 @@ class Timers:
         await self.net.pass_time(max(0, until_us - self.net.now_us))
 
 
-class Simulation(SharedBudget):
+class Simulation(Budget):
     """The real budget, which sleeps by the test's time."""
 
     def __init__(self, process: "Process", line: Wire, member: Membership) -> None:
-        super().__init__(cast("Any", line), "x:1", clock=TEST_CLOCK, member=member)
+        super().__init__(Ledger(cast("Any", line), "x:1", clock=TEST_CLOCK, member=member))
         self._process = process
 
     @property
@@ -159,6 +159,7 @@ async def running(timers: Timers, fleet: list[Process]) -> AsyncGenerator[None, 
         timers.running += 1
         return asyncio.create_task(counted())
 
+    before = asyncio.all_tasks()
     tasks = [run(work) for process in fleet for work in (process.follow, *[process.spend] * CALLERS)]
     try:
         yield
@@ -169,6 +170,9 @@ async def running(timers: Timers, fleet: list[Process]) -> AsyncGenerator[None, 
         await end_tasks(tasks)
         for process in fleet:  # What it still tells would set the next one's clock.
             await end_tasks(process.budget.telling)
+        # Questions that went out together go on without their callers: the client is closed after that.
+        if asking := asyncio.all_tasks() - before:
+            await asyncio.wait(asking)
 
 
 async def play(client: Any, limit: Bucket, workers: int, chance: random.Random) -> None:

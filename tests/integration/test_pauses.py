@@ -131,9 +131,10 @@ async def test_a_pause_that_is_lifted_is_over_for_all_and_is_not_told_again(
             assert await budget.paused() == 0
         assert lanes[0][1].lifted_us == lanes[1][1].lifted_us > 0
         # A worker that Redis was away for tells its pauses again: not those that were lifted.
-        lanes[0][1]._keep_pause([held.key], held.left_s)  # pyright: ignore[reportPrivateUsage]
-        lanes[0][1]._lost = True  # pyright: ignore[reportPrivateUsage]
-        await lanes[0][1]._meet()  # pyright: ignore[reportPrivateUsage]
+        ledger = lanes[0][1].ledger
+        ledger.pauses.keep([held.key], held.left_s)
+        ledger.lost()
+        await ledger.meet()
         assert await pauses.held(client) == []
     server.answer = (200, {}, "{}")
     for lane, _ in lanes:

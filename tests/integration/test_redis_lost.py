@@ -30,11 +30,11 @@ from schemas.runtime.store import connect
 from schemas.runtime.tasks import end_tasks
 from tests.support.fleet import Stand, wait_until
 from tests.support.tcp_proxy import Proxy
-from workers.budget.budget import Grant, Refusal
+from workers.budget.budget import Budget, Grant, Refusal
+from workers.budget.ledger import Ledger
 from workers.budget.membership import BEAT_EVERY_S, Membership
+from workers.budget.rules import PARTS
 from workers.budget.script import Library
-from workers.budget.share import PARTS
-from workers.budget.sharing import SharedBudget
 from workers.limits.costs import Bucket, Charge, Kind
 
 NOW_KEY = "test:now"
@@ -112,7 +112,7 @@ class Simulated:
         self.net = net
         self.rate = 1 + net.chance.uniform(-4e-4, 4e-4)
         self.member = Membership(clock=lambda: (net.now_us - START_US) / 1e6 * self.rate + 1000)
-        self.budget = SharedBudget(cast("Any", self.line), "x:1", clock=TEST_CLOCK, member=self.member)
+        self.budget = Budget(Ledger(cast("Any", self.line), "x:1", clock=TEST_CLOCK, member=self.member))
         self.next_beat_us = 0
 
     async def ask(self, charges: list[Charge], *, max_wait_s: float, bulk: bool) -> int | None:
@@ -185,7 +185,7 @@ async def test_never_above_whatever_happens_to_whom(
     client: Any = connect(redis_url, timeout_s=5)
     try:
         dead = set[str]()
-        with patch("workers.budget.budget.membership._is_dead", dead.__contains__):
+        with patch("workers.budget.membership._is_dead", dead.__contains__):
             await play(client, chosen, workers, random.Random(seed), dead)
     finally:
         await client.aclose()
@@ -204,7 +204,7 @@ async def test_never_above_however_the_clock_of_redis_is_set(
     steps_us = [10_000_000, -10_000_000, 500_000, -500_000]
     try:
         dead = set[str]()
-        with patch("workers.budget.budget.membership._is_dead", dead.__contains__):
+        with patch("workers.budget.membership._is_dead", dead.__contains__):
             await play(client, chosen, workers, random.Random(seed), dead, steps_us)
     finally:
         await client.aclose()
@@ -336,7 +336,7 @@ class Spender:
     """A worker that sends all it may; `sent` are its instants on the machine's clock, and whether from its share."""
 
     member: Membership
-    budget: SharedBudget
+    budget: Budget
     sent: list[tuple[float, bool]] = field(default_factory=list[tuple[float, bool]])
 
     @classmethod
@@ -345,7 +345,7 @@ class Spender:
         """At work on this Redis until it leaves."""
         client = connect(url, timeout_s=0.5)
         member = Membership()
-        spender = cls(member, SharedBudget(client, "x:1", member=member))
+        spender = cls(member, Budget(Ledger(client, "x:1", member=member)))
         tasks = [asyncio.create_task(spender.budget.follow(BEAT_EVERY_S))]
         tasks += [asyncio.create_task(spender.spend()) for _ in range(6)]
         try:
@@ -444,7 +444,7 @@ async def test_workers_go_on_with_their_shares_and_share_again(
     said = [
         (record.message, getattr(record, "share", None))
         for record in caplog.records
-        if record.name == "workers.budget.budget.sharing"
+        if record.name == "workers.budget.course"
     ]
     # Each of them; a busy machine may lose Redis once more.
     assert said.count(("budget_on_its_own", 0.3333)) == said.count(("budget_shared_again", None)) >= 3
@@ -475,11 +475,11 @@ async def test_who_never_met_redis_sends_nothing(redis_server: Redis, redis_url:
 
 
 @asynccontextmanager
-async def alone(url: str) -> AsyncGenerator[SharedBudget, None]:
+async def alone(url: str) -> AsyncGenerator[Budget, None]:
     """The budget of a worker of which the test decides when it beats."""
     client = connect(url, timeout_s=0.5)
     try:
-        yield SharedBudget(client, "x:1")
+        yield Budget(Ledger(client, "x:1", member=Membership()))
     finally:
         await client.aclose()
 
@@ -503,7 +503,7 @@ async def test_whose_first_call_meets_the_loss_is_granted_instants_that_come(
         assert grant.due_s - 1.0 < grant.early_s <= grant.due_s <= time.monotonic()
 
 
-async def on_its_own(budget: SharedBudget, call: Sequence[Charge], redis_server: Redis) -> Grant:
+async def on_its_own(budget: Budget, call: Sequence[Charge], redis_server: Redis) -> Grant:
     """Kills Redis, and returns a grant from the share that the budget then has."""
     await budget.reserve(call, max_wait_s=0)  # Redis keeps a part for windows that it has seen
     await budget.beat()
@@ -516,7 +516,7 @@ async def on_its_own(budget: SharedBudget, call: Sequence[Charge], redis_server:
     return grant
 
 
-async def soon(budget: SharedBudget) -> Grant:
+async def soon(budget: Budget) -> Grant:
     """Returns a reservation when there is one within the time that the share reserves ahead."""
     async with asyncio.timeout(30):
         while isinstance(grant := await budget.reserve(ONE, max_wait_s=2.0), Refusal):
@@ -555,7 +555,7 @@ async def test_a_late_call_of_its_own_holds_its_share_up_and_redis_hears_of_it(
 def _follow(url: str) -> None:
     async def follow() -> None:
         client = connect(url, timeout_s=0.5)
-        await SharedBudget(client, "x:1").follow(BEAT_EVERY_S)
+        await Budget(Ledger(client, "x:1", member=Membership())).follow(BEAT_EVERY_S)
 
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(follow())

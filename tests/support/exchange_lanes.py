@@ -14,6 +14,7 @@ from schemas.accounts import Secret
 from schemas.config import LaneConfig, LimitsConfig
 from schemas.runtime.store import connect
 from workers.budget.budget import Budget, Grant, Refusal
+from workers.budget.ledger import Ledger
 from workers.exchange.bounds import Bounds
 from workers.exchange.call import Call
 from workers.exchange.charged import ccxt
@@ -45,7 +46,7 @@ class CountedBudget(Budget):
     """
 
     def __init__(self, client: redis.asyncio.Redis, scope: str, account: str = "") -> None:
-        super().__init__(client, scope, account=account)
+        super().__init__(Ledger(client, scope, account=account))
         self.granted: list[Sequence[Charge]] = []
         self._at_us: list[int] = []
         self.asked = 0

@@ -166,7 +166,7 @@ async def _other_type(_: Redis, client: Any) -> AsyncGenerator[None]:
 @asynccontextmanager
 async def _other_form(_: Redis, client: Any) -> AsyncGenerator[None]:
     library = Library()
-    text = library.text.replace("return answer() end", "return {1, 2} end")
+    text = library.text.replace("return answer(keys, args) end", "return {1, 2} end")
     await client.function_load(text, replace=True)
     try:
         yield

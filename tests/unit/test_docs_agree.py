@@ -17,6 +17,7 @@ import workers.metrics
 from deploy.standin import NAMES
 from schemas import config, messages, reports, topology
 from schemas.errors import ConfigError
+from workers.budget.course import MOVES
 from workers.limits import costs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -211,6 +212,12 @@ def test_log_events_are_looked_for_in_every_folder() -> None:
 
 def _is_code(name: str) -> bool:
     return name.endswith(".py")
+
+
+def test_the_budgets_diagram_is_the_code() -> None:
+    diagrams = re.findall(r"```mermaid\nstateDiagram-v2\n(.*?)```", "".join(DOCS.values()), re.DOTALL)
+    (moves,) = (found for text in diagrams if ("shared", "closed") in (found := re.findall(r"(\w+) --> (\w+):", text)))
+    assert set(moves) == {(old.value, new.value) for old, news in MOVES.items() for new in news}
 
 
 @pytest.mark.parametrize("name", DOCS)

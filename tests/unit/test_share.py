@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.budget.share import PARTS, SCALE, Share, TooSmall
+from workers.budget.rules import PARTS, SCALE
+from workers.budget.share import Share, TooSmall
 from workers.limits.costs import Bucket, Charge, Kind
 
 START_US = 1_800_000_000_000_000
@@ -26,7 +27,7 @@ def share(parts: int = PARTS // 2, *, since_us: int = START_US, reserve: float =
         lasts_us=300_000_000,
         since_us=since_us,
         offset_us=offset_us,
-        far_us=-1,
+        far_us=None,
         reserve=reserve,
         effective={"learned": 0.5},
     )

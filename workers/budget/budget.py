@@ -1,80 +1,78 @@
-"""What a lane may send now, shared by all workers through Redis.
+"""What a lane may send now: reserve, sleep until the reserved instant, look once more, leave.
 
-`Budget.reserve` asks one Lua script (``budget.lua``), in one round trip and for all buckets of a call: the earliest
-instant at which every bucket has room is reserved and the caller sleeps until then, once. There is no polling, so
-whoever asked first is served first. The only clock is Redis's. What is reserved and then not used is given back,
-or lapses: it may cost throughput, never a limit.
-
-Three things make a bucket hold less than its table says, and the script heeds them all in the same step. *Jitter*: what
-an exchange counts are arrivals, so that windows are longer by a margin, which is measured (`Spread`) and shared.
-*Strangers*: where the exchange tells what it has counted (`Budget.observe`), what is not ours of it is left to them.
-*Limits*: where it says "too many" though we kept to the table (`Budget.limited`), the bucket holds a tenth less, and a
-hundredth more again each minute, half as much where that happens again; after every pause it starts at half and is
-whole again after some windows.
+A budget goes by the ledger, which all workers share in Redis, or, where Redis does not answer, by this worker's own
+share (`course` has the states). The first call that Redis does not answer in time is the last one that waits for it:
+from then on calls are granted from the share at once, or refused, and `follow` alone asks Redis again.
 """
 
 import asyncio
-import functools
-import math
-import struct
-import time
 from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 
-import redis.asyncio
 from msgspec.structs import replace
 
-from schemas.config import LaneConfig
 from schemas.runtime.store import AWAY
 
 from ..limits.costs import Charge
-from .grants import Grant, Learned, Reason, Refusal, Use
-from .jitter import FASTEST_S, Spread
-from .ledger import SCALE, Scope, nothing, packed
-from .script import REDIS_CLOCK, Argument
-from .share import UNHEARD_US
+from .course import Course
+from .grants import LOST_WAIT_S, Grant, Grants, Learned, Reason, Refusal, Use, refused
+from .ledger import Ledger
+from .own_share import OwnShare
+from .rules import HORIZON_US, RECHECK_S, UNHEARD_US
 
-__all__ = ["Budget", "Grant", "Learned", "Reason", "Refusal", "Use"]
+__all__ = ["LOST_WAIT_S", "Budget", "Grant", "Learned", "Reason", "Refusal", "Use"]
 
-LIVE_RESERVE: Final = LaneConfig().live_reserve
-# How long a request waits for Redis to come back before it is offered again.
-LOST_WAIT_S: Final = 1.0
 LATE_TRIES: Final = 3
-# So long before a call is due it is looked at once more: a round trip to Redis, and some.
-RECHECK_S: Final = 0.02
 # How much longer than it wanted to a call waits that is moved then.
 MOVED_S: Final = 0.25
-# What the script is asked with: longest wait, lead, spread, and how far ahead instants go or which one is held.
-_HEAD: Final = struct.Struct("<4d")
 
 
-class Budget(Scope):
+class Budget:
     """The budget of one exchange as seen from one address, and one account there if any.
 
     Args:
-        client: made by `connect`.
-        scope: ``<exchange>:<egress>``.
-        account: names the account; buckets counted per account are shared by all who use it, from any address.
-        live_reserve: the part of every bucket that bulk calls leave alone.
-        clock: the script's line that tells the time; tests bring their own.
+        ledger: its buckets in Redis. Where it has a member (`Membership`), that worker goes on with its own share while
+            Redis is away, as long as `follow` runs; without one everything is refused then.
+        elsewhere: the account is also used from other addresses (`OwnShare`).
     """
 
-    def __init__(
-        self,
-        client: redis.asyncio.Redis,
-        scope: str,
-        *,
-        account: str = "",
-        live_reserve: float = LIVE_RESERVE,
-        clock: str = REDIS_CLOCK,
-    ) -> None:
-        super().__init__(client, scope, account=account, clock=clock)
-        self._spread_key = f"{self._egress}:spread"
-        self._live_reserve = live_reserve
-        self._ahead_us = 0
+    def __init__(self, ledger: Ledger, *, elsewhere: bool = False) -> None:
+        self.spread = ledger.spread
+        self.ledger = ledger
+        self._own: OwnShare | None = None
+        if ledger.member:
+            self._own = OwnShare(
+                ledger.keys, ledger.pauses, ledger.member, elsewhere=elsewhere, live_reserve=ledger.live_reserve
+            )
+        self._course = Course(ledger, self._own)
         self._telling: set[asyncio.Task[None]] = set()
         self._spare_us = 0.0  # how late the last granted call might have left
-        self.spread = Spread()
+
+    @property
+    def own_part(self) -> float | None:
+        """The part of every limit that this worker may use by itself, 0 for nothing; None while all share the whole."""
+        return self._own.part if self._own and not self._course.is_shared else None
+
+    @property
+    def lifted_us(self) -> int:
+        """When an operator last ended pauses here, microseconds of Redis's clock, as far as this process has seen."""
+        return self.ledger.pauses.lifted_us
+
+    async def follow(self, every_s: float) -> None:
+        """Be one of the workers that share the scope, until cancelled.
+
+        Args:
+            every_s: how often to say so; much less than `rules.PRESENT_S`.
+        """
+        await self._course.follow(every_s)
+
+    async def beat(self) -> None:
+        """One beat; finds out that Redis is away, or back."""
+        await self._course.beat()
+
+    async def leave(self) -> None:
+        """Give up this worker's part. Where Redis can't be asked it lapses by itself, `rules.LASTS_S` later."""
+        await self._course.leave()
 
     async def reserve(
         self, charges: Sequence[Charge], *, max_wait_s: float, bulk: bool = False, lead_us: int = 0
@@ -87,18 +85,17 @@ class Budget(Scope):
             bulk: a call that must never delay a live one: it is granted at once or refused, and leaves the reserve.
             lead_us: how long the caller needs to be ready to send; not counted as a wait.
         """
-        for charge in charges:
-            self._see(charge)
-        limit_us = 0 if bulk else max(0, int(max_wait_s * 1e6))
-        self._ahead_us = max(self._ahead_us, limit_us)
-        try:
-            if self._lost:
-                await self._meet()
-            asked = _HEAD.pack(limit_us, lead_us, self.spread.margin_us(), self._ahead_us)
-            return await self._ask(charges, ["reserve", asked, self._known, self._new], bulk=bulk)
-        except AWAY:
-            self._lost = True
+        max_wait_us = 0 if bulk else max(0, int(max_wait_s * 1e6))
+        if self._own:
+            # Redis limits it too, but not just after it was emptied, when it does not know that the scope is shared.
+            max_wait_us = max(0, min(max_wait_us, HORIZON_US - lead_us))
+        if self._course.is_shared:
+            with self._course.asking():
+                return await self.ledger.reserve(charges, max_wait_us=max_wait_us, bulk=bulk, lead_us=lead_us)
+        if self._own is None:
             return refused("redis_lost")
+        self._course.look()
+        return await self._own.reserve(charges, max_wait_us=max_wait_us, bulk=bulk, lead_us=lead_us)
 
     async def again(
         self, charges: Sequence[Charge], grant: Grant, *, max_wait_s: float, bulk: bool = False, lead_us: int = 0
@@ -106,7 +103,7 @@ class Budget(Scope):
         """Look at a reservation again: whether it was paused meanwhile, or has to be moved to a later instant.
 
         It has to where a call before it arrived later than its grant allowed for, or where this call can't leave in
-        time. Where Redis can't be asked, what was reserved may be sent in time; but not in short windows, where nobody
+        time. Where Redis can't be asked, what it granted may be sent in time; but not in short windows, where nobody
         could tell of a call before it that was late.
 
         Args:
@@ -116,59 +113,30 @@ class Budget(Scope):
             bulk: as in `reserve`.
             lead_us: how long the caller needs to be ready to send.
         """
-        limit_us = max(0, int(max_wait_s * 1e6))
-        try:
-            asked = _HEAD.pack(limit_us, lead_us, self.spread.margin_us(), grant.at_us)
-            answer = await self._ask(charges, ["again", asked], bulk=bulk)
-        except AWAY:
-            self._lost = True
-            if not lead_us and not grant.must_tell and not self._paused_s(charges):
-                return grant
-            return refused("redis_lost", self._paused_s(charges))
-        if isinstance(answer, Refusal) and answer.wait_s == 0:  # It was forgotten.
-            return await self.reserve(charges, max_wait_s=max_wait_s, bulk=bulk, lead_us=lead_us)
-        if isinstance(answer, Grant):
-            held_by = answer.held_by if grant.held_by is None else grant.held_by
-            return replace(answer, ranks=grant.ranks, held_by=held_by)
-        return answer
+        max_wait_us = max(0, int(max_wait_s * 1e6))
+        if granter := self._granter(grant):
+            with self._course.asking():
+                answer = await granter.again(charges, grant, max_wait_us=max_wait_us, bulk=bulk, lead_us=lead_us)
+                return answer or await self.reserve(charges, max_wait_s=max_wait_s, bulk=bulk, lead_us=lead_us)
+        left_s = self._paused_s(charges)
+        if not lead_us and not grant.must_tell and not left_s:
+            return grant
+        return refused("redis_lost", left_s)
 
-    async def _ask(self, charges: Sequence[Charge], head: Sequence[Argument], *, bulk: bool) -> Grant | Refusal:
-        keys = [self._key(charge) for charge in charges]
-        pauses = [*self._pauses, *(f"{key}:pause" for key in keys)]
-        shared = [self._clock, self._epoch, self._spread_key, *self._sharing]
-        buckets = _packed(charges, self._live_reserve if bulk else 0.0)
-        learned = [f"{key}:learned" for key in keys]
-        read = functools.partial(_answer, ranks=len(charges))
-        answer = await self._run([*keys, *shared, *pauses, *learned], [*head, buckets], read)
-        granted, delay_us, at_us, flag, epoch, number, *rest = answer
-        held_by = number - 1 if number else None
-        if head[0] == "reserve":
-            if self._known not in ("", epoch):
-                self._lost = True  # It was emptied: what we know besides has to be told again.
-            self._known = epoch
-        if granted:
-            margin_us, spare_us, *ranks = rest
-            return Grant(
-                delay_us,
-                at_us,
-                tuple(ranks),
-                spare_us=spare_us or math.inf,
-                margin_us=abs(margin_us) or math.inf,
-                must_tell=margin_us < 0,
-                sure=not flag,
-                held_by=held_by,
-            )
-        earliest_ms, wait_s = math.ceil(at_us / 1000), delay_us / 1e6
-        return Refusal(earliest_ms, wait_s, "paused") if flag else Refusal(earliest_ms, wait_s, "budget", held_by)
+    def _granter(self, grant: Grant) -> Grants | None:
+        """What answers for a grant now: our share, until Redis was told of it, or Redis; None where that is away."""
+        if self._own and grant.own and self._own.has_share:
+            return self._own
+        return self.ledger if self._course.is_shared else None
 
     async def acquire(
         self, charges: Sequence[Charge], *, max_wait_s: float, bulk: bool = False, grant: Grant | None = None
     ) -> Grant | Refusal:
         """Reserve, sleep until the reserved instant, and look once more at it shortly before (`again`).
 
-        Who wakes up too late does not send: the exchange would see the call beside those that were granted later. The
-        reservation is moved, a few times; a process as late as that is overloaded and had better hand the call back.
-        Whoever sends looks once more at the clock, as the last thing before it does (`is_late`).
+        A call that wakes up too late does not leave: the exchange would see it beside those that were granted later.
+        Its reservation is moved, a few times; a process as late as that is overloaded and had better hand the call
+        back. The caller looks once more at the clock, as the last thing before it sends (`is_late`).
 
         Args:
             charges: as in `reserve`.
@@ -176,9 +144,10 @@ class Budget(Scope):
             bulk: as in `reserve`.
             grant: move this one, that was found late, in place of making a new reservation.
         """
-        until = self._now_s() + max_wait_s
+        now_s, punctuality = self.ledger.now_s, self.ledger.punctuality
+        until = now_s() + max_wait_s
         # At first only as far ahead as lateness would not be forgiven anyway: the lead is time that every call takes.
-        lead_us = int(max(0.0, self._punctuality.lead_us() - self._spare_us))
+        lead_us = int(max(0.0, punctuality.lead_us() - self._spare_us))
         answer: Grant | Refusal
         if grant is None:
             answer = await self.reserve(charges, max_wait_s=max_wait_s, bulk=bulk, lead_us=lead_us)
@@ -187,18 +156,18 @@ class Budget(Scope):
         tries = 0
         while isinstance(answer, Grant):
             self._spare_us = answer.spare_us
-            due = self._redis_clock.due(answer.at_us)
+            due = self.ledger.redis_clock.due(answer.at_us)
             # The answer itself may have taken so long that there is no time left: it is looked at again all the same.
-            if not answer.sure or due - self._now_s() > RECHECK_S:
+            if not answer.sure or due - now_s() > RECHECK_S:
                 await self._sleep_holding(charges, answer, due - RECHECK_S)
-                left_s = max(0.0, until - self._now_s()) + MOVED_S
+                left_s = max(0.0, until - now_s()) + MOVED_S
                 answer = await self.again(charges, answer, max_wait_s=left_s, bulk=bulk)
                 continue
             await self._sleep_holding(charges, answer, due)
-            late_us = (self._now_s() - due) * 1e6
-            self._punctuality.late(late_us)
+            late_us = (now_s() - due) * 1e6
+            punctuality.late(late_us)
             if late_us <= answer.spare_us:
-                return replace(answer, due_s=due, early_s=self._redis_clock.earliest(answer.at_us))
+                return replace(answer, due_s=due, early_s=self.ledger.redis_clock.earliest(answer.at_us))
             tries += 1
             if tries == LATE_TRIES:
                 await self.back(charges, answer)
@@ -215,12 +184,12 @@ class Budget(Scope):
             raise
 
     async def _sleep_until(self, instant: float) -> None:
-        while (left := instant - self._now_s()) > 0:  # uvloop's timers may fire a little early
+        while (left := instant - self.ledger.now_s()) > 0:  # uvloop's timers may fire a little early
             await asyncio.sleep(left)
 
     async def _later(self, charges: Sequence[Charge], grant: Grant, until: float, *, bulk: bool) -> Grant | Refusal:
-        left_s = max(0.0, until - self._now_s())
-        lead_us = max(self._punctuality.lead_us(), 1)
+        left_s = max(0.0, until - self.ledger.now_s())
+        lead_us = max(self.ledger.punctuality.lead_us(), 1)
         return await self.again(charges, grant, max_wait_s=left_s, bulk=bulk, lead_us=lead_us)
 
     def is_late(self, grant: Grant, now_s: float) -> bool:
@@ -240,10 +209,10 @@ class Budget(Scope):
         return self.spread.answered(answered_s, endpoint, answered_s - left_s, late_us)
 
     async def arrived(self, charges: Sequence[Charge], grant: Grant, late_us: float, *, heard: bool = True) -> None:
-        """Tell those that come after a call that it has arrived, and how late, where that matters to them.
+        """Tell that a call has arrived, and how late, where that matters to calls that come after it.
 
-        It does where it was later than its margin allows for; and in short windows always: there nobody leaves for the
-        room of a call that was not heard of.
+        It does where it was later than its margin allows for; and in short windows always: there no call uses the room
+        of one without an answer.
 
         Args:
             charges: the call's.
@@ -251,9 +220,13 @@ class Budget(Scope):
             late_us: how late it was (`answered`).
             heard: there was an answer, so it has arrived; else it may have, and stands in short windows as it stood.
         """
-        if (late_us > grant.margin_us or (heard and grant.must_tell)) and not self._lost:
-            arrived_us = grant.at_us + int(late_us)
-            await self._amend(charges, ["late", grant.at_us, arrived_us, int(grant.margin_us), int(heard)])
+        granter = self._granter(grant)
+        with self._course.asking():
+            if self._own and grant.own and granter is self.ledger:
+                for told in self._own.told_late(charges, grant, late_us):
+                    await self.ledger.give(self._own.member, told)
+            elif granter:
+                await granter.arrived(charges, grant, late_us, answered=heard)
 
     def tell(self, charges: Sequence[Charge], grant: Grant, late_us: float) -> None:
         """As `arrived`, and waits for nothing."""
@@ -263,8 +236,8 @@ class Budget(Scope):
     def unanswered(self, charges: Sequence[Charge], grant: Grant, left_s: float) -> None:
         """As `tell`, of a call that got no answer: what was written before its end may still be on its way.
 
-        In short windows its room is nobody's for as long as a call is waited for (rolling.lua). To the others it is
-        told when it has arrived as far as calls ever spread, not ahead: until then it may have arrived at any time.
+        In short windows its room stays taken for as long as a call is waited for (rolling.lua). In others it is told to
+        have arrived when it is as late as calls ever are, not ahead: until then it may have arrived at any time.
 
         Args:
             charges: the call's.
@@ -276,9 +249,16 @@ class Budget(Scope):
     async def _lost_sight_of(self, charges: Sequence[Charge], grant: Grant, left_s: float) -> None:
         if left_s:
             far_us = self.spread.worst_us()
-            await self._sleep_until(left_s + (UNHEARD_US if far_us < 0 else far_us) / 1e6)
-        late_us = (self._now_s() - grant.counts_from_s) * 1e6
+            await self._sleep_until(left_s + (UNHEARD_US if far_us is None else far_us) / 1e6)
+        late_us = (self.ledger.now_s() - grant.counts_from_s) * 1e6
         await self.arrived(charges, grant, late_us, heard=not left_s)
+
+    async def back(self, charges: Sequence[Charge], grant: Grant) -> None:
+        """Give back a reservation whose call is not sent."""
+        granter = self._granter(grant)
+        if granter and not (grant.own and granter is self.ledger):  # What Redis was told of lapses.
+            with self._course.asking():
+                await granter.back(charges, grant)
 
     def release(self, charges: Sequence[Charge], grant: Grant) -> None:
         """As `back`, and waits for nothing."""
@@ -289,34 +269,87 @@ class Budget(Scope):
         self._telling.add(task)
         task.add_done_callback(self._telling.discard)
 
-    async def back(self, charges: Sequence[Charge], grant: Grant) -> None:
-        """Give back a reservation whose call is not sent."""
-        if not self._lost:
-            await self._amend(charges, ["back", grant.at_us])
+    async def pause(
+        self,
+        for_s: float,
+        reason: str,
+        charges: Sequence[Charge] = (),
+        *,
+        told: bool = True,
+        account: bool = False,
+        grant: Grant | None = None,
+    ) -> float:
+        """Stop all workers from sending for so long; a longer pause stays as it is.
 
-    async def share_trips(self) -> None:
-        """Tells all workers of this scope of the fastest trips, and hears of theirs (`Spread`)."""
-        span = int(time.time() / FASTEST_S)
-        keys = [f"{self._egress}:trips:{number}" for number in (span, span - 1)]
-        faster = self.spread.faster(time.monotonic())
-        pairs = [part for endpoint, trip_s in faster.items() for part in (int(trip_s * 1e6), endpoint)]
-        answer = await self._run(keys, ["trips", int((span + 2) * FASTEST_S), *pairs], _trips)
-        trips_s: dict[str, float] = {}
-        for name, trip_s in answer:
-            trips_s[name] = min(trip_s, trips_s.get(name, trip_s))
-        self.spread.hear(span, trips_s)
+        Args:
+            for_s: how long, from now.
+            reason: why, for people.
+            charges: pause only these buckets (the exchange limits each endpoint alone); everything when empty.
+            told: the exchange itself said how long. Otherwise the pause is doubled each time the limit is met again by
+                a call that was granted after the last pause.
+            account: the call was the account's: pause it at all addresses too.
+            grant: that of the call that met the limit.
 
-    async def _amend(self, charges: Sequence[Charge], args: Sequence[Argument]) -> None:
+        Returns:
+            How long the pause holds now, in seconds.
+
+        Where Redis can't be reached this process keeps the pause, and tells the others when Redis is back.
+        """
+        keys = self.ledger.keys.to_pause(charges, account=account)
+        self.ledger.pauses.keep(keys, for_s)
+        if self._course.is_shared:
+            with self._course.asking():
+                return await self.ledger.pause(keys, for_s, reason, named=told, grant=grant)
+        return for_s
+
+    async def paused(self, charges: Sequence[Charge] = ()) -> float:
+        """Return for how many more seconds calls with these charges must not be sent; 0 when they may.
+
+        When Redis can't be asked only our own pauses count: what was reserved may be sent.
+        """
+        if self._course.is_shared:
+            with self._course.asking():
+                return await self.ledger.paused(charges)
+        return self._paused_s(charges)
+
+    def _paused_s(self, charges: Sequence[Charge]) -> float:
+        return self.ledger.pauses.left_s(self.ledger.keys.pauses_of(charges))
+
+    async def set_clock(self, ahead_s: float, error_s: float = 0.0) -> None:
+        """Tell all workers how far the exchange's clock is ahead of Redis's; its fixed windows follow it.
+
+        Args:
+            ahead_s: how far, below zero where it is behind.
+            error_s: by how much that may be wrong: calls stay as much further away from a window's ends.
+        """
+        self.ledger.keep_clock(ahead_s, error_s)
+        if self._course.is_shared:
+            with self._course.asking():
+                await self.ledger.tell_clock()
+
+    async def usage(self) -> dict[str, Use]:
+        """Return every bucket this process has charged; the fullest and smallest count of it where it has many.
+
+        Nothing while Redis is away.
+
+        Raises:
+            RedisError: one of `store.AWAY`: it is away from now on.
+        """
+        if not self._course.is_shared:
+            return {}
         try:
-            keys = [*(self._key(charge) for charge in charges), self._clock]
-            await self._run(keys, [*args, _packed(charges)], nothing)
+            uses = await self.ledger.usage()
         except AWAY:
-            self._lost = True
+            self._course.lose()
+            raise
+        if self._own:
+            self._own.effective = {name: use.effective for name, use in uses.items()}
+        return uses
 
     async def observe(
         self, charge: Charge, rank: int, grant: Grant, used: float, *, late_us: float, span_s: float
     ) -> None:
-        """Take over what the exchange says it has counted: what is not ours of it was spent by strangers.
+        """Take over what the exchange says it has counted; nothing is made of it while Redis is away.
 
         Which of our calls it had counted by then? Not those of ours that were still under way, and counting them as
         ours would hide strangers; but all those granted before this one, and, as this one took `late_us` longer than
@@ -328,22 +361,16 @@ class Budget(Scope):
 
         Args:
             charge: the call's charge to the bucket that the exchange reports on.
-            rank: the grant's for this charge: what the bucket had spent with it, the least that is ours.
+            rank: the grant's for this charge: what the bucket had spent with it, the least that is ours. A call that
+                this worker granted itself has none, and tells nothing.
             grant: that of the call whose answer it is.
             used: the exchange's count, in its own units.
             late_us: how late that call was (`answered`).
             span_s: the time the count stands for, the bucket's window at most.
         """
-        # Calls of ours that left before that time may have arrived in it: all that can have count as ours.
-        span_us = int(span_s * 1e6) + max(int(charge.bucket.margin_ms * 1000), self.spread.worst_us())
-        counted = math.ceil(used * SCALE)
-        key = self._key(charge)
-        bucket = packed(charge.bucket, charge.cost)
-        args: list[Argument] = ["observe", counted, grant.at_us + int(late_us), rank, span_us, bucket]
-        try:
-            await self._run([key, self._clock, f"{key}:learned"], args, nothing)
-        except AWAY:
-            self._lost = True
+        if self._course.is_shared and not grant.own:
+            with self._course.asking():
+                await self.ledger.observe(charge, rank, grant, used, late_us=late_us, span_s=span_s)
 
     async def limited(self, charges: Sequence[Charge], grant: Grant) -> Learned | None:
         """Learn from "too many": the fullest of the buckets holds a tenth less, for all workers.
@@ -357,40 +384,11 @@ class Budget(Scope):
         Returns:
             What was learned, if anything.
         """
-        keys = [self._key(charge) for charge in charges]
-        args: list[Argument] = ["limited", grant.at_us, b"".join(packed(charge.bucket) for charge in charges)]
-        try:
-            answer = await self._run([*keys, self._clock, *(f"{key}:learned" for key in keys)], args, _lowered)
-        except AWAY:
-            self._lost = True
-            return None
-        if not answer:
-            return None
-        number, thousandths = answer
-        charge = charges[number - 1]
-        return Learned(charge.key, charge.bucket.amount, charge.bucket.amount * thousandths / SCALE)
+        if self._course.is_shared:
+            with self._course.asking():
+                return await self.ledger.limited(charges, grant)
+        return None
 
-
-def refused(reason: Reason, wait_s: float = 0.0) -> Refusal:
-    """A refusal that Redis did not give: ask again after this time, and not at once."""
-    wait_s = max(LOST_WAIT_S, wait_s)
-    return Refusal(int((time.time() + wait_s) * 1000), wait_s, reason)
-
-
-def _answer(said: Any, *, ranks: int) -> tuple[Any, ...]:
-    granted, delay_us, at_us, flag, epoch, number, *rest = said
-    if granted and len(rest) != 2 + ranks:
-        raise ValueError(ranks)
-    return int(granted), int(delay_us), int(at_us), int(flag), epoch.decode(), int(number), *map(int, rest)
-
-
-def _trips(said: Any) -> list[tuple[str, float]]:
-    return [(name.decode(), float(trip_us) / 1e6) for name, trip_us in zip(said[::2], said[1::2], strict=True)]
-
-
-def _lowered(said: Any) -> tuple[int, int] | None:
-    return (int(said[0]), int(said[1])) if said else None
-
-
-def _packed(charges: Sequence[Charge], reserve: float = 0.0) -> bytes:
-    return b"".join(packed(charge.bucket, charge.cost, reserve) for charge in charges)
+    async def share_trips(self) -> None:
+        """Tells all workers of this scope the fastest trips, and takes in theirs (`Spread`)."""
+        await self.ledger.share_trips()

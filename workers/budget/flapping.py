@@ -1,9 +1,9 @@
-"""When a worker that lost Redis believes that it is back. Pure: the clock is an argument, seconds.
+"""When a worker that lost Redis goes back to it. Pure: the clock is an argument, seconds.
 
-To go back to the shared budget and lose it again costs a worker its share for a window and some seconds, as what all
-were granted together may have used everything up. A Redis that comes and goes every second would cost more than one
-that is away. So a loss soon after the last return is a flap, and with each of them Redis has to answer for longer
-without a loss before the worker goes back: at first not at all, then for twice as long each time.
+A worker that goes back to the shared budget and loses it again has no share for a window and some seconds, as the
+grants of all workers may have used everything up. A Redis that comes and goes every second would cost more than one
+that is away. So a loss soon after the last return is a flap. With each flap Redis has to answer for longer without a
+loss before the worker goes back: at first not at all, then for twice as long each time.
 """
 
 from typing import Final
@@ -23,7 +23,7 @@ class Flapping:
         self._away = False
 
     def lost(self, now_s: float) -> None:
-        """A question got no answer."""
+        """Redis did not answer."""
         if not self._away:
             flaps = now_s - self._back_s < FORGIVEN_S
             self._steady_s = min(max(FIRST_S, 2 * self._steady_s), LONGEST_S) if flaps else 0.0

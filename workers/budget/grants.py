@@ -1,9 +1,16 @@
-"""What asking for budget answers: room at an instant, or none and when; and what is known of a bucket."""
+"""The answers of a budget: room at an instant, or none and when there is some; and what is known of a bucket."""
 
 import math
-from typing import Literal, TypeAlias
+import time
+from collections.abc import Sequence
+from typing import Final, Literal, Protocol, TypeAlias
 
 from msgspec import Struct
+
+from ..limits.costs import Charge
+
+# How long a request waits for Redis to come back before it is offered again.
+LOST_WAIT_S: Final = 1.0
 
 Reason: TypeAlias = Literal["budget", "paused", "redis_lost", "share_too_small"]
 
@@ -17,13 +24,13 @@ class Grant(Struct, frozen=True):
         ranks: what each of its buckets had spent with it, thousandths; tells our calls from others in what the exchange
             counts.
         due_s: the instant on the monotonic clock, at the latest.
-        early_s: the same at the earliest: the clocks' difference is known no better.
+        early_s: the same at the earliest: the clock offset is known no better.
         spare_us: how late the call may leave; beyond that it must not.
-        margin_us: how late it may arrive without making others wait.
-        must_tell: its arrival has to be told in any case (`Budget.arrived`).
-        sure: it may leave without being looked at again (`Budget.again`): all were heard of in whose room it is.
+        margin_us: how late it may arrive without delaying others.
+        must_tell: its arrival has to be reported in any case (`Budget.arrived`).
+        sure: it may leave without being looked at again (`Budget.again`): it uses no room of calls without an answer.
         own: this worker granted it itself, from its share.
-        held_by: which of the call's charges it waits for, None where there is no wait, or it isn't known.
+        held_by: which of the call's charges it waits for; None where there is no wait, or it isn't known.
     """
 
     delay_us: int
@@ -50,7 +57,7 @@ class Refusal(Struct, frozen=True):
     Args:
         earliest_ms: when there would be room, on Redis's clock, milliseconds since 1970.
         wait_s: the same as seconds from now.
-        reason: no room in time; the exchange told us to pause; Redis can't be asked; or it can't be asked, and this
+        reason: no room in time; the exchange asked for a pause; Redis can't be asked; or it can't be asked, and this
             worker's share of a bucket never holds the call.
         held_by: which of the call's charges had no room; None where that is not why.
     """
@@ -81,3 +88,43 @@ class Learned(Struct, frozen=True):
     bucket: str
     amount: float
     effective: float
+
+
+class Grants(Protocol):
+    """What grants calls: the ledger in Redis, or this worker's own share without it.
+
+    What Redis does not answer raises one of `store.AWAY`.
+    """
+
+    async def reserve(
+        self, charges: Sequence[Charge], *, max_wait_us: int, bulk: bool = False, lead_us: int = 0
+    ) -> Grant | Refusal:
+        """Reserves room for one call in all its buckets.
+
+        Args:
+            charges: what the call costs (`Costs.charges`).
+            max_wait_us: refuse when the room would come later than this, the lead not counted.
+            bulk: leave the reserve.
+            lead_us: how long the caller needs to be ready to send.
+        """
+        ...
+
+    async def again(
+        self, charges: Sequence[Charge], grant: Grant, *, max_wait_us: int, bulk: bool = False, lead_us: int = 0
+    ) -> Grant | Refusal | None:
+        """Looks at a reservation again; a refusal has given it back. None: it was forgotten, and may be made anew."""
+        ...
+
+    async def arrived(self, charges: Sequence[Charge], grant: Grant, late_us: float, *, answered: bool = True) -> None:
+        """Takes in that a call has arrived, and how late; without an answer it may arrive still."""
+        ...
+
+    async def back(self, charges: Sequence[Charge], grant: Grant) -> None:
+        """Takes back a reservation whose call is not sent."""
+        ...
+
+
+def refused(reason: Reason, wait_s: float = 0.0) -> Refusal:
+    """A refusal that Redis did not give: ask again after this time, and not at once."""
+    wait_s = max(LOST_WAIT_S, wait_s)
+    return Refusal(int((time.time() + wait_s) * 1000), wait_s, reason)

@@ -1,19 +1,21 @@
 """How much later than it could have a call of this lane reaches the exchange: measured, not guessed. Pure.
 
 An exchange counts arrivals, we hand out departures. Two calls that leave a window apart arrive closer together where
-the first one was late, or its way longer. Known of each call are how late it left, and its round trip up to the
-answer's first byte. What that took beyond the fastest recent round trip to the same endpoint is the most that its way
-there can have been longer: the exchange's own slowness is in it too, so this errs on the safe side. The fastest is the
-whole fleet's: all that a process has seen since it started on a busy machine may have been slow.
+the first one left late, or took longer to arrive. Known of each call are how late it left, and its round trip up to the
+answer's first byte. What that took beyond the fastest recent round trip to the same endpoint bounds by how much it can
+have arrived later. The exchange's own slowness is in it too, so this errs on the safe side. The fastest round trip is
+the whole fleet's: a process that started on a busy machine may have seen slow ones alone.
 
-Windows are wider by what is usual, which costs its part of each window; of a call that was later than that all others
-are told (`Budget.arrived`), which costs a round trip to Redis. Who can't tell the others, as Redis is away, allows for
-the worst.
+Windows are wider by what is usual, which costs its part of each window. A call that was later than that is reported to
+all workers (`Budget.arrived`), which costs a round trip to Redis. While Redis is away a worker can't report, and allows
+for the worst.
 """
 
 import math
 from collections.abc import Mapping
 from typing import Final
+
+from .rules import LEAST_MARGIN_US
 
 # So many calls say enough. Fewer, and the table's margin holds.
 ENOUGH: Final = 20
@@ -24,7 +26,6 @@ GENERATION_S: Final = 10.0
 UNUSUAL_PART: Final = 0.1
 # How many calls apart the usual is worked out anew.
 LOOK_EVERY: Final = 10
-LEAST_US: Final = 10_000
 # Beyond the worst that was seen so far.
 SPARE_US: Final = 5_000
 LONGEST_US: Final = 2_000_000
@@ -152,7 +153,7 @@ class Spread:
         return usual_s, 0.0
 
     def faster(self, now_s: float) -> dict[str, float]:
-        """What the fleet is to be told: by endpoint, trips that are faster than all that it knows."""
+        """By endpoint, round trips that are faster than all that the fleet knows, to be published."""
         ours = {
             name: fastest.trip_s
             for name, fastest in self._trips.items()
@@ -163,22 +164,22 @@ class Spread:
     def hear(self, span: int, trips_s: Mapping[str, float]) -> None:
         """Takes in the fleet's fastest trips, by endpoint.
 
-        What is not among them any more in the same span of time was forgotten with all that Redis knew. It holds here,
-        and is told again: whoever starts on a busy machine sees slow ones alone.
+        A trip that is missing in the same span of time was lost with all that Redis knew. It is kept here and published
+        again: a worker that starts on a busy machine sees slow ones alone.
         """
         known_s = self._fleet_s if span == self._span else {}
         self._forgotten_s = {name: trip_s for name, trip_s in known_s.items() if trip_s < trips_s.get(name, math.inf)}
         self._fleet_s = {**trips_s, **self._forgotten_s}
         self._span = span
 
-    def margin_us(self) -> int:
-        """How far apart from their windows' ends calls stay; below zero while too little is known."""
+    def margin_us(self) -> int | None:
+        """How far apart from their windows' ends calls stay; None while too little is known."""
         if not self._known:
-            return -1
-        return int(max(LEAST_US, self._usual_us))
+            return None
+        return int(max(LEAST_MARGIN_US, self._usual_us))
 
-    def worst_us(self) -> int:
-        """The same for those who can't be told of a late call."""
+    def worst_us(self) -> int | None:
+        """The same while late calls can't be reported, as Redis is away."""
         if not self._known:
-            return -1
-        return int(max(LEAST_US, self._worst_us + SPARE_US))
+            return None
+        return int(max(LEAST_MARGIN_US, self._worst_us + SPARE_US))

@@ -1,320 +1,354 @@
-"""One scope of budgets in Redis, an exchange as seen from one address: its keys, its pauses, its clock, what is used.
+"""One scope's buckets in Redis, an exchange as seen from one address: what this process asks of them.
 
-Keys are ``fleet:{<exchange>}:<egress or account>:<bucket>``: one hash slot per exchange, because one call may be
-charged to buckets of its address and of its account. All of them expire.
+A reservation is one question (``reserve`` in budget.lua), in one round trip and for all buckets of a call: the earliest
+instant at which every bucket has room is reserved. There is no polling, so calls are served in the order of asking. The
+only clock is Redis's. A reservation that is not used is given back, or lapses: it may cost throughput, never a limit.
+
+Three things make a bucket hold less than its table says, and the library heeds them all in the same step. *Jitter*: an
+exchange counts arrivals, so windows are longer by a margin, which is measured (`Spread`) and shared. *Strangers*: where
+the exchange says what it has counted (`Ledger.observe`), the part of it that is not ours is left to them. *Limits*:
+where it says "too many" though we kept to the table (`Ledger.limited`), the bucket holds a tenth less, and a hundredth
+more again each minute, half as much where that happens again; after every pause it starts at half and is whole again
+after some windows.
+
+What Redis does not answer raises one of `store.AWAY`. Whatever this process has to say nevertheless (pauses, the
+exchange's clock) is kept, and said when Redis is back (`Ledger.meet`).
 """
 
 import asyncio
-import functools
-import hashlib
+import logging
 import math
 import secrets
-import struct
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Final, TypeVar
 
 import redis.asyncio
 import redis.exceptions
+from msgspec.structs import replace
 
+from schemas.config import LaneConfig
 from schemas.runtime import store
 from schemas.runtime.store import AWAY
 
-from ..limits.costs import Bucket, Charge, Kind
-from .grants import Grant, Use
+from ..limits.costs import Bucket, Charge
+from . import protocol
+from .grants import Grant, Learned, Refusal, Use, refused
+from .jitter import FASTEST_S, Spread
+from .keys import Keys
+from .membership import Membership
+from .pauses import Pauses
+from .protocol import ANY_TIME, Expected, Framed, Question
 from .punctuality import Punctuality
 from .redis_clock import RedisClock
-from .script import REDIS_CLOCK, Argument, Script
+from .rules import SCALE
+from .script import REDIS_CLOCK, Script
+from .share import Told
 
-# How long a measured difference between the exchange's clock and Redis's is believed.
-CLOCK_TTL_S: Final = 3600.0
-# Costs are whole thousandths in the script.
-SCALE: Final = 1000
-# What is run if its answer can't say when: at any time.
-ANY_TIME: Final = ("", 0, 1 << 53)
-# Where a question came too late to be run, or at a time that can't be, it is asked so often.
+log = logging.getLogger(__name__)
+
+LIVE_RESERVE: Final = LaneConfig().live_reserve
+# A question that came too late to be run, or at an impossible time, is asked so often.
 TRIES: Final = 3
-# The answers to these come as fast as Redis can.
+# These are answered as fast as Redis can.
 PROMPT: Final = ("reserve", "again", "beat")
+# Pairs and instruments come from requests, so the buckets that are remembered must not grow for ever.
+BUCKETS_KEPT: Final = 1000
 T = TypeVar("T")
-Expected: TypeAlias = tuple[str, int, int]
-_BUCKET: Final = struct.Struct("<6d")
-_KINDS: Final[tuple[Kind, ...]] = ("rolling", "fixed", "decaying", "paced")
 
 
 class ClockSet(redis.exceptions.RedisError):
     """There is no answer by a clock that can be Redis's."""
 
 
-class Scope:
+class Ledger:
     """One scope, as this process knows it.
 
     Args:
         client: made by `schemas.runtime.store.connect`.
         scope: ``<exchange>:<egress>``.
         account: names the account; buckets counted per account are shared by all who use it, from any address.
-        clock: the script's line that tells the time; tests bring their own.
+        live_reserve: the part of every bucket that bulk calls leave alone.
+        clock: the library's line that tells the time; tests bring their own.
+        member: the worker that this is among those that share the scope. Without one the process has no part while
+            Redis is away, and does not notice that Redis's clock was set.
     """
 
-    def __init__(self, client: redis.asyncio.Redis, scope: str, *, account: str = "", clock: str = REDIS_CLOCK) -> None:
-        self._client: Any = client
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        scope: str,
+        *,
+        account: str = "",
+        live_reserve: float = LIVE_RESERVE,
+        clock: str = REDIS_CLOCK,
+        member: Membership | None = None,
+    ) -> None:
+        self.keys = Keys(scope, account)
+        self.live_reserve = live_reserve
+        self.member = member
+        self.now_s = member.clock if member else time.monotonic
+        self.redis_clock = member.redis if member else RedisClock()
+        self.punctuality = Punctuality()
+        self.spread = Spread()
+        self.pauses = Pauses()
         self._script = Script(client, clock)
-        exchange, _, egress = scope.partition(":")
-        self._egress = f"fleet:{{{exchange}}}:{_key_part(egress)}"
-        self._account = f"fleet:{{{exchange}}}:account:{_hashed(account)}" if account else self._egress
-        self._clock = f"fleet:{{{exchange}}}:clock"
-        self._frame = f"fleet:{{{exchange}}}:set"
-        self._redis_clock = RedisClock()
-        self._punctuality = Punctuality()
-        self._epoch = f"{self._egress}:epoch"
-        self._sharing = [f"{self._egress}:away", f"{self._egress}:members"]
         # The epoch of what Redis remembers that we have seen, and the one we begin where there is none.
         self._known, self._new = "", secrets.token_hex(8)
-        self._run_id = ""
-        self._lost = True
+        # Whether Redis may not know what we do: at first, after a loss, and when it was emptied.
+        self._unmet = True
         self._meeting = asyncio.Lock()
-        self._paused: dict[str, float] = {}
-        # When an operator last ended pauses here, microseconds of Redis's clock, as far as this process has seen.
-        self.lifted_us = 0
-        self._ahead_clock = ""
-        self._pauses = [f"{self._egress}:pause"]
-        if account:
-            self._pauses.append(f"{self._account}:pause")
+        self._ahead_us = 0
+        self._exchange_clock: tuple[int, int] | None = None
         self._seen: dict[str, Bucket] = {}
         # What was learned of our buckets, thousandths of their tables' amounts, and when we saw it, by Redis's clock.
         self._learned: dict[str, tuple[int, int]] = {}
 
-    async def pause(
-        self,
-        for_s: float,
-        reason: str,
-        charges: Sequence[Charge] = (),
-        *,
-        told: bool = True,
-        account: bool = False,
-        grant: Grant | None = None,
-    ) -> float:
-        """Stop all workers from sending for so long; a longer pause stays as it is.
+    async def reserve(
+        self, charges: Sequence[Charge], *, max_wait_us: int, bulk: bool = False, lead_us: int = 0
+    ) -> Grant | Refusal:
+        """Reserve room for one call in all its buckets; sleeps for nobody.
 
         Args:
-            for_s: how long, from now.
-            reason: why, for those who look.
-            charges: pause only these buckets (the exchange limits each endpoint alone); everything when empty.
-            told: the exchange itself said how long. Otherwise the pause is doubled each time the limit is met again by
-                a call that was granted after the last pause.
-            account: the call was the account's: pause it at all addresses too.
-            grant: that of the call that met the limit.
+            charges: what the call costs (`Costs.charges`).
+            max_wait_us: refuse when the room would come later than this, the lead not counted.
+            bulk: leave the reserve.
+            lead_us: how long the caller needs to be ready to send.
 
-        Returns:
-            How long the pause holds now, in seconds.
-
-        Where Redis can't be reached this process keeps the pause, and tells the others when Redis is back.
+        Raises:
+            RedisError: one of `store.AWAY`.
         """
-        # An account's calls also leave from this address, so that the address's pause holds them too.
-        keys = [f"{self._key(charge)}:pause" for charge in charges] or self._pauses[: 2 if account else 1]
-        self._keep_pause(keys, for_s)
-        try:
-            at_us = grant.at_us if grant else 0
-            args: list[Argument] = ["pause", max(0, int(for_s * 1e6)), reason[:200], int(told), at_us]
-            holds_s = await self._run(keys, args, _seconds)
-        except AWAY:
-            self._lost = True
-            return for_s
-        self._keep_pause(keys, holds_s)
+        for charge in charges:
+            self._see(charge)
+        self._ahead_us = max(self._ahead_us, max_wait_us)
+        await self.meet()
+        planned = await self._ask(
+            protocol.reserve(
+                self.keys,
+                charges,
+                max_wait_us=max_wait_us,
+                lead_us=lead_us,
+                spread_us=self.spread.margin_us(),
+                ahead_us=self._ahead_us,
+                known_epoch=self._known,
+                new_epoch=self._new,
+                reserve=self.live_reserve if bulk else 0.0,
+            )
+        )
+        if self._known not in ("", planned.epoch):
+            self._unmet = True  # It was emptied.
+        self._known = planned.epoch or ""
+        return planned.answer or refused("budget")
+
+    async def again(
+        self, charges: Sequence[Charge], grant: Grant, *, max_wait_us: int, bulk: bool = False, lead_us: int = 0
+    ) -> Grant | Refusal | None:
+        """Look at a reservation again; None where it was forgotten, and may be made anew.
+
+        The arguments are those of `reserve`, and `grant` is what it returned; a refusal has given it back.
+
+        Raises:
+            RedisError: one of `store.AWAY`.
+        """
+        planned = await self._ask(
+            protocol.again(
+                self.keys,
+                charges,
+                max_wait_us=max_wait_us,
+                lead_us=lead_us,
+                spread_us=self.spread.margin_us(),
+                at_us=grant.at_us,
+                reserve=self.live_reserve if bulk else 0.0,
+            )
+        )
+        if isinstance(planned.answer, Grant):
+            held_by = planned.answer.held_by if grant.held_by is None else grant.held_by
+            return replace(planned.answer, ranks=grant.ranks, held_by=held_by)
+        return planned.answer
+
+    async def arrived(self, charges: Sequence[Charge], grant: Grant, late_us: float, *, answered: bool = True) -> None:
+        """Tell that a call has arrived, and how late, where that matters to others (`Budget.arrived`)."""
+        if (late_us > grant.margin_us or (answered and grant.must_tell)) and not self._unmet:
+            arrived_us, margin_us = grant.at_us + int(late_us), int(grant.margin_us)
+            await self._ask(
+                protocol.late(
+                    self.keys, charges, at_us=grant.at_us, arrived_us=arrived_us, margin_us=margin_us, answered=answered
+                )
+            )
+
+    async def back(self, charges: Sequence[Charge], grant: Grant) -> None:
+        """Give back a reservation whose call is not sent."""
+        if not self._unmet:
+            await self._ask(protocol.back(self.keys, charges, at_us=grant.at_us))
+
+    async def pause(self, keys: Sequence[str], for_s: float, reason: str, *, named: bool, grant: Grant | None) -> float:
+        """Set pauses for all workers; returns how long they hold now, seconds. See `Budget.pause`."""
+        for_us, at_us = max(0, int(for_s * 1e6)), grant.at_us if grant else None
+        holds_s = await self._ask(protocol.pause(keys, for_us=for_us, reason=reason[:200], named=named, at_us=at_us))
+        self.pauses.keep(keys, holds_s)
         return holds_s
 
-    def _keep_pause(self, keys: Sequence[str], for_s: float) -> None:
-        now = time.monotonic()
-        self._paused = {key: till for key, till in self._paused.items() if till > now}
-        for key in keys:
-            self._paused[key] = max(now + for_s, self._paused.get(key, 0.0))
+    async def paused(self, charges: Sequence[Charge]) -> float:
+        """For how many more seconds calls with these charges must not be sent."""
+        keys = self.keys.pauses_of(charges)
+        paused_s, lifted_us = await self._ask(protocol.paused(keys))
+        if lifted_us is not None:
+            self.pauses.lifted(lifted_us)
+        return max(self.pauses.left_s(keys), paused_s)
 
-    async def paused(self, charges: Sequence[Charge] = ()) -> float:
-        """Return for how many more seconds calls with these charges must not be sent; 0 when they may.
+    def keep_clock(self, ahead_s: float, error_s: float) -> None:
+        """Keeps how far the exchange's clock is ahead of Redis's, to be told (`tell_clock`)."""
+        self._exchange_clock = int(ahead_s * 1e6), math.ceil(error_s * 1e6)
 
-        When Redis can't be asked only our own pauses count: what was reserved may be sent.
-        """
-        keys = [*self._pauses, *(f"{self._key(charge)}:pause" for charge in charges)]
-        try:
-            paused_us, lifted_us = await self._run(keys, ["paused"], functools.partial(_whole, count=2))
-        except AWAY:
-            self._lost = True
-            return self._paused_s(charges)
-        if lifted_us > self.lifted_us:
-            self.lifted_us = lifted_us
-            self._paused.clear()
-        return max(self._paused_s(charges), paused_us / 1e6)
-
-    def _paused_s(self, charges: Sequence[Charge]) -> float:
-        """How much longer those pauses hold that this process knows of."""
-        now = time.monotonic()
-        keys = (*self._pauses, *(f"{self._key(charge)}:pause" for charge in charges))
-        return max(0.0, *(self._paused.get(key, now) - now for key in keys))
-
-    async def set_clock(self, ahead_s: float, error_s: float = 0.0) -> None:
-        """Tell all workers how far the exchange's clock is ahead of Redis's; its fixed windows follow it.
-
-        Args:
-            ahead_s: how far, below zero where it is behind.
-            error_s: by how much that may be wrong: calls stay as much further away from a window's ends.
-        """
-        self._ahead_clock = f"{int(ahead_s * 1e6)}:{math.ceil(error_s * 1e6)}"
-        try:
-            await self._run([self._clock], ["clock", self._ahead_clock, int(CLOCK_TTL_S * 1000)], nothing)
-        except AWAY:
-            self._lost = True  # It is told when Redis is back.
+    async def tell_clock(self) -> None:
+        """Tell all workers of the exchange's clock; its fixed windows follow it."""
+        if self._exchange_clock:
+            ahead_us, error_us = self._exchange_clock
+            await self._ask(protocol.clock(self.keys, ahead_us=ahead_us, error_us=error_us))
 
     async def usage(self) -> dict[str, Use]:
         """Return every bucket this process has charged; the fullest and smallest count of it where it has many.
 
         Where Redis has forgotten that one holds less than its table says, it is told again.
         """
-        seen = list(self._seen.items())
-        args: list[Argument] = ["usage", b"".join(packed(bucket) for _, bucket in seen)]
-        keys = [key for key, _ in seen]
-        known = [f"{key}:{what}" for what in ("learned", "pause") for key in keys]
-        read = functools.partial(_whole, count=1 + 4 * len(seen))
-        now_us, *said = await self._run([*keys, self._clock, *known], args, read)
-        buckets: dict[str, Use] = {}
-        for number, (key, bucket) in enumerate(seen):
-            used, effective, lowered, paused_us = said[4 * number : 4 * number + 4]
-            if not lowered and key in self._learned:  # forgotten
-                asked: list[Argument] = ["remember", *self._learned[key], packed(bucket)]
-                effective = await self._run([key, self._clock, f"{key}:learned"], asked, int)
+        known = dict(self._seen)
+        now_us, seen = await self._ask(protocol.usage(self.keys, known))
+        uses: dict[str, Use] = {}
+        for (key, bucket), one in zip(known.items(), seen, strict=True):
+            effective = one.effective
+            if not one.lowered and key in self._learned:  # forgotten
+                part, seen_us = self._learned[key]
+                effective = await self._ask(protocol.remember(self.keys, key, bucket, part=part, seen_us=seen_us))
             if effective < SCALE:
                 self._learned[key] = effective, now_us
             else:
                 self._learned.pop(key, None)
-            other = buckets.get(bucket.name, Use(0.0, 1.0))
-            buckets[bucket.name] = Use(
-                max(used / SCALE, other.used),
+            other = uses.get(bucket.name, Use(0.0, 1.0))
+            uses[bucket.name] = Use(
+                max(one.used / SCALE, other.used),
                 min(effective / SCALE, other.effective),
-                max(paused_us / 1e6, other.paused_s),
+                max(one.paused_us / 1e6, other.paused_s),
             )
-        return buckets
+        return uses
 
-    async def _meet(self) -> None:
-        """After a loss, find out whether this is still the Redis we knew, and tell it of our pauses."""
+    async def observe(
+        self, charge: Charge, rank: int, grant: Grant, used: float, *, late_us: float, span_s: float
+    ) -> None:
+        """Take over what the exchange says it has counted: see `Budget.observe`."""
+        # Calls of ours that left before that time may have arrived in it: all that can have count as ours.
+        span_us = int(span_s * 1e6) + max(int(charge.bucket.margin_ms * 1000), self.spread.worst_us() or 0)
+        counted, by_us = math.ceil(used * SCALE), grant.at_us + int(late_us)
+        await self._ask(protocol.observe(self.keys, charge, counted=counted, by_us=by_us, rank=rank, span_us=span_us))
+
+    async def limited(self, charges: Sequence[Charge], grant: Grant) -> Learned | None:
+        """Learn from "too many": see `Budget.limited`."""
+        lowered = await self._ask(protocol.limited(self.keys, charges, at_us=grant.at_us))
+        if lowered is None:
+            return None
+        number, part = lowered
+        charge = charges[number]
+        return Learned(charge.key, charge.bucket.amount, charge.bucket.amount * part / SCALE)
+
+    async def share_trips(self) -> None:
+        """Tells all workers of this scope the fastest round trips, and takes in theirs (`Spread`)."""
+        span = int(time.time() / FASTEST_S)
+        faster_s, ends_s = self.spread.faster(time.monotonic()), int((span + 2) * FASTEST_S)
+        trips_s = await self._ask(protocol.trips(self.keys, span=span, ends_s=ends_s, faster_s=faster_s))
+        self.spread.hear(span, trips_s)
+
+    async def beat(self, member: Membership) -> None:
+        """One beat of the worker that shares the scope."""
+        mine = member.beat(self._seen.values())
+        answer = await self._ask(protocol.beat(self.keys, mine, known_epoch=self._known, new_epoch=self._new))
+        self._known = answer.epoch
+        if paused_s := member.answered(answer):
+            self.pauses.keep(self.keys.pauses[:1], paused_s)
+        if dead := member.dead():
+            await self._ask(protocol.bury(self.keys, dead))
+
+    async def leave(self, member: Membership) -> None:
+        """The worker gives up its part."""
+        await self._ask(protocol.leave(self.keys, member.id))
+
+    async def give(self, member: Membership, told: Told) -> None:
+        """Adds to a bucket what the worker granted itself."""
+        await self._ask(protocol.give(self.keys, member.id, told.key, told.bucket, told.grants))
+
+    def lost(self) -> None:
+        """Redis did not answer: what it has to know is told again when it is back."""
+        self._unmet = True
+
+    async def meet(self) -> None:
+        """After a loss, tell Redis our pauses and the exchange's clock: it may have forgotten them."""
+        if not self._unmet:
+            return
         async with self._meeting:
-            if not self._lost:
+            if not self._unmet:
                 return
-            run_id = await self._run_id_now()
-            if self._run_id not in ("", run_id):
-                self._known = "?"
-            self._run_id = run_id
-            for key, till in self._paused.items():
-                left_us = max(0, int((till - time.monotonic()) * 1e6))
-                await self._run([key], ["pause", left_us, "told again", 1, 0], nothing)
-            if self._ahead_clock:
-                await self._run([self._clock], ["clock", self._ahead_clock, int(CLOCK_TTL_S * 1000)], nothing)
-            self._lost = False
-
-    async def _run_id_now(self) -> str:
-        try:
-            return store.shaped(await self._client.info("server"), lambda said: str(said["run_id"]))
-        except AWAY as error:
-            store.lost(error, "info")
-            raise
-
-    def _key(self, charge: Charge) -> str:
-        return f"{self._account if charge.bucket.scope == 'account' else self._egress}:{charge.key}"
+            for key, left_s in self.pauses:
+                await self._ask(protocol.pause([key], for_us=int(left_s * 1e6), reason="told again", again=True))
+            await self.tell_clock()
+            self._unmet = False
 
     def _see(self, charge: Charge) -> None:
-        key = self._key(charge)
+        key = self.keys.bucket(charge)
         if key not in self._seen:
-            if len(self._seen) >= 1000:  # Pairs and instruments come from requests: this must not grow for ever.
+            if len(self._seen) >= BUCKETS_KEPT:
                 self._seen.clear()
             self._seen[key] = charge.bucket
 
-    async def _run(self, keys: Sequence[str], args: Sequence[Argument], read: Callable[[Any], T]) -> T:
-        """Asks Redis, and returns what `read` makes of the answer.
+    async def _ask(self, question: Question[T]) -> T:
+        """Asks Redis.
 
         Raises:
             RedisError: one of `store.AWAY`: there was no answer, or none by a clock that can be Redis's.
         """
         try:
-            return await self._run_in_time(keys, args, read)
+            return await self._ask_in_time(question)
         except AWAY as error:
-            store.lost(error, str(args[0]))
+            self._unmet = True
+            store.lost(error, question.entry)
             raise
 
-    async def _run_in_time(self, keys: Sequence[str], args: Sequence[Argument], read: Callable[[Any], T]) -> T:
+    async def _ask_in_time(self, question: Question[T]) -> T:
         for _ in range(TRIES):
-            asked_s = self._now_s()
+            asked_s = self.now_s()
 
-            def last() -> Expected:
+            def expected() -> Expected:
                 nonlocal asked_s
-                asked_s = self._now_s()
-                return self._expected()
+                asked_s = self.now_s()
+                return self.member.expected() if self.member else ANY_TIME
 
-            said = await self._script.run([*keys, self._frame], args, last)
-            frame, now_us, was_run, answer = store.shaped(said, _framed)
-            agrees = await self._hears(frame, now_us, asked_s)
-            if was_run and agrees:
-                if args[0] in PROMPT:
-                    late_s = self._redis_clock.answered(self._now_s(), now_us, asked_s=asked_s)
-                    self._punctuality.late(late_s * 1e6)
-                return store.shaped(answer, read)
-            if was_run:
+            said = await self._run(question, expected)
+            is_possible = self.member is None or await self._is_possible(self.member, said, asked_s)
+            if said.was_run and is_possible:
+                if question.entry in PROMPT:
+                    late_s = self.redis_clock.answered(self.now_s(), said.now_us, asked_s=asked_s)
+                    self.punctuality.late(late_s * 1e6)
+                return store.shaped(said.answer, question.read)
+            if said.was_run:
                 break  # It left its trace, and may not be repeated.
         raise ClockSet("Redis's clock was set, or questions are too long on their way")
 
-    def _now_s(self) -> float:
-        return time.monotonic()
+    async def _run(self, question: Question[T], expected: Callable[[], Expected]) -> Framed:
+        keys, args = [*question.keys, self.keys.correction], [*question.args, question.entry]
+        return store.shaped(await self._script.run(keys, args, expected), protocol.framed)
 
-    def _expected(self) -> Expected:
-        """Which correction of Redis's clock we know, and between which times of it a question is run."""
-        return ANY_TIME
-
-    async def _hears(self, frame: str, now_us: int, asked_s: float) -> bool:
-        """Whether Redis's clock can have shown `now_us` since `asked_s`; where not it is corrected."""
-        return True
-
-
-def nothing(_: Any) -> None:
-    """Reads an answer that says nothing."""
-
-
-def _framed(said: Any) -> tuple[str, int, bool, Any]:
-    frame, now_us, was_run, answer = said
-    return frame.decode(), int(now_us), was_run == 1, answer
-
-
-def _seconds(said: Any) -> float:
-    return float(said) / 1e6
-
-
-def _whole(said: Any, count: int) -> list[int]:
-    if len(said) != count:
-        raise ValueError(count)
-    return [int(number) for number in said]
-
-
-@functools.lru_cache(maxsize=4096)
-def packed(bucket: Bucket, cost: float = 0.0, reserve: float = 0.0) -> bytes:
-    """A charge as the script reads it: kind, amount, window, margin, cost, and the most that may be in use with it."""
-    thousandths = math.ceil(cost * SCALE - 1e-6)
-    amount, window_us = amount_of(bucket), window_us_of(bucket)
-    # A call that is bigger than what bulk may use still gets its turn: when the bucket is empty.
-    cap = max(math.floor(amount * (1 - reserve)), min(thousandths, amount))
-    margin_us = math.ceil(bucket.margin_ms * 1000)
-    return _BUCKET.pack(_KINDS.index(bucket.kind) + 1, amount, window_us, margin_us, thousandths, cap)
-
-
-def amount_of(bucket: Bucket) -> int:
-    """What may be spent per window, thousandths."""
-    return math.floor(bucket.amount * SCALE + 1e-6)
-
-
-def window_us_of(bucket: Bucket) -> int:
-    """The window, microseconds."""
-    return math.ceil(bucket.window_s * 1e6)
-
-
-def _key_part(name: str) -> str:
-    """A proxy's URL may hold a password, and braces would move the hash slot: neither goes into a key."""
-    return _hashed(name) if set(name) & set("@{}/") else name
-
-
-def _hashed(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()[:16]
+    async def _is_possible(self, member: Membership, said: Framed, asked_s: float) -> bool:
+        """Whether Redis's clock can have shown this since `asked_s`; where it can't it was set, and is corrected."""
+        behind_us, unsure_us = member.off_by(said.correction, said.now_us, asked_s)
+        if behind_us:
+            log.warning("redis_clock_set", extra={"scope": self.keys.egress, "by_s": round(-behind_us / 1e6, 3)})
+            question = protocol.correct(
+                self.keys,
+                member.id,
+                known=said.correction,
+                behind_us=behind_us,
+                unsure_us=unsure_us,
+                new=secrets.token_hex(4),
+            )
+            asked_s = self.now_s()
+            answer = (await self._run(question, lambda: ANY_TIME)).answer
+            correction, now_us = store.shaped(answer, question.read)
+            member.adopt(correction, now_us, asked_s)
+        return not behind_us

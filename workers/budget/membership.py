@@ -1,4 +1,4 @@
-"""Who shares a scope's budget, so that a worker that loses Redis can go on with its part and no limit is passed.
+"""The workers that share a scope's budget: how one that loses Redis goes on with its part, and no limit is passed.
 
 A worker that can't reach Redis does not know whether the others still can, and Redis does not know whether a worker
 that is silent is cut off or dead. So parts of the limit are leases:
@@ -8,27 +8,27 @@ that is silent is cut off or dead. So parts of the limit are leases:
   the larger one, so that all parts together never are more than the limit. A worker that has just come has no part
   until the others gave theirs up: two beats.
 - A beat says when the worker last heard from Redis (its lease, Redis's clock), not when it was sent: one that arrives
-  late, or twice, promises nothing new; its number keeps an old one from undoing a newer one.
+  late, or twice, promises nothing new. Beats are numbered, so an old one can't undo a newer one.
 - Redis grants nothing further ahead than `HORIZON_S`. From `PRESENT_S` after a lease a worker counts as away, and every
   grant leaves its part alone. So a worker that is away may use its part when its lease is older than both, and then one
-  window more, because everything before may have been used up: its share starts from full buckets.
+  window later, because everything before may have been used up: its share starts from full buckets.
 - `LASTS_S` after its lease a worker stops, and Redis gives the part back to the others one window later.
-- A worker that comes back tells Redis what it has granted itself before its lease is renewed. So the whole limit is in
-  use again at once; while Redis may have forgotten what it granted itself (killed, emptied: `since`) the worker goes on
-  with its share in place of nothing. The parts of those that have not come back yet stay set aside.
+- A worker that comes back tells Redis what it has granted itself, and only then is its lease renewed. So the whole
+  limit is in use again at once. While Redis may have forgotten its own grants (it was killed or emptied: `since`) the
+  worker goes on with its share. The parts of workers that have not come back yet stay set aside.
 - Workers that come back to a Redis which forgot them say how long ago they could last be granted anything. When all
   parts are back that bounds what was forgotten, and after an absence that was longer the whole is shared at once.
-- They also say whom they knew. When all of those are back, known to be dead, or may send no more, nothing is set aside
-  for the forgotten any longer.
-- Who never met this Redis has no part.
+- They also name the workers that they knew. When all of those are back, known to be dead, or may send no more, nothing
+  is set aside for forgotten workers any longer.
+- A worker that never met this Redis has no part.
 
 Accepted: a worker that dies without leaving takes its part with it for `LASTS_S`, unless one on the same machine sees
 that it is dead. A bucket whose part does not hold one call is not divided: it stands still while Redis is away, and
 nothing of it is set aside. Budgets with an account have no part: their accounts are shared over addresses. Clocks may
 drift by `DRIFT`. Pure, but for looking whether a process lives; the clock is an argument.
 
-Redis's clock may be set while the fleet runs. Every answer says what it shows; where that can't be, by what it showed
-at the last beat and by our own clock, it was set, and by how much (`off_by`). It is corrected for all (clock.lua).
+Redis's clock may be set while the fleet runs. Every answer says what it shows. Where our own clock and the answers
+before rule that out, it was set, and it is known by how much (`off_by`). It is corrected for all workers (clock.lua).
 """
 
 import contextlib
@@ -36,32 +36,23 @@ import hashlib
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from ..limits.costs import Bucket
+from . import protocol
+from .protocol import ANY_TIME, Beat, Beaten
 from .redis_clock import DRIFT, RedisClock
-from .share import MARGIN_PART, PARTS, Share, Told
+from .rules import HORIZON_S, HORIZON_US, LASTS_S, MARGIN_PART, PARTS, PRESENT_S
+from .share import Share, Told
 
 # Costs Redis 0.15 to 0.3 ms each time.
 BEAT_EVERY_S: Final = 0.3
-# A worker that Redis has not seen for so long counts as away: some beats, and a pause of its process.
-PRESENT_S: Final = 1.5
-# The furthest ahead that Redis grants to a scope that is shared: what attempts wait in a worker's memory, and some.
-HORIZON_S: Final = 2.5
-LASTS_S: Final = 300.0
-ANY_TIME_US: Final = (0, 1 << 53)
-HORIZON_US: Final = int(HORIZON_S * 1e6)
 # What clocks may differ by beside that.
 UNSURE_US: Final = 1_000
 # A question that was on its way for so long is not run any more, but asked again.
 ON_ITS_WAY_US: Final = 250_000
-
-# What the scripts know by these names.
-CONSTANTS: Final = (
-    f"local PARTS, PRESENT = {PARTS}, {PRESENT_S * 1e6:.0f}\nlocal HORIZON, LASTS = {HORIZON_US}, {LASTS_S * 1e6:.0f}\n"
-)
 
 
 class Membership:
@@ -88,50 +79,48 @@ class Membership:
         self._offset_us = 0
         # The others as Redis knew them at our last beat; see `shares.lua`.
         self._others: list[bytes] = []
-        # What an earlier share has granted counts in a later one's first window.
+        # Grants of an earlier share count in a later one's first window: until then it grants nothing.
         self._floor_us = 0
         # For how long Redis remembers a part after its end: no window may be longer.
         self._keep_us = self._kept_us = 0
-        self._settling = False
-        # Which correction of Redis's clock we go by.
+        # The id of the correction of Redis's clock that we know.
         self.frame = ""
 
-    def beat(self, buckets: Iterable[Bucket], epoch: str, new_epoch: str) -> list[str | int | bytes]:
-        """What the script `beat` is asked with; every answer must be told to `answered`."""
+    def beat(self, buckets: Iterable[Bucket]) -> Beat:
+        """The next beat; every answer must be told to `answered`."""
         self._beats += 1
         if self._new == self._hash:
-            self._new = secrets.token_hex(8)  # One that is forgotten and begun anew must not look like the old one.
+            self._new = secrets.token_hex(8)  # A hash that is forgotten and begun anew must not look like the old one.
         if self.share is None:
             self._leased_us = max(self._leased_us, self._heard_us)
             if self.part and self.now_us()[0] > self._known_us + LASTS_S * 1e6:
                 self.part = 0  # This process stood still for so long that Redis has given its part to others.
         self._keep_us = max(self._keep_us, _keep_us(buckets))
         part = max(self.part, self.share.parts if self.share else 0)
-        mine: list[str | int] = [self.id, self._beats, self._leased_us, part, self._keep_us]
-        # By our clock at its slowest, and Redis reads it later: at least so long ago, or it is taken for more recent.
+        # A lower bound: by our clock at its slowest, and Redis reads it later still.
         heard_us = max(0, int((self.clock() - self._answered_s) * (1 - DRIFT) * 1e6))
-        return ["beat", *mine, self._hash, self._new, epoch, new_epoch, heard_us, *self._others]
+        mine = self.id, self._beats, self._leased_us, part, self._keep_us
+        return Beat(*mine, self._hash, self._new, heard_us, self._others)
 
-    def answered(self, answer: Sequence[Any]) -> tuple[str, float]:
-        """Takes in the answer to the latest beat; returns the epoch, and for how long everything is paused."""
-        now_us, part, count, found, epoch, since_us, offset_us, pause_us, *self._others = answer
+    def answered(self, answer: Beaten) -> float:
+        """Takes in the answer to the latest beat; returns for how long everything is paused, seconds."""
         if not (self.part or self.share):
-            # Until now the part was others', who may have been granted instants ahead.
-            self._floor_us = max(self._floor_us, int(now_us) + HORIZON_US)
+            # Until now other workers had this part, and may have been granted instants ahead.
+            self._floor_us = max(self._floor_us, answer.now_us + HORIZON_US)
         self._known_us, self._kept_us = self._leased_us, self._keep_us
-        self.part, self.count, self._hash = int(part), int(count), found.decode()
-        self._now_us, self._since_us = int(now_us), int(since_us)
+        self.part, self.count, self._hash = answer.part, answer.count, answer.hash_id
+        self._now_us, self._since_us, self._others = answer.now_us, answer.since_us, answer.others
         if self.share is None:
-            self._heard_us, self._answered_s = int(now_us), self.clock()
-            self._offset_us = int(offset_us)
-        return epoch.decode(), max(0, int(pause_us) - int(now_us)) / 1e6
+            self._heard_us, self._answered_s = answer.now_us, self.clock()
+            self._offset_us = answer.offset_us
+        return max(0, answer.pause_till_us - answer.now_us) / 1e6
 
     def dead(self) -> list[str]:
-        """Those that Redis misses and that are known to be dead: processes of this machine."""
+        """Members that Redis counts as away and that are known to be dead: processes of this machine."""
         others = (found.decode().split() for found in self._others)
-        return [name for name, _, drops in others if drops != "0" and _is_dead(name)]
+        return [name for name, _, drops in others if drops != protocol.PRESENT and _is_dead(name)]
 
-    def lost(self, reserve: float, effective: Mapping[str, float], far_us: int) -> None:
+    def lost(self, reserve: float, effective: Mapping[str, float], far_us: int | None) -> None:
         """Redis can't be asked: from now on this worker has its share, if it has a part.
 
         Args:
@@ -139,7 +128,6 @@ class Membership:
             effective: by bucket, the part of its table's amount that it may hold.
             far_us: how far this worker's calls may spread (`Spread.worst_us`).
         """
-        self._settling = False
         if self.share is None and self.part:
             self.redis.held = True
             self.share = Share(
@@ -160,7 +148,7 @@ class Membership:
     def expected(self) -> tuple[str, int, int]:
         """The correction that we know, and between which times of Redis's clock a question of now arrives there."""
         if not self.redis.known:
-            return self.frame, *ANY_TIME_US
+            return self.frame, *ANY_TIME[1:]
         earliest, error_us = self.now_us()
         return self.frame, earliest - UNSURE_US, earliest + error_us + UNSURE_US + ON_ITS_WAY_US
 
@@ -168,7 +156,7 @@ class Membership:
         """By how much Redis's clock is behind the earliest that it can show, and how unsure that is; 0 if it can.
 
         Args:
-            frame: the answer's correction: one that another worker made is believed.
+            frame: the id of the answer's correction; one that another worker made is believed.
             now_us: what Redis's clock showed.
             asked_s: not before this instant of ours.
         """
@@ -183,15 +171,26 @@ class Membership:
         return 0, 0
 
     def adopt(self, frame: str, now_us: int, asked_s: float) -> None:
-        """Redis's clock is corrected: from here on it is read anew, also by a share."""
+        """Redis's clock was corrected: it is measured anew from this answer on, also for a share."""
         self.frame = frame
         if self.redis.known:
             self.redis.corrected(self.clock(), now_us, asked_s=asked_s)
             self._heard_us, self._answered_s = now_us, self.clock()
 
     def may_use(self, at_us: int, error_us: int) -> bool:
-        """Whether the share may grant this instant."""
-        return not self._settling and at_us + error_us <= self._known_us + LASTS_S * 1e6
+        """Whether the share may grant this instant: the lease holds still."""
+        return at_us + error_us <= self._known_us + LASTS_S * 1e6
+
+    @property
+    def is_counted_away(self) -> bool:
+        """Whether Redis leaves this worker's part alone by now, and the lease holds still: its share may be in use.
+
+        What it grants then comes `HORIZON_S` later at the earliest, when nothing that Redis granted before is ahead.
+        """
+        if self.share is None:
+            return False
+        now_us, error_us = self.now_us()
+        return self.share.since_us - HORIZON_US <= now_us and self.may_use(now_us, error_us)
 
     def keeps(self, buckets: Iterable[Bucket]) -> bool:
         """Whether Redis remembers our part for long enough after its end for these buckets' windows."""
@@ -207,8 +206,7 @@ class Membership:
         return self._now_us > self._since_us + self.share.longest_us * (1 + MARGIN_PART)
 
     def settle(self) -> list[Told]:
-        """What Redis is to be told before it hears `settled`; the share grants nothing any more."""
-        self._settling = True
+        """What Redis is to be told before `settled`; the share must grant nothing any more."""
         if self.share is None:
             return []
         now_us, error_us = self.now_us()
@@ -216,7 +214,7 @@ class Membership:
         shift = self._now_us - now_us
         if abs(shift) < 1e6:
             shift = 0
-        # Otherwise another Redis, whose clock is another one.
+        # Otherwise it is another Redis with another clock.
         self._floor_us = self.share.last_us + error_us + shift
         return [
             Told(one.key, one.bucket, [n if number % 2 else n + shift for number, n in enumerate(one.grants)])
@@ -224,9 +222,9 @@ class Membership:
         ]
 
     def settled(self) -> None:
-        """Redis knows it all: the share is over, and the beats renew the lease."""
+        """Redis knows all that the share granted: it is over, and beats renew the lease again."""
         self.share = None
-        self._settling = self.redis.held = False
+        self.redis.held = False
 
     @property
     def on_share(self) -> float:
@@ -239,7 +237,7 @@ def _keep_us(buckets: Iterable[Bucket]) -> int:
 
 
 def _machine() -> str:
-    """Names this machine since its start, and who counts processes on it; nothing that others have where unknown."""
+    """Names this machine since its start, and its process namespace; a name of its own where they are unknown."""
     with contextlib.suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
         return hashlib.sha256((boot + str(Path("/proc/self/ns/pid").readlink())).encode()).hexdigest()[:12]

@@ -72,11 +72,11 @@ class RedisClock:
         return self._shown_us + math.floor(least_us), self._shown_us + math.ceil(most_us)
 
     def due(self, at_us: int) -> float:
-        """When Redis's clock shows `at_us`, on ours, at the latest: who leaves then never leaves early."""
+        """When Redis's clock shows `at_us`, on ours, at the latest: a call that leaves then never leaves early."""
         return self._between(at_us)[1]
 
     def earliest(self, at_us: int) -> float:
-        """The same at the earliest: who counts lateness counts from then."""
+        """The same at the earliest: lateness counts from then."""
         return self._between(at_us)[0]
 
     def _between(self, at_us: int) -> tuple[float, float]:

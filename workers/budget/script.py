@@ -1,4 +1,4 @@
-"""The budgets' Lua functions on their way to Redis and back: their text, a loss, who is asked together."""
+"""The Lua library of the budgets: its text, and how its function is called, alone or several times in a round trip."""
 
 import asyncio
 import hashlib
@@ -9,12 +9,12 @@ from typing import Any, Final, TypeAlias
 import redis.asyncio
 import redis.exceptions
 
-from . import membership
-from .jitter import LEAST_US
+from . import rules
 
-PARTS: Final = ("clock.lua", "kinds.lua", "rolling.lua", "budget.lua", "turns.lua", "shares.lua")
-CONSTANTS: Final = f"{membership.CONSTANTS}local LEAST_MARGIN = {LEAST_US}\n"
-TEXT: Final = CONSTANTS + "".join((Path(__file__).parent / "lua" / name).read_text(encoding="utf-8") for name in PARTS)
+FOLDER: Final = Path(__file__).parent / "lua"
+# In this order: each uses the functions of those before it.
+FILES: Final = ("clock.lua", "kinds.lua", "rolling.lua", "budget.lua", "turns.lua", "pauses.lua", "shares.lua")
+TEXT: Final = rules.LUA + "".join((FOLDER / name).read_text(encoding="utf-8") for name in FILES)
 REDIS_CLOCK: Final = "local function clock() local t = redis.call('TIME') return t[1] * 1000000 + t[2] end\n"
 
 # What Redis says where it has no such function: it was restarted, or never had it.
@@ -40,9 +40,9 @@ class Library:
 
     def __init__(self, clock: str = REDIS_CLOCK) -> None:
         self.name = f"fleet_{hashlib.sha256((clock + TEXT).encode()).hexdigest()[:16]}"
-        call = "function(keys, args) KEYS, ARGV = keys, args return answer() end"
+        call = "function(keys, args) return answer(keys, args) end"
         ends = f"redis.register_function('{self.name}', {call})\n"
-        self.text = f"#!lua name={self.name}\nlocal KEYS, ARGV, answer\n{clock}{TEXT}{ends}"
+        self.text = f"#!lua name={self.name}\n{clock}{TEXT}{ends}"
 
 
 class Script:

@@ -1,10 +1,10 @@
 """What one worker may send by itself while it can't ask Redis: its part of every limit.
 
-The same rules as ``budget.lua`` for all kinds of bucket, in this process alone. A share starts from full buckets: what
-was granted by Redis may have used them up, up to `since_us`. A call goes when it fits into all its buckets; who asked
-first is first. A share that does not hold a call of cost one (a bucket of one call a second, and two workers) is
-nobody's to use, and Redis keeps nothing aside for it (``shares.lua`` has the same rule). Pure: the clock is an
-argument, in microseconds of Redis's.
+The same rules as in the Lua library for all kinds of bucket, in this process alone. A share starts from full buckets:
+what Redis granted up to `since_us` may have used them up. A call goes when it fits into all its buckets, in the order
+of asking. A share that does not hold a call of cost one (a bucket of one call a second, and two workers) is not used,
+and Redis keeps nothing aside for it (``shares.lua`` has the same rule). Pure: the clock is an argument, in microseconds
+of Redis's.
 """
 
 import math
@@ -15,20 +15,12 @@ from typing import Final
 from msgspec import Struct
 
 from ..limits.costs import Bucket, Charge
+from .rules import MARGIN_PART, PARTS, SCALE, SHORT_US, UNHEARD_US, amount_of, thousandths, window_us_of
 
-# A whole limit; divisible by every number of workers up to 16.
-PARTS: Final = 720_720
-# Costs are whole thousandths, as in the script.
-SCALE: Final = 1000
-# The largest part of a window that is given away as a margin, as in the script.
-MARGIN_PART: Final = 0.2
 # Of a margin, what a call may leave late.
 LATE_PART: Final = 0.25
 # How finely grants are told to Redis: parts of a window.
 SLICES: Final = 50
-# In windows up to this length calls are waited for that were not heard of, for so long; as in the script.
-SHORT_US: Final = 5_000_000
-UNHEARD_US: Final = 3_000_000
 
 
 class TooSmall(Exception):
@@ -55,7 +47,7 @@ class _Count:
         self.granted = False
 
     def forget(self, now: int) -> None:
-        """Drops what can't hold anybody up any more."""
+        """Drops what can't delay any call any more."""
 
     def fit(self, at: int, cost: int, cap: int) -> int:
         """The first instant from `at` on at which there is room."""
@@ -70,10 +62,10 @@ class _Count:
         raise NotImplementedError
 
     def heard(self, at: int, cost: int, arrived: int, *, answered: bool) -> None:
-        """A call of those granted at `at` came by `arrived`, or was not sent; without an answer it may come still."""
+        """A call granted for `at` arrived by `arrived`, or was not sent; without an answer it may arrive still."""
 
     def holds(self, at: int, now: int, cost: int) -> bool:
-        """Whether all are heard of for whose room a call at `at`, soon, is sent; `cost` is 0 where it was taken."""
+        """Whether a call at `at`, soon, uses no room of calls without an answer; `cost` is 0 where it was taken."""
         return True
 
 
@@ -141,7 +133,7 @@ class _Rolling(_Count):
                 slot = one.at * SLICES // self.window
                 before = slices[slot][1] if slot in slices else 0
                 slices[slot] = (one.at, before + one.cost)
-        # Nobody is told how late they were: as late as may be.
+        # How late each was is not kept: as late as may be.
         return [number for at, cost in slices.values() for number in (at + error + self.margin, cost)]
 
 
@@ -201,7 +193,7 @@ class Share:
         lasts_us: for how long it may be used.
         since_us: until then others may have used all of every limit.
         offset_us: how far the exchange's clock is ahead of Redis's.
-        far_us: how far calls may spread (`Spread`); below zero where it is not known.
+        far_us: how far calls may spread (`Spread`); None where it is not known.
         reserve: the part of every bucket that bulk calls leave alone.
         effective: by bucket, the part of its table's amount that it may hold.
     """
@@ -213,7 +205,7 @@ class Share:
         lasts_us: int,
         since_us: int,
         offset_us: int,
-        far_us: int,
+        far_us: int | None,
         reserve: float,
         effective: Mapping[str, float],
     ) -> None:
@@ -275,20 +267,20 @@ class Share:
     def heard(
         self, charges: Sequence[tuple[str, Charge]], at_us: int, arrived_us: int, *, answered: bool = True
     ) -> None:
-        """Take in by when a call came that was granted at `at_us`.
+        """Take in by when a call arrived that was granted for `at_us`.
 
         Args:
             charges: as for `plan`.
             at_us: its instant.
             arrived_us: by when; `at_us` itself where it was not sent.
-            answered: False where it got no answer: in short windows it is waited for as if nothing was said.
+            answered: False where it got no answer: in short windows its room stays taken as if nothing was known.
         """
         for key, charge in charges:
             if known := self._counts.get(key):
                 known[1].heard(at_us, thousandths(charge.cost), arrived_us, answered=answered)
 
     def holds(self, charges: Sequence[tuple[str, Charge]], at_us: int, now_us: int, *, taken: bool) -> bool:
-        """Whether a call may leave now for `at_us`: all were heard of, and in time, that leave room for it.
+        """Whether a call may leave now for `at_us`: it uses no room of calls that were late, or have no answer yet.
 
         Args:
             charges: as for `plan`.
@@ -306,7 +298,7 @@ class Share:
         return min((margin for charge in charges if (margin := margin_us(charge.bucket, self._far))), default=math.inf)
 
     def told(self, now_us: int, *, error_us: int) -> list[Told]:
-        """What Redis has to know of before it grants again what was this share."""
+        """What Redis has to add to its buckets before it grants this share again."""
         told = [
             Told(key, bucket, count.told(now_us, error_us))
             for key, (bucket, count) in self._counts.items()
@@ -327,10 +319,10 @@ class Share:
         return self._counts[key][1]
 
     def _begin(self, bucket: Bucket) -> _Count:
-        # As the script rounds it, so that what is set aside there is never less.
-        whole = math.floor(bucket.amount * SCALE + 1e-6) * self.parts // PARTS
+        # Rounded as in the Lua library, so that what is set aside there is never less.
+        whole = amount_of(bucket) * self.parts // PARTS
         amount = math.floor(whole * self._effective.get(bucket.name, 1.0))
-        window, margin = math.ceil(bucket.window_s * 1e6), margin_us(bucket, self._far)
+        window, margin = window_us_of(bucket), margin_us(bucket, self._far)
         if bucket.kind == "rolling":
             return _Rolling(amount, window, margin, self.since_us)
         if bucket.kind == "fixed":
@@ -338,15 +330,10 @@ class Share:
         return _Decaying(max(amount, 1), window, margin, self.since_us, whole)
 
 
-def margin_us(bucket: Bucket, far_us: int) -> int:
-    """How far apart from a window's ends calls stay, as the script has it; `far_us` below zero: not measured."""
+def margin_us(bucket: Bucket, far_us: int | None) -> int:
+    """How far apart from a window's ends calls stay, as in the Lua library; `far_us` is None where not measured."""
     least = math.ceil(bucket.margin_ms * 1000)
-    if not least:
-        return 0
+    if not least or far_us is None:
+        return least
     measured = min(far_us, math.floor(bucket.window_s * 1e6 * MARGIN_PART))
-    return max(least, measured) if far_us < 0 or bucket.kind == "fixed" else measured
-
-
-def thousandths(cost: float) -> int:
-    """A cost as buckets count it."""
-    return math.ceil(cost * SCALE - 1e-6)
+    return max(least, measured) if bucket.kind == "fixed" else measured

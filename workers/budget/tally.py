@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from .. import metrics
 from ..limits.costs import Charge
-from .budget import Grant, Refusal
+from .grants import Grant, Refusal
 
 # The label of refusals that no single bucket is the reason of: a pause, Redis away.
 NO_BUCKET: Final = "none"

@@ -1,20 +1,21 @@
--- The clock of all budgets of an exchange: Redis's, and by how much it was set while the fleet ran. Stands first.
+-- The clock of all budgets of an exchange: Redis's, corrected by how far it was set while the fleet ran. Stands first.
 --
--- The machine's clock may be set: by an operator, by NTP, by a fail-over to another machine. What was granted by the old
--- clock would then count as long gone, or hold everything up until the new one is there. The workers' monotonic clocks
--- are not set: who finds that an answer's time can't be says by how much, and from then on that is taken off again
--- (`run.set` in shares.lua). The corrected clock is never ahead of the one before, so that no window gets shorter.
+-- The machine's clock may be set: by an operator, by NTP, by a fail-over to another machine. Grants made by the old
+-- clock would then look long past, or lie far ahead. The workers' monotonic clocks are not set: a worker that gets an
+-- answer with an impossible time says by how much it is wrong, and that is taken off from then on (`entry.correct` in
+-- shares.lua). The corrected clock is never ahead of the one before it, so no window gets shorter.
 --
--- `clock()`, microseconds since 1970 by the machine, is defined by the loader.
+-- The loader defines `clock()`, the machine's clock in microseconds since 1970, and the constants of rules.py.
 
--- What was granted is kept for so long beyond its use: Redis drops keys by the machine's clock.
+-- Keys are kept for so long beyond their use: Redis drops keys by the machine's clock.
 local KEPT = 60000000
+local DAY_AND_MORE_S = 90000
 
--- `<correction>:<id>:<until when what was granted may be forgotten>`; the id is that of the latest correction.
+-- `<correction>:<id>:<time before which grants may have been lost>`; the id is that of the latest correction.
 local frame = { key = '', id = '', correction = 0, lost = 0 }
 
 local machine_clock = clock
-local function clock()
+local function clock() -- luacheck: ignore 411
   return machine_clock() + frame.correction
 end
 
@@ -25,5 +26,5 @@ end
 
 local function write_frame()
   local value = string.format('%d:%s:%d', frame.correction, frame.id, frame.lost)
-  redis.call('SET', frame.key, value, 'EX', 90000)
+  redis.call('SET', frame.key, value, 'EX', DAY_AND_MORE_S)
 end

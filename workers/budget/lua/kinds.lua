@@ -1,6 +1,6 @@
 -- Buckets with fixed windows and with a level: what each remembers, when a call fits, what strangers took of it.
--- Stands after clock.lua and before rolling.lua, which has the third kind, and uses no Redis key but a bucket's own and what was
--- learned of it. What they have in common tells budget.lua.
+-- Stands after clock.lua and before rolling.lua, which has the third kind. It uses no Redis key but a bucket's own and
+-- the one of what was learned of it. What all kinds share is in budget.lua.
 
 local THOUSAND = 1000 -- ratios are whole thousandths
 
@@ -30,8 +30,8 @@ local function whole_again(a)
   return a.at + math.ceil((THOUSAND - a.ratio) / more_a_minute(a)) * MINUTE
 end
 
--- `<ratio>:<since>:<how often>:<span>:<strangers in it>:<strangers in the last one>`: what was learned of a bucket beside
--- its table.
+-- `<ratio>:<since>:<how often>:<span>:<strangers in it>:<strangers in the last one>`: what was learned of a bucket
+-- beside its table.
 local function learned(found, window, now)
   if not found then
     return { ratio = THOUSAND, at = 0, times = 0, span = math.floor(now / window), most = 0, last = 0, now = THOUSAND }
@@ -64,13 +64,14 @@ local function learn(key, a, window, now)
 end
 
 -- fixed: the exchange's own windows. One counter is enough, as no grant goes back behind the last.
--- What strangers took of it beside us is known from the exchange's own count; and as they go on when we have stopped,
--- what they are likely to take until the window's end is left to them: `rate` is that for a whole window, `heard` when it
--- was known.
--- What is certain of strangers: they took no more than the exchange has counted beside what it has answered us, and no less
--- than it has counted beside all that we were granted. In between lie our calls under way: while many are, strangers are
--- taken to go on as before. `told` is the window that `counted` and `answered` are of; `sure` is 1 once their rate was
--- known with next to nothing under way; `eased` is when it was last found to be less.
+--
+-- What strangers took of a window is known from the exchange's own count. They go on when we have stopped, so what they
+-- are likely to take until the window's end is left to them: `rate` is that for a whole window, `heard` when it was
+-- measured. With no call of ours in flight the count says exactly what they took. Otherwise there is an upper and a
+-- lower bound: what is counted beside the calls that were answered, and what is counted beside all that we were
+-- granted. Between the bounds strangers are taken to go on as before. `told` is the window that `counted` and
+-- `answered` are of; `sure` is 1 once the rate was measured with next to nothing in flight; `eased` is when it was last
+-- found to be less.
 local fixed = {}
 
 function fixed.shrink(b)
@@ -86,9 +87,9 @@ function fixed.turn(b, index)
   end
 end
 
--- The exchange's clock is known anew, and what was counted by the old one stands in the window that the last grant is in
--- now. What was counted before that stands in it too, if any of it may. What strangers took they took in so much of the
--- window as was over by the new clock.
+-- The exchange's clock was measured anew. What was counted by the old one belongs to the window that the last grant is
+-- in by the new one, and so does what was counted before that, if any of it may. The strangers' rate is what they took
+-- in as much of the window as was over by the new clock.
 function fixed.follow(b, old)
   local starts = b.index * b.window - old
   local last = math.max(starts, math.min(b.last, starts + b.window - 1))
@@ -170,8 +171,8 @@ function fixed.used(b, now)
   return b.index < index and 0 or b.index > index and b.amount or b.spent + b.others
 end
 
--- Only a call that was granted, and answered, in one window says something about that window. `at` is when it was granted,
--- and later by as much as it was late; the call's cost is the bucket's.
+-- A call says something about a window only if it was granted and answered in it. `at` is the instant that it was
+-- granted, and later by as much as it was late; the call's cost is the bucket's.
 function fixed.observe(b, _, counted, at, rank, _, now)
   local index = math.floor((now + b.offset) / b.window)
   if math.floor((at + b.offset) / b.window) ~= index then
@@ -201,7 +202,8 @@ function fixed.observe(b, _, counted, at, rank, _, now)
   end
   local under_way, noise, least_gone = spent - answered, b.full * NOISE_PART, b.window / 20
   local certain = sure or under_way == 0 or strangers > noise
-  local rate, eased = certain and math.ceil(strangers * b.window / math.max(gone, least_gone)) or 0, tonumber(told[5] or 0)
+  local rate = certain and math.ceil(strangers * b.window / math.max(gone, least_gone)) or 0
+  local eased = tonumber(told[5] or 0)
   if not sure or rate >= b.rate then
     b.rate = rate
   elseif strangers == most and gone >= least_gone then
@@ -243,7 +245,7 @@ function fixed.move(b, t)
   fixed.write(b)
 end
 
--- It may have been counted in the next window, or still in its own: so it counts in both.
+-- The exchange may have counted it in the next window, or still in its own: so it counts in both.
 function fixed.arrived(b, arrived)
   local index = math.floor((arrived + b.offset) / b.window)
   if index > b.mine and index >= b.index then

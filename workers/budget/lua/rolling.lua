@@ -3,10 +3,10 @@
 -- Calls that wait for room anyway are granted apart: this part of the time that the amount has them apart on average.
 -- Otherwise a burst would come back as a burst every window, and calls that leave together leave late.
 local APART = 500
--- In windows up to this length nobody leaves for the room of a call that was not heard of, until so long after it: it is
--- looked at again a little later.
-local SHORT, UNHEARD, LOOK_AGAIN, SOON = 5000000, 3000000, 60000, 25000
--- So many grants at the same instant are told apart; so many are looked at first.
+-- In windows up to SHORT no call uses the room of a call without an answer before UNHEARD is over: it looks again so
+-- much later. SOON: a call that is due within that looks for the last time.
+local LOOK_AGAIN, SOON = 60000, 25000
+-- So many grants for the same instant are told apart; so many are looked at first.
 local SAME, NEAR = 128, 3
 -- As many older ones are looked at, for they may arrive after it.
 local OLDER = 100
@@ -14,8 +14,8 @@ local OLDER = 100
 local GIVEN_BACK = 1000
 
 -- rolling: a list of pairs: the time of a grant, and all that was spent up to and with it. What stands in the window of
--- a grant is then a difference of two sums, and the first grant that must have left the window is found by its sum.
--- In short windows a time that ends with a half is that of a call of which nothing was heard since: it may still arrive.
+-- a grant is then a difference of two sums, and the first grant that must have left the window is found by its sum. In
+-- short windows a time that ends with a half is that of a call without an answer so far: it may still arrive.
 local rolling = {}
 
 local function is_short(b)
@@ -50,8 +50,8 @@ local function upto(key, at, length)
   return last < 0 and 0 or spent(key, last)
 end
 
--- The time of the first grant with at least `sum` spent, and where it stands; the last grant always has. Looked for where
--- it stands if all cost the same.
+-- The time of the first grant with at least `sum` spent, and where it stands; the last grant always has. Looked for
+-- where it stands if all cost the same.
 local function first(b, sum)
   local length = redis.call('LLEN', b.key) / 2
   local high = math.max(0, math.min(length - 1, length - 1 - math.floor((b.total - sum) / math.max(b.cost, 1))))
@@ -85,13 +85,14 @@ local function first(b, sum)
   return tonumber(redis.call('LINDEX', b.key, 2 * high)), high
 end
 
--- When the first grant with at least `sum` spent, and all before it, have left the window. One that was heard of arrived
--- no more than the least margin after the instant that it has now, whatever the margin was when it left. It is not sure
--- where that is too far ahead to know who will have been heard of by then, or somebody was not.
+-- When the first grant with at least `sum` spent, and all before it, have left the window. A call with an answer
+-- arrived no more than the least margin after the instant that it has now, whatever the margin was when it left. In
+-- short windows that is unsure where it is too far ahead to know which calls will have an answer by then, or where one
+-- has none.
 local function leaves(b, sum)
   local at, index = first(b, sum)
-  local heard_of = is_short(b) and at % 1 == 0
-  local free = math.floor(at) + b.window + (heard_of and math.min(b.margin, LEAST_MARGIN) or b.margin)
+  local answered = is_short(b) and at % 1 == 0
+  local free = math.floor(at) + b.window + (answered and math.min(b.margin, LEAST_MARGIN) or b.margin)
   if not is_short(b) then
     return free
   elseif free > b.now + SOON then
@@ -145,8 +146,8 @@ end
 function rolling.take(b, t, now)
   redis.call('RPUSH', b.key, timed(b, t), whole(b.total + b.cost))
   b.rank = b.total + b.cost
-  -- What no later call can be held up by (a live call of no cost looks for this sum, all others for more), and what no
-  -- answer that is still to come is counted from. One grant comes, at most two go.
+  -- Drops grants that can delay no later call (a live call of no cost looks for this sum, all others for more), and
+  -- from which no answer that is still to come is counted. One grant comes, at most two go.
   local leave, old = b.total + b.cost - b.full, now - 2 * b.length
   if leave > 0 then
     local head, drop = redis.call('LRANGE', b.key, 0, 5), 0
@@ -184,8 +185,8 @@ function rolling.observe(b, key, counted, at, rank, span, now)
   end
 end
 
--- Finds the grant at `at` again. Those at that instant and of the same cost look alike: of the ones not heard of it is
--- the first for who has sent its call, and the last for who is still to.
+-- Finds the grant at `at` again. Grants for that instant and of the same cost look alike. Of those without an answer it
+-- is the first for a call that was sent, and the last for a call that is still to leave.
 function rolling.hold(b, at, sent)
   b.count = redis.call('LLEN', b.key) / 2
   b.held, b.mine, b.total = at, nil, 0

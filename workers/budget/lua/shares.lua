@@ -1,11 +1,11 @@
--- Who shares one scope's budget, and what is set aside for those that may have lost Redis. See membership.py for the
--- protocol. Stands after budget.lua and uses its functions; the loader also defines PARTS (a whole limit), PRESENT,
--- HORIZON and LASTS (microseconds).
+-- The workers that share one scope's budget, and what is set aside for those that may have lost Redis. See
+-- membership.py for the protocol. Stands after budget.lua and uses its functions.
 --
--- The members are one hash: `<id>` is `<beats> <lease> <part> <keep> <drop>`, and `gen` tells the hash from one that was
--- forgotten: `<id> <run id of Redis> <since when it is known that one was forgotten, or 0> <when any of its members could
--- last be granted anything, as far as they are back>`. The member `?` has the parts of those of a forgotten hash that have
--- not come back. They stand beside it with no part and no beats, as far as those that came back knew them.
+-- The members are one hash: `<id>` is `<beats> <lease> <part> <keep> <drop>`, and `gen` tells the hash from one that
+-- was forgotten: `<id> <run id of Redis> <since when it is known that one was forgotten, or 0> <when any of its members
+-- could last be granted anything, as far as they are back>`. The member `?` has the parts of the members of a forgotten
+-- hash that have not come back. They stand beside it with no part and no beats, as far as the members that came back
+-- knew them.
 
 local function read_members(key, now)
   local flat, members, gen = redis.call('HGETALL', key), {}, nil
@@ -32,7 +32,8 @@ local function read_members(key, now)
 end
 
 local function write_member(key, id, m)
-  redis.call('HSET', key, id, table.concat({ whole(m.beats), whole(m.lease), whole(m.part), whole(m.keep), whole(m.drop) }, ' '))
+  local value = { whole(m.beats), whole(m.lease), whole(m.part), whole(m.keep), whole(m.drop) }
+  redis.call('HSET', key, id, table.concat(value, ' '))
 end
 
 -- Keeps the parts that are away as `<until when that holds>:<part>,<part>`, so that a reservation reads one string.
@@ -59,7 +60,7 @@ local function write_away(key, away_key, members, now)
   return parts
 end
 
--- The parts of those that are away; nil where nobody shares.
+-- The parts of the members that are away; nil where nobody shares the scope.
 function parts_away(found, away_key, key, now)
   if not found then
     return nil
@@ -75,159 +76,203 @@ function parts_away(found, away_key, key, now)
   return parts
 end
 
--- What is left of an amount. A part that is too small for a call of cost one is nobody's to use: see shares.py.
+-- What is left of an amount. A part that is too small for a call of cost one is not used by anybody: see share.py.
 function left_of(amount, parts)
   local left = amount
   for _, part in ipairs(parts or {}) do
     local mine = math.floor(amount * tonumber(part) / PARTS)
-    if mine >= THOUSAND then
+    if mine >= SCALE then
       left = left - mine
     end
   end
   return math.max(left, 0)
 end
 
--- Those that the caller knew in the hash that was forgotten: until they come back, are buried, or may send no more.
-local function await_others(key, members, id, till, keep)
-  for number = 12, #ARGV do
-    local other, lease, drop = string.match(ARGV[number], '^(%S+) (%d+) (%d+)$')
+-- `gen`, read: its id, when it became known that a hash before it was forgotten, and when that one's members were last
+-- heard.
+local function read_gen(gen)
+  local id, run_of, forgotten, heard = string.match(gen or '', '^(%S+) (%S+) (%d+) (%d+)$')
+  return { id = id, run_of = run_of, forgotten = tonumber(forgotten or 0), heard = tonumber(heard or 0) }
+end
+
+-- The members and their hash as this Redis knows them. A hash that was kept on disk over a restart may lack the last
+-- moments, and is as good as forgotten.
+local function read_hash(key, now, run_id, new)
+  local members, gen = read_members(key, now)
+  local hash = read_gen(gen)
+  if hash.id and hash.run_of ~= run_id then
+    for other in pairs(members) do
+      redis.call('HDEL', key, other)
+    end
+    members, hash = {}, { forgotten = now, heard = 0 }
+  end
+  hash.id, hash.run_of = hash.id or new, run_id
+  return members, hash
+end
+
+-- The members that the caller knew in the forgotten hash: until they come back, are buried, or may send no more.
+local function await_others(key, members, mine, till)
+  for _, known in ipairs(mine.others) do
+    local other, lease, drop = string.match(known, '^(%S+) (%d+) (%S+)$')
     local m = members[other] or { beats = 0, lease = 0, part = 0, keep = 0, drop = 0 }
-    if m.beats == 0 and other ~= id then
-      m.lease, m.keep = math.max(m.lease, tonumber(lease)), math.max(m.keep, keep)
-      m.drop = math.max(m.drop, drop == '0' and till or tonumber(drop))
+    if m.beats == 0 and other ~= mine.id then
+      m.lease, m.keep = math.max(m.lease, tonumber(lease)), math.max(m.keep, mine.keep)
+      m.drop = math.max(m.drop, drop == 'present' and till or tonumber(drop))
       members[other] = m
       write_member(key, other, m)
     end
   end
 end
 
--- KEYS: members, away, epoch, clock, pause. ARGV: beat, id, number of the beat, lease, part, keep, the hash's id
--- as the caller knows it, one to begin, the epoch it knows, one to begin, how long ago it last heard of grants, the others
--- as they were then. Returns {now, part, members, the hash's id, epoch, since, offset, end of the pause, the others}: each
--- `<id> <lease> <when its part is given back, or 0 where it is present>`.
-function run.beat()
-  local key, now, id = KEYS[1], clock(), ARGV[2]
-  local beats, lease, part, keep = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-  local members, gen = read_members(key, now)
-  local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
-  local hash, run_of, told, heard = string.match(gen or '', '^(%S+) (%S+) (%d+) (%d+)$')
-  told, heard = tonumber(told or 0), tonumber(heard or 0)
-  if hash and run_of ~= run_id then
-    -- Kept on disk over a restart: it may lack the last moments, and so is as good as forgotten.
-    for other in pairs(members) do
-      redis.call('HDEL', key, other)
-    end
-    hash, members, told, heard = nil, {}, now, 0
-  end
-  hash = hash or ARGV[8]
-  local mine = members[id]
-  if mine and mine.beats >= beats then
-    return {} -- It was on its way for so long that a later one has overtaken it: nobody waits for this answer.
-  end
-  if mine and mine.beats == 0 then
-    mine, members[id] = nil, nil
-  end
-  local returns = ARGV[7] ~= '' and ARGV[7] ~= hash and not mine
-  if returns and told == 0 or told == now then
-    told = now
-    members['?'] = { beats = 0, lease = 0, part = PARTS, keep = 0, drop = now + LASTS + keep }
+-- Sets aside the parts of a hash that was forgotten, now or before, as far as its members have not come back.
+-- `returns`: the caller is one of them.
+local function set_aside(key, members, hash, mine, returns, now)
+  if returns and hash.forgotten == 0 or hash.forgotten == now then
+    hash.forgotten = now
+    members['?'] = { beats = 0, lease = 0, part = PARTS, keep = 0, drop = now + LASTS + mine.keep }
   end
   local rest = members['?']
-  if rest then
-    rest.drop = math.max(rest.drop, told + LASTS + keep)
-    if returns then
-      rest.part, heard = math.max(0, rest.part - part), math.max(heard, now - tonumber(ARGV[11]))
-      await_others(key, members, id, told + LASTS + keep, keep)
-    end
-    -- Who was known to nobody that came back has had time to come back itself.
-    local awaited = now < told + PRESENT + HORIZON
-    for other, m in pairs(members) do
-      awaited = awaited or m.beats == 0 and other ~= '?'
-    end
-    if not awaited then
-      heard = 0 -- What those that are dead were granted last nobody knows.
-    end
-    if rest.part == 0 or not awaited then
-      members['?'] = nil
-      redis.call('HDEL', key, '?')
-    else
-      write_member(key, '?', rest)
-    end
+  if not rest then
+    return
   end
+  local till = hash.forgotten + LASTS + mine.keep
+  rest.drop = math.max(rest.drop, till)
   if returns then
-    lease = 0
+    rest.part, hash.heard = math.max(0, rest.part - mine.part), math.max(hash.heard, now - mine.silent)
+    await_others(key, members, mine, till)
   end
-  local drop = (mine and lease or now) + LASTS + keep
-  mine = mine or { drop = 0 }
-  members[id] = mine
-  local count, others = 0, 0
+  -- A member that was known to none that came back has had time to come back itself.
+  local awaited = now < hash.forgotten + PRESENT + HORIZON
   for other, m in pairs(members) do
-    count = count + ((other == id or m.beats > 0) and 1 or 0)
-    others = others + (other == id and 0 or m.part)
+    awaited = awaited or m.beats == 0 and other ~= '?'
+  end
+  if not awaited then
+    hash.heard = 0 -- Nobody knows what the dead ones were granted last.
+  end
+  if rest.part == 0 or not awaited then
+    members['?'] = nil
+    redis.call('HDEL', key, '?')
+  else
+    write_member(key, '?', rest)
+  end
+end
+
+-- Takes the caller's beat in. Returns the part it is offered, and how many share the scope.
+local function offer(key, members, mine, before, now)
+  local m = before or { drop = 0 }
+  members[mine.id] = m
+  local count, others = 0, 0
+  for other, one in pairs(members) do
+    count = count + ((other == mine.id or one.beats > 0) and 1 or 0)
+    others = others + (other == mine.id and 0 or one.part)
   end
   local offered = math.max(0, math.min(math.floor(PARTS / count), PARTS - others))
-  mine.beats, mine.lease, mine.part, mine.keep = beats, lease, math.max(part, offered), keep
-  mine.drop = math.max(mine.drop, drop)
-  write_member(key, id, mine)
-  redis.call('HSET', key, 'gen', table.concat({ hash, run_id, whole(told), whole(heard) }, ' '))
-  write_away(key, KEYS[2], members, now)
+  m.beats, m.lease, m.part, m.keep = mine.beats, mine.lease, math.max(mine.part, offered), mine.keep
+  m.drop = math.max(m.drop, (before and mine.lease or now) + LASTS + mine.keep)
+  write_member(key, mine.id, m)
+  return offered, count
+end
 
-  local shared = redis.call('MGET', unpack(KEYS, 3))
-  local name, since = epoch(KEYS[3], shared[1], ARGV[9], ARGV[10], now, HORIZON)
-  if told > 0 then
-    since = math.max(since, told + HORIZON)
-    if heard > 0 and not members['?'] then
-      -- All are back. What was granted to them before was granted until then, and has their instants at the latest.
-      since = math.min(since, heard + PRESENT + HORIZON)
+-- Since when what Redis remembers is complete: before, every bucket may have been full.
+local function complete_since(since, members, hash)
+  if hash.forgotten > 0 then
+    since = math.max(since, hash.forgotten + HORIZON)
+    if hash.heard > 0 and not members['?'] then
+      -- All are back. What they were granted before was granted until then, and has its instants at the latest.
+      since = math.min(since, hash.heard + PRESENT + HORIZON)
     end
   end
-  since = math.max(since, frame.lost)
-  redis.call('SET', KEYS[3], name .. ':' .. whole(since), 'EX', 90000)
-  if frame.id ~= '' then
-    redis.call('EXPIRE', frame.key, 90000)
-  end
-  local answer = {
-    now, offered, count, hash, name, since, (offset_in(shared[2])), longest(shared, 3, 3),
+  return math.max(since, frame.lost)
+end
+
+-- keys: members, away, epoch, clock, pause.
+-- args: the member's id, the number of its beat, its lease, its part, how long a part of it is kept, the hash's id as
+--   it knows it or '', one to begin, the epoch it knows or '', one to begin, how long ago it last heard of grants, then
+--   the others as they were then.
+-- answer: the time, the part, the number of members, the hash's id, the epoch, since when it is complete, the offset of
+--   the exchange's clock, the end of the pause, then the others: each `<id> <lease> <'present', or when its part is
+--   given back>`. Nothing where a later beat has overtaken this one: nobody waits for the answer.
+function entry.beat(keys, args)
+  local key, away_key, epoch_key, clock_key, pause_key = keys[1], keys[2], keys[3], keys[4], keys[5]
+  local mine = {
+    id = args[1], beats = tonumber(args[2]), lease = tonumber(args[3]), part = tonumber(args[4]),
+    keep = tonumber(args[5]), silent = tonumber(args[10]), others = { unpack(args, 11) },
   }
+  local known_hash, new_hash, known_epoch, new_epoch = args[6], args[7], args[8], args[9]
+
+  local now, run_id = clock(), string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+  local members, hash = read_hash(key, now, run_id, new_hash)
+  local before = members[mine.id]
+  if before and before.beats >= mine.beats then
+    return false
+  end
+  if before and before.beats == 0 then
+    before, members[mine.id] = nil, nil
+  end
+  local returns = known_hash ~= '' and known_hash ~= hash.id and not before
+  set_aside(key, members, hash, mine, returns, now)
+  if returns then
+    mine.lease = 0
+  end
+  local offered, count = offer(key, members, mine, before, now)
+  redis.call('HSET', key, 'gen', table.concat({ hash.id, run_id, whole(hash.forgotten), whole(hash.heard) }, ' '))
+  write_away(key, away_key, members, now)
+
+  local shared = redis.call('MGET', epoch_key, clock_key, pause_key)
+  local name, since = epoch(epoch_key, shared[1], known_epoch, new_epoch, now, HORIZON)
+  since = complete_since(since, members, hash)
+  write_epoch(epoch_key, name, since)
+  if frame.id ~= '' then
+    redis.call('EXPIRE', frame.key, DAY_AND_MORE_S)
+  end
+  local answer = { now, offered, count, hash.id, name, since, (offset_in(shared[2])), longest(shared, 3, 3) }
   for other, m in pairs(members) do
-    if other ~= '?' and other ~= id then
-      local drops = m.lease + PRESENT <= now and m.drop or 0
-      answer[#answer + 1] = table.concat({ other, whole(m.lease), whole(drops) }, ' ')
+    if other ~= '?' and other ~= mine.id then
+      local drops = m.lease + PRESENT <= now and whole(m.drop) or 'present'
+      answer[#answer + 1] = table.concat({ other, whole(m.lease), drops }, ' ')
     end
   end
   return answer
 end
 
--- KEYS: members, away. ARGV: leave, id. It was present and uses no share any more.
-function run.leave()
-  redis.call('HDEL', KEYS[1], ARGV[2])
+-- The member was present, and uses its part no more.
+-- keys: members, away.
+-- args: its id.
+function entry.leave(keys, args)
+  local key, away_key, id = keys[1], keys[2], args[1]
+
+  redis.call('HDEL', key, id)
   local now = clock()
-  write_away(KEYS[1], KEYS[2], read_members(KEYS[1], now), now)
+  write_away(key, away_key, read_members(key, now), now)
 end
 
--- KEYS: members, away. ARGV: bury, ids. They are known to be dead. Before `lease + PRESENT + HORIZON` none has sent by
--- itself; later its calls count until they have left every window.
-function run.bury()
+-- These members are known to be dead. Before `lease + PRESENT + HORIZON` none has sent by itself; later its calls count
+-- until they have left every window.
+-- keys: members, away.
+-- args: their ids.
+function entry.bury(keys, args)
+  local key, away_key, ids = keys[1], keys[2], args
+
   local now = clock()
-  local members = read_members(KEYS[1], now)
-  for number = 2, #ARGV do
-    local m = members[ARGV[number]]
+  local members = read_members(key, now)
+  for _, id in ipairs(ids) do
+    local m = members[id]
     if m and m.lease + PRESENT <= now then
       if now < m.lease + PRESENT + HORIZON then
-        members[ARGV[number]] = nil
-        redis.call('HDEL', KEYS[1], ARGV[number])
+        members[id] = nil
+        redis.call('HDEL', key, id)
       else
         m.drop = math.min(m.drop, now + m.keep)
-        write_member(KEYS[1], ARGV[number], m)
+        write_member(key, id, m)
       end
     end
   end
-  write_away(KEYS[1], KEYS[2], members, now)
+  write_away(key, away_key, members, now)
 end
 
 local give = {}
 
--- What others were granted comes between our own, in the order of time; never before the first that is still known.
+-- Grants of others come between our own, in the order of time; never before the first that is still known.
 function give.rolling(key, grants, window)
   local flat, merged, sum, added = redis.call('LRANGE', key, 0, -1), {}, 0, 0
   local from = 1
@@ -281,20 +326,22 @@ end
 
 give.paced = give.decaying
 
--- KEYS: a bucket, clock, members. ARGV: give, id of the one that comes back, kind, amount, window, then pairs of an
--- instant and what was spent then.
-function run.give()
-  local grants, others, now = {}, {}, clock()
-  for number = 6, #ARGV do
-    grants[number - 5] = tonumber(ARGV[number])
-  end
-  for id, m in pairs(read_members(KEYS[3], now)) do
-    if id ~= ARGV[2] and m.lease + PRESENT <= now then
+-- What a worker granted itself while it was away is added to a bucket.
+-- keys: a bucket, clock, members.
+-- args: the id of the worker that comes back, kind, amount, window, then pairs of an instant and what was spent then.
+function entry.give(keys, args)
+  local key, clock_key, members_key = keys[1], keys[2], keys[3]
+  local id, kind, amount, window = args[1], args[2], tonumber(args[3]), tonumber(args[4])
+  local grants = {}
+  for number = 5, #args do grants[number - 4] = tonumber(args[number]) end
+
+  local others, now = {}, clock()
+  for other, m in pairs(read_members(members_key, now)) do
+    if other ~= id and m.lease + PRESENT <= now then
       others[#others + 1] = m.part
     end
   end
-  local left = left_of(tonumber(ARGV[4]), others)
-  give[ARGV[3]](KEYS[1], grants, tonumber(ARGV[5]), offset_of(KEYS[2]), left)
+  give[kind](key, grants, window, offset_of(clock_key), left_of(amount, others))
 end
 
 -- Whether another member has heard this clock lately: then it is the caller's own that stood still.
@@ -309,38 +356,47 @@ local function is_heard(key, id, now)
   return false
 end
 
--- KEYS: members, clock. ARGV: set, id, the correction's id as the caller found it, by how much to correct further, how
--- uncertain that is, an id for it. Redis's clock was set, as the caller's own has it. Nothing is done where another was
--- faster, or where the caller is alone with its view of a large step. Returns {the correction's id, the time} from now on.
-function run.set()
-  local by, wrong = tonumber(ARGV[4]), tonumber(ARGV[5])
-  local alone = math.abs(by) > 2 * PRESENT and is_heard(KEYS[1], ARGV[2], clock())
-  if ARGV[3] ~= frame.id or alone then
+-- Redis's clock was set, as the caller's own has it. Nothing is done where another was faster, or where the caller is
+-- alone with its view of a large step.
+-- keys: members, clock.
+-- args: the caller's id, the correction's id as it found it, by how much to correct further, how uncertain that is, an
+--   id for the new correction.
+-- answer: the correction's id and the time from now on.
+function entry.correct(keys, args)
+  local members_key, clock_key = keys[1], keys[2]
+  local id, found_id, by, wrong, new_id = args[1], args[2], tonumber(args[3]), tonumber(args[4]), args[5]
+
+  local alone = math.abs(by) > 2 * PRESENT and is_heard(members_key, id, clock())
+  if found_id ~= frame.id or alone then
     return { frame.id, clock() }
   end
-  frame.correction, frame.id = frame.correction + by, ARGV[6]
+  frame.correction, frame.id = frame.correction + by, new_id
   if -by >= KEPT then
     frame.lost = clock() + HORIZON -- Redis has dropped keys that still counted.
   end
   write_frame()
   -- The exchange's clock is known by so much worse, until it is read again.
-  local found = redis.call('GET', KEYS[2])
-  local ahead, error = offset_in(found)
-  local value = whole(ahead) .. ':' .. whole(error + wrong)
-  redis.call('SET', KEYS[2], value, 'PX', found and math.max(redis.call('PTTL', KEYS[2]), 1) or 3600000)
+  local found = redis.call('GET', clock_key)
+  local ahead, unsure = offset_in(found)
+  local value = whole(ahead) .. ':' .. whole(unsure + wrong)
+  redis.call('SET', clock_key, value, 'PX', found and math.max(redis.call('PTTL', clock_key), 1) or CLOCK_TTL_MS)
   return { frame.id, clock() }
 end
 
--- KEYS: those of what is asked, then the clock's correction. ARGV: those of what is asked, then the correction's id as the
--- caller knows it, and between which times this is run if the clock was not set. Returns {the correction's id, the time,
--- 1 if it was run, its answer}. By a clock that was set nothing is run, so that it leaves no trace.
-function answer()
-  local latest, earliest = tonumber(table.remove(ARGV)), tonumber(table.remove(ARGV))
-  local known = table.remove(ARGV)
-  read_frame(table.remove(KEYS))
+-- What the loader registers: runs an entry, unless Redis's clock was set. By a clock that was set nothing is run, so
+-- that it leaves no trace.
+-- keys: the entry's, then the one of the clock's correction.
+-- args: the entry's, then its name, the correction's id as the caller knows it or '', and between which times it is run
+--   if the clock was not set.
+-- answer: the correction's id or '', the time, 1 if it was run, the entry's answer or false.
+local function answer(keys, args)
+  local latest, earliest = tonumber(table.remove(args)), tonumber(table.remove(args))
+  local known, name, frame_key = table.remove(args), table.remove(args), table.remove(keys)
+
+  read_frame(frame_key)
   local now = clock()
   if (frame.id == '' or frame.id == known) and (now < earliest or now > latest) then
     return { frame.id, now, 0, false }
   end
-  return { frame.id, now, 1, run[ARGV[1]]() or false }
+  return { frame.id, now, 1, entry[name](keys, args) or false }
 end

@@ -1,0 +1,67 @@
+"""The Lua check of ``make check``: luacheck on the library as Redis loads it.
+
+The files are one text for Redis, and use each other's functions; so they are one text for luacheck. What it finds is
+printed with the file and line that it comes from, and makes the exit code 1.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+from typing import Final
+
+from workers.budget import rules
+from workers.budget.script import FILES, FOLDER, Library
+
+PROGRAM: Final = "luacheck"
+MISSING: Final = f"{PROGRAM} is not installed: run `apt-get install lua-check`, or `luarocks install luacheck`"
+# Redis's Lua is 5.1, with these beside (https://redis.io/docs/latest/develop/programmability/lua-api).
+_OPTIONS: Final = ("--std", "lua51", "--read-globals", "redis", "struct", "--formatter", "plain", "--no-config", "-")
+_FOUND: Final = re.compile(r"stdin:(\d+):(\d+): (.*)")
+
+
+def places() -> list[str]:
+    """Where each line of the library comes from."""
+    text = Library().text.splitlines()
+    files = [(name, (FOLDER / name).read_text(encoding="utf-8").splitlines()) for name in FILES]
+    head = len(text) - 1 - sum(len(lines) for _, lines in files)  # the last line registers the function
+    found = [f"{rules.__name__}, or the loader" for _ in range(head)]
+    for name, lines in files:
+        found += [f"workers/budget/lua/{name}:{number}" for number in range(1, len(lines) + 1)]
+    return [*found, "the loader"]
+
+
+def lint(text: str) -> list[str]:
+    """What luacheck says of this library, each with its place.
+
+    Raises:
+        FileNotFoundError: there is no luacheck; it names the command to install it.
+    """
+    if not shutil.which(PROGRAM):
+        raise FileNotFoundError(MISSING)
+    # The first line names the library to Redis, and is no Lua.
+    checked = "--" + text.partition("\n")[0] + "\n" + text.partition("\n")[2]
+    done = subprocess.run([PROGRAM, *_OPTIONS], input=checked, capture_output=True, text=True, check=False)
+    if done.returncode > 2:  # 1 for warnings, 2 for errors
+        return [done.stdout + done.stderr]
+    where, found = places(), list[str]()
+    for line in done.stdout.splitlines():
+        if match := _FOUND.match(line):
+            found.append(f"{where[int(match[1]) - 1]}: {match[3]}")
+    return found
+
+
+def main() -> int:
+    """Prints what is found; the exit code."""
+    try:
+        found = lint(Library().text)
+    except FileNotFoundError as error:
+        print(error, file=sys.stderr)
+        return 1
+    for line in found:
+        print(line)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

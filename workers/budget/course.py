@@ -1,0 +1,164 @@
+"""What a budget goes by, Redis or this worker's own share, and when that changes.
+
+The states and their moves are the diagram on the budgets' page of the docs. A worker begins with Redis. Where that does
+not answer it is on its own: closed, until its part is free to use, and open from then on, until its lease is over. When
+Redis is back it is told what the worker granted itself, and nothing is granted meanwhile.
+"""
+
+import asyncio
+import contextlib
+import enum
+import logging
+import time
+from collections.abc import Generator
+from typing import Final
+
+from schemas.runtime.store import AWAY
+
+from .flapping import Flapping
+from .ledger import Ledger
+from .own_share import OwnShare
+
+log = logging.getLogger(__name__)
+
+TRIPS_EVERY_S: Final = 2.0
+
+
+class Mode(enum.Enum):
+    """The states, by their names in the diagram."""
+
+    SHARED = "shared"
+    CLOSED = "closed"
+    OPEN = "open"
+    RETURNING = "returning"
+
+
+MOVES: Final = {
+    Mode.SHARED: {Mode.CLOSED},  # Redis does not answer
+    Mode.CLOSED: {
+        Mode.OPEN,  # Redis counts the worker as away, and leaves its part alone
+        Mode.RETURNING,  # Redis answers, and has for a while
+    },
+    Mode.OPEN: {
+        Mode.CLOSED,  # the lease is over
+        Mode.RETURNING,  # Redis answers, and has for a while
+    },
+    Mode.RETURNING: {
+        Mode.SHARED,  # Redis was told what the worker granted itself
+        Mode.CLOSED,  # Redis does not answer again
+    },
+}
+
+
+class WrongMove(Exception):
+    """The diagram has no such move."""
+
+
+class Course:
+    """By which of the two one budget goes.
+
+    Args:
+        ledger: the buckets in Redis.
+        own: this worker's share. Without one the budget always goes by Redis, and refuses what that does not answer.
+    """
+
+    def __init__(self, ledger: Ledger, own: OwnShare | None) -> None:
+        self.mode = Mode.SHARED
+        self._ledger = ledger
+        self._own = own
+        self._went = asyncio.Event()
+        self._flapping = Flapping()
+        self._trips_at_s = 0.0
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether Redis is asked."""
+        return self.mode is Mode.SHARED
+
+    def _become(self, own: OwnShare, mode: Mode) -> None:
+        """The one place where the mode changes."""
+        old = self.mode
+        if mode is old:
+            return
+        if mode not in MOVES[old]:
+            raise WrongMove(f"from {old.value} to {mode.value}")
+        self.mode, own.is_open = mode, mode is Mode.OPEN
+        about = {"scope": self._ledger.keys.egress, "workers": own.member.count}
+        if old is Mode.SHARED:
+            self._went.set()
+            log.warning("budget_on_its_own", extra={**about, "share": round(own.part, 4)})
+        if mode is Mode.SHARED:
+            log.info("budget_shared_again", extra=about)
+
+    @contextlib.contextmanager
+    def asking(self) -> Generator[None]:
+        """What is asked in here and not answered is a loss."""
+        try:
+            yield
+        except AWAY:
+            self.lose()
+
+    def lose(self) -> None:
+        """Redis did not answer."""
+        self._ledger.lost()
+        if self._own is None:
+            return
+        self._flapping.lost(self._own.member.clock())
+        self._own.lost(self._ledger.spread.worst_us())
+        if self.mode in (Mode.SHARED, Mode.RETURNING):
+            self._become(self._own, Mode.CLOSED)
+
+    def look(self) -> None:
+        """The worker is on its own: looks whether its share may be used by now, or no more."""
+        if self._own and self.mode in (Mode.CLOSED, Mode.OPEN):
+            self._become(self._own, Mode.OPEN if self._own.member.is_counted_away else Mode.CLOSED)
+
+    async def follow(self, every_s: float) -> None:
+        """Beats so often, until cancelled; a loss is looked into at once."""
+        while True:
+            await self.beat()
+            if not self.is_shared:
+                await asyncio.sleep(every_s)
+                continue
+            self._went.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(every_s):
+                    await self._went.wait()
+
+    async def beat(self) -> None:
+        """One beat; finds out that Redis is away, or back."""
+        if self._own is None:
+            raise ValueError("a budget without a member does not share its scope")
+        with self.asking():
+            if not self.is_shared:
+                self._ledger.lost()  # There may be more to tell since the last beat.
+            await self._ledger.meet()
+            await self._ledger.beat(self._own.member)
+            if time.monotonic() >= self._trips_at_s:
+                await self._ledger.share_trips()
+                self._trips_at_s = time.monotonic() + TRIPS_EVERY_S
+            if not self.is_shared:
+                await self._return(self._own)
+
+    async def _return(self, own: OwnShare) -> None:
+        """Goes by Redis again, where that answers and has more to give than the share."""
+        member = own.member
+        if not (member.may_return() and self._flapping.may_return(member.clock())):
+            return
+        self._become(own, Mode.RETURNING)
+        for told in member.settle():
+            await self._ledger.give(member, told)
+        if self.mode is not Mode.RETURNING:  # A question of before, which was not answered, ended meanwhile.
+            return
+        member.settled()
+        await self._ledger.beat(member)  # Hears Redis again,
+        await self._ledger.beat(member)  # and says so: our part is no longer set aside.
+        if self.mode is Mode.RETURNING:
+            self._become(own, Mode.SHARED)
+            self._flapping.back(member.clock())
+
+    async def leave(self) -> None:
+        """Gives up this worker's part."""
+        if self._own and self.is_shared:
+            with self.asking():
+                await self._ledger.leave(self._own.member)

@@ -1,0 +1,372 @@
+"""What the Lua library can be asked, its keys and arguments packed and its answers unpacked by name.
+
+Each function here makes the question for the entry of the same name in ``lua/*.lua``, whose first lines name the same
+keys, arguments and answer. No other module knows in which order they come.
+"""
+
+import functools
+import math
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Generic, TypeAlias, TypeVar
+
+from msgspec import Struct
+
+from ..limits.costs import Bucket, Charge
+from .grants import Grant, Refusal
+from .keys import Keys, learned_of, pause_of
+from .rules import BUCKET_FORMAT, KINDS, amount_of, thousandths, window_us_of
+from .script import Argument
+
+T = TypeVar("T")
+Expected: TypeAlias = tuple[str, int, int]
+
+# A question that may be run at any time, whatever Redis's clock shows: no correction is known.
+ANY_TIME: Final[Expected] = ("", 0, 1 << 53)
+_BUCKET: Final = struct.Struct(BUCKET_FORMAT)
+_ASKED: Final = struct.Struct("<5d")
+
+
+class Question(Struct, Generic[T], frozen=True):
+    """One call of the library.
+
+    Args:
+        entry: the name of the Lua function.
+        keys: its keys, all of one exchange.
+        args: its arguments.
+        read: makes the answer's value of what Redis says; an answer of another form raises one of Python's errors.
+    """
+
+    entry: str
+    keys: Sequence[str]
+    args: Sequence[Argument]
+    read: Callable[[Any], T]
+
+
+class Planned(Struct, frozen=True):
+    """The answer to a reservation, and to one that is looked at again.
+
+    Args:
+        answer: None where Redis has forgotten the reservation, or it came so late that it may be made anew.
+        epoch: names what Redis remembers; None where the question did not ask for it.
+    """
+
+    answer: Grant | Refusal | None
+    epoch: str | None = None
+
+
+def reserve(
+    keys: Keys,
+    charges: Sequence[Charge],
+    *,
+    max_wait_us: int,
+    lead_us: int,
+    spread_us: int | None,
+    ahead_us: int,
+    known_epoch: str,
+    new_epoch: str,
+    reserve: float,
+) -> Question[Planned]:
+    """Reserves room for one call in all its buckets.
+
+    Args:
+        keys: the scope's.
+        charges: what the call costs.
+        max_wait_us: the longest wait, the lead not counted.
+        lead_us: how long the caller needs to be ready to send.
+        spread_us: how far its calls spread (`Spread.margin_us`); None while too little is measured.
+        ahead_us: how far ahead it reserves at the most.
+        known_epoch: the epoch that it knows; empty for none.
+        new_epoch: one to begin where Redis has none.
+        reserve: the part of every bucket that is not for this call.
+    """
+    asked = _ASKED.pack(max_wait_us, lead_us, spread_us or 0, spread_us is not None, ahead_us)
+    args: list[Argument] = [asked, known_epoch, new_epoch, packed_all(charges, reserve)]
+    return Question("reserve", _call_keys(keys, charges), args, functools.partial(_planned, buckets=len(charges)))
+
+
+def again(
+    keys: Keys,
+    charges: Sequence[Charge],
+    *,
+    max_wait_us: int,
+    lead_us: int,
+    spread_us: int | None,
+    at_us: int,
+    reserve: float,
+) -> Question[Planned]:
+    """Looks at the reservation for `at_us` again; the other arguments are those of `reserve`."""
+    asked = _ASKED.pack(max_wait_us, lead_us, spread_us or 0, spread_us is not None, at_us)
+    args: list[Argument] = [asked, packed_all(charges, reserve)]
+    return Question("again", _call_keys(keys, charges), args, functools.partial(_planned, buckets=len(charges)))
+
+
+def _call_keys(keys: Keys, charges: Sequence[Charge]) -> list[str]:
+    buckets = [keys.bucket(charge) for charge in charges]
+    shared = (keys.clock, keys.epoch, keys.spread, keys.away, keys.members)
+    return [*shared, *keys.pauses, *map(pause_of, buckets), *map(learned_of, buckets), *buckets]
+
+
+def _planned(said: Any, buckets: int) -> Planned:
+    outcome, *rest = said
+    if outcome == b"forgotten":
+        return Planned(None)
+    delay_us, at_us, number, epoch, *more = rest
+    held_by = None if number is None else int(number) - 1
+    known = None if epoch is None else epoch.decode()
+    if outcome == b"granted":
+        unsure, must_tell, margin_us, spare_us, *ranks = more
+        if len(ranks) != buckets:
+            raise ValueError(buckets)
+        grant = Grant(
+            int(delay_us),
+            int(at_us),
+            tuple(map(int, ranks)),
+            spare_us=math.inf if spare_us is None else int(spare_us),
+            margin_us=math.inf if margin_us is None else int(margin_us),
+            must_tell=must_tell == 1,
+            sure=unsure == 0,
+            held_by=held_by,
+        )
+        return Planned(grant, known)
+    earliest_ms, wait_s = math.ceil(at_us / 1000), delay_us / 1e6
+    if outcome == b"paused":
+        return Planned(Refusal(earliest_ms, wait_s, "paused"), known)
+    if outcome == b"refused":
+        return Planned(Refusal(earliest_ms, wait_s, "budget", held_by), known)
+    raise ValueError(outcome)
+
+
+def late(
+    keys: Keys, charges: Sequence[Charge], *, at_us: int, arrived_us: int, margin_us: int, answered: bool
+) -> Question[None]:
+    """Tells that the call granted for `at_us` has arrived by `arrived_us`, or, unanswered, may arrive still."""
+    args: list[Argument] = [at_us, arrived_us, margin_us, int(answered), packed_all(charges)]
+    return Question("late", _held_keys(keys, charges), args, nothing)
+
+
+def back(keys: Keys, charges: Sequence[Charge], *, at_us: int) -> Question[None]:
+    """Gives back the reservation for `at_us`."""
+    return Question("back", _held_keys(keys, charges), [at_us, packed_all(charges)], nothing)
+
+
+def _held_keys(keys: Keys, charges: Sequence[Charge]) -> list[str]:
+    return [keys.clock, *(keys.bucket(charge) for charge in charges)]
+
+
+def observe(keys: Keys, charge: Charge, *, counted: int, by_us: int, rank: int, span_us: int) -> Question[None]:
+    """Tells what the exchange has counted, thousandths, within `span_us` up to `by_us`; `rank` is the grant's."""
+    key = keys.bucket(charge)
+    args: list[Argument] = [counted, by_us, rank, span_us, packed(charge.bucket, charge.cost)]
+    return Question("observe", [key, keys.clock, learned_of(key)], args, nothing)
+
+
+def limited(keys: Keys, charges: Sequence[Charge], *, at_us: int) -> Question[tuple[int, int] | None]:
+    """Tells that a call granted for `at_us` met the limit; the answer is which charge's bucket was lowered, to what."""
+    buckets = [keys.bucket(charge) for charge in charges]
+    args: list[Argument] = [at_us, b"".join(packed(charge.bucket) for charge in charges)]
+    pairs = [part for key in buckets for part in (key, learned_of(key))]
+    return Question("limited", [keys.clock, *pairs], args, _lowered)
+
+
+def remember(keys: Keys, key: str, bucket: Bucket, *, part: int, seen_us: int) -> Question[int]:
+    """Tells what a bucket held when it was last seen, thousandths of its table's amount; the answer is what it has."""
+    return Question("remember", [key, keys.clock, learned_of(key)], [part, seen_us, packed(bucket)], int)
+
+
+class Seen(Struct, frozen=True):
+    """One bucket as Redis has it: thousandths of what it may hold, and of its table's amount; see `Use`."""
+
+    used: int
+    effective: int
+    lowered: int
+    paused_us: int
+
+
+def usage(keys: Keys, buckets: Mapping[str, Bucket]) -> Question[tuple[int, list[Seen]]]:
+    """Asks how full buckets are, by their keys; the answer is Redis's time, and one each."""
+    names = list(buckets)
+    asked = [keys.clock, *map(learned_of, names), *map(pause_of, names), *names]
+    args = [b"".join(packed(bucket) for bucket in buckets.values())]
+    return Question("usage", asked, args, functools.partial(_usage, count=len(names)))
+
+
+def pause(
+    keys: Sequence[str], *, for_us: int, reason: str, named: bool = True, at_us: int | None = None, again: bool = False
+) -> Question[float]:
+    """Sets pauses; the answer is how long they hold now, seconds.
+
+    Args:
+        keys: of the pauses.
+        for_us: how long.
+        reason: for people.
+        named: the exchange itself named the length.
+        at_us: when the call that met the limit was granted.
+        again: it was told before, and may have been lifted since.
+    """
+    args: list[Argument] = [for_us, reason, int(named), "" if at_us is None else at_us, int(again)]
+    return Question("pause", keys, args, _seconds)
+
+
+def paused(keys: Sequence[str]) -> Question[tuple[float, int | None]]:
+    """Asks for how many seconds pauses hold still, and when an operator last lifted one of them."""
+    return Question("paused", keys, [], _paused)
+
+
+def clock(keys: Keys, *, ahead_us: int, error_us: int) -> Question[None]:
+    """Tells how far the exchange's clock is ahead of Redis's."""
+    return Question("clock", [keys.clock], [ahead_us, error_us], nothing)
+
+
+def trips(keys: Keys, *, span: int, ends_s: int, faster_s: Mapping[str, float]) -> Question[dict[str, float]]:
+    """Tells the fastest round trips of this span by endpoint, and asks for the fleet's, seconds."""
+    pairs = [part for endpoint, trip_s in faster_s.items() for part in (int(trip_s * 1e6), endpoint)]
+    return Question("trips", [keys.trips(span), keys.trips(span - 1)], [ends_s, *pairs], _trips)
+
+
+class Beat(Struct, frozen=True):
+    """What a member says of itself; see `membership` and ``shares.lua``."""
+
+    id: str
+    number: int
+    lease_us: int
+    part: int
+    keep_us: int
+    hash_id: str
+    new_hash_id: str
+    heard_ago_us: int
+    others: Sequence[bytes]
+
+
+class Beaten(Struct, frozen=True):
+    """What it is answered."""
+
+    now_us: int
+    part: int
+    count: int
+    hash_id: str
+    epoch: str
+    since_us: int
+    offset_us: int
+    pause_till_us: int
+    others: list[bytes]
+
+
+# What stands in an answer for the end of a member that is present.
+PRESENT: Final = "present"
+
+
+def beat(keys: Keys, mine: Beat, *, known_epoch: str, new_epoch: str) -> Question[Beaten]:
+    """Says that a member is there."""
+    asked = [keys.members, keys.away, keys.epoch, keys.clock, keys.pauses[0]]
+    numbers = [mine.number, mine.lease_us, mine.part, mine.keep_us]
+    names = [mine.hash_id, mine.new_hash_id, known_epoch, new_epoch]
+    return Question("beat", asked, [mine.id, *numbers, *names, mine.heard_ago_us, *mine.others], _beaten)
+
+
+def leave(keys: Keys, member: str) -> Question[None]:
+    """Says that a member uses its part no more."""
+    return Question("leave", [keys.members, keys.away], [member], nothing)
+
+
+def bury(keys: Keys, members: Sequence[str]) -> Question[None]:
+    """Says that these members are dead."""
+    return Question("bury", [keys.members, keys.away], members, nothing)
+
+
+def give(keys: Keys, member: str, key: str, bucket: Bucket, grants: Sequence[int]) -> Question[None]:
+    """Adds to a bucket what a member granted itself: pairs of an instant and thousandths."""
+    args: list[Argument] = [member, bucket.kind, amount_of(bucket), window_us_of(bucket), *grants]
+    return Question("give", [key, keys.clock, keys.members], args, nothing)
+
+
+def correct(
+    keys: Keys, member: str, *, known: str, behind_us: int, unsure_us: int, new: str
+) -> Question[tuple[str, int]]:
+    """Tells that Redis's clock was set; the answer is the correction's id and the time from now on."""
+    args: list[Argument] = [member, known, behind_us, unsure_us, new]
+    return Question("correct", [keys.members, keys.clock], args, _corrected)
+
+
+class Framed(Struct, frozen=True):
+    """What comes with every answer.
+
+    Args:
+        correction: the id of the latest correction of Redis's clock; empty for none.
+        now_us: what that clock showed, corrected.
+        was_run: False where the question came at a time for which it was not meant; then it left no trace.
+        answer: the entry's own.
+    """
+
+    correction: str
+    now_us: int
+    was_run: bool
+    answer: Any
+
+
+def framed(said: Any) -> Framed:
+    """Reads what stands around every answer."""
+    correction, now_us, was_run, answer = said
+    return Framed(correction.decode(), int(now_us), was_run == 1, answer)
+
+
+def nothing(_: Any) -> None:
+    """Reads an answer that says nothing."""
+
+
+def _lowered(said: Any) -> tuple[int, int] | None:
+    if said is None:
+        return None
+    number, part = said
+    return int(number) - 1, int(part)
+
+
+def _usage(said: Any, count: int) -> tuple[int, list[Seen]]:
+    now_us, *numbers = map(int, said)
+    if len(numbers) != 4 * count:
+        raise ValueError(count)
+    return now_us, [Seen(*numbers[4 * one : 4 * one + 4]) for one in range(count)]
+
+
+def _seconds(said: Any) -> float:
+    return float(said) / 1e6
+
+
+def _paused(said: Any) -> tuple[float, int | None]:
+    paused_us, lifted_us = said
+    return int(paused_us) / 1e6, None if lifted_us is None else int(lifted_us)
+
+
+def _trips(said: Any) -> dict[str, float]:
+    trips_s: dict[str, float] = {}
+    for name, trip_us in zip(said[::2], said[1::2], strict=True):
+        endpoint, trip_s = name.decode(), float(trip_us) / 1e6
+        trips_s[endpoint] = min(trip_s, trips_s.get(endpoint, trip_s))
+    return trips_s
+
+
+def _beaten(said: Any) -> Beaten:
+    now_us, part, count, hash_id, epoch, since_us, offset_us, pause_till_us, *others = said
+    numbers = int(since_us), int(offset_us), int(pause_till_us)
+    return Beaten(int(now_us), int(part), int(count), hash_id.decode(), epoch.decode(), *numbers, others)
+
+
+def _corrected(said: Any) -> tuple[str, int]:
+    correction, now_us = said
+    return correction.decode(), int(now_us)
+
+
+@functools.lru_cache(maxsize=4096)
+def packed(bucket: Bucket, cost: float = 0.0, reserve: float = 0.0) -> bytes:
+    """A charge as the library reads it; `reserve` is the part of the bucket that is not for this call."""
+    cost_thousandths = thousandths(cost)
+    amount = amount_of(bucket)
+    # A call that is bigger than what bulk may use still gets its turn: when the bucket is empty.
+    cap = max(math.floor(amount * (1 - reserve)), min(cost_thousandths, amount))
+    kind, margin_us = KINDS.index(bucket.kind) + 1, math.ceil(bucket.margin_ms * 1000)
+    return _BUCKET.pack(kind, amount, window_us_of(bucket), margin_us, cost_thousandths, cap)
+
+
+def packed_all(charges: Sequence[Charge], reserve: float = 0.0) -> bytes:
+    """The charges of one call."""
+    return b"".join(packed(charge.bucket, charge.cost, reserve) for charge in charges)
