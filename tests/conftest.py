@@ -139,11 +139,12 @@ async def admin(vhost: str) -> AsyncIterator[aio_pika.abc.AbstractChannel]:
 
 @pytest.fixture
 async def redis_url(redis_server: Redis) -> str:
-    """Return the URL of the session's Redis, emptied."""
+    """Return the URL of the session's Redis, emptied of keys and functions."""
     redis_server.thaw()
     await redis_server.start()
     async with redis_client.from_url(redis_server.url) as client:
         await client.flushall()
+        await client.function_flush("SYNC")  # A test before may have left one with a clock of its own.
     return redis_server.url
 
 

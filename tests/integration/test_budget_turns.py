@@ -336,7 +336,7 @@ async def arrive(clocked: Clocked, chance: random.Random) -> None:
             late_us = chance.choice([0, 0, MARGIN_US, chance.randrange(shortest_us // 2)])
             heard = chance.random() < 0.9
             if not heard:  # its caller gave up before it came
-                await clocked.budget.arrived(calls, grant, chance.randint(0, late_us), heard=False)
+                await clocked.budget.arrived(calls, grant, chance.randint(0, late_us), answered=False)
             then(now_us + late_us, "arrive", calls, (grant, late_us, heard))
         else:
             grant, late_us, heard = grant

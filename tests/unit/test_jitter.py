@@ -29,7 +29,7 @@ def test_nothing_is_known_before_enough_calls() -> None:
 
 def test_the_usual_is_the_margin_and_the_worst_is_for_those_who_are_alone() -> None:
     spread = Spread()
-    spread.hear(0, {"a": 0.05})
+    spread.take_fleet(0, {"a": 0.05})
     feed(spread, [0.05, 0.08, 0.08, 0.25, *[0.05] * (ENOUGH * 2)])
     assert spread.margin_us() == LEAST_MARGIN_US
     feed(spread, [0.08] * 20)
@@ -70,29 +70,29 @@ def test_the_fastest_is_the_whole_fleet_s() -> None:
     feed(old, [0.01] * SURE_CALLS_HERE)
     assert old.faster(GENERATION_S - 1) == {}
     assert old.faster(GENERATION_S) == {"a": 0.01, "": 0.01}
-    fresh.hear(7, old.faster(GENERATION_S))
+    fresh.take_fleet(7, old.faster(GENERATION_S))
     assert fresh.answered(0.0, "a", 0.03, 15_000) == pytest.approx(35_000)
     assert fresh.answered(0.0, "b", 0.04) == pytest.approx(30_000)
     feed(fresh, [0.03, 0.008, *[0.03] * SURE_CALLS_HERE])
     assert fresh.answered(0.0, "a", 0.03) == pytest.approx(22_000)  # it is the fastest itself
     assert fresh.faster(GENERATION_S) == {"a": 0.008, "": 0.008}
-    fresh.hear(7, {"a": 0.008, "": 0.005})
+    fresh.take_fleet(7, {"a": 0.008, "": 0.005})
     assert fresh.faster(GENERATION_S) == {}
 
 
 def test_what_redis_forgot_of_the_fastest_is_told_again_by_who_heard_it() -> None:
     """Whoever made these trips may be gone, and all that is left of the fleet may be slow."""
     spread = Spread()
-    spread.hear(7, {"a": 0.008, "": 0.001})
+    spread.take_fleet(7, {"a": 0.008, "": 0.001})
     feed(spread, [0.02] * SURE_CALLS_HERE)
     for _ in range(2):
-        spread.hear(7, {"a": 0.02})
+        spread.take_fleet(7, {"a": 0.02})
         assert spread.answered(GENERATION_S, "a", 0.03) == pytest.approx(22_000)
         assert spread.answered(GENERATION_S, "b", 0.03) == pytest.approx(29_000)
         assert spread.faster(GENERATION_S) == {"a": 0.008, "": 0.001}
-    spread.hear(7, {"a": 0.008, "": 0.001})
+    spread.take_fleet(7, {"a": 0.008, "": 0.001})
     assert spread.faster(GENERATION_S) == {}
-    spread.hear(8, {"a": 0.02})  # these are over
+    spread.take_fleet(8, {"a": 0.02})  # these are over
     assert spread.faster(GENERATION_S) == {"": 0.02}
     assert spread.answered(GENERATION_S, "a", 0.03) == pytest.approx(10_000)
 

@@ -165,10 +165,10 @@ def test_arrivals_stay_within_the_limit_whoever_is_late(
             else:
                 continue
         elif what == "heard":
-            mine.heard(keyed, call.at, call.at + call.late_us)
+            mine.arrived(keyed, call.at, call.at + call.late_us)
             continue
         elif not mine.holds(keyed, call.at, now, taken=True):
-            mine.heard(keyed, call.at, call.at)
+            mine.arrived(keyed, call.at, call.at)
             continue
         else:
             arrivals.append(call.at + call.late_us)
@@ -237,11 +237,11 @@ def test_redis_is_told_all_that_still_stands_in_a_window() -> None:
         for number in range(200):
             assert ask(mine, [charge], now + number * 100_000) is not None, kind
     now += 20_000_000
-    told = {one.key: one.grants for one in mine.told(now, error_us=7)}
+    told = {one.key: one.grants for one in mine.additions(now, error_us=7)}
     assert sum(told["rolling"][1::2]) == 200 * SCALE
     assert len(told["rolling"]) <= 2 * 51
     assert told["rolling"][0::2] == sorted(told["rolling"][0::2])
     assert told["fixed"][1] == 200 * SCALE
     # 200 came in 20 s, and 500 leave a minute.
     assert told["decaying"][1] in range(33 * SCALE, 35 * SCALE)
-    assert mine.told(now + 100_000_000, error_us=7) == []
+    assert mine.additions(now + 100_000_000, error_us=7) == []

@@ -77,7 +77,7 @@ class Budget:
     async def reserve(
         self, charges: Sequence[Charge], *, max_wait_s: float, bulk: bool = False, lead_us: int = 0
     ) -> Grant | Refusal:
-        """Reserve room for one call in all its buckets; sleeps for nobody.
+        """Reserve room for one call in all its buckets; does not sleep.
 
         Args:
             charges: what the call costs (`Costs.charges`).
@@ -103,8 +103,8 @@ class Budget:
         """Look at a reservation again: whether it was paused meanwhile, or has to be moved to a later instant.
 
         It has to where a call before it arrived later than its grant allowed for, or where this call can't leave in
-        time. Where Redis can't be asked, what it granted may be sent in time; but not in short windows, where nobody
-        could tell of a call before it that was late.
+        time. Where Redis can't be asked, what it granted may be sent in time; but not in short windows, where a
+        late call before it could not be known of.
 
         Args:
             charges: as in `reserve`.
@@ -124,7 +124,7 @@ class Budget:
         return refused("redis_lost", left_s)
 
     def _granter(self, grant: Grant) -> Grants | None:
-        """What answers for a grant now: our share, until Redis was told of it, or Redis; None where that is away."""
+        """What answers for a grant now: our share, until Redis has its grants, or Redis; None where that is away."""
         if self._own and grant.own and self._own.has_share:
             return self._own
         return self.ledger if self._course.is_shared else None
@@ -208,8 +208,8 @@ class Budget:
         late_us = max(0.0, (left_s - grant.counts_from_s) * 1e6)
         return self.spread.answered(answered_s, endpoint, answered_s - left_s, late_us)
 
-    async def arrived(self, charges: Sequence[Charge], grant: Grant, late_us: float, *, heard: bool = True) -> None:
-        """Tell that a call has arrived, and how late, where that matters to calls that come after it.
+    async def arrived(self, charges: Sequence[Charge], grant: Grant, late_us: float, *, answered: bool = True) -> None:
+        """Report that a call has arrived, and how late, where that matters to calls that come after it.
 
         It does where it was later than its margin allows for; and in short windows always: there no call uses the room
         of one without an answer.
@@ -218,15 +218,15 @@ class Budget:
             charges: the call's.
             grant: the call's.
             late_us: how late it was (`answered`).
-            heard: there was an answer, so it has arrived; else it may have, and stands in short windows as it stood.
+            answered: there was an answer, so it has arrived; else it may have, and stands in short windows as it stood.
         """
         granter = self._granter(grant)
         with self._course.asking():
             if self._own and grant.own and granter is self.ledger:
-                for told in self._own.told_late(charges, grant, late_us):
-                    await self.ledger.give(self._own.member, told)
+                for addition in self._own.late_additions(charges, grant, late_us):
+                    await self.ledger.give(self._own.member, addition)
             elif granter:
-                await granter.arrived(charges, grant, late_us, answered=heard)
+                await granter.arrived(charges, grant, late_us, answered=answered)
 
     def tell(self, charges: Sequence[Charge], grant: Grant, late_us: float) -> None:
         """As `arrived`, and waits for nothing."""
@@ -236,8 +236,8 @@ class Budget:
     def unanswered(self, charges: Sequence[Charge], grant: Grant, left_s: float) -> None:
         """As `tell`, of a call that got no answer: what was written before its end may still be on its way.
 
-        In short windows its room stays taken for as long as a call is waited for (rolling.lua). In others it is told to
-        have arrived when it is as late as calls ever are, not ahead: until then it may have arrived at any time.
+        In short windows its room stays taken for as long as a call is waited for (rolling.lua). In others it is
+        reported as arrived when it is as late as calls ever are, not ahead: until then it may arrive at any time.
 
         Args:
             charges: the call's.
@@ -251,12 +251,12 @@ class Budget:
             far_us = self.spread.worst_us()
             await self._sleep_until(left_s + (UNHEARD_US if far_us is None else far_us) / 1e6)
         late_us = (self.ledger.now_s() - grant.counts_from_s) * 1e6
-        await self.arrived(charges, grant, late_us, heard=not left_s)
+        await self.arrived(charges, grant, late_us, answered=not left_s)
 
     async def back(self, charges: Sequence[Charge], grant: Grant) -> None:
         """Give back a reservation whose call is not sent."""
         granter = self._granter(grant)
-        if granter and not (grant.own and granter is self.ledger):  # What Redis was told of lapses.
+        if granter and not (grant.own and granter is self.ledger):  # Grants that Redis took over lapse.
             with self._course.asking():
                 await granter.back(charges, grant)
 
@@ -293,7 +293,7 @@ class Budget:
         Returns:
             How long the pause holds now, in seconds.
 
-        Where Redis can't be reached this process keeps the pause, and tells the others when Redis is back.
+        Where Redis can't be reached this process keeps the pause, and sets it for all when Redis is back.
         """
         keys = self.ledger.keys.to_pause(charges, account=account)
         self.ledger.pauses.keep(keys, for_s)
@@ -316,7 +316,7 @@ class Budget:
         return self.ledger.pauses.left_s(self.ledger.keys.pauses_of(charges))
 
     async def set_clock(self, ahead_s: float, error_s: float = 0.0) -> None:
-        """Tell all workers how far the exchange's clock is ahead of Redis's; its fixed windows follow it.
+        """Publish how far the exchange's clock is ahead of Redis's; its fixed windows follow it.
 
         Args:
             ahead_s: how far, below zero where it is behind.
@@ -355,14 +355,14 @@ class Budget:
         ours would hide strangers; but all those granted before this one, and, as this one took `late_us` longer than
         it could have, at most those granted until so much later. What remains is the strangers' at least, and comes on
         top of everything we grant, in flight or not. It is taken as the most seen in this window and never added up, so
-        it can't drift. In a fixed window every answer is told, so what is ours is known exactly when nothing is under
-        way; between such moments strangers are taken to go on as before. Until the first, all that has not certainly
+        it can't drift. In a fixed window every answer is reported, so what is ours is known exactly with nothing in
+        flight; between such moments strangers are taken to go on as before. Until the first, all that has not certainly
         been ours counts as theirs.
 
         Args:
             charge: the call's charge to the bucket that the exchange reports on.
             rank: the grant's for this charge: what the bucket had spent with it, the least that is ours. A call that
-                this worker granted itself has none, and tells nothing.
+                this worker granted itself has none, and is left out.
             grant: that of the call whose answer it is.
             used: the exchange's count, in its own units.
             late_us: how late that call was (`answered`).
@@ -390,5 +390,5 @@ class Budget:
         return None
 
     async def share_trips(self) -> None:
-        """Tells all workers of this scope the fastest trips, and takes in theirs (`Spread`)."""
+        """Publishes the fastest round trips to this scope's workers, and takes in theirs (`Spread`)."""
         await self.ledger.share_trips()

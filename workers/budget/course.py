@@ -2,7 +2,7 @@
 
 The states and their moves are the diagram on the budgets' page of the docs. A worker begins with Redis. Where that does
 not answer it is on its own: closed, until its part is free to use, and open from then on, until its lease is over. When
-Redis is back it is told what the worker granted itself, and nothing is granted meanwhile.
+Redis is back it adds what the worker granted itself, and nothing is granted meanwhile.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ MOVES: Final = {
         Mode.RETURNING,  # Redis answers, and has for a while
     },
     Mode.RETURNING: {
-        Mode.SHARED,  # Redis was told what the worker granted itself
+        Mode.SHARED,  # Redis has added what the worker granted itself
         Mode.CLOSED,  # Redis does not answer again
     },
 }
@@ -131,7 +131,7 @@ class Course:
             raise ValueError("a budget without a member does not share its scope")
         with self.asking():
             if not self.is_shared:
-                self._ledger.lost()  # There may be more to tell since the last beat.
+                self._ledger.lost()  # There may be more to send since the last beat.
             await self._ledger.meet()
             await self._ledger.beat(self._own.member)
             if time.monotonic() >= self._trips_at_s:
@@ -146,13 +146,13 @@ class Course:
         if not (member.may_return() and self._flapping.may_return(member.clock())):
             return
         self._become(own, Mode.RETURNING)
-        for told in member.settle():
-            await self._ledger.give(member, told)
+        for addition in member.settle():
+            await self._ledger.give(member, addition)
         if self.mode is not Mode.RETURNING:  # A question of before, which was not answered, ended meanwhile.
             return
         member.settled()
-        await self._ledger.beat(member)  # Hears Redis again,
-        await self._ledger.beat(member)  # and says so: our part is no longer set aside.
+        await self._ledger.beat(member)  # Renews the lease,
+        await self._ledger.beat(member)  # and shows it: our part is no longer set aside.
         if self.mode is Mode.RETURNING:
             self._become(own, Mode.SHARED)
             self._flapping.back(member.clock())

@@ -161,7 +161,7 @@ class Spread:
         }
         return self._forgotten_s | ours
 
-    def hear(self, span: int, trips_s: Mapping[str, float]) -> None:
+    def take_fleet(self, span: int, trips_s: Mapping[str, float]) -> None:
         """Takes in the fleet's fastest trips, by endpoint.
 
         A trip that is missing in the same span of time was lost with all that Redis knew. It is kept here and published

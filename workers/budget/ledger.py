@@ -43,7 +43,7 @@ from .punctuality import Punctuality
 from .redis_clock import RedisClock
 from .rules import SCALE
 from .script import REDIS_CLOCK, Script
-from .share import Told
+from .share import Addition
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ class Ledger:
     async def reserve(
         self, charges: Sequence[Charge], *, max_wait_us: int, bulk: bool = False, lead_us: int = 0
     ) -> Grant | Refusal:
-        """Reserve room for one call in all its buckets; sleeps for nobody.
+        """Reserve room for one call in all its buckets; does not sleep.
 
         Args:
             charges: what the call costs (`Costs.charges`).
@@ -167,7 +167,7 @@ class Ledger:
         return planned.answer
 
     async def arrived(self, charges: Sequence[Charge], grant: Grant, late_us: float, *, answered: bool = True) -> None:
-        """Tell that a call has arrived, and how late, where that matters to others (`Budget.arrived`)."""
+        """Report that a call has arrived, and how late, where that matters to others (`Budget.arrived`)."""
         if (late_us > grant.margin_us or (answered and grant.must_tell)) and not self._unmet:
             arrived_us, margin_us = grant.at_us + int(late_us), int(grant.margin_us)
             await self._ask(
@@ -197,11 +197,11 @@ class Ledger:
         return max(self.pauses.left_s(keys), paused_s)
 
     def keep_clock(self, ahead_s: float, error_s: float) -> None:
-        """Keeps how far the exchange's clock is ahead of Redis's, to be told (`tell_clock`)."""
+        """Keeps how far the exchange's clock is ahead of Redis's, to be published (`tell_clock`)."""
         self._exchange_clock = int(ahead_s * 1e6), math.ceil(error_s * 1e6)
 
     async def tell_clock(self) -> None:
-        """Tell all workers of the exchange's clock; its fixed windows follow it."""
+        """Publish the offset of the exchange's clock; its fixed windows follow it."""
         if self._exchange_clock:
             ahead_us, error_us = self._exchange_clock
             await self._ask(protocol.clock(self.keys, ahead_us=ahead_us, error_us=error_us))
@@ -209,7 +209,7 @@ class Ledger:
     async def usage(self) -> dict[str, Use]:
         """Return every bucket this process has charged; the fullest and smallest count of it where it has many.
 
-        Where Redis has forgotten that one holds less than its table says, it is told again.
+        Where Redis has forgotten that one holds less than its table says, that is restored.
         """
         known = dict(self._seen)
         now_us, seen = await self._ask(protocol.usage(self.keys, known))
@@ -250,11 +250,11 @@ class Ledger:
         return Learned(charge.key, charge.bucket.amount, charge.bucket.amount * part / SCALE)
 
     async def share_trips(self) -> None:
-        """Tells all workers of this scope the fastest round trips, and takes in theirs (`Spread`)."""
+        """Publishes the fastest round trips to this scope's workers, and takes in theirs (`Spread`)."""
         span = int(time.time() / FASTEST_S)
         faster_s, ends_s = self.spread.faster(time.monotonic()), int((span + 2) * FASTEST_S)
         trips_s = await self._ask(protocol.trips(self.keys, span=span, ends_s=ends_s, faster_s=faster_s))
-        self.spread.hear(span, trips_s)
+        self.spread.take_fleet(span, trips_s)
 
     async def beat(self, member: Membership) -> None:
         """One beat of the worker that shares the scope."""
@@ -270,16 +270,16 @@ class Ledger:
         """The worker gives up its part."""
         await self._ask(protocol.leave(self.keys, member.id))
 
-    async def give(self, member: Membership, told: Told) -> None:
+    async def give(self, member: Membership, addition: Addition) -> None:
         """Adds to a bucket what the worker granted itself."""
-        await self._ask(protocol.give(self.keys, member.id, told.key, told.bucket, told.grants))
+        await self._ask(protocol.give(self.keys, member.id, addition.key, addition.bucket, addition.grants))
 
     def lost(self) -> None:
-        """Redis did not answer: what it has to know is told again when it is back."""
+        """Redis did not answer: pauses and the exchange's clock are sent again when it is back."""
         self._unmet = True
 
     async def meet(self) -> None:
-        """After a loss, tell Redis our pauses and the exchange's clock: it may have forgotten them."""
+        """After a loss, send Redis our pauses and the exchange's clock: it may have forgotten them."""
         if not self._unmet:
             return
         async with self._meeting:

@@ -45,7 +45,7 @@ from . import protocol
 from .protocol import ANY_TIME, Beat, Beaten
 from .redis_clock import DRIFT, RedisClock
 from .rules import HORIZON_S, HORIZON_US, LASTS_S, MARGIN_PART, PARTS, PRESENT_S
-from .share import Share, Told
+from .share import Addition, Share
 
 # Costs Redis 0.15 to 0.3 ms each time.
 BEAT_EVERY_S: Final = 0.3
@@ -71,7 +71,7 @@ class Membership:
         self.redis = RedisClock()
         self._beats = 0
         self._hash, self._new = "", secrets.token_hex(8)
-        # When Redis was last heard, by its clock and by ours.
+        # When Redis answered last, by its clock and by ours.
         self._heard_us, self._answered_s = 0, 0.0
         # The latest lease that Redis may know, and the latest that it knows for sure; ours while a share is out.
         self._leased_us = self._known_us = 0
@@ -87,7 +87,7 @@ class Membership:
         self.frame = ""
 
     def beat(self, buckets: Iterable[Bucket]) -> Beat:
-        """The next beat; every answer must be told to `answered`."""
+        """The next beat; every answer must go to `answered`."""
         self._beats += 1
         if self._new == self._hash:
             self._new = secrets.token_hex(8)  # A hash that is forgotten and begun anew must not look like the old one.
@@ -205,20 +205,20 @@ class Membership:
             return True
         return self._now_us > self._since_us + self.share.longest_us * (1 + MARGIN_PART)
 
-    def settle(self) -> list[Told]:
-        """What Redis is to be told before `settled`; the share must grant nothing any more."""
+    def settle(self) -> list[Addition]:
+        """What Redis has to add to its buckets before `settled`; the share must grant nothing any more."""
         if self.share is None:
             return []
         now_us, error_us = self.now_us()
-        told = self.share.told(now_us, error_us=error_us)
+        additions = self.share.additions(now_us, error_us=error_us)
         shift = self._now_us - now_us
         if abs(shift) < 1e6:
             shift = 0
         # Otherwise it is another Redis with another clock.
         self._floor_us = self.share.last_us + error_us + shift
         return [
-            Told(one.key, one.bucket, [n if number % 2 else n + shift for number, n in enumerate(one.grants)])
-            for one in told
+            Addition(one.key, one.bucket, [n if number % 2 else n + shift for number, n in enumerate(one.grants)])
+            for one in additions
         ]
 
     def settled(self) -> None:

@@ -12,7 +12,7 @@ from .keys import Keys
 from .membership import Membership
 from .pauses import Pauses
 from .rules import PARTS, RECHECK_S, thousandths
-from .share import LATE_PART, Told, TooSmall
+from .share import LATE_PART, Addition, TooSmall
 
 
 class OwnShare:
@@ -46,7 +46,7 @@ class OwnShare:
 
     @property
     def has_share(self) -> bool:
-        """Whether what was granted here still counts here, and is not told to Redis yet."""
+        """Whether what was granted here still counts here, and not in Redis yet."""
         return self.member.share is not None
 
     def lost(self, far_us: int | None) -> None:
@@ -110,23 +110,23 @@ class OwnShare:
     async def arrived(self, charges: Sequence[Charge], grant: Grant, late_us: float, *, answered: bool = True) -> None:
         """As `Grants.arrived`."""
         if share := self.member.share:
-            share.heard(self._keyed(charges), grant.at_us, grant.at_us + int(late_us), answered=answered)
+            share.arrived(self._keyed(charges), grant.at_us, grant.at_us + int(late_us), answered=answered)
 
     async def back(self, charges: Sequence[Charge], grant: Grant) -> None:
         """As `Grants.back`; the room itself lapses."""
         if share := self.member.share:
-            share.heard(self._keyed(charges), grant.at_us, grant.at_us)
+            share.arrived(self._keyed(charges), grant.at_us, grant.at_us)
 
-    def told_late(self, charges: Sequence[Charge], grant: Grant, late_us: float) -> list[Told]:
-        """What Redis has to be told of a call granted here that turns out late when the share is over.
+    def late_additions(self, charges: Sequence[Charge], grant: Grant, late_us: float) -> list[Addition]:
+        """What Redis has to add for a call granted here that turns out late when the share is over.
 
-        Redis was told that the call comes in time. It counts twice now: that is simple, and seldom.
+        Redis has counted it as in time. It counts twice now: that is simple, and seldom.
         """
         if late_us <= grant.margin_us:
             return []
         arrived_us = max(grant.at_us + int(late_us), sum(self.member.now_us()))
         return [
-            Told(key, charge.bucket, [arrived_us, thousandths(charge.cost)])
+            Addition(key, charge.bucket, [arrived_us, thousandths(charge.cost)])
             for key, charge in self._keyed(charges)
             if charge.bucket.kind == "rolling"
         ]

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 
 class Pauses:
-    """Pauses by their keys: those that this process was told by the exchange, or by Redis."""
+    """Pauses by their keys: from the exchange, or from Redis."""
 
     def __init__(self) -> None:
         self._till_s: dict[str, float] = {}

@@ -140,7 +140,7 @@ def _planned(said: Any, buckets: int) -> Planned:
 def late(
     keys: Keys, charges: Sequence[Charge], *, at_us: int, arrived_us: int, margin_us: int, answered: bool
 ) -> Question[None]:
-    """Tells that the call granted for `at_us` has arrived by `arrived_us`, or, unanswered, may arrive still."""
+    """Reports that the call granted for `at_us` has arrived by `arrived_us`, or, unanswered, may arrive still."""
     args: list[Argument] = [at_us, arrived_us, margin_us, int(answered), packed_all(charges)]
     return Question("late", _held_keys(keys, charges), args, nothing)
 
@@ -155,14 +155,14 @@ def _held_keys(keys: Keys, charges: Sequence[Charge]) -> list[str]:
 
 
 def observe(keys: Keys, charge: Charge, *, counted: int, by_us: int, rank: int, span_us: int) -> Question[None]:
-    """Tells what the exchange has counted, thousandths, within `span_us` up to `by_us`; `rank` is the grant's."""
+    """Reports what the exchange has counted, thousandths, within `span_us` up to `by_us`; `rank` is the grant's."""
     key = keys.bucket(charge)
     args: list[Argument] = [counted, by_us, rank, span_us, packed(charge.bucket, charge.cost)]
     return Question("observe", [key, keys.clock, learned_of(key)], args, nothing)
 
 
 def limited(keys: Keys, charges: Sequence[Charge], *, at_us: int) -> Question[tuple[int, int] | None]:
-    """Tells that a call granted for `at_us` met the limit; the answer is which charge's bucket was lowered, to what."""
+    """Reports that a call granted for `at_us` met the limit; the answer is the lowered charge, and to what."""
     buckets = [keys.bucket(charge) for charge in charges]
     args: list[Argument] = [at_us, b"".join(packed(charge.bucket) for charge in charges)]
     pairs = [part for key in buckets for part in (key, learned_of(key))]
@@ -170,7 +170,7 @@ def limited(keys: Keys, charges: Sequence[Charge], *, at_us: int) -> Question[tu
 
 
 def remember(keys: Keys, key: str, bucket: Bucket, *, part: int, seen_us: int) -> Question[int]:
-    """Tells what a bucket held when it was last seen, thousandths of its table's amount; the answer is what it has."""
+    """Restores what a bucket held when last seen, thousandths of its table's amount; the answer is what it holds."""
     return Question("remember", [key, keys.clock, learned_of(key)], [part, seen_us, packed(bucket)], int)
 
 
@@ -202,7 +202,7 @@ def pause(
         reason: for people.
         named: the exchange itself named the length.
         at_us: when the call that met the limit was granted.
-        again: it was told before, and may have been lifted since.
+        again: it was set before, and may have been lifted since.
     """
     args: list[Argument] = [for_us, reason, int(named), "" if at_us is None else at_us, int(again)]
     return Question("pause", keys, args, _seconds)
@@ -214,12 +214,12 @@ def paused(keys: Sequence[str]) -> Question[tuple[float, int | None]]:
 
 
 def clock(keys: Keys, *, ahead_us: int, error_us: int) -> Question[None]:
-    """Tells how far the exchange's clock is ahead of Redis's."""
+    """Publishes how far the exchange's clock is ahead of Redis's."""
     return Question("clock", [keys.clock], [ahead_us, error_us], nothing)
 
 
 def trips(keys: Keys, *, span: int, ends_s: int, faster_s: Mapping[str, float]) -> Question[dict[str, float]]:
-    """Tells the fastest round trips of this span by endpoint, and asks for the fleet's, seconds."""
+    """Publishes the fastest round trips of this span by endpoint, and asks for the fleet's, seconds."""
     pairs = [part for endpoint, trip_s in faster_s.items() for part in (int(trip_s * 1e6), endpoint)]
     return Question("trips", [keys.trips(span), keys.trips(span - 1)], [ends_s, *pairs], _trips)
 
@@ -283,7 +283,7 @@ def give(keys: Keys, member: str, key: str, bucket: Bucket, grants: Sequence[int
 def correct(
     keys: Keys, member: str, *, known: str, behind_us: int, unsure_us: int, new: str
 ) -> Question[tuple[str, int]]:
-    """Tells that Redis's clock was set; the answer is the correction's id and the time from now on."""
+    """Reports that Redis's clock was set; the answer is the correction's id and the time from now on."""
     args: list[Argument] = [member, known, behind_us, unsure_us, new]
     return Question("correct", [keys.members, keys.clock], args, _corrected)
 

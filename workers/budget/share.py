@@ -19,7 +19,7 @@ from .rules import MARGIN_PART, PARTS, SCALE, SHORT_US, UNHEARD_US, amount_of, t
 
 # Of a margin, what a call may leave late.
 LATE_PART: Final = 0.25
-# How finely grants are told to Redis: parts of a window.
+# How finely grants are added in Redis: parts of a window.
 SLICES: Final = 50
 
 
@@ -27,7 +27,7 @@ class TooSmall(Exception):
     """The share never holds the call, however long one waits."""
 
 
-class Told(Struct, frozen=True):
+class Addition(Struct, frozen=True):
     """What Redis is to add to one bucket: pairs of an instant and thousandths (decaying: the level then)."""
 
     key: str
@@ -57,11 +57,11 @@ class _Count:
         """Spends."""
         raise NotImplementedError
 
-    def told(self, now: int, error: int) -> list[int]:
+    def addition(self, now: int, error: int) -> list[int]:
         """What is still in a window at `now`, for Redis, whose clock may be ahead of ours by `error`."""
         raise NotImplementedError
 
-    def heard(self, at: int, cost: int, arrived: int, *, answered: bool) -> None:
+    def arrived(self, at: int, cost: int, arrived: int, *, answered: bool) -> None:
         """A call granted for `at` arrived by `arrived`, or was not sent; without an answer it may arrive still."""
 
     def holds(self, at: int, now: int, cost: int) -> bool:
@@ -72,12 +72,12 @@ class _Count:
 class _Spent:
     """A call's part of a rolling window."""
 
-    __slots__ = ("at", "cost", "heard")
+    __slots__ = ("answered", "at", "cost")
 
-    def __init__(self, at: int, cost: int, *, heard: bool) -> None:
+    def __init__(self, at: int, cost: int, *, answered: bool) -> None:
         self.at = at
         self.cost = cost
-        self.heard = heard
+        self.answered = answered
 
 
 class _Rolling(_Count):
@@ -88,18 +88,18 @@ class _Rolling(_Count):
         self._total = 0
 
     def _gone(self, one: _Spent, at: int, now: int) -> bool:
-        return one.at + self.window + self.margin <= at and (one.heard or one.at + UNHEARD_US <= now)
+        return one.at + self.window + self.margin <= at and (one.answered or one.at + UNHEARD_US <= now)
 
     def forget(self, now: int) -> None:
         while self._grants and self._gone(self._grants[0], now, now):
             self._total -= self._grants.popleft().cost
 
-    def heard(self, at: int, cost: int, arrived: int, *, answered: bool) -> None:
+    def arrived(self, at: int, cost: int, arrived: int, *, answered: bool) -> None:
         if self._short and not answered:
             return
         for one in self._grants:
-            if one.at == at and one.cost == cost and not (self._short and one.heard):
-                one.heard = True
+            if one.at == at and one.cost == cost and not (self._short and one.answered):
+                one.answered = True
                 if arrived - self.margin > at:
                     one.at = arrived - self.margin
                     self._grants = deque(sorted(self._grants, key=lambda one: one.at))
@@ -122,11 +122,11 @@ class _Rolling(_Count):
         return at
 
     def take(self, at: int, cost: int) -> None:
-        self._grants.append(_Spent(at, cost, heard=not self._short))
+        self._grants.append(_Spent(at, cost, answered=not self._short))
         self._total += cost
         self.last = at
 
-    def told(self, now: int, error: int) -> list[int]:
+    def addition(self, now: int, error: int) -> list[int]:
         slices: dict[int, tuple[int, int]] = {}
         for one in self._grants:
             if one.at + self.window + self.margin + error > now:
@@ -158,7 +158,7 @@ class _Fixed(_Count):
         self._spent = cost if index != self._index else self._spent + cost
         self._index, self.last = index, at
 
-    def told(self, now: int, error: int) -> list[int]:
+    def addition(self, now: int, error: int) -> list[int]:
         return [self.last, self._spent] if (self._index + 1) * self.window - self._offset > now else []
 
 
@@ -179,8 +179,8 @@ class _Decaying(_Count):
         self._empty = max(self._empty, at) + self._rise(cost)
         self.last = at
 
-    def told(self, now: int, error: int) -> list[int]:
-        # What was granted ahead can't leave before it came: told as what is left after the last one.
+    def addition(self, now: int, error: int) -> list[int]:
+        # What was granted ahead can't leave before it came: added as what is left after the last one.
         left = self._empty + error - max(now, self.last + error)
         return [self.last + error, math.ceil(left * self._whole / self.window)] if left > 0 else []
 
@@ -264,7 +264,7 @@ class Share:
             count.granted = True
         self.last_us = max(self.last_us, at_us)
 
-    def heard(
+    def arrived(
         self, charges: Sequence[tuple[str, Charge]], at_us: int, arrived_us: int, *, answered: bool = True
     ) -> None:
         """Take in by when a call arrived that was granted for `at_us`.
@@ -277,7 +277,7 @@ class Share:
         """
         for key, charge in charges:
             if known := self._counts.get(key):
-                known[1].heard(at_us, thousandths(charge.cost), arrived_us, answered=answered)
+                known[1].arrived(at_us, thousandths(charge.cost), arrived_us, answered=answered)
 
     def holds(self, charges: Sequence[tuple[str, Charge]], at_us: int, now_us: int, *, taken: bool) -> bool:
         """Whether a call may leave now for `at_us`: it uses no room of calls that were late, or have no answer yet.
@@ -297,14 +297,14 @@ class Share:
         """How late a call may arrive."""
         return min((margin for charge in charges if (margin := margin_us(charge.bucket, self._far))), default=math.inf)
 
-    def told(self, now_us: int, *, error_us: int) -> list[Told]:
+    def additions(self, now_us: int, *, error_us: int) -> list[Addition]:
         """What Redis has to add to its buckets before it grants this share again."""
-        told = [
-            Told(key, bucket, count.told(now_us, error_us))
+        additions = [
+            Addition(key, bucket, count.addition(now_us, error_us))
             for key, (bucket, count) in self._counts.items()
             if count.granted
         ]
-        return [one for one in told if one.grants]
+        return [one for one in additions if one.grants]
 
     @property
     def longest_us(self) -> int:

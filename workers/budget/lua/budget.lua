@@ -203,9 +203,9 @@ local function fitting(buckets, t, fit)
 end
 
 -- The answer to a call that may be sent at `t`: 'granted', the delay, the instant, which bucket had room last or false
--- for no wait, the epoch or false, 1 if the call has to look again before it leaves, 1 if its arrival has to be told in
--- any case, how late it may arrive without a word or false for any time, how late it may leave or false for any time,
--- then what each bucket has spent.
+-- for no wait, the epoch or false, 1 if the call has to look again before it leaves, 1 if its arrival has to be
+-- reported in any case, how late it may arrive without a word or false for any time, how late it may leave or false for
+-- any time, then what each bucket has spent.
 local function granted(plan, t, now, held_by)
   local least, spare, short, unsure = math.huge, math.huge, 0, 0
   local answer = { 'granted', t - now, t, held_by, plan.epoch, 0, 0, false, false }

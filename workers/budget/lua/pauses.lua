@@ -1,4 +1,4 @@
--- Pauses, and what the workers of a scope tell each other beside grants: the exchange's clock, the fastest round trips.
+-- Pauses, and what the workers of a scope share beside grants: the exchange's clock, the fastest round trips.
 -- Stands after budget.lua and uses its functions.
 
 -- A pause without a length of the exchange's own is doubled when the next call after it meets the limit again.
@@ -22,12 +22,12 @@ function entry.paused(keys)
   return { math.max(0, longest(found, 1, #keys) - clock()), last }
 end
 
--- A pause is never made shorter. A call that was out before the pause tells nothing new: only one that was granted
--- after it makes the next one longer. A pause that was lifted is not set again by a worker that tells what it
+-- A pause is never made shorter. A call that was out before the pause says nothing new: only one that was granted
+-- after it makes the next one longer. A pause that was lifted is not set again by a worker that sends what it
 -- remembers.
 -- keys: the pauses to set.
 -- args: how long, the reason, 1 if the exchange itself named the length, when the call that met the limit was granted
---   or '', 1 if the pause was told before.
+--   or '', 1 if the pause was set before.
 -- answer: how long the pauses hold now.
 function entry.pause(keys, args)
   local length, reason, named, at, again = tonumber(args[1]), args[2], args[3] == '1', tonumber(args[4]), args[5] == '1'

@@ -6,7 +6,7 @@ local APART = 500
 -- In windows up to SHORT no call uses the room of a call without an answer before UNHEARD is over: it looks again so
 -- much later. SOON: a call that is due within that looks for the last time.
 local LOOK_AGAIN, SOON = 60000, 25000
--- So many grants for the same instant are told apart; so many are looked at first.
+-- So many grants for the same instant are distinguished; so many are looked at first.
 local SAME, NEAR = 128, 3
 -- As many older ones are looked at, for they may arrive after it.
 local OLDER = 100

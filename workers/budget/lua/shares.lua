@@ -60,7 +60,7 @@ local function write_away(key, away_key, members, now)
   return parts
 end
 
--- The parts of the members that are away; nil where nobody shares the scope.
+-- The parts of the members that are away; nil where no worker shares the scope.
 function parts_away(found, away_key, key, now)
   if not found then
     return nil
@@ -147,7 +147,7 @@ local function set_aside(key, members, hash, mine, returns, now)
     awaited = awaited or m.beats == 0 and other ~= '?'
   end
   if not awaited then
-    hash.heard = 0 -- Nobody knows what the dead ones were granted last.
+    hash.heard = 0 -- It is not known what the dead ones were granted last.
   end
   if rest.part == 0 or not awaited then
     members['?'] = nil
@@ -187,7 +187,7 @@ end
 
 -- keys: members, away, epoch, clock, pause.
 -- args: the member's id, the number of its beat, its lease, its part, how long a part of it is kept, the hash's id as
---   it knows it or '', one to begin, the epoch it knows or '', one to begin, how long ago it last heard of grants, then
+--   it knows it or '', one to begin, the epoch it knows or '', one to begin, how long ago Redis last answered it, then
 --   the others as they were then.
 -- answer: the time, the part, the number of members, the hash's id, the epoch, since when it is complete, the offset of
 --   the exchange's clock, the end of the pause, then the others: each `<id> <lease> <'present', or when its part is
@@ -344,7 +344,7 @@ function entry.give(keys, args)
   give[kind](key, grants, window, offset_of(clock_key), left_of(amount, others))
 end
 
--- Whether another member has heard this clock lately: then it is the caller's own that stood still.
+-- Whether Redis answered another member by this clock lately: then it is the caller's own that stood still.
 local function is_heard(key, id, now)
   local flat = redis.call('HGETALL', key)
   for number = 1, #flat, 2 do

@@ -2,8 +2,9 @@
 -- instant, or given back. Stands after budget.lua and uses its functions.
 --
 -- An instant is a promise about an arrival. A call that left late, or was longer on its way than the margin allows for,
--- arrived later than that; its answer tells. Then its grant is moved to where it belongs (`late`), and the calls that
--- were granted upon it find out when they look again, shortly before they leave (`again`): they move in their turn.
+-- arrived later than that; its answer shows that. Then its grant is moved to where it belongs (`late`), and the calls
+-- that were granted upon it find out when they look again, shortly before they leave (`again`): they move in their
+-- turn.
 
 -- How late a call may look again and keep its instant: an arrival as late as that disturbs no other. A rolling window
 -- without a margin counts instants alone. A level without one is to be kept from when the call leaves.
@@ -18,7 +19,7 @@ local function tolerated(plan)
 end
 
 -- Which of a plan's buckets still know the grant at `at`, by their places; whether any has forgotten it; and whether
--- one of those has a short window, in which nobody knows any more which calls were late.
+-- one of those has a short window, in which it is not known any more which calls were late.
 local function found_again(plan, at)
   local held, forgotten, unheard = {}, false, false
   for number, b in ipairs(plan.buckets) do
