@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from schemas.runtime.store import connect
 from schemas.runtime.tasks import end_tasks
-from tests.integration.test_redis_lost import START_US, TEST_CLOCK, Line, Net, most
+from tests.support.lines import START_US, TEST_CLOCK, Line, Net, most
 from workers.budget.budget import Budget, Refusal
 from workers.budget.ledger import Ledger
 from workers.budget.membership import BEAT_EVERY_S, Membership

@@ -1,6 +1,7 @@
 """An exchange's pause holds for the whole fleet, and is kept and shown.
 
-How the rate comes back after a pause, and how a lowered limit does, is in test_budget.py, on a clock of its own.
+How the rate comes back after a pause, and how a lowered limit does, is in
+test_budget_learned.py, on a clock of its own.
 """
 
 import asyncio

@@ -12,9 +12,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from deploy.servers import Redis
-from tests.integration.test_redis_lost import on_their_own, spenders, whole
 from tests.support.fleet import Stand, opened, wait_until
 from tests.support.redis_faults import ERRORS, answering, losses, set_clock
+from tests.support.spenders import on_their_own, spenders, whole
 from tests.support.tcp_proxy import Proxy
 
 # What the losses are counted as.

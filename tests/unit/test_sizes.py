@@ -4,8 +4,6 @@ import os
 import tomllib
 from pathlib import Path
 
-import pytest
-
 from tests.support import sizes
 
 ROOT = sizes.ROOT
@@ -52,15 +50,6 @@ def test_what_is_too_long_is_named_with_its_size(tmp_path: Path) -> None:
         f"{lua}/c.lua:t.long 62",
         f"{lua}/e.lua 451",
     ]
-
-
-def test_what_waits_to_be_split_may_not_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sizes.STILL, "deploy/a.py", 500)
-    (tmp_path / "deploy").mkdir()
-    (tmp_path / "deploy" / "a.py").write_text("x = 1\n" * 500)
-    assert not over(tmp_path)
-    (tmp_path / "deploy" / "a.py").write_text("x = 1\n" * 501)
-    assert over(tmp_path) == ["deploy/a.py 501"]
 
 
 def test_the_import_contracts_see_every_folder() -> None:

@@ -1,0 +1,140 @@
+"""What a bucket learns from the exchange: it said too many, and how long to be silent."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.support.budgets import MINUTE_US, START_US, TEST_CLOCK, WINDOWS, Told, bucket, charge, emptied, grants
+from workers.budget.budget import Budget, Grant
+from workers.budget.ledger import Ledger
+from workers.limits.costs import Kind
+
+pytestmark = pytest.mark.both_stores
+
+
+@pytest_asyncio.fixture(loop_scope="function")
+async def client(redis_url: str) -> AsyncIterator[Any]:
+    async with emptied(redis_url) as client:
+        yield client
+
+
+async def test_too_many_lowers_the_bucket_once_for_all_and_it_comes_back(client: Any) -> None:
+    kinds: tuple[Kind, ...] = (*WINDOWS, "decaying")
+    for kind in kinds:
+        await client.flushdb()
+        told = Told(client, bucket(100, 60, kind=kind))
+        other = Budget(Ledger(client, "x:1", clock=TEST_CLOCK))
+        now = START_US + MINUTE_US // 2
+        await told.at(now)
+        out = [await told.call() for _ in range(3)]
+        learned = await told.budget.limited(told.calls, out[0])
+        assert learned is not None
+        assert (learned.bucket, learned.amount, learned.effective) == ("b", 100, 90)
+        assert await other.limited(told.calls, out[1]) is None  # it was out already
+        assert await grants(other, told.calls) == 90 - 3, kind
+        for _ in range(20):
+            now += 2 * MINUTE_US
+            await told.at(now)
+            await told.budget.limited(told.calls, await told.call())
+        assert (await told.budget.usage())["b"].effective == 0.3
+
+
+async def test_what_was_learned_outlives_a_redis_that_forgets(client: Any) -> None:
+    for kind in WINDOWS:
+        await client.flushdb()
+        told = Told(client, bucket(100, 60, kind=kind))
+        await told.at(START_US)
+        assert await told.budget.limited(told.calls, await told.call()) is not None
+        assert (await told.budget.usage())["b"].effective == 0.9
+        await client.flushdb()
+        await told.at(START_US + MINUTE_US)
+        for _ in range(2):
+            assert (await told.budget.usage())["b"].effective == 0.91
+        other = Budget(Ledger(client, "x:1", clock=TEST_CLOCK))
+        assert await grants(other, told.calls) == 91, kind
+        await told.at(START_US + 12 * MINUTE_US)
+        assert (await told.budget.usage())["b"].effective == 1
+
+
+async def test_a_lowered_bucket_is_whole_again_the_later_the_oftener_it_was_lowered(client: Any) -> None:
+    for kind in WINDOWS:
+        await client.flushdb()
+        told = Told(client, bucket(100, 60, kind=kind))
+        now = START_US
+
+        async def effective_after(minutes: int, told: Told = told) -> float:
+            nonlocal now
+            now += minutes * MINUTE_US
+            await told.at(now)
+            await told.call()
+            return (await told.budget.usage())["b"].effective
+
+        async def lower(told: Told = told) -> None:
+            assert await told.budget.limited(told.calls, await told.call()) is not None
+
+        await effective_after(0)
+        await lower()
+        assert [await effective_after(minutes) for minutes in (5, 4, 1)] == [0.95, 0.99, 1]
+        await effective_after(23 * 60)
+        await lower()
+        assert [await effective_after(minutes) for minutes in (10, 10)] == [0.95, 1]
+        for _ in range(9):
+            await effective_after(1)
+            await lower()
+        lowest = (await told.budget.usage())["b"].effective
+        assert await effective_after(640) == pytest.approx(lowest + 0.1, abs=0.001)
+        # A day after it was whole again nothing of that counts.
+        await effective_after(64 * 100 + 24 * 60)
+        await lower()
+        assert [await effective_after(minutes) for minutes in (5, 5)] == [0.95, 1]
+
+
+async def test_a_bucket_of_one_that_was_lowered_has_a_longer_window(client: Any) -> None:
+    told = Told(client, bucket(1, 1))
+    await told.at(START_US)
+    await told.budget.limited(told.calls, await told.call())
+    answer = await told.budget.reserve(told.calls, max_wait_s=5)
+    assert isinstance(answer, Grant)
+    assert answer.delay_us == 1_111_112
+
+
+async def test_the_fullest_of_a_calls_buckets_is_lowered(client: Any) -> None:
+    budget = Budget(Ledger(client, "x:1"))
+    calls = [charge(bucket(100, 60), key="wide"), charge(bucket(2, 60), key="narrow")]
+    answer = await budget.reserve(calls, max_wait_s=0)
+    assert isinstance(answer, Grant)
+    learned = await budget.limited(calls, answer)
+    assert learned is not None
+    assert learned.bucket == "narrow"
+
+
+async def test_after_a_pause_it_starts_at_half(client: Any) -> None:
+    for kind in WINDOWS:
+        await client.flushdb()
+        told = Told(client, bucket(100, 1, kind=kind))
+        await told.at(START_US)
+        await told.budget.pause(5, "429")
+        assert await told.left() == 0
+        await told.at(START_US + 5_000_000)
+        assert await told.left() == 50, kind
+        await told.at(START_US + 7_000_000)
+        assert await told.left() == 75, kind
+        await told.at(START_US + 9_000_000)
+        assert await told.left() == 100, kind
+
+
+async def test_a_pause_of_unknown_length_is_doubled_when_the_next_call_meets_the_limit_again(client: Any) -> None:
+    told = Told(client, bucket(100, 1))
+    now = START_US
+    await told.at(now)
+    grant = await told.call()
+    for expected_s in (2, 4, 8, 16, 32, 64, 128, 128):
+        assert await told.budget.pause(2, "?", told=False, grant=grant) == expected_s
+        # One that was out when the pause began makes it no longer.
+        assert await told.budget.pause(2, "?", told=False, grant=grant) == expected_s
+        now += expected_s * 1_000_000
+        await told.at(now)
+        grant = await told.call()
+    assert await told.budget.pause(3, "Retry-After: 3", grant=grant) == 3

@@ -1,0 +1,269 @@
+"""Budgets against a model of everything that can go wrong between workers and Redis, in a time that the test moves.
+
+The script and the `Budget` are the real ones. Connections are cut one by one, commands arrive late or their answers are
+lost, Redis forgets, workers come, leave and die. All workers together never pass a limit.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+from unittest.mock import patch
+
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from schemas.runtime.store import connect
+from tests.support.lines import NOW_KEY, START_US, TEST_CLOCK, Line, Net, most
+from tests.support.spenders import MARGIN_MS
+from workers.budget.budget import Budget, Grant
+from workers.budget.ledger import Ledger
+from workers.budget.membership import Membership
+from workers.budget.script import Library
+from workers.limits.costs import Bucket, Charge, Kind
+
+TICK_US = 100_000
+
+
+class Simulated:
+    """A worker with a clock of its own, which runs a little fast or slow."""
+
+    def __init__(self, net: Net) -> None:
+        self.line = Line(net)
+        self.net = net
+        self.rate = 1 + net.chance.uniform(-4e-4, 4e-4)
+        self.member = Membership(clock=lambda: (net.now_us - START_US) / 1e6 * self.rate + 1000)
+        self.budget = Budget(Ledger(cast("Any", self.line), "x:1", clock=TEST_CLOCK, member=self.member))
+        self.next_beat_us = 0
+
+    async def ask(self, charges: list[Charge], *, max_wait_s: float, bulk: bool) -> int | None:
+        """The instant that is granted."""
+        answer = await self.budget.reserve(charges, max_wait_s=max_wait_s, bulk=bulk)
+        if not isinstance(answer, Grant):
+            return None
+        if self.budget.own_part is None:
+            return await self.net.true_us(answer.at_us)
+        return self.net.now_us + round(answer.delay_us / self.rate)
+
+
+KINDS: tuple[Kind, ...] = ("rolling", "fixed", "decaying", "paced")
+
+
+@st.composite
+def buckets(draw: st.DrawFn) -> list[Bucket]:
+    return [
+        Bucket(
+            name=f"b{number}",
+            kind=draw(st.sampled_from(KINDS)),
+            amount=draw(st.sampled_from([1, 3, 8, 20])),
+            window_s=draw(st.sampled_from([1.0, 2.0, 5.0])),
+            margin_ms=MARGIN_MS,
+            source="",
+        )
+        for number in range(draw(st.integers(1, 2)))
+    ]
+
+
+def limits(*kinds: tuple[Kind, int]) -> list[Bucket]:
+    return [
+        Bucket(name=f"b{number}", kind=kind, amount=amount, window_s=1.0, margin_ms=MARGIN_MS, source="")
+        for number, (kind, amount) in enumerate(kinds)
+    ]
+
+
+@settings(
+    max_examples=settings().max_examples // 7,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@example(chosen=limits(("rolling", 3), ("rolling", 1)), workers=2, seed=77_977)  # one dies before its call leaves
+@example(chosen=limits(("decaying", 1), ("rolling", 3)), workers=1, seed=3_959)  # a clock that runs fast
+@given(chosen=buckets(), workers=st.integers(1, 4), seed=st.integers(0, 2**32))
+async def test_never_above_whatever_happens_to_whom(
+    redis_url: str, chosen: list[Bucket], workers: int, seed: int
+) -> None:
+    client: Any = connect(redis_url, timeout_s=5)
+    try:
+        dead = set[str]()
+        with patch("workers.budget.membership._is_dead", dead.__contains__):
+            await play(client, chosen, workers, random.Random(seed), dead)
+    finally:
+        await client.aclose()
+
+
+@settings(
+    max_examples=settings().max_examples // 7,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(chosen=buckets(), workers=st.integers(1, 4), seed=st.integers(0, 2**32))
+async def test_never_above_however_the_clock_of_redis_is_set(
+    redis_url: str, chosen: list[Bucket], workers: int, seed: int
+) -> None:
+    client: Any = connect(redis_url, timeout_s=5)
+    steps_us = [10_000_000, -10_000_000, 500_000, -500_000]
+    try:
+        dead = set[str]()
+        with patch("workers.budget.membership._is_dead", dead.__contains__):
+            await play(client, chosen, workers, random.Random(seed), dead, steps_us)
+    finally:
+        await client.aclose()
+
+
+@dataclass
+class Life:
+    """A fleet's life, as chance has it.
+
+    Attributes:
+        net: Redis, its clock, and what is still on its way to it.
+        chosen: the limits.
+        dead: the members that the others see to be dead.
+        set_by_us: by what Redis's clock may be set.
+        steps: how often it may still be set. Each adds a round trip to what is not known of the exchange's clock; here
+            that is a tenth of a window.
+        fleet: the workers.
+        granted: each call that leaves: its worker, its instant and what it takes.
+        known: whether a worker has reached Redis since Redis last forgot.
+    """
+
+    net: Net
+    chosen: list[Bucket]
+    dead: set[str]
+    set_by_us: Sequence[int]
+    steps: int
+    fleet: list[Simulated]
+    granted: list[tuple[Simulated, int, list[Charge]]] = field(
+        default_factory=list[tuple[Simulated, int, list[Charge]]]
+    )
+    known: bool = True
+
+    async def disturb(self) -> None:
+        """Connections break and come back, Redis forgets, its clock is set."""
+        net, chance = self.net, self.net.chance
+        if chance.random() < 0.06:
+            states = ["good", "good", "cut", "late", "deaf"]
+            state = chance.choice(states)
+            for worker in self.fleet if chance.random() < 0.4 else [chance.choice(self.fleet)]:
+                worker.line.state = state
+        if chance.random() < 0.004 and self.known:
+            await net.client.flushdb()
+            await net.show()
+            self.known = False
+        if self.steps and chance.random() < 0.01 and not net.unseen:
+            self.steps -= 1
+            net.set_by_us += chance.choice(self.set_by_us)
+            net.unseen = True
+            await net.show()
+
+    async def come_and_go(self) -> None:
+        """Workers leave, die and start."""
+        net, chance = self.net, self.net.chance
+        if chance.random() < 0.01 and len(self.fleet) > 1:
+            worker = self.fleet.pop(chance.randrange(len(self.fleet)))
+            if chance.random() < 0.5:
+                await worker.budget.leave()
+            elif chance.random() < 0.7:
+                self.dead.add(worker.member.id)
+                # What it was granted for later it does not send any more.
+                self.granted = [one for one in self.granted if one[0] is not worker or one[1] <= net.now_us]
+        if chance.random() < 0.02 and len(self.fleet) < 5 and self.known and not net.unseen:
+            self.fleet.append(Simulated(net))
+
+    async def run_late_commands(self) -> None:
+        """What a frozen Redis had in its sockets, run at last."""
+        for command in self.net.late:
+            await self.net.client.fcall(*command)
+        self.net.late.clear()
+
+    async def work(self, worker: Simulated) -> None:
+        """A worker's beat, where it is due, and some calls."""
+        net, chance = self.net, self.net.chance
+        if net.now_us >= worker.next_beat_us:
+            await worker.budget.beat()
+            self.known = self.known or worker.line.state == "good"
+            net.unseen = net.unseen and not (worker.line.state == "good" and worker.member.count > 0)
+            worker.next_beat_us = net.now_us + chance.choice([200_000, 200_000, 200_000, 1_000_000])
+        for _ in range(chance.choice([0, 1, 1, 3])):
+            asked = chance.sample(self.chosen, chance.randint(1, len(self.chosen)))
+            charges = [Charge(one, chance.choice([1.0, 1.0, min(2.5, one.amount)]), one.name) for one in asked]
+            at = await worker.ask(charges, max_wait_s=chance.choice([0, 0.2, 2, 2, 60]), bulk=chance.random() < 0.2)
+            if at is not None:
+                self.granted.append((worker, at, charges))
+
+
+async def play(
+    client: Any,
+    chosen: list[Bucket],
+    workers: int,
+    chance: random.Random,
+    dead: set[str],
+    set_by_us: Sequence[int] = (),
+) -> None:
+    """Half a minute of a fleet's life.
+
+    Args:
+        client: of the real Redis.
+        chosen: the limits.
+        workers: how many there are at first.
+        chance: draws what happens.
+        dead: the members that the others see to be dead.
+        set_by_us: by what Redis's clock may be set.
+    """
+    await client.flushdb()
+    await client.function_load(Library(TEST_CLOCK).text, replace=True)
+    net = Net(client, chance)
+    await net.pass_time(1)
+    life = Life(net, chosen, dead, set_by_us, 2 if set_by_us else 0, [Simulated(net) for _ in range(workers)])
+    for tick in range(chance.choice([150, 300])):
+        await net.pass_time(TICK_US)
+        if tick % 10 == 0:
+            await net.expire()
+        await life.disturb()
+        await life.come_and_go()
+        if chance.random() < 0.1:
+            await life.run_late_commands()
+        for worker in life.fleet:
+            await life.work(worker)
+    for bucket in chosen:
+        taken = [(at, charge) for _, at, charges in life.granted for charge in charges]
+        spent = [(at, charge.cost) for at, charge in taken if charge.key == bucket.name]
+        assert most(bucket, spent) <= 1 + 1e-9
+
+
+async def test_who_are_all_back_after_long_share_all_of_it_at_once(redis_url: str) -> None:
+    """A Redis that was killed has forgotten what it granted; but that has left every window meanwhile."""
+    client: Any = connect(redis_url, timeout_s=5)
+    await client.flushdb()
+    await client.function_load(Library(TEST_CLOCK).text, replace=True)
+    net = Net(client, random.Random(0))
+    await net.pass_time(1)
+    fleet = [Simulated(net) for _ in range(2)]
+    limit = Bucket(name="b", kind="rolling", amount=20, window_s=5, margin_ms=MARGIN_MS, source="")
+    calls = [Charge(limit, 1, "b")]
+
+    async def beats(ticks: int) -> None:
+        for _ in range(ticks):
+            await net.pass_time(TICK_US)
+            for worker in fleet:
+                await worker.budget.beat()
+
+    async def granted_at_once() -> int:
+        return sum([await worker.ask(calls, max_wait_s=0, bulk=False) is not None for worker in fleet * 20])
+
+    try:
+        await beats(10)
+        assert await granted_at_once() == 20
+        for worker in fleet:
+            worker.line.state = "cut"
+        await beats(200)
+        await client.flushdb()
+        await client.set(NOW_KEY, net.now_us)
+        fleet[0].line.state = "good"
+        await beats(3)
+        assert fleet[0].budget.own_part == 0.5  # the other one may have been granted something since
+        fleet[1].line.state = "good"
+        await beats(3)
+        assert [worker.budget.own_part for worker in fleet] == [None, None]
+        assert await granted_at_once() == 20
+    finally:
+        await client.aclose()
