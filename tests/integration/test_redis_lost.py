@@ -53,8 +53,9 @@ async def test_workers_go_on_with_their_shares_and_share_again(
         for record in caplog.records
         if record.name == "workers.budget.course"
     ]
-    # Each of them; a busy machine may lose Redis once more.
-    assert said.count(("budget_on_its_own", 0.3333)) == said.count(("budget_shared_again", None)) >= 3
+    # Each of them; a busy machine may lose Redis once more, and not be back when this ends.
+    assert said.count(("budget_on_its_own", 0.3333)) >= 3
+    assert said.count(("budget_shared_again", None)) >= 3
 
 
 async def test_one_that_is_cut_off_has_its_share_and_the_others_the_rest(redis_server: Redis, redis_url: str) -> None:

@@ -1,5 +1,6 @@
 """Workers' connections to a real Redis that break in every way, in a time that the test moves."""
 
+import asyncio
 import random
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -34,7 +35,8 @@ class Line:
             self.net.late.append(command)
             raise Lost
         await self.net.pass_time(self.net.chance.choice([0, 0, 500, 30_000]))
-        answer = await self.net.client.fcall(*command)
+        async with self.net.one_at_a_time:
+            answer = await self.net.client.fcall(*command)
         await self.net.pass_time(self.net.chance.choice([0, 0, 500, 30_000]))
         if self.state == "deaf":
             raise Lost
@@ -51,15 +53,18 @@ class Net:
     set_by_us: int = 0  # how far Redis's clock was set
     unseen: bool = False  # it was set, and nobody can have noticed
     late: list[Any] = field(default_factory=list[Any])
+    # Redis shows the time that it is: else a step that is on its way looks like a clock that was set.
+    one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def pass_time(self, us: int) -> None:
         if us:
-            self.now_us += us
-            await self.show()
+            await self.show(us)
 
-    async def show(self) -> None:
-        """What Redis's clock shows now."""
-        await self.client.set(NOW_KEY, self.now_us + self.set_by_us)
+    async def show(self, later_us: int = 0) -> None:
+        """Lets Redis's clock show what it is by then."""
+        async with self.one_at_a_time:
+            self.now_us += later_us
+            await self.client.set(NOW_KEY, self.now_us + self.set_by_us)
 
     async def true_us(self, at_us: int) -> int:
         """When an instant of the corrected clock is."""

@@ -18,6 +18,7 @@ from .course import Course
 from .grants import LOST_WAIT_S, Grant, Grants, Learned, Reason, Refusal, Use, refused
 from .ledger import Ledger
 from .own_share import OwnShare
+from .redis_clock import at_most_us
 from .rules import HORIZON_US, RECHECK_S, UNHEARD_US
 
 __all__ = ["LOST_WAIT_S", "Budget", "Grant", "Learned", "Reason", "Refusal", "Use"]
@@ -197,16 +198,19 @@ class Budget:
         return (now_s - grant.due_s) * 1e6 > grant.spare_us
 
     def answered(self, grant: Grant, endpoint: str, *, left_s: float, answered_s: float) -> float:
-        """Learn from a round trip how far calls spread; returns how late this one was, departure and way, microseconds.
+        """Learn from a round trip how far calls spread; returns how late this one was at the most, departure and way.
 
         Args:
             grant: the call's.
             endpoint: names what was called.
             left_s: when the call left, on the monotonic clock.
             answered_s: when the answer began, on the same.
+
+        Returns:
+            Microseconds by Redis's clock.
         """
         late_us = max(0.0, (left_s - grant.counts_from_s) * 1e6)
-        return self.spread.answered(answered_s, endpoint, answered_s - left_s, late_us)
+        return at_most_us(self.spread.answered(answered_s, endpoint, answered_s - left_s, late_us))
 
     async def arrived(self, charges: Sequence[Charge], grant: Grant, late_us: float, *, answered: bool = True) -> None:
         """Report that a call has arrived, and how late, where that matters to calls that come after it.
@@ -217,7 +221,7 @@ class Budget:
         Args:
             charges: the call's.
             grant: the call's.
-            late_us: how late it was (`answered`).
+            late_us: how late it was, by Redis's clock at the most (`answered`).
             answered: there was an answer, so it has arrived; else it may have, and stands in short windows as it stood.
         """
         granter = self._granter(grant)
@@ -250,7 +254,7 @@ class Budget:
         if left_s:
             far_us = self.spread.worst_us()
             await self._sleep_until(left_s + (UNHEARD_US if far_us is None else far_us) / 1e6)
-        late_us = (self.ledger.now_s() - grant.counts_from_s) * 1e6
+        late_us = at_most_us((self.ledger.now_s() - grant.counts_from_s) * 1e6)
         await self.arrived(charges, grant, late_us, answered=not left_s)
 
     async def back(self, charges: Sequence[Charge], grant: Grant) -> None:

@@ -169,7 +169,7 @@ class Ledger:
     async def arrived(self, charges: Sequence[Charge], grant: Grant, late_us: float, *, answered: bool = True) -> None:
         """Report that a call has arrived, and how late, where that matters to others (`Budget.arrived`)."""
         if (late_us > grant.margin_us or (answered and grant.must_tell)) and not self._unmet:
-            arrived_us, margin_us = grant.at_us + int(late_us), int(grant.margin_us)
+            arrived_us, margin_us = grant.at_us + math.ceil(late_us), int(grant.margin_us)
             await self._ask(
                 protocol.late(
                     self.keys, charges, at_us=grant.at_us, arrived_us=arrived_us, margin_us=margin_us, answered=answered
@@ -237,7 +237,7 @@ class Ledger:
         """Take over what the exchange says it has counted: see `Budget.observe`."""
         # Calls of ours that left before that time may have arrived in it: all that can have count as ours.
         span_us = int(span_s * 1e6) + max(int(charge.bucket.margin_ms * 1000), self.spread.worst_us() or 0)
-        counted, by_us = math.ceil(used * SCALE), grant.at_us + int(late_us)
+        counted, by_us = math.ceil(used * SCALE), grant.at_us + math.ceil(late_us)
         await self._ask(protocol.observe(self.keys, charge, counted=counted, by_us=by_us, rank=rank, span_us=span_us))
 
     async def limited(self, charges: Sequence[Charge], grant: Grant) -> Learned | None:

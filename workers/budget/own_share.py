@@ -110,7 +110,7 @@ class OwnShare:
     async def arrived(self, charges: Sequence[Charge], grant: Grant, late_us: float, *, answered: bool = True) -> None:
         """As `Grants.arrived`."""
         if share := self.member.share:
-            share.arrived(self._keyed(charges), grant.at_us, grant.at_us + int(late_us), answered=answered)
+            share.arrived(self._keyed(charges), grant.at_us, grant.at_us + math.ceil(late_us), answered=answered)
 
     async def back(self, charges: Sequence[Charge], grant: Grant) -> None:
         """As `Grants.back`; the room itself lapses."""
@@ -124,7 +124,7 @@ class OwnShare:
         """
         if late_us <= grant.margin_us:
             return []
-        arrived_us = max(grant.at_us + int(late_us), sum(self.member.now_us()))
+        arrived_us = max(grant.at_us + math.ceil(late_us), sum(self.member.now_us()))
         return [
             Addition(key, charge.bucket, [arrived_us, thousandths(charge.cost)])
             for key, charge in self._keyed(charges)

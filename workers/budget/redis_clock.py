@@ -15,6 +15,11 @@ DRIFT: Final = 1e-3
 STOOD_STILL_US: Final = 3_000_000
 
 
+def at_most_us(span_us: float) -> float:
+    """How long a span by our clock may have been by Redis's, microseconds."""
+    return span_us / (1 - DRIFT)
+
+
 class RedisClock:
     """Follows one Redis's clock from this process."""
 
