@@ -7,7 +7,7 @@ from typing import Final, NamedTuple, TypeAlias
 from msgspec import Struct
 from msgspec.structs import replace
 
-from schemas import topology
+from schemas import old_names, topology
 from schemas.config import Config, LaneConfig
 from schemas.messages import Attempt, ErrorCode, Request, Strategy
 from schemas.reports import Report
@@ -153,7 +153,7 @@ class Router:
             return [attempt]
         names = [name for each in request.exchanges for name in self._group(each)]
         names = names or [self._lanes[lane.name].exchange for lane in able]
-        names = list(dict.fromkeys(names))
+        names = list(dict.fromkeys(map(self._today, names)))
         return [
             replace(attempt, request=replace(request, exchanges=[name], exchanges_mode="any"), results=len(names))
             for name in names
@@ -310,13 +310,15 @@ class Router:
         names = list(self.health)
         if request.exchanges:
             names.clear()
-            for wanted in request.exchanges:
+            for named in request.exchanges:
+                wanted = self._today(named)
                 found = self._named(wanted)
                 if request.account is not None:  # an exchange means all its lanes then, even if a lane has its name
                     found = [*found, *self._by_exchange.get(wanted, [])]
                 if not found:
                     known = ", ".join(sorted({*self.health, *self._by_exchange, *self._groups}))
-                    return End(ErrorCode.UNKNOWN_EXCHANGE, f"no lane reaches {wanted!r}; this fleet has {known}")
+                    remark = f" ({said})" if (said := old_names.remark(named)) else ""
+                    return End(ErrorCode.UNKNOWN_EXCHANGE, f"no lane reaches {named!r}{remark}; this fleet has {known}")
                 names += [name for name in found if name not in names]
         if request.account is not None:
             having = [name for name in names if self._lanes[name].account == request.account]
@@ -332,11 +334,16 @@ class Router:
 
     def _named(self, name: str) -> Sequence[str]:
         """The lanes that a name in a request stands for: itself, an exchange's, or a group's."""
+        name = self._today(name)
         if name in self.health:
             return [name]
         if name in self._groups:
             return [lane for each in self._group(name) for lane in self._named(each)]
         return self._by_exchange.get(name, [])
+
+    def _today(self, name: str) -> str:
+        """A name in a request; today's where it is the old one of an exchange, and no lane or group has it."""
+        return name if name in self.health or name in self._groups else old_names.today(name)
 
     def _group(self, name: str) -> Sequence[str]:
         return self._groups[name].exchanges if name in self._groups else [name]

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, TypeAlias
 import msgspec
 from msgspec import Meta, Struct
 
-from . import methods, urls
+from . import methods, old_names, urls
 from .accounts import CCXT_NAMES, HIDDEN, AccountConfig
 from .errors import ConfigError
 from .messages import Strategy
@@ -157,7 +157,7 @@ class LaneConfig(_WithUrls, frozen=True, forbid_unknown_fields=True):
     """One way to reach one exchange. Its key is its name: ``binance``, or ``binance.eu1`` where there are several.
 
     Args:
-        exchange: the ccxt id; by default the name's part before the dot.
+        exchange: the ccxt id; by default the name's part before the dot. An old id becomes today's.
         weight: its share of the requests, relative to the weights of the other lanes.
         local_addr: the source address of its connections, which has a budget of its own.
         proxy: the HTTP proxy of its connections, which has a budget of its own.
@@ -250,7 +250,8 @@ def parse(path: Path, body: bytes, environment: Mapping[str, str] = os.environ) 
     for each in config.broker.urls:
         urls.check(f"{path}: broker.urls", each)
     lanes = {name: _complete(path, name, lane, config.accounts) for name, lane in config.lanes.items()}
-    _check_groups(path, config.groups, {*lanes, *(lane.exchange for lane in lanes.values())})
+    groups = _groups(path, config.groups, {*lanes, *(lane.exchange for lane in lanes.values())})
+    limits = _limits(path, config.limits)
     for method in config.dispatcher.methods:
         if refusal := methods.refusal(method, account=True):
             raise ConfigError(f"{path}: dispatcher.methods: {refusal}")
@@ -259,7 +260,7 @@ def parse(path: Path, body: bytes, environment: Mapping[str, str] = os.environ) 
         broker = msgspec.structs.replace(broker, urls=broker_urls("FLEET_BROKER_URL in the environment", url))
     if url := environment.get("FLEET_REDIS_URL"):
         redis = msgspec.structs.replace(redis, url=redis_url("FLEET_REDIS_URL in the environment", url))
-    return msgspec.structs.replace(config, lanes=lanes, broker=broker, redis=redis)
+    return msgspec.structs.replace(config, lanes=lanes, groups=groups, limits=limits, broker=broker, redis=redis)
 
 
 def broker_urls(where: str, text: str) -> tuple[str, ...]:
@@ -309,18 +310,31 @@ def _complete(path: Path, name: str, lane: LaneConfig, accounts: Collection[str]
     for key in CCXT_NAMES.values():
         if key in lane.ccxt:
             raise ConfigError(f"{path}: lanes.{name}.ccxt.{key}: expected in [accounts.<name>], by environment or file")
-    return msgspec.structs.replace(lane, exchange=lane.exchange or name.partition(".")[0])
+    return msgspec.structs.replace(lane, exchange=old_names.today(lane.exchange or name.partition(".")[0]))
 
 
-def _check_groups(path: Path, groups: Mapping[str, GroupConfig], known: Set[str]) -> None:
+def _groups(path: Path, groups: Mapping[str, GroupConfig], known: Set[str]) -> dict[str, GroupConfig]:
+    """The groups, with today's names of exchanges that no lane is named after."""
+    found: dict[str, GroupConfig] = {}
     for name, group in groups.items():
         if name in known:
             raise ConfigError(f"{path}: groups.{name}: expected a name that is no lane's and no exchange's")
-        for exchange in group.exchanges:
+        exchanges = tuple(each if each in known else old_names.today(each) for each in group.exchanges)
+        for exchange in exchanges:
             if exchange not in known:
                 raise ConfigError(
                     f"{path}: groups.{name}.exchanges: expected lanes or their exchanges, not {exchange!r}"
                 )
+        found[name] = msgspec.structs.replace(group, exchanges=exchanges)
+    return found
+
+
+def _limits(path: Path, limits: Mapping[str, LimitsConfig]) -> dict[str, LimitsConfig]:
+    """The limits by today's names of their exchanges."""
+    for name in limits:
+        if (today := old_names.today(name)) != name and today in limits:
+            raise ConfigError(f"{path}: limits.{name}: expected in limits.{today}, which is the same exchange")
+    return {old_names.today(name): each for name, each in limits.items()}
 
 
 def _name_entry(raw: dict[str, Any]) -> str | None:

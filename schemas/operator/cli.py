@@ -16,6 +16,7 @@ import msgspec
 import redis.asyncio
 import typer
 
+from .. import old_names
 from ..config import BrokerConfig, RedisConfig, broker_urls, load
 from ..config import redis_url as redis_url_in
 from ..definitions import definitions as make_definitions
@@ -229,6 +230,7 @@ def list_pauses(
     exchange: Annotated[str, typer.Argument(help="only those of this exchange")] = "*", redis_url: RedisUrl = REDIS_URL
 ) -> None:
     """One line for each pause, the longest first."""
+    exchange = old_names.today(exchange)
     found: list[pauses.Pause] = _at_redis(redis_url, lambda client: pauses.held(client, exchange))
     for each in found:
         _say_pause("paused", each)
@@ -244,6 +246,7 @@ def lift(
     """Ends all pauses of an exchange, for all workers. Use it only if you know that it takes calls again."""
     if not exchange.isalnum():  # it becomes part of a pattern
         raise typer.BadParameter(f"{exchange!r} is no exchange; `pause list` shows those that are paused")
+    exchange = old_names.today(exchange)
     if not yes:
         typer.confirm(f"{exchange} asked for silence; calls before its time may bring a longer ban. Go on?", abort=True)
     ended: list[pauses.Pause] = _at_redis(redis_url, lambda client: pauses.lift(client, exchange))

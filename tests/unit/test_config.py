@@ -27,6 +27,22 @@ def test_a_lane_s_exchange_is_its_name_up_to_the_dot_unless_it_says_so(tmp_path:
     assert {name: lane.exchange for name, lane in config.lanes.items()} == {"kraken.eu-1": "kraken", "other": "binance"}
 
 
+def test_old_names_of_exchanges_are_today_s(tmp_path: Path) -> None:
+    text = """
+        [lanes.huobi]
+        [lanes.mine]
+        exchange = "okex5"
+        [limits.huobi]
+        buckets.second.amount = 5
+        [groups.two]
+        exchanges = ["huobi", "okex"]
+    """
+    config = read(tmp_path, text)
+    assert {name: lane.exchange for name, lane in config.lanes.items()} == {"huobi": "htx", "mine": "okx"}
+    assert list(config.limits) == ["htx"]
+    assert config.groups["two"].exchanges == ("huobi", "okx")  # the lane, and the exchange
+
+
 def test_lanes_with_one_egress_share_it(tmp_path: Path) -> None:
     text = '[lanes.a]\n[lanes.b]\nlocal_addr = "10.0.0.1"\n[lanes.c]\nproxy = "http://proxy:1"\n'
     config = read(tmp_path, text)
@@ -88,6 +104,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
         ("[lanes.okx]\n[limits.okx]\nbuckte = {}\n", "limits.okx: "),
         ("[lanes.okx]\n[limits.okx]\nbuckets.of_20 = 5\n", "limits.okx.buckets[...]"),
         ("[lanes.okx]\n[limits.okx]\ndefault = 5\n", "limits.okx.default"),
+        ("[lanes.htx]\n[limits.huobi]\n[limits.htx]\n", "limits.huobi: expected in limits.htx"),
         ("[lanes.okx]\n[lanes.kraken]\nweight = 0\n", "lanes.kraken.weight"),
         ("[lanes.kraken.eu]\n", "lanes.kraken"),
         ("[lanes.OKX]\n", "lanes.OKX"),

@@ -137,6 +137,24 @@ def test_an_unknown_exchange_is_named_with_the_known_ones(router: Router) -> Non
     assert "binance" in decision.message
 
 
+def test_an_old_name_of_an_exchange_means_it_unless_a_lane_has_that_name() -> None:
+    router = Router(Config(lanes={"htx.eu": LaneConfig(exchange="htx"), "okex": LaneConfig(exchange="okx")}))
+    heard(router, *(LaneReport(name, methods=["fetch_ticker"]) for name in ("htx.eu", "okex")))
+    assert decide(router, attempt("huobi")) == Send("htx.eu")
+    assert decide(router, attempt("okex")) == decide(router, attempt("okx")) == Send("okex")
+    both = attempt("huobi", "htx", "huobipro", "okex5")
+    parts = router.fan_out(replace(both, request=replace(both.request, exchanges_mode="all")))
+    assert [part.request.exchanges for part in parts] == [["htx"], ["okx"]]
+
+
+@pytest.mark.parametrize(("name", "says"), [("gateio", "gateio is gate today"), ("bitmex", "ccxt gave bitmex up")])
+def test_an_old_name_that_no_lane_reaches_is_explained(router: Router, name: str, says: str) -> None:
+    decision = decide(router, attempt("okx", name))
+    assert isinstance(decision, End)
+    assert decision.code is ErrorCode.UNKNOWN_EXCHANGE
+    assert says in decision.message
+
+
 def test_a_method_no_lane_has_ends(router: Router) -> None:
     of = attempt()
     decision = decide(router, replace(of, request=replace(of.request, method="fetch_greeks")))

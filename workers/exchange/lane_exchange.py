@@ -10,6 +10,7 @@ from typing import Any, Final
 from ccxt.base.errors import BaseError, NotSupported  # pyright: ignore[reportMissingTypeStubs]
 from msgspec import Struct, field
 
+from schemas import old_names
 from schemas.accounts import Secret
 from schemas.config import LaneConfig, LimitsConfig, WorkerConfig
 from schemas.errors import ConfigError, InvalidMessage
@@ -82,7 +83,10 @@ class LaneExchange:
     ) -> None:
         config = setup.lane
         if config.exchange not in ccxt.exchanges:
-            raise ConfigError(f"lanes.{name}.exchange: expected an exchange id of ccxt, not {config.exchange!r}")
+            remark = f": {said}" if (said := old_names.remark(config.exchange)) else ""
+            raise ConfigError(
+                f"lanes.{name}.exchange: expected an exchange id of ccxt, not {config.exchange!r}{remark}"
+            )
         self.name = name
         self.config = config
         self.exchange = config.exchange
