@@ -11,6 +11,7 @@ HEAD: Final = """\
 
 What each exchange allows, as the workers keep to it. This page is written from `workers/limits/*.toml`, where also
 stands what every call takes from which bucket; `python -m workers.limits.page > docs/limits.md` writes it again.
+[The glossary](glossary.md) has the words.
 
 - **kind**: `rolling`: any stretch of the window's length holds at most the amount. `fixed`: windows that start at
   multiples of their length on the exchange's clock. `decaying`: a counter that falls steadily and may not pass the
