@@ -30,10 +30,13 @@ def test_keys_and_arguments_are_read_by_place_in_first_lines_alone() -> None:
 def test_every_entry_says_what_it_takes_and_protocol_has_a_question_for_it() -> None:
     entries: set[str] = set()
     for name, text in SOURCES.items():
-        for match in re.finditer(r"((?:^--.*\n)+)function entry\.(\w+)\((.*)\)", text, re.MULTILINE):
-            comment, entry, taken = match.groups()
+        for match in re.finditer(r"((?:^--.*\n)+)function entry\.(\w+)\((.*)\)((?:\n.*)*?)\nend", text, re.MULTILINE):
+            comment, entry, taken, body = match.groups()
             assert "-- keys: " in comment, f"{name}: {entry} names no keys"
             assert ("-- args: " in comment) == ("args" in taken), f"{name}: {entry} names no arguments"
+            # What a function inside of it returns stands on its own line, or deeper.
+            returns = bool(re.search(r"\n  (if .* )?(  )*return [^\n]", re.sub(r"\n  local function .*end", "", body)))
+            assert ("-- answer: " in comment) == returns, f"{name}: {entry} names no answer, or has none"
             entries.add(entry)
     assert entries == set(re.findall(r"entry\.(\w+)\(", "".join(SOURCES.values())))
     asked = {

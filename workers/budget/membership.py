@@ -41,10 +41,9 @@ from pathlib import Path
 from typing import Final
 
 from ..limits.costs import Bucket
-from . import protocol
 from .protocol import ANY_TIME, Beat, Beaten
 from .redis_clock import DRIFT, RedisClock
-from .rules import HORIZON_S, HORIZON_US, LASTS_S, MARGIN_PART, PARTS, PRESENT_S
+from .rules import HORIZON_S, HORIZON_US, IS_PRESENT, LASTS_S, MARGIN_PART, PARTS, PRESENT_S
 from .share import Addition, Share
 
 # Costs Redis 0.15 to 0.3 ms each time.
@@ -118,7 +117,7 @@ class Membership:
     def dead(self) -> list[str]:
         """Members that Redis counts as away and that are known to be dead: processes of this machine."""
         others = (found.decode().split() for found in self._others)
-        return [name for name, _, drops in others if drops != protocol.PRESENT and _is_dead(name)]
+        return [name for name, _, drops in others if drops != IS_PRESENT and _is_dead(name)]
 
     def lost(self, reserve: float, effective: Mapping[str, float], far_us: int | None) -> None:
         """Redis can't be asked: from now on this worker has its share, if it has a part.

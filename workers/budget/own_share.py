@@ -12,7 +12,7 @@ from .keys import Keys
 from .membership import Membership
 from .pauses import Pauses
 from .rules import PARTS, RECHECK_S, thousandths
-from .share import LATE_PART, Addition, TooSmall
+from .share import SPARE_PART, Addition, TooSmall
 
 
 class OwnShare:
@@ -83,7 +83,7 @@ class OwnShare:
             self._wait_us(at),
             at,
             (0,) * len(charges),  # no ranks, but one a bucket is expected
-            spare_us=margin_us * LATE_PART,
+            spare_us=margin_us * SPARE_PART,
             margin_us=margin_us,
             must_tell=True,
             sure=soon,

@@ -252,10 +252,6 @@ class Beaten(Struct, frozen=True):
     others: list[bytes]
 
 
-# What stands in an answer for the end of a member that is present.
-PRESENT: Final = "present"
-
-
 def beat(keys: Keys, mine: Beat, *, known_epoch: str, new_epoch: str) -> Question[Beaten]:
     """Says that a member is there."""
     asked = [keys.members, keys.away, keys.epoch, keys.clock, keys.pauses[0]]

@@ -25,6 +25,8 @@ UNHEARD_US: Final = 3_000_000
 PARTS: Final = 720_720
 # A worker that Redis has not seen for so long counts as away: some beats, and a pause of its process.
 PRESENT_S: Final = 1.5
+# Stands in the answer to a beat where a member that is away has the time at which its part is given back.
+IS_PRESENT: Final = "present"
 # The furthest ahead that Redis grants in a scope that is shared: what attempts wait in a worker's memory, and some.
 HORIZON_S: Final = 2.5
 HORIZON_US: Final = int(HORIZON_S * 1e6)
@@ -41,6 +43,7 @@ local BUCKET_FORMAT, BUCKET_BYTES = '{BUCKET_FORMAT}', {8 * BUCKET_FORMAT.count(
 local SCALE, MARGIN_PART, LEAST_MARGIN = {SCALE}, {MARGIN_PART}, {LEAST_MARGIN_US}
 local SHORT, UNHEARD = {SHORT_US}, {UNHEARD_US}
 local PARTS, PRESENT = {PARTS}, {PRESENT_S * 1e6:.0f}
+local IS_PRESENT = '{IS_PRESENT}'
 local HORIZON, LASTS = {HORIZON_US}, {LASTS_S * 1e6:.0f}
 local CLOCK_TTL_MS = {CLOCK_TTL_S * 1e3:.0f}
 """

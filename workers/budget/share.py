@@ -17,8 +17,8 @@ from msgspec import Struct
 from ..limits.costs import Bucket, Charge
 from .rules import MARGIN_PART, PARTS, SCALE, SHORT_US, UNHEARD_US, amount_of, thousandths, window_us_of
 
-# Of a margin, what a call may leave late.
-LATE_PART: Final = 0.25
+# How late a call may leave, as a part of its margin.
+SPARE_PART: Final = 0.25
 # How finely grants are added in Redis: parts of a window.
 SLICES: Final = 50
 

@@ -117,7 +117,7 @@ local function await_others(key, members, mine, till)
     local m = members[other] or { beats = 0, lease = 0, part = 0, keep = 0, drop = 0 }
     if m.beats == 0 and other ~= mine.id then
       m.lease, m.keep = math.max(m.lease, tonumber(lease)), math.max(m.keep, mine.keep)
-      m.drop = math.max(m.drop, drop == 'present' and till or tonumber(drop))
+      m.drop = math.max(m.drop, drop == IS_PRESENT and till or tonumber(drop))
       members[other] = m
       write_member(key, other, m)
     end
@@ -190,8 +190,8 @@ end
 --   it knows it or '', one to begin, the epoch it knows or '', one to begin, how long ago Redis last answered it, then
 --   the others as they were then.
 -- answer: the time, the part, the number of members, the hash's id, the epoch, since when it is complete, the offset of
---   the exchange's clock, the end of the pause, then the others: each `<id> <lease> <'present', or when its part is
---   given back>`. Nothing where a later beat has overtaken this one: nobody waits for the answer.
+--   the exchange's clock, the end of the pause, then the others: each `<id> <lease> <IS_PRESENT, or when its part
+--   is given back>`. Nothing where a later beat has overtaken this one: nobody waits for the answer.
 function entry.beat(keys, args)
   local key, away_key, epoch_key, clock_key, pause_key = keys[1], keys[2], keys[3], keys[4], keys[5]
   local mine = {
@@ -228,7 +228,7 @@ function entry.beat(keys, args)
   local answer = { now, offered, count, hash.id, name, since, (offset_in(shared[2])), longest(shared, 3, 3) }
   for other, m in pairs(members) do
     if other ~= '?' and other ~= mine.id then
-      local drops = m.lease + PRESENT <= now and whole(m.drop) or 'present'
+      local drops = m.lease + PRESENT <= now and whole(m.drop) or IS_PRESENT
       answer[#answer + 1] = table.concat({ other, whole(m.lease), drops }, ' ')
     end
   end
