@@ -137,7 +137,7 @@ async def whole(cluster: Cluster) -> Cluster:
     return cluster
 
 
-async def test_while_a_node_is_frozen_publishes_are_confirmed_and_who_lost_its_connection_comes_back(
+async def test_while_a_node_is_frozen_publishes_are_confirmed_and_lost_connections_come_back(
     whole: Cluster,
 ) -> None:
     came: list[bytes] = []

@@ -1,4 +1,4 @@
-"""A process that is stopped loses nothing, however often it gets the signal; workers come and go under load."""
+"""A process that is stopped loses nothing, however often it gets the signal. Workers come and go under load."""
 
 import asyncio
 import signal
@@ -23,7 +23,7 @@ async def load(stand: Stand) -> AsyncIterator[Load]:
         yield load
 
 
-async def test_who_is_told_twice_ends_at_once_and_loses_nothing(stand: Stand, load: Load) -> None:
+async def test_a_second_signal_ends_a_service_at_once_and_loses_nothing(stand: Stand, load: Load) -> None:
     for exchange in stand.fleet.lanes:
         await stand.simulator.fault(exchange, latency_ms=1_000)
     running = asyncio.create_task(load.run(60))

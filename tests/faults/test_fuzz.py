@@ -7,7 +7,7 @@ SEED = 1
 INPUTS = 300
 
 
-async def test_whatever_comes_is_answered_or_buried_and_nobody_stumbles(stand: Stand) -> None:
+async def test_every_bad_input_is_answered_or_buried_and_no_service_fails(stand: Stand) -> None:
     outcome = await Run(stand, SEED).all(INPUTS)
     assert outcome.digested, (SEED, outcome.lost, outcome.stumbles, outcome.restarts)
     assert outcome.kinds.keys() >= KINDS.keys()

@@ -56,7 +56,7 @@ async def test_a_killed_dispatcher_loses_nothing_until_it_is_started_again(stand
 
 
 async def serves(service: Service) -> bool:
-    """Whether it says that it is ready; lanes need not be well, as slow as they are made here."""
+    """Whether its port says ready. Lanes need not be healthy, as slow as they are made here."""
     return (await service.ask("readyz"))[0] == 200
 
 
@@ -78,7 +78,7 @@ async def test_another_dispatcher_goes_on_for_one_that_is_killed(stand: Stand, l
 
 
 @pytest.mark.parametrize("kind", ["worker", "dispatcher"])
-async def test_who_is_told_to_stop_finishes_first(stand: Stand, load: Load, kind: str) -> None:
+async def test_a_stopped_service_finishes_first(stand: Stand, load: Load, kind: str) -> None:
     service = stand.fleet.workers[0] if kind == "worker" else stand.fleet.dispatchers[0]
     running = asyncio.create_task(load.run(REQUESTS))
     await load.answered(BEFORE)

@@ -9,6 +9,6 @@ REQUESTS = 120
 WITHIN_MS = 75_000
 
 
-async def test_a_bad_client_harms_nobody_else(stand: Stand) -> None:
+async def test_a_bad_client_harms_no_other(stand: Stand) -> None:
     outcome = await Neighbours(stand, SEED, WITHIN_MS).run(REQUESTS)
     assert outcome.unharmed, (SEED, outcome)

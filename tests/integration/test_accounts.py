@@ -211,7 +211,7 @@ def charges(scope: Scope) -> list[Charge]:
 
 
 async def granted(budget: Budget, scope: Scope) -> bool:
-    """Whether such a call may go now."""
+    """Whether such a call would be granted now."""
     return isinstance(await budget.acquire(charges(scope), max_wait_s=0.1), Grant)
 
 
@@ -235,7 +235,7 @@ async def followed(url: str, scope: str, *, elsewhere: bool) -> AsyncGenerator[B
 async def test_an_account_used_from_two_addresses_has_no_share_while_redis_is_away(
     redis_server: Redis, redis_url: str
 ) -> None:
-    """Each address's workers know of themselves alone: the sum of their shares would be more than the limit."""
+    """The workers of one address don't know of those at others: the sum of their shares would pass the limit."""
     async with (
         followed(redis_url, "x:1", elsewhere=False) as alone,
         followed(redis_url, "y:1", elsewhere=True) as shared,
@@ -255,7 +255,7 @@ async def test_an_account_used_from_two_addresses_has_no_share_while_redis_is_aw
 async def test_a_fleet_with_accounts(
     rabbitmq: RabbitMQ, vhost: str, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From the environment and files to the answer; neither logs, nor Redis, nor results hold a secret."""
+    """From the environment and files to the answer. Neither logs, nor Redis, nor results hold a secret."""
     monkeypatch.setenv("ANNA_KEY", ANNA.key)
     for name, text in (("anna", ANNA.secret), ("key", BORIS.key), ("boris", BORIS.secret)):
         (tmp_path / name).write_text(text + "\n")

@@ -1,4 +1,4 @@
-"""The configuration that is shipped, as it stands, under the names that it leads to: stand-ins serve these over TLS."""
+"""The shipped configuration, unchanged, with the exchanges' real names: stand-ins serve these over TLS."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -57,7 +57,7 @@ async def test_all_lanes_open_and_answer_every_read(shipped: Stand, redis_url: s
 
 
 async def every_key_names_its_exchange(redis_url: str, lanes: list[str]) -> None:
-    """What processes share in Redis is of one exchange, of one request, or of all of the fleet."""
+    """Each key in Redis belongs to one exchange, to one request, or to the whole fleet."""
     async with connect(redis_url, timeout_s=5) as client:
         found: Any = await client.keys("*")
     of_the_fleet = ("fleet:health", "fleet:knowledge:", "fleet:answered:", "fleet:claimed:", "fleet:probe:")

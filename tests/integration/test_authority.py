@@ -25,7 +25,7 @@ async def shake_hands(authority: Path, files: tuple[Path, Path], server_name: st
         writer.close()
 
 
-async def test_what_it_certifies_is_believed_by_who_trusts_it_and_by_nobody_else(tmp_path: Path) -> None:
+async def test_its_certificates_are_accepted_by_clients_that_trust_it_and_by_no_others(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     authority, other = Authority(tmp_path), Authority(tmp_path / "other")
     files = authority.certify("server", "exchange.example", "127.0.0.1")

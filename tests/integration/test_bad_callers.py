@@ -1,4 +1,4 @@
-"""One caller asks a lane what it can't answer, again and again; twenty others are answered, and the lane stays well."""
+"""One caller asks a lane again and again for what it can't answer. Others are answered, the lane stays healthy."""
 
 import asyncio
 import time
@@ -186,7 +186,7 @@ async def test_a_bad_caller_alone_sets_no_lane_aside(stand: Stand, case: str) ->
 
 
 async def test_an_exchange_of_which_every_answer_is_unusable_stands_aside(stand: Stand) -> None:
-    """Whatever was asked before, and also if it is asked for one thing alone: a probe finds out."""
+    """Whatever was asked before, and also where all requests are alike: a probe finds out."""
     words = {"/api/v5/": msgspec.to_builtins(Said(body='{"code":"59999","msg":"?","data":[]}'))}
     await stand.simulator.fault("okx", said=words)
     request = {"method": "fetch_ticker", "args": {"symbol": "UNI/USDT"}, "exchanges": ["okx"]}
@@ -217,8 +217,8 @@ async def test_a_lane_is_left_at_once_though_one_symbol_alone_is_asked(stand: St
 @pytest.mark.parametrize(
     "words", [Said(200, PAGE, "text/html"), Said(500, '{"code":"1","msg":"?"}')], ids=["a page", "a 5xx"]
 )
-async def test_ten_symbols_that_worked_before_harm_nobody_on_an_idle_lane(stand: Stand, words: Said) -> None:
-    """They look like an outage at first, as nothing else is asked. Whoever asks for anything else then is answered."""
+async def test_ten_symbols_that_worked_before_harm_no_other_caller_on_an_idle_lane(stand: Stand, words: Said) -> None:
+    """They look like an outage at first, as nothing else is asked. All other requests are answered then."""
     client, pinned = stand.client, {"exchanges": ["okx"]}
     for _ in range(2):
         for request in each("fetch_ticker", TEN):

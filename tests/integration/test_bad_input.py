@@ -1,4 +1,4 @@
-"""Any message in any queue ends in an error result or a dead letter that says why, and no service fails over it."""
+"""Any message in any queue ends in an error result or a dead letter that says why, and no service fails."""
 
 import struct
 import time
@@ -213,7 +213,7 @@ async def test_a_bad_request_is_answered_with_what_to_change(stand: Stand, case:
     assert len(error.message) < 1000
 
 
-async def test_the_first_of_two_equal_keys_does_not_break_anything(stand: Stand) -> None:
+async def test_two_equal_keys_do_no_harm(stand: Stand) -> None:
     body = b'{"method":"create_order","method":"fetch_ticker","args":{"symbol":"NO/SUCH"},"args":{"symbol":"BTC/USDT"}}'
     answer = await stand.client.answer(await stand.client.send(body))
     assert answer.result.ok, answer
@@ -340,7 +340,7 @@ async def test_garbage_among_the_reports_is_passed_over(stand: Stand, case: str)
     await wait_until(lambda: dispatcher.log.read_text().count("report_unreadable") > already, "a word about the report")
 
 
-async def test_a_report_of_lanes_nobody_knows_is_passed_over(stand: Stand) -> None:
+async def test_a_report_of_unknown_lanes_is_passed_over(stand: Stand) -> None:
     report = {"worker": "stranger", "sent_ms": 1, "lanes": [{"lane": "mtgox", "ok": 5}], "leaving": True}
     await stand.client.publish(msgspec.msgpack.encode(report), "", to_exchange="fleet.reports")
     assert msgspec.convert(report, Report).leaving
@@ -363,7 +363,7 @@ async def test_an_attempt_that_lacks_what_the_dispatcher_fills_in_is_ended(stand
     assert "deadline_ms" in dead.message
 
 
-async def test_lanes_that_nobody_has_do_not_show_in_the_metrics(stand: Stand) -> None:
+async def test_unknown_lanes_do_not_show_in_the_metrics(stand: Stand) -> None:
     failed = Try("mtgox", Outcome.FAILED, ErrorCode.EXCHANGE_ERROR)
     for queue in ("fleet.returned", "fleet.work.okx"):
         request = Request(

@@ -1,4 +1,4 @@
-"""Exchanges that answer without bounds: what a worker holds stays small, and everybody else is answered."""
+"""Exchanges whose answers have no end: a worker's memory stays small, and all other requests are answered."""
 
 import asyncio
 import contextlib
@@ -93,7 +93,7 @@ BOMBS: Final[dict[str, tuple[Bomb, set[ErrorCode]]]] = {
 
 
 class Exchange:
-    """Binance as the simulator has it, but for answers to what asks for tickers and books, where a bomb is set."""
+    """The simulator's Binance, whose answers to reads of tickers and books are replaced by a bomb."""
 
     def __init__(self, simulator: str) -> None:
         self._simulator = simulator

@@ -1,4 +1,4 @@
-"""Handlers and deliveries against what aio-pika and RabbitMQ do at their worst."""
+"""Handlers and deliveries when aio-pika and RabbitMQ are at their worst."""
 
 import asyncio
 
@@ -109,7 +109,7 @@ async def test_leaving_lets_handlers_finish_and_takes_no_more(vhost: str, handle
         assert again.done == [b"later"]
 
 
-async def test_what_comes_after_all_is_not_handled_by_who_leaves(
+async def test_a_message_that_still_comes_to_a_leaving_consumer_is_not_handled(
     proxy: Proxy, through: str, vhost: str, handler: Handler
 ) -> None:
     handler.go_on.set()
@@ -130,10 +130,10 @@ async def test_what_comes_after_all_is_not_handled_by_who_leaves(
         assert not handler.begun
 
 
-async def test_who_leaves_a_broker_that_went_silent_leaves_all_the_same(
+async def test_a_broker_that_went_silent_keeps_no_consumer_from_leaving(
     proxy: Proxy, through: str, handler: Handler
 ) -> None:
-    """aiormq cancels all that waits on a connection that died of silence, as if somebody had cancelled them."""
+    """aiormq cancels whatever waits on a connection that missed its heartbeats."""
     async with connected(through, timeout_s=30.0) as broker:
         await broker.subscribe(topology.RETURNED, handler, prefetch=5)
         proxy.freeze()
@@ -210,7 +210,7 @@ async def test_a_consumer_that_gets_nothing_while_messages_wait_is_found(
         assert await broker.starving(quiet_s=0) == []
 
 
-async def test_who_is_busy_does_not_starve(vhost: str, handler: Handler) -> None:
+async def test_a_busy_consumer_is_not_taken_for_a_starving_one(vhost: str, handler: Handler) -> None:
     async with connected(vhost) as broker:
         await broker.subscribe(topology.RETURNED, handler, prefetch=1)
         for _ in range(2):

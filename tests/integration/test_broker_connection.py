@@ -1,4 +1,4 @@
-"""A lost connection comes back, wherever RabbitMQ is; one that can't be made is given up, with the reason."""
+"""A lost connection comes back, on whichever node; one that can't be made is given up, with the reason."""
 
 import asyncio
 import logging
@@ -71,7 +71,7 @@ async def test_a_queue_with_other_arguments_is_named(vhost: str, admin: aio_pika
             pass
 
 
-async def test_a_queue_that_changes_under_us_is_taken_back_when_it_is_mended(
+async def test_a_queue_that_was_declared_otherwise_is_consumed_again_when_it_is_mended(
     vhost: str, handler: Handler, admin: aio_pika.abc.AbstractChannel, caplog: pytest.LogCaptureFixture
 ) -> None:
     handler.go_on.set()
@@ -98,7 +98,7 @@ async def test_a_queue_that_changes_under_us_is_taken_back_when_it_is_mended(
         await wait_until(arrives, "a message through the mended queue", every_s=0.1)
 
 
-async def test_a_wrong_password_is_said_without_the_password(vhost: str) -> None:
+async def test_a_wrong_password_is_reported_without_the_password(vhost: str) -> None:
     with pytest.raises(ConfigError) as raised:
         async with connected(vhost.replace("guest:guest@", "guest:s3cr3t@")):
             pass
@@ -106,7 +106,7 @@ async def test_a_wrong_password_is_said_without_the_password(vhost: str) -> None
     assert "s3cr3t" not in str(raised.value)
 
 
-async def test_a_vhost_that_is_not_there_is_said(vhost: str) -> None:
+async def test_a_missing_vhost_is_named(vhost: str) -> None:
     with pytest.raises((ConfigError, BrokerLost), match="at 127"):
         async with connected(f"{vhost}-not-there", patience_s=0.5):
             pass
@@ -165,7 +165,7 @@ async def test_when_one_node_goes_the_other_takes_over(vhost: str, through: str,
         proxy.thaw()
 
 
-async def test_a_broker_short_of_memory_is_said_to_block_us_and_goes_on(
+async def test_a_broker_short_of_memory_is_reported_as_blocking_and_goes_on(
     rabbitmq: RabbitMQ, vhost: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "schemas.runtime.amqp.alarm")
@@ -188,7 +188,7 @@ async def test_a_broker_short_of_memory_is_said_to_block_us_and_goes_on(
     ]
 
 
-async def test_what_aiormq_raises_of_a_dead_connection_is_told_from_faults_of_ours() -> None:
+async def test_errors_of_a_dead_connection_are_told_from_faults_of_our_own() -> None:
     # A bare Exception is what a connection without a reason rejects its publishes with (aiormq 7.2.4, base.py).
     for error in (Exception(), TimeoutError(), ConnectionResetError(), asyncio.CancelledError()):
         assert lost(error), error

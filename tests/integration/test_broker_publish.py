@@ -57,7 +57,7 @@ async def test_a_publish_whose_connection_dies_is_sent_again(through: str, proxy
         await wait_until(lambda: len(set(handler.done)) == 20, "all messages")
 
 
-async def test_who_is_cancelled_while_publishing_is_cancelled(through: str, proxy: Proxy) -> None:
+async def test_a_publisher_can_be_cancelled(through: str, proxy: Proxy) -> None:
     async with connected(through) as broker:
         proxy.freeze()
         publishing = asyncio.create_task(broker.publish(b"frozen", topology.RETURNED))
@@ -89,7 +89,7 @@ async def test_an_exchange_that_is_not_there_does_not_end_the_connection_for_goo
         await broker.publish(b"back", topology.RETURNED)
 
 
-async def test_acts_aside_share_a_channel_unless_one_goes_wrong_or_they_overlap(through: str, proxy: Proxy) -> None:
+async def test_channels_for_other_commands_are_reused_unless_they_fail_or_overlap(through: str, proxy: Proxy) -> None:
     async with connected(through) as broker:
         async with broker.aside() as first, broker.aside() as second:
             assert first is not second

@@ -90,7 +90,7 @@ async def test_a_bucket_s_own_pause_is_seen_in_its_use(client: Any) -> None:
     assert uses["other"].paused_s == 0
 
 
-async def test_a_pause_stops_everyone_on_the_scope_and_is_never_made_shorter(client: Any) -> None:
+async def test_a_pause_stops_all_workers_of_the_scope_and_is_never_made_shorter(client: Any) -> None:
     one, two = Budget(Ledger(client, "x:1")), Budget(Ledger(client, "x:1"))
     keyed, elsewhere = Budget(Ledger(client, "x:1", account="a")), Budget(Ledger(client, "x:2"))
     calls = [charge(bucket(100, 60))]
@@ -114,7 +114,7 @@ async def test_a_pause_of_one_endpoint_leaves_the_others(client: Any) -> None:
     assert await grants(budget, [charge(limit, key="trades")], at_most=1) == 1
 
 
-async def test_a_pause_that_came_while_one_waited_holds(client: Any) -> None:
+async def test_a_pause_set_while_a_call_waits_holds_it(client: Any) -> None:
     budget = Budget(Ledger(client, "x:1"))
     calls = [charge(bucket(1, 0.5))]
     assert await grants(budget, calls) == 1
@@ -164,7 +164,7 @@ async def test_redis_away_is_a_refusal() -> None:
     await client.aclose()
 
 
-async def test_redis_that_forgot_the_function_is_told_again(client: Any) -> None:
+async def test_the_function_is_loaded_again_into_a_redis_that_forgot_it(client: Any) -> None:
     budget = Budget(Ledger(client, "x:1"))
     calls = [charge(bucket(10, 60))]
     assert await grants(budget, calls, at_most=2) == 2
@@ -227,7 +227,7 @@ async def test_processes_side_by_side_are_never_above_and_none_starves(redis_url
     assert all(sent >= at for at, _, sent in granted)
 
 
-async def test_what_is_asked_together_is_served_in_order_and_a_cancelled_caller_holds_nobody_up(client: Any) -> None:
+async def test_calls_asked_for_together_are_served_in_order_and_a_cancelled_one_delays_none(client: Any) -> None:
     budget = Budget(Ledger(client, "x:1"))
     calls = [charge(bucket(1, 0.01))]
     tasks = [asyncio.create_task(budget.reserve(calls, max_wait_s=60)) for _ in range(200)]
@@ -241,7 +241,7 @@ async def test_what_is_asked_together_is_served_in_order_and_a_cancelled_caller_
     assert isinstance(await budget.reserve(calls, max_wait_s=60), Grant)
 
 
-async def test_an_emptied_redis_counts_as_full_for_those_who_knew_it(client: Any) -> None:
+async def test_an_emptied_redis_counts_as_full_for_workers_that_knew_it(client: Any) -> None:
     calls = [
         charge(bucket(10, 60)),
         charge(bucket(10, 60, kind="fixed"), key="f"),
@@ -288,7 +288,7 @@ async def test_a_lost_connection_alone_costs_nothing(client: Any) -> None:
     assert 4 <= len(granted) <= 6
 
 
-async def test_a_pause_set_while_redis_was_away_is_told_when_it_is_back(redis_server: Redis, client: Any) -> None:
+async def test_a_pause_set_while_redis_was_away_is_published_when_it_is_back(redis_server: Redis, client: Any) -> None:
     budget = Budget(Ledger(client, "x:1"))
     calls = [charge(bucket(10, 60))]
     redis_server.kill()

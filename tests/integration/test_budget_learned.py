@@ -58,7 +58,7 @@ async def test_what_was_learned_outlives_a_redis_that_forgets(client: Any) -> No
         assert (await told.budget.usage())["b"].effective == 1
 
 
-async def test_a_lowered_bucket_is_whole_again_the_later_the_oftener_it_was_lowered(client: Any) -> None:
+async def test_a_bucket_that_was_lowered_more_often_takes_longer_to_be_whole(client: Any) -> None:
     for kind in WINDOWS:
         await client.flushdb()
         told = Told(client, bucket(100, 60, kind=kind))

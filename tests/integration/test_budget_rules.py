@@ -1,4 +1,4 @@
-"""The script's every decision against a brute-force count, on a real Redis, with a clock that the test moves.
+"""Every decision of the Lua library against a brute-force count, on a real Redis, with a clock that the test moves.
 
 The model keeps every grant ever made and tries every instant at which anything could change; the script must find the
 same instant. That it was never above the amount in any window is then counted once more, apart from the model.
@@ -114,7 +114,7 @@ class Count:
 
     @property
     def gap(self) -> int:
-        """What is kept free beside a rolling window: all calls of this test were heard of."""
+        """What is kept free beside a rolling window: all calls of this test were reported."""
         return min(self.margin, LEAST_MARGIN_US)
 
     def instants(self, since: int, cost: int) -> set[int]:
@@ -130,7 +130,7 @@ class Count:
     empty: int = 0
 
     def apart(self, earliest: int, cost: int) -> int:
-        """What has to wait for room is granted apart from the last."""
+        """Calls that wait for room are granted apart from each other."""
         if self.bucket.kind != "rolling" or self.has_room(earliest, cost):
             return earliest
         return self.last + self.window * cost // (2 * self.amount)
@@ -232,7 +232,7 @@ class Count:
 
 @dataclass
 class Spreads:
-    """How far calls spread, as the workers together know it."""
+    """How far calls spread, by what all workers measured."""
 
     largest: dict[int, int] = field(default_factory=dict[int, int])
     unknown: int = 0

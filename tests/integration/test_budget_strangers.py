@@ -1,4 +1,4 @@
-"""Calls of others from our address: found in what the exchange counts, and left room for."""
+"""Strangers' calls from our address: found in what the exchange counts, and left room for."""
 
 from collections.abc import AsyncIterator
 from typing import Any

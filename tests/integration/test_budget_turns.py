@@ -40,7 +40,7 @@ def charge(amount: float, *, window_s: float = 1, kind: Kind = "rolling", cost: 
 
 
 def teach(budget: Budget) -> float:
-    """Lets it see calls enough; returns how far they spread."""
+    """Gives it enough calls to measure; returns how far they spread."""
     for number in range(ENOUGH):
         budget.spread.answered(float(number), "e", 0.01)
     far_us = budget.spread.worst_us()
@@ -85,7 +85,7 @@ async def clocked(redis_url: str) -> AsyncIterator[Clocked]:
         await client.aclose()
 
 
-async def test_who_waits_for_a_call_that_arrived_late_waits_longer(clocked: Clocked) -> None:
+async def test_a_call_that_waits_for_a_late_one_waits_longer(clocked: Clocked) -> None:
     calls = [charge(1)]
     first, second = await clocked.granted(calls), await clocked.granted(calls)
     assert second.at_us == first.at_us + 1_000_000 + MARGIN_US
@@ -99,8 +99,8 @@ async def test_who_waits_for_a_call_that_arrived_late_waits_longer(clocked: Cloc
     assert (await clocked.granted(calls)).at_us == moved.at_us + 1_000_000 + MARGIN_US
 
 
-async def test_a_margin_that_shrank_lets_nobody_leave_too_early(clocked: Clocked) -> None:
-    """What was late within the margin of its time is still there when less is kept free."""
+async def test_a_margin_that_shrank_lets_no_call_leave_too_early(clocked: Clocked) -> None:
+    """A call that was late within the margin of its time still counts when the margin is smaller."""
     calls = [charge(1)]
     await clocked.granted(calls)
     for trip_s in (0.01,) * ENOUGH:
@@ -113,7 +113,7 @@ async def test_a_margin_that_shrank_lets_nobody_leave_too_early(clocked: Clocked
     assert (await clocked.granted(calls)).at_us == second.at_us + 1_000_000 + MARGIN_US - 1
 
 
-async def test_nobody_leaves_for_the_room_of_a_call_that_was_not_heard_of(clocked: Clocked) -> None:
+async def test_no_call_uses_the_room_of_a_call_that_was_not_reported(clocked: Clocked) -> None:
     calls = [charge(2)]
     first, second, third = [await clocked.granted(calls) for _ in range(3)]
     assert (first.sure, second.sure, third.sure) == (True, True, False)
@@ -133,8 +133,8 @@ async def test_nobody_leaves_for_the_room_of_a_call_that_was_not_heard_of(clocke
     assert (await clocked.again(calls, fourth)).at_us == START_US + 4_000_000
 
 
-async def test_an_answer_of_redis_that_comes_late_lets_nobody_leave(redis_server: Redis) -> None:
-    """When it comes the instant that it tells is here: there was no time to look whether all were heard of."""
+async def test_no_call_leaves_on_an_answer_of_redis_that_came_late(redis_server: Redis) -> None:
+    """The instant has come with it: there was no time to check whether all calls before it were reported."""
     async with Proxy.before(redis_server.port) as proxy:
         client = connect(f"redis://127.0.0.1:{proxy.port}/0", timeout_s=5)
         try:
@@ -150,7 +150,7 @@ async def test_an_answer_of_redis_that_comes_late_lets_nobody_leave(redis_server
 
 
 async def test_a_call_without_an_answer_may_still_be_on_its_way(clocked: Clocked) -> None:
-    """It stands in the way for as long as one whose worker died: what was written before its end may arrive yet."""
+    """Its room stays taken as long as that of a call whose worker died: what was written may still arrive."""
     calls, budget = [charge(1)], clocked.budget
     first, second = await clocked.granted(calls), await clocked.granted(calls)
     due_us = second.at_us - START_US
@@ -167,7 +167,7 @@ async def test_a_call_without_an_answer_may_still_be_on_its_way(clocked: Clocked
     assert (await clocked.again(calls, second)).at_us == START_US + 3_100_000
 
 
-async def test_a_call_without_an_answer_is_told_to_long_windows_when_it_has_arrived(clocked: Clocked) -> None:
+async def test_a_call_without_an_answer_is_reported_to_long_windows_when_it_has_arrived(clocked: Clocked) -> None:
     calls, budget = [charge(1, window_s=60)], clocked.budget
     first = await clocked.granted(calls)
     teach(budget)
@@ -182,7 +182,7 @@ async def test_a_call_without_an_answer_is_told_to_long_windows_when_it_has_arri
     await wait_until(told, "the first has arrived")
 
 
-async def test_who_measured_nothing_waits_longest_for_a_call_without_an_answer(clocked: Clocked) -> None:
+async def test_a_worker_that_measured_nothing_waits_longest_for_a_call_without_an_answer(clocked: Clocked) -> None:
     calls, budget = [charge(1, window_s=60)], clocked.budget
     first = await clocked.granted(calls)
     left_s = time.monotonic()
@@ -193,7 +193,7 @@ async def test_who_measured_nothing_waits_longest_for_a_call_without_an_answer(c
     assert refusal.wait_s == 60 + MARGIN_US / 1e6
 
 
-async def test_who_is_late_moves_and_keeps_its_room(clocked: Clocked) -> None:
+async def test_a_late_call_is_moved_and_keeps_its_room(clocked: Clocked) -> None:
     calls = [charge(10, window_s=60), charge(5, window_s=60, kind="fixed", key="f")]
     out = [await clocked.granted(calls) for _ in range(4)]
     for now_us in range(0, 5_000_000, 1_000_000):
@@ -204,8 +204,8 @@ async def test_who_is_late_moves_and_keeps_its_room(clocked: Clocked) -> None:
     assert isinstance(await clocked.budget.reserve(calls, max_wait_s=1), Refusal)
 
 
-async def test_who_is_hardly_late_keeps_its_instant(clocked: Clocked) -> None:
-    """To arrive so late needs no word: to move it would cost Redis much more where many are."""
+async def test_a_call_that_is_hardly_late_keeps_its_instant(clocked: Clocked) -> None:
+    """So small a delay need not be reported: to move many grants would cost Redis much more."""
     calls = [charge(3)]
     out = [await clocked.granted(calls) for _ in range(4)]
     for grant in out[:3]:
@@ -223,8 +223,8 @@ async def test_who_is_hardly_late_keeps_its_instant(clocked: Clocked) -> None:
     assert (await clocked.again(paced, first)).at_us == first.at_us + 1
 
 
-async def test_who_is_late_by_a_window_asks_anew(clocked: Clocked) -> None:
-    """Who has looked for the last time leaves for the room of one that had left its window by then."""
+async def test_a_call_that_is_late_by_a_window_reserves_again(clocked: Clocked) -> None:
+    """Others checked for the last time before, and leave for the room that it had left by then."""
     calls = [charge(1, window_s=10)]
     first, second = await clocked.granted(calls), await clocked.granted(calls)
     await clocked.at(second.at_us - START_US - 10_000)
@@ -233,7 +233,7 @@ async def test_who_is_late_by_a_window_asks_anew(clocked: Clocked) -> None:
     assert first.at_us == second.at_us + 10_000_000 + MARGIN_US
 
 
-async def test_room_that_is_given_back_is_anothers(clocked: Clocked) -> None:
+async def test_room_that_is_given_back_goes_to_another_call(clocked: Clocked) -> None:
     kinds: tuple[Kind, ...] = ("rolling", "fixed", "decaying")
     for kind in kinds:
         calls = [charge(2, window_s=60, kind=kind, key=kind)]
@@ -247,7 +247,7 @@ async def test_room_that_is_given_back_is_anothers(clocked: Clocked) -> None:
         assert (await clocked.granted(calls)).at_us == third.at_us, kind
 
 
-async def test_what_redis_forgot_may_leave_in_time_and_not_later(clocked: Clocked) -> None:
+async def test_a_forgotten_reservation_may_leave_in_time_and_not_later(clocked: Clocked) -> None:
     calls = [charge(3, window_s=60)]
     out = [await clocked.granted(calls) for _ in range(3)]
     await clocked.client.flushdb()
@@ -261,7 +261,7 @@ async def test_what_redis_forgot_may_leave_in_time_and_not_later(clocked: Clocke
     assert anew.wait_s > LONG_S
 
 
-async def test_what_redis_forgot_of_a_short_window_does_not_leave(clocked: Clocked) -> None:
+async def test_a_forgotten_reservation_of_a_short_window_does_not_leave(clocked: Clocked) -> None:
     calls = [charge(2, window_s=1)]
     first, _, third = [await clocked.granted(calls) for _ in range(3)]
     await clocked.client.flushdb()
@@ -290,8 +290,8 @@ async def test_a_pause_is_waited_for_or_refused(clocked: Clocked) -> None:
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(seed=st.integers(0, 2**32))
-async def test_arrivals_stay_within_the_limit_whoever_is_late(redis_url: str, seed: int) -> None:
-    """Callers ask, look again, leave late or not at all; what arrives is counted over every window."""
+async def test_arrivals_stay_within_the_limit_whichever_call_is_late(redis_url: str, seed: int) -> None:
+    """Callers reserve, check again, leave late or not at all. Arrivals are counted over every window."""
     chance = random.Random(seed)
     client: Any = connect(redis_url, timeout_s=5)
     await client.flushdb()

@@ -1,4 +1,4 @@
-"""A worker without room for answers: nothing is bought to be thrown away, and small answers pass meanwhile."""
+"""A worker without room for answers: no answer is bought and thrown away, and small ones pass meanwhile."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ BOOK: Final = json.dumps({"bids": LEVEL * 900, "asks": []})  # 0.9 MB
 
 
 class Slow:
-    """Books come half, and the rest when they may; all else at once.
+    """Of books the first half comes, and the rest when the test lets it. All else comes at once.
 
     Attributes:
         books: how many were asked for.
@@ -72,7 +72,7 @@ def crowded(lanes: Lanes, exchange: str, at: Answers, bounds: Bounds) -> LaneExc
 
 
 async def until_answered(lane: LaneExchange, deadline_s: float) -> Any:
-    """What the dispatcher does with what a worker hands back for want of room."""
+    """Repeats an attempt that the worker hands back for want of room, as the dispatcher would."""
     while True:
         attempt = call("binance", max_wait_s=0.3, timeout_s=deadline_s - time.monotonic())
         try:
@@ -114,7 +114,7 @@ async def test_one_exchange_leaves_half_of_the_room_to_others(slow: tuple[Slow, 
     assert exchange.books == 20
 
 
-async def test_who_gives_up_waiting_keeps_no_room(slow: tuple[Slow, Answers], lanes: Lanes) -> None:
+async def test_a_call_that_gives_up_waiting_keeps_no_room(slow: tuple[Slow, Answers], lanes: Lanes) -> None:
     exchange, at = slow
     bounds = Bounds(WorkerConfig(max_answers_mib=2))
     lane = crowded(lanes, "binance", at, bounds)

@@ -150,7 +150,7 @@ async def test_a_replayed_request_starts_afresh(vhost: str, channel: AbstractCha
     assert (again.id, again.deadline_ms, second.reply_to) == ("expired", TOMORROW_MS, "my.results")
 
 
-async def test_letters_are_dropped_by_what_is_said_and_never_by_nothing(vhost: str, channel: AbstractChannel) -> None:
+async def test_letters_are_dropped_by_key_or_filter_and_never_without_one(vhost: str, channel: AbstractChannel) -> None:
     assert "select letters" in await run(vhost, "drop", fails=True)
     assert "to drop" in await run(vhost, "drop", "--reason", "unreadable", "--dry-run")
     assert await waiting(channel, topology.DEAD, 3)
@@ -177,7 +177,7 @@ def ids_in(printed: str) -> list[str]:
     return re.findall(r"id[0-9]{4}", printed)
 
 
-async def test_those_who_look_at_once_see_all_in_order(vhost: str, many: list[str]) -> None:
+async def test_commands_at_the_same_time_see_all_letters_in_order(vhost: str, many: list[str]) -> None:
     first, second, shown = await asyncio.gather(
         run(vhost, "list"), run(vhost, "list"), run(vhost, "list", "--limit", "1")
     )
@@ -200,7 +200,7 @@ async def test_letters_are_listed_page_by_page(vhost: str, many: list[str]) -> N
     assert ids_in(await run(vhost, "list", "--limit", "2")) == many[3:5]
 
 
-async def test_who_was_killed_while_it_listed_hides_nothing(vhost: str, many: list[str]) -> None:
+async def test_a_list_that_is_killed_hides_nothing(vhost: str, many: list[str]) -> None:
     # Nobody reads what it prints, so that it stops in the middle.
     words = (sys.executable, "-m", "schemas", "dead", "list", "--url", vhost)
     held = await asyncio.create_subprocess_exec(*words, cwd=ROOT, stdout=asyncio.subprocess.PIPE, limit=1024)
@@ -252,7 +252,7 @@ def test_a_request_is_replayed_as_it_was_published(kind: str, origin: str) -> No
     assert decode_request(again.content_type, again.body) == REQUEST
 
 
-def test_a_bulk_request_is_replayed_where_it_holds_nobody_up() -> None:
+def test_a_bulk_request_is_replayed_as_a_bulk_request() -> None:
     attempt = Attempt(Request(method="fetch_time", deadline_ms=TOMORROW_MS, priority="bulk"), "okx", 1, 1)
     letter = Letter("", "delivery_limit", "", topology.RETURNED, 0, "", 1, encode(attempt), "", "", "")
     again = letter.replay()

@@ -54,7 +54,7 @@ class Questions:
 
 
 class Timers:
-    """Who sleeps until when, by the true time."""
+    """The calls that sleep, and until when by the true time."""
 
     def __init__(self, net: Net) -> None:
         self.net = net
@@ -73,7 +73,7 @@ class Timers:
             self.running += 1
 
     async def quiet(self) -> None:
-        """Returns when everybody sleeps."""
+        """Returns when all calls sleep."""
         while self.running:
             await asyncio.sleep(0)
 
@@ -177,7 +177,7 @@ async def running(timers: Timers, fleet: list[Process]) -> AsyncGenerator[None, 
 
 
 async def play(client: Any, limit: Bucket, workers: int, chance: random.Random) -> None:
-    """A quarter of a minute; fails where a window holds too much."""
+    """Plays a quarter of a minute; fails where a window holds too much."""
     await client.flushdb()
     await client.function_load(Library(TEST_CLOCK).text, replace=True)
     net, sent = Net(client, chance), list[tuple[int, float]]()

@@ -1,4 +1,4 @@
-"""The HTTP door of real services: what it says of a fleet that is well, that is ill, and that is cut off."""
+"""The HTTP port of real services: what it says of a fleet that is healthy, failing, or cut off."""
 
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -67,7 +67,9 @@ async def on_its_own(worker: Service) -> bool:
     return not status["redis"] and all(lane["budget"] != "shared" for lane in status["lanes"])
 
 
-async def test_who_is_cut_off_is_not_ready_and_ends_at_last(tmp_path: Path, stand: Stand, vhost: str) -> None:
+async def test_a_service_that_is_cut_off_is_not_ready_and_ends_at_last(
+    tmp_path: Path, stand: Stand, vhost: str
+) -> None:
     port = vhost.rpartition(":")[2].partition("/")[0]
     config = {**simulated(stand.simulator.urls), **QUICK, "broker": {**QUICK["broker"], "give_up_s": 3.0}}
     async with AsyncExitStack() as proxy_stack, AsyncExitStack() as stack:

@@ -33,7 +33,7 @@ async def unread(stand: Stand) -> AsyncIterator[Stand]:
     vhost = stand.url.rpartition("/")[2]
 
     async def nothing_under_way() -> bool:
-        """No request of an earlier test waits any more, whose result would come here as its client is gone."""
+        """Waits until no request of an earlier test is left: its result would come here, as its client is gone."""
         queues = await stand.rabbitmq.ctl("list_queues", "-p", vhost, "name", "messages", "--no-table-headers")
         held = {name: int(count) for name, count in (line.split() for line in queues.splitlines())}
         return not any(count for name, count in held.items() if name not in (topology.RESULTS, topology.DEAD))
@@ -52,7 +52,7 @@ async def answered(stand: Stand, count: int) -> None:
 
 
 async def counted(stand: Stand, reason: str, count: float) -> None:
-    """So many are counted, and none beside them."""
+    """So many are counted, and no more."""
 
     async def enough() -> bool:
         return await dropped(stand, reason) >= count

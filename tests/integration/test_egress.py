@@ -37,7 +37,7 @@ async def server() -> AsyncIterator[Answers]:
 
 @pytest.fixture
 async def proxy(server: Answers) -> AsyncIterator[Proxy]:
-    """Before the server, which says that it is there."""
+    """Yield a proxy before the server, which the server shows to be there."""
     async with Proxy.before(int(server.url.rpartition(":")[2])) as proxy:
         server.url = f"http://127.0.0.1:{proxy.port}"
         yield proxy
@@ -50,7 +50,7 @@ async def ask(lane: LaneExchange, times: int = 1) -> None:
 
 
 async def ask_on_many(lane: LaneExchange, server: Answers, times: int) -> None:
-    """Calls that each need a connection, as all are answered when the last has come."""
+    """Makes calls that need a connection each: they are answered together, when the last has come."""
     before = len(server.hits)
     server.held_path = "ticker"
     asking = asyncio.create_task(ask(lane, times))
@@ -101,7 +101,7 @@ async def test_a_lane_whose_markets_others_read_has_a_connection_before_its_firs
         assert proxy.accepted == accepted + 1
 
 
-async def test_where_nobody_listens_is_for_the_calls_to_say(lanes: Lanes, proxy: Proxy) -> None:
+async def test_an_address_where_nothing_listens_is_reported_by_the_calls(lanes: Lanes, proxy: Proxy) -> None:
     opened = lanes.egress()
     proxy.freeze()
     await opened.open(["http://127.0.0.1:1", f"https://127.0.0.1:{proxy.port}"])

@@ -121,7 +121,7 @@ async def test_limits_of_the_configuration_are_kept(server: Answers, lanes: Lane
 async def test_bulk_calls_wait_for_room_one_after_another_and_live_ones_pass_them(
     lanes: Lanes, server: Answers
 ) -> None:
-    """Those that wait hold no room, so that a live call is not behind them; and they hardly ask Redis meanwhile."""
+    """Waiting bulk calls hold no room, so no live call is behind them. They hardly ask Redis meanwhile."""
     server.answer = (200, {}, BITSTAMP_TICKER)
     limits = one_bucket(amount=10, window_s=1.0)
     lane, budget = lanes.lane("bitstamp", server.settings("bitstamp"), limits=limits)
@@ -174,7 +174,7 @@ async def test_bulk_calls_that_wait_too_long_are_handed_back(lanes: Lanes, serve
 
 
 class LateOnce(CountedBudget):
-    """Finds the first call too late, and does then what the test says."""
+    """Finds the first call too late, and then does what the test says."""
 
     def __init__(self, client: redis.asyncio.Redis, scope: str, then: Callable[[], object]) -> None:
         super().__init__(client, scope)
@@ -190,7 +190,7 @@ class LateOnce(CountedBudget):
 
 @pytest.mark.parametrize("why", ["its time ended", "the lane is in a hurry"])
 async def test_a_reservation_that_is_not_moved_is_given_back(lanes: Lanes, server: Answers, why: str) -> None:
-    """The call was late at the last look; paying again raises before anything is asked of the budget."""
+    """The call was late at the last check, and paying again raises before the budget is asked."""
     attempt = call("bitstamp", bulk=why == "the lane is in a hurry")
 
     def then() -> None:

@@ -52,7 +52,7 @@ async def failed(
 
 @pytest.mark.parametrize("exchange", SIMULATED)
 async def test_an_exchange_well_and_ill(lanes: Lanes, exchange: str) -> None:
-    """Every HTTP call of every method is charged once; garbage at status 200 is never data; limits are kept."""
+    """Every HTTP call of every method is charged once. Garbage with status 200 is never data. Limits are kept."""
     async with Simulator(exchanges=[exchange]) as simulator:
         settings = ccxt_config(exchange, simulator.urls[exchange])
         lane, budget = lanes.lane(exchange, settings)
@@ -113,7 +113,7 @@ async def test_an_exchange_well_and_ill(lanes: Lanes, exchange: str) -> None:
 
 
 @pytest.mark.parametrize(("status", "code"), [(429, ErrorCode.RATE_LIMITED), (418, ErrorCode.RATE_LIMITED)])
-async def test_a_limits_answer_silences_all_who_share_the_address(
+async def test_a_refusal_pauses_all_lanes_of_the_address(
     server: Answers, lanes: Lanes, status: int, code: ErrorCode
 ) -> None:
     server.answer = (status, {"Retry-After": "50"}, "{}")
@@ -133,7 +133,7 @@ async def test_a_limits_answer_silences_all_who_share_the_address(
     assert len(server.hits) == 2
 
 
-async def test_an_endpoints_limit_silences_that_endpoint_alone(server: Answers, lanes: Lanes) -> None:
+async def test_a_refusal_of_one_endpoint_pauses_that_endpoint_alone(server: Answers, lanes: Lanes) -> None:
     server.answer = (429, {"Retry-After": "50"}, '{"code":"50011","msg":"Too Many Requests","data":[]}')
     lane, _ = lanes.lane("okx", server.settings("okx"))
     assert await failed(lane, call("okx")) is ErrorCode.RATE_LIMITED

@@ -12,7 +12,7 @@ async def state(stand: Stand, lane: str, state: str) -> bool:
     return bool(await stand.metric(stand.fleet.dispatchers[:1], "fleet_lane_state", lane, state))
 
 
-async def test_probes_bring_back_a_lane_that_nobody_asks(stand: Stand) -> None:
+async def test_probes_bring_back_a_lane_without_requests(stand: Stand) -> None:
     await stand.simulator.fault("okx", down="refused")
     sent = [await stand.client.send({"method": "fetch_time", "exchanges": ["okx"]}) for _ in range(6)]
     await wait_until(lambda: state(stand, "okx", "offline"), "okx is offline")

@@ -1,4 +1,4 @@
-"""Second attempts: the first answer wins, the other is dropped, and none is asked that is not needed."""
+"""Second attempts: the first answer wins, the other is dropped, and no needless one is sent."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,4 @@
-"""Whatever a producer's `params` say: the simulator, counting as the exchange does, counts no more than was paid."""
+"""Whatever a producer's `params` hold: the simulator, which counts as the exchange does, counts what was paid."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ async def lanes(redis_url: str) -> AsyncIterator[Lanes]:
 
 
 async def tried(lane: LaneExchange, method: str, params: dict[str, Any], max_wait_s: float) -> None:
-    """Asks; that there is no budget in time, or no such pair, is an answer too."""
+    """Asks; "no budget in time" and "no such pair" are answers too."""
     args = {"symbol": "BTC/USDT", "params": params}
     with contextlib.suppress(Exception):
         await lane.call(method, args, call(lane.exchange, max_wait_s=max_wait_s))

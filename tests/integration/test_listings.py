@@ -46,7 +46,7 @@ async def _keys(store: redis.asyncio.Redis) -> list[Any]:
 
 
 async def _refused_at_once(client: Client, times: int) -> bool:
-    """Whether requests for what nobody lists are refused without an attempt, whoever of the dispatchers takes them."""
+    """Whether every dispatcher refuses requests for unlisted symbols without an attempt."""
     # New ones each time: those that the lanes have refused are known from that.
     names = [f"NO{client.new_id().rpartition('-')[2]}/SUCH" for _ in range(times)]
     sent = [await client.send({"method": "fetch_ticker", "args": {"symbol": name}}) for name in names]

@@ -1,4 +1,4 @@
-"""What the fleet publishes may come back to its exchange of requests: it is put aside, once, and nothing circles."""
+"""The fleet's own messages that come back as requests are put aside once, and nothing circles."""
 
 from collections.abc import AsyncIterator
 
@@ -73,8 +73,8 @@ async def test_any_message_of_the_fleet_among_the_requests_is_buried(stand: Stan
         assert kind in letter.message
 
 
-async def test_who_sends_one_with_an_address_is_told(stand: Stand) -> None:
-    """A result has none: whoever sends this one is no loop, but a program that takes results for requests."""
+async def test_a_message_with_an_address_is_answered_with_an_error(stand: Stand) -> None:
+    """A result has no address: this message comes from a program that takes results for requests, not from a loop."""
     body = encode(Result("mine", ok=True, data=1), JSON)
     answer = await stand.client.answer(await stand.client.send(body))
     assert answer.code == ErrorCode.UNREADABLE

@@ -161,7 +161,7 @@ async def test_attempts_go_on_while_markets_are_read_again(server: Answers, work
     assert server.hits.count(INFO) == 2
 
 
-async def test_who_dies_while_it_reads_holds_up_the_others_for_a_while_only(
+async def test_a_worker_that_dies_while_it_reads_delays_the_others_for_a_while_only(
     server: Answers, workers: list[Lanes]
 ) -> None:
     client = workers[0].client

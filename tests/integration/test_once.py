@@ -1,4 +1,4 @@
-"""A request that was answered is not answered again, as far as marks in Redis tell; and never is one left without."""
+"""A request is not answered twice, as far as marks in Redis tell, and always once."""
 
 import asyncio
 import socket
@@ -54,7 +54,7 @@ async def test_the_first_claims_and_its_own_copies_may_go_on_until_the_answer_is
 
 
 async def test_what_a_copy_answered_is_not_answered_by_the_one_before_it(answered: Answered) -> None:
-    """A dispatcher lost its connection: its request comes again, and both are under way."""
+    """A dispatcher lost its connection: its request comes again, and both copies are under way."""
     first = replace(attempt(received_ms=1), taken="first")
     copy = taken_again(first)
     answered.note(copy)
@@ -87,7 +87,7 @@ async def test_a_mark_is_of_one_request(answered: Answered, differs: str) -> Non
 
 
 async def test_two_messages_that_each_came_once_are_two_requests_however_alike(answered: Answered) -> None:
-    """Both are hedged, or lost a worker: they are looked up, and neither is the other's copy."""
+    """Both are hedged, or lost a worker, so their marks are looked up. Neither is a copy of the other."""
     first = replace(attempt(), taken="first")
     second = taken_again(first, copy=False)
     assert await answered.claim(first)
@@ -200,7 +200,7 @@ async def test_a_copy_of_what_was_answered_is_not_run_and_not_answered(stand: St
     before = await dropped()
 
     async def one_more_dropped() -> bool:
-        """Until the mark is written: who comes within 50 ms may be run."""
+        """Waits until the mark is written: a copy within 50 ms may be run."""
         await stand.client.publish(encode(replace(first, repeated=True)), "binance", to_exchange="fleet.work")
         return await dropped() > before
 

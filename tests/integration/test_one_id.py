@@ -21,12 +21,12 @@ def rounded_ms() -> int:
 
 
 def poll(name: str, deadline_ms: int, **fields: object) -> dict[str, object]:
-    """A request as one makes it who names it by what it asks, and rounds."""
+    """A request of a client that takes a constant id and rounds the deadline."""
     return {"method": "fetch_ticker", "args": BTC, "id": name, "deadline_ms": deadline_ms, **fields}
 
 
 async def marked(stand: Stand) -> None:
-    """Returns when the marks of all that was answered are in Redis: what is asked from now on finds them."""
+    """Returns when the marks of all answered requests are in Redis."""
     name = stand.client.new_id()
     request = poll(name, rounded_ms())
     await stand.client.answer(await stand.client.send(request, correlation_id=name))
@@ -70,8 +70,8 @@ async def test_two_producers_with_one_id_are_both_answered(stand: Stand, why: st
     assert client.answers[name][1].result.data["symbol"] == "ETH/USDT"
 
 
-async def test_who_polls_with_one_id_and_a_rounded_deadline_is_answered_each_time(stand: Stand) -> None:
-    """The polls are alike to the byte, and looked up, as they are hedged."""
+async def test_a_client_that_polls_with_one_id_and_a_rounded_deadline_is_answered_each_time(stand: Stand) -> None:
+    """The polls are alike to the byte, and their marks are looked up, as they are hedged."""
     client, name = stand.client, stand.client.new_id()
     request = poll(name, rounded_ms(), hedge_ms=5_000)
     for count in range(1, 4):
@@ -82,7 +82,7 @@ async def test_who_polls_with_one_id_and_a_rounded_deadline_is_answered_each_tim
 
 
 @pytest.mark.parametrize("address", ["exclusive", "direct"])
-async def test_who_lost_its_connection_and_address_publishes_again_and_is_answered(stand: Stand, address: str) -> None:
+async def test_a_client_that_lost_its_address_publishes_again_and_is_answered(stand: Stand, address: str) -> None:
     name, deadline_ms = stand.client.new_id(), rounded_ms()
     await marked(stand)
     for _ in range(2):
@@ -104,7 +104,7 @@ async def test_who_lost_its_connection_and_address_publishes_again_and_is_answer
 
 
 @pytest.mark.parametrize("address", ["named", "none"])
-async def test_whose_address_stays_is_answered_once(stand: Stand, address: str) -> None:
+async def test_a_client_whose_address_stays_is_answered_once(stand: Stand, address: str) -> None:
     client, name = stand.client, stand.client.new_id()
     request, properties = poll(name, rounded_ms()), {"correlation_id": name}
     if address == "none":

@@ -1,4 +1,4 @@
-"""Reply queues that take nothing: where their results go, and that no other client notices."""
+"""Reply queues that take nothing: where their results go, and that no other client is harmed."""
 
 import asyncio
 from collections import Counter
@@ -43,7 +43,7 @@ async def full(channel: AbstractChannel, name: str, **arguments: Any) -> AsyncGe
 async def silent(
     rabbitmq: RabbitMQ, channel: AbstractChannel, url: str, name: str, kind: str
 ) -> AsyncGenerator[str, None]:
-    """A queue that takes what comes and does not confirm it: its process stands still, as where nobody leads it."""
+    """A queue that confirms nothing: its process stands still, as in a cluster without a leader for it."""
     queue = await channel.declare_queue(name, durable=True, arguments={"x-queue-type": kind})
     await rabbitmq.ctl("eval", _process_of(url, name, "sys:suspend"))
     try:
@@ -91,7 +91,7 @@ async def nothing_waits(stand: Stand) -> bool:
 
 
 @pytest.mark.parametrize(("limit", "value"), [("x-max-length", 1), ("x-max-length-bytes", 4)])
-async def test_a_full_reply_queue_harms_nobody_and_each_answer_is_bought_once(
+async def test_a_full_reply_queue_harms_no_other_client_and_each_answer_is_bought_once(
     stand: Stand, limit: str, value: int
 ) -> None:
     client = stand.client
@@ -116,7 +116,7 @@ async def test_errors_for_a_full_reply_queue_fill_no_dispatcher(stand: Stand) ->
 
 
 @pytest.mark.parametrize("kind", ["quorum", "classic"])
-async def test_a_silent_reply_queue_harms_nobody(stand: Stand, kind: str) -> None:
+async def test_a_silent_reply_queue_harms_no_other_client(stand: Stand, kind: str) -> None:
     client, name = stand.client, f"silent {kind}"
     async with silent(stand.rabbitmq, client.channel, stand.url, name, kind):
         before = await tickers(stand)

@@ -112,7 +112,7 @@ async def test_a_ban_is_seen_from_outside(stand: Stand, heard: Heard) -> None:
 
 
 @pytest.mark.parametrize("signal", ["Retry-After", "OKX's 50011"])
-async def test_a_pause_that_is_lifted_is_over_for_all_and_is_not_told_again(
+async def test_a_pause_that_is_lifted_is_over_for_all_and_is_not_set_again(
     server: Answers, workers: tuple[Lanes, Lanes], redis_url: str, signal: str
 ) -> None:
     exchange, status, headers, body, pause_s, everything = SIGNALS[signal]
@@ -145,7 +145,7 @@ async def test_a_pause_that_is_lifted_is_over_for_all_and_is_not_told_again(
 
 
 @pytest.mark.parametrize("correction_us", [-10_000_000, 10_000_000])
-async def test_pauses_are_told_and_lifted_by_the_clock_that_budgets_go_by(
+async def test_pauses_are_shown_and_lifted_by_the_clock_that_budgets_go_by(
     server: Answers, workers: tuple[Lanes, Lanes], redis_url: str, correction_us: int
 ) -> None:
     """Redis's clock was set while the fleet ran, and what it shows is corrected."""

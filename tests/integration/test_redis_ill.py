@@ -1,4 +1,4 @@
-"""A Redis that is neither there nor away: it answers errors, its connections die, its clock is set.
+"""A Redis that is neither usable nor away: it answers errors, its connections die, its clock is set.
 
 For the budgets each of these is a loss, or nothing at all: workers go on with their shares, no limit is broken, and
 they share again when it is over. `test_redis_lost.py` has the same for a Redis that is dead.
@@ -64,7 +64,7 @@ async def test_a_redis_that_flaps_is_as_good_as_a_dead_one(redis_server: Redis) 
 
 @pytest.mark.both_stores
 @pytest.mark.parametrize("step_s", [10.0, -10.0, 0.5, -0.5])
-async def test_a_clock_that_is_set_stops_nobody_and_breaks_no_limit(
+async def test_a_clock_that_is_set_stops_no_worker_and_breaks_no_limit(
     redis_url: str, step_s: float, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with spenders(redis_url, redis_url) as workers:

@@ -1,4 +1,4 @@
-"""Real losses of a real Redis: workers go on with their shares, pass no limit together, and share again."""
+"""A real Redis is lost: workers go on with their shares, pass no limit together, and share again."""
 
 import asyncio
 import contextlib
@@ -73,7 +73,7 @@ async def test_one_that_is_cut_off_has_its_share_and_the_others_the_rest(redis_s
         await whole(workers)
 
 
-async def test_who_never_met_redis_sends_nothing(redis_server: Redis, redis_url: str) -> None:
+async def test_a_worker_that_never_reached_redis_sends_nothing(redis_server: Redis, redis_url: str) -> None:
     async with spenders(redis_url) as workers:
         redis_server.kill()
         async with Spender.on(redis_url) as newcomer:
@@ -84,7 +84,7 @@ async def test_who_never_met_redis_sends_nothing(redis_server: Redis, redis_url:
 
 @asynccontextmanager
 async def alone(url: str) -> AsyncGenerator[Budget, None]:
-    """The budget of a worker of which the test decides when it beats."""
+    """The budget of a worker that beats when the test says so."""
     client = connect(url, timeout_s=0.5)
     try:
         yield Budget(Ledger(client, "x:1", member=Membership()))
@@ -92,7 +92,7 @@ async def alone(url: str) -> AsyncGenerator[Budget, None]:
         await client.aclose()
 
 
-async def test_whose_first_call_meets_the_loss_is_granted_instants_that_come(
+async def test_a_share_that_began_with_a_loss_grants_instants_that_are_ahead(
     redis_server: Redis, redis_url: str
 ) -> None:
     async with alone(redis_url) as budget:
@@ -125,7 +125,7 @@ async def on_its_own(budget: Budget, call: Sequence[Charge], redis_server: Redis
 
 
 async def soon(budget: Budget) -> Grant:
-    """Returns a reservation when there is one within the time that the share reserves ahead."""
+    """Returns a reservation as soon as there is one within the time that a share reserves ahead."""
     async with asyncio.timeout(30):
         while isinstance(grant := await budget.reserve(ONE, max_wait_s=2.0), Refusal):
             await asyncio.sleep(0.1)
@@ -135,7 +135,7 @@ async def soon(budget: Budget) -> Grant:
 ONE = [Charge(replace(LIMIT, amount=1.0, window_s=1.0), 1.0, "one")]
 
 
-async def test_a_late_call_of_its_own_holds_its_share_up_and_redis_hears_of_it(
+async def test_a_late_call_of_a_share_delays_that_share_and_is_reported_to_redis(
     redis_server: Redis, redis_url: str
 ) -> None:
     async with alone(redis_url) as budget:
@@ -187,7 +187,7 @@ async def test_the_part_of_one_that_died_or_left_goes_to_the_others(redis_url: s
 async def test_the_part_of_one_that_died_while_redis_was_away_goes_to_the_others_too(
     redis_server: Redis, redis_url: str
 ) -> None:
-    """Redis has forgotten who there was; those that come back have not. Again and again, as parts must not dwindle."""
+    """Redis has forgotten the workers; those that come back name them. It is repeated, as parts must not dwindle."""
     async with Spender.on(redis_url) as worker:
         for _ in range(2):
             other = multiprocessing.get_context("spawn").Process(target=_follow, args=(redis_url,))

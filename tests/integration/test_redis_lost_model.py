@@ -79,9 +79,7 @@ def limits(*kinds: tuple[Kind, int]) -> list[Bucket]:
 @example(chosen=limits(("rolling", 3), ("rolling", 1)), workers=2, seed=77_977)  # one dies before its call leaves
 @example(chosen=limits(("decaying", 1), ("rolling", 3)), workers=1, seed=3_959)  # a clock that runs fast
 @given(chosen=buckets(), workers=st.integers(1, 4), seed=st.integers(0, 2**32))
-async def test_never_above_whatever_happens_to_whom(
-    redis_url: str, chosen: list[Bucket], workers: int, seed: int
-) -> None:
+async def test_no_limit_is_passed_whatever_fails(redis_url: str, chosen: list[Bucket], workers: int, seed: int) -> None:
     client: Any = connect(redis_url, timeout_s=5)
     try:
         dead = set[str]()
@@ -97,7 +95,7 @@ async def test_never_above_whatever_happens_to_whom(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(chosen=buckets(), workers=st.integers(1, 4), seed=st.integers(0, 2**32))
-async def test_never_above_however_the_clock_of_redis_is_set(
+async def test_no_limit_is_passed_however_redis_s_clock_is_set(
     redis_url: str, chosen: list[Bucket], workers: int, seed: int
 ) -> None:
     client: Any = connect(redis_url, timeout_s=5)
@@ -230,7 +228,7 @@ async def play(
         assert most(bucket, spent) <= 1 + 1e-9
 
 
-async def test_who_are_all_back_after_long_share_all_of_it_at_once(redis_url: str) -> None:
+async def test_workers_that_are_all_back_after_long_share_the_whole_limit_at_once(redis_url: str) -> None:
     """A Redis that was killed has forgotten what it granted; but that has left every window meanwhile."""
     client: Any = connect(redis_url, timeout_s=5)
     await client.flushdb()

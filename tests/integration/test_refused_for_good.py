@@ -1,4 +1,4 @@
-"""What no retry mends is said at once, with what to change: certificates, files, protocols, names, passwords.
+"""What no retry mends is reported at once, with what to change: certificates, files, protocols, names, passwords.
 
 `patience_s` is an hour in all of these: a test that ends has not waited for it.
 """
@@ -84,7 +84,7 @@ def broker(*urls: str, patience_s: float = HOUR_S) -> Broker:
         ("amqp://reader:s3cr3t@127.0.0.1:{mq}/", "our user may not do this: .*broker.declare = false"),
     ],
 )
-async def test_rabbitmq_says_no_for_good(places: dict[str, str], url: str, says: str) -> None:
+async def test_what_rabbitmq_refuses_for_good_ends_the_start(places: dict[str, str], url: str, says: str) -> None:
     refused = broker(url.format(**places))
     with pytest.raises(ConfigError, match=says) as raised:
         await refused.start()
@@ -129,7 +129,7 @@ async def test_a_node_that_refuses_us_is_passed_over_for_one_that_takes_us(place
         ("redis://:s3cr3t@127.0.0.1:{mq}/0", "does not speak Redis's protocol"),
     ],
 )
-async def test_redis_says_no_for_good(places: dict[str, str], url: str, says: str) -> None:
+async def test_what_redis_refuses_for_good_ends_the_start(places: dict[str, str], url: str, says: str) -> None:
     url = url.format(**places)
     client = store.connect(url, timeout_s=5)
     with pytest.raises(ConfigError, match=says) as raised:
@@ -148,7 +148,7 @@ async def test_redis_says_no_for_good(places: dict[str, str], url: str, says: st
         "unix://{gone}",
     ],
 )
-async def test_redis_that_is_there_or_away_keeps_nobody_from_starting(places: dict[str, str], url: str) -> None:
+async def test_a_redis_that_is_there_or_away_keeps_no_service_from_starting(places: dict[str, str], url: str) -> None:
     url = url.format(**places)
     client = store.connect(url, timeout_s=5)
     await store.admitted(client, url, timeout_s=5)

@@ -1,4 +1,4 @@
-"""Reply addresses over which RabbitMQ closes the connection: they harm no other client, and no result is lost."""
+"""Reply addresses for which RabbitMQ closes the connection: they harm no other client, and no result is lost."""
 
 import asyncio
 import itertools

@@ -1,4 +1,4 @@
-"""No secret shows, nor a piece of one: not in logs, pages, messages, Redis or command lines, whatever goes wrong.
+"""No secret shows, nor a piece of one, in logs, pages, messages, Redis or command lines, whatever goes wrong.
 
 The fleet logs all that any library has to say (DEBUG), and everything that passes RabbitMQ and Redis is recorded.
 """
@@ -332,7 +332,7 @@ async def test_a_secret_that_is_gone(world: World) -> None:
 
 
 async def test_lanes_that_do_not_open(world: World) -> None:
-    """Their proxies refuse them, and repeat what they were told; or nobody is there."""
+    """Their proxies refuse them and repeat what was sent; or nothing listens."""
     before = world.fleet.config_file.read_bytes()
     lane = tomllib.loads(before.decode())["lanes"]["okx"]
     user, password = (world.canaries[name] for name in ("proxy user", "proxy password"))
@@ -359,7 +359,7 @@ async def test_lanes_that_do_not_open(world: World) -> None:
 
 
 async def test_servers_that_refuse_passwords(world: World) -> None:
-    """All connections end, and the passwords are others when the services come back."""
+    """All connections end, and the passwords have changed when the services come back."""
     (worker,) = world.fleet.workers
     client: Any = connect(world.environment["FLEET_REDIS_URL"], timeout_s=5)
     async with client:

@@ -57,7 +57,7 @@ async def faults(simulator: Simulator, name: str) -> int:
 
 
 async def until_fault(simulator: Simulator, name: str) -> None:
-    """Wait until a request has met a fault: it can only be asked, and each asking is a turn for the others."""
+    """Wait until a request has met a fault. Only polling shows it, and each poll lets the others go on."""
     async with asyncio.timeout(30):
         while not await faults(simulator, name):
             pass
@@ -212,7 +212,7 @@ async def test_garbage_comes_with_http_200(simulator: Simulator, name: str) -> N
         ("kraken", ccxt.ExchangeNotAvailable),
     ],
 )
-async def test_maintenance_is_told_in_the_exchanges_own_way(
+async def test_maintenance_is_reported_in_the_exchanges_own_way(
     simulator: Simulator, name: str, error: type[Exception]
 ) -> None:
     async with client(simulator, name) as exchange:
@@ -236,7 +236,7 @@ async def test_maintenance_is_told_in_the_exchanges_own_way(
         ("kraken", ccxt.DDoSProtection),
     ],
 )
-async def test_a_ban_is_for_everyone_and_ends(simulator: Simulator, name: str, error: type[Exception]) -> None:
+async def test_a_ban_is_for_every_client_and_ends(simulator: Simulator, name: str, error: type[Exception]) -> None:
     async with client(simulator, name) as exchange:
         await simulator.fault(name, ban_s=30)
         for _ in range(2):

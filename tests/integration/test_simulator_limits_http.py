@@ -1,4 +1,4 @@
-"""The simulator's limits over HTTP: so many requests pass, the next is refused as the exchange would."""
+"""The simulator's limits over HTTP: so many requests pass, and the next is refused as the exchange does it."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ COINBASE_TICKER = "/api/v3/brokerage/market/products/BTC-USD/ticker?limit=1"
 async def test_rolling_limits_are_exact(
     simulator: Simulator, exchange: str, path: str, amount: int, window_s: float, status: int, body: Any
 ) -> None:
-    """The whole amount passes at once, one more does not; a moment before the window's end neither, at its end all."""
+    """The whole amount passes at once, and one more does not, until the window has ended."""
     replies = await get_many(simulator, exchange, path, amount + 1)
     assert all(reply.status == 200 and reply.body != body for reply in replies[:-1])
     assert (replies[-1].status, replies[-1].body) == (status, body)
@@ -193,7 +193,7 @@ async def fill_binance(simulator: Simulator) -> None:
     assert {reply.status for reply in replies} == {200}
 
 
-async def test_binance_bans_who_goes_on_and_longer_each_time(simulator: Simulator) -> None:
+async def test_binance_bans_clients_that_go_on_and_longer_each_time(simulator: Simulator) -> None:
     for ban_s in (120, 240, 480):
         await fill_binance(simulator)
         replies = await get_many(simulator, "binance", "/api/v3/time", 6)
@@ -212,7 +212,7 @@ async def test_binance_bans_who_goes_on_and_longer_each_time(simulator: Simulato
     assert (binance["bans"], binance["refused_while_banned"], binance["violations"]) == (3, 3, 21)
 
 
-async def test_kraken_locks_out_who_goes_on(simulator: Simulator) -> None:
+async def test_kraken_locks_out_clients_that_go_on(simulator: Simulator) -> None:
     replies = await get_many(simulator, "kraken", "/0/public/Time", 8)
     errors = [reply.body["error"] for reply in replies]
     assert errors[0] == []

@@ -61,7 +61,7 @@ async def test_a_worker_says_which_lane_is_wrong(tmp_path: Path, text: str, says
 
 
 @pytest.mark.parametrize("package", ["dispatcher", "workers"])
-async def test_who_is_told_to_stop_while_rabbitmq_is_not_there_ends_in_order(tmp_path: Path, package: str) -> None:
+async def test_a_service_that_is_stopped_while_rabbitmq_is_away_ends_in_order(tmp_path: Path, package: str) -> None:
     path = tmp_path / "fleet.toml"
     path.write_text(f"[broker]\nurls = ['amqp://127.0.0.1:{free_port()}/']\n[lanes.okx]\n")
     child = await asyncio.create_subprocess_exec(

@@ -1,4 +1,4 @@
-"""Others on our address, at the simulator that forgives nothing: they and we together stay within the limit."""
+"""Strangers on our address, at a simulator that forgives nothing: they and we together stay within the limit."""
 
 import asyncio
 import time
@@ -25,7 +25,7 @@ async def lanes(redis_url: str) -> AsyncIterator[Lanes]:
 
 
 async def test_a_stranger_takes_its_part_and_nobody_is_refused(lanes: Lanes) -> None:
-    """It takes 30 % of a minute, evenly; we ask for all there is, and leave it what it is still to take.
+    """It takes 30 % of a minute, evenly. We ask for everything, and what it will still take is left to it.
 
     The simulator's clock is moved to where a quarter of its minute is left, so that nobody waits for a minute.
     """

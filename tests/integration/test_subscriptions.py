@@ -114,7 +114,7 @@ async def test_a_size_that_changes_while_a_connection_comes_back(
         await wait_until(lambda: len(handler.done) == 6, "all")
 
 
-async def test_who_stops_to_take_and_is_resized_at_once_takes_no_more(vhost: str, handler: Handler) -> None:
+async def test_a_stopped_consumer_that_is_resized_at_once_takes_no_more(vhost: str, handler: Handler) -> None:
     async with connected(vhost, lanes=LANES) as broker:
         subscription = await broker.subscribe(QUEUES[0], handler, prefetch=10)
         await asyncio.gather(

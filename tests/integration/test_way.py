@@ -1,4 +1,4 @@
-"""The message's way through the whole fleet: every form of request is answered, whatever the exchanges do meanwhile."""
+"""A message's way through the whole fleet: every form of request is answered, whatever the exchanges do."""
 
 import asyncio
 import itertools
@@ -91,7 +91,7 @@ async def test_without_an_address_it_goes_to_the_results_under_its_key(stand: St
     assert refused.key == "none.invalid.error"
 
 
-async def test_results_stay_in_the_queue_for_who_comes_later(stand: Stand) -> None:
+async def test_results_stay_in_the_queue_for_later_readers(stand: Stand) -> None:
     sent = await stand.client.send(TICKER, reply_to=None)
     await stand.client.answer(sent)
     queue = await stand.client.channel.get_queue("fleet.results", ensure=False)
@@ -167,7 +167,7 @@ async def test_pinned_requests_wait_for_their_exchange_and_the_lane_goes_and_com
 
 
 async def test_a_pinned_request_alone_outlasts_its_exchange_s_fault(stand: Stand) -> None:
-    """It fails, rests and fails again until the exchange is back, and the result tells of every time."""
+    """It fails, rests and fails again until the exchange is back. The result lists every attempt."""
     counter = ("fleet_attempts_returned_total", "exchange_unavailable", "okx")  # its labels by their names
     before = await stand.metric(stand.fleet.dispatchers, *counter)
     await stand.simulator.fault("okx", down="refused")
@@ -187,7 +187,7 @@ async def test_a_pinned_request_alone_outlasts_its_exchange_s_fault(stand: Stand
 
 
 async def known(stand: Stand) -> None:
-    """Returns when the dispatcher knows what all lanes list: just after a start it goes by the methods alone."""
+    """Returns when the dispatcher knows what all lanes list; just after a start it knows their methods alone."""
 
     async def nobody_is_asked() -> bool:
         symbol = f"NO{next(NUMBERS)}/SUCH"
@@ -205,7 +205,7 @@ async def test_a_symbol_that_one_exchange_lacks_is_asked_of_another(stand: Stand
 
 
 @pytest.mark.parametrize("name", ["BTCUSD", "btc/usdt", "BTC/USDTT"])
-async def test_a_symbol_that_nobody_lists_is_told_at_once_with_what_may_be_meant(stand: Stand, name: str) -> None:
+async def test_a_symbol_that_no_lane_lists_is_refused_at_once_with_what_may_be_meant(stand: Stand, name: str) -> None:
     await known(stand)
     answer = await stand.client.ask("fetch_ticker", {"symbol": name}, exchanges=["coinbase", "kraken"])
     assert answer.code == ErrorCode.BAD_SYMBOL
@@ -244,7 +244,7 @@ async def test_all_exchanges_answer_a_request_to_all(stand: Stand) -> None:
     assert {(result.id, result.ok, result.results) for result in results} == {("all", True, 2)}
 
 
-async def test_who_can_t_answer_a_request_to_all_says_so(stand: Stand) -> None:
+async def test_an_exchange_that_can_t_answer_a_request_to_all_says_so(stand: Stand) -> None:
     await stand.simulator.fault("okx", down="refused")
     deadline_ms = int(time.time() * 1000) + 3_000
     request = {**TICKER, "exchanges": ["okx", "binance"], "exchanges_mode": "all", "deadline_ms": deadline_ms}

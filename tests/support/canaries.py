@@ -34,7 +34,7 @@ def base64_canary() -> str:
 
 
 def _in_base64(text: str) -> list[str]:
-    """What of a text within base64 is the same whatever stands before and behind it: before it, 0 to 2 bytes."""
+    """The part of a text's base64 that does not depend on what stands before (0 to 2 bytes) and behind it."""
     raws = [b"\0" * before + text.encode() for before in range(3)]
     return [base64.b64encode(raw).decode()[-(-before * 8 // 6) : len(raw) * 8 // 6] for before, raw in enumerate(raws)]
 

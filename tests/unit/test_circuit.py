@@ -235,7 +235,7 @@ def test_a_degraded_lane_that_fails_on_is_offline() -> None:
 
 
 def test_after_a_request_s_trial_failed_the_next_one_is_a_probe() -> None:
-    """One caller's requests, of which each fails, would else take every trial from those that would succeed."""
+    """Otherwise the failing requests of one caller would use up every trial."""
     health = failing()
     health.observe("w1", LaneReport("okx", methods=["fetch_ticker", "fetch_time"]), 0.1)
     attempt = Attempt(Request("fetch_ticker", {"symbol": "BAD/USDT"}, "1", deadline_ms=1), "", 0, 0)

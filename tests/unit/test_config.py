@@ -1,3 +1,5 @@
+"""The configuration: its defaults, the environment, and errors that name the key and what was expected."""
+
 from pathlib import Path
 
 import msgspec

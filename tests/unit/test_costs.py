@@ -367,7 +367,7 @@ def test_wrong_limits_say_where_in_the_configuration(tmp_path: Path, own: Limits
     assert says in str(caught.value)
 
 
-def test_limits_that_nobody_would_heed_are_refused() -> None:
+def test_limits_that_would_have_no_effect_are_refused() -> None:
     check_limits({"binance": LimitsConfig(), "kraken": LimitsConfig()}, ["binanceusdm", "kraken"])
     with pytest.raises(ConfigError, match=r"limits\.binanceusdm: expected binance"):
         check_limits({"binanceusdm": LimitsConfig()}, ["binanceusdm"])

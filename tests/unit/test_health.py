@@ -66,7 +66,7 @@ def test_a_client_s_bad_requests_say_nothing_of_the_exchange() -> None:
 
 
 def test_attempts_without_a_call_say_nothing_at_all() -> None:
-    """Neither that it is ill, nor that it is well."""
+    """Neither that it fails, nor that it is healthy."""
     health = new()
     health.observe("w1", LaneReport("okx", uncalled=50), 0.0)
     assert health.state(0.0) is State.HEALTHY
@@ -77,7 +77,7 @@ def test_attempts_without_a_call_say_nothing_at_all() -> None:
 
 
 def test_maintenance_is_believed_also_where_some_of_it_was_excused() -> None:
-    """As an outage begins others were answered just now: a second failure of the same request is its own trouble."""
+    """As an outage begins, others have just been answered: a second failure of one request is its own trouble."""
     health = new()
     health.observe("w1", ok(), 0.0)
     health.observe("w1", replace(bad(3, 2, ErrorCode.MAINTENANCE), excused=1), 0.2)
@@ -112,7 +112,7 @@ def test_some_errors_among_many_answers_degrade_it() -> None:
 
 
 def calls_until_aside(every: int, gap_s: float) -> int | None:
-    """How many calls after a hundred good ones it stands aside, if each `every`-th fails; None if not within 300."""
+    """How many calls after a hundred good ones it is set aside, if each `every`-th fails; None if not within 300."""
     health = new()
     for call in range(100):
         health.observe("w1", ok(), call * gap_s)
@@ -171,7 +171,7 @@ def test_ten_times_its_own_latency_degrades_it_within_seconds() -> None:
 
 @pytest.mark.parametrize("workers", [1, 2, 8])
 def test_slowness_is_noticed_as_fast_with_many_workers(workers: int) -> None:
-    """Eight answers a second, by turns; each worker reports five times a second, mostly that it had none."""
+    """Eight answers a second, from the workers by turns. Each reports five times a second, mostly that it had none."""
     health = new()
     for answer in range(80):
         health.observe(f"w{answer % workers}", ok(), answer / 8)
@@ -296,7 +296,7 @@ def test_what_is_outstanding_is_what_workers_hold_and_what_was_sent_since() -> N
     assert health.load.outstanding == 1
 
 
-def test_what_nobody_asks_is_probed_and_what_stands_aside_when_its_trial_is_due() -> None:
+def test_a_lane_without_requests_is_probed_and_one_set_aside_when_its_trial_is_due() -> None:
     health = new()
     health.observe("w1", ok(), 0.0)
     assert health.probe_every_s(9.0) is None
@@ -332,8 +332,8 @@ def test_other_settings_keep_what_is_known() -> None:
 
 
 @pytest.mark.parametrize("silence_s", [1, 2.8, 3.4, 10, 60, 600])
-def test_no_backlog_is_told_by_a_rate_that_is_not_known_any_more(silence_s: float) -> None:
-    """A mean that nothing is added to only shrinks: what was told by it grew to years."""
+def test_no_backlog_is_estimated_by_a_rate_that_is_out_of_date(silence_s: float) -> None:
+    """A mean without new values only shrinks: the backlog estimated by it grew to years."""
     health = new()
     health.observe("w1", LaneReport("okx"), 0.0)
     for tick in range(1, 50):

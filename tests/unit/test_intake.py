@@ -1,3 +1,5 @@
+"""A body becomes an attempt with all defaults, or an error that says what to change."""
+
 from typing import Any
 
 import msgspec

@@ -1,3 +1,5 @@
+"""How far calls spread, as one process measures it and as all workers share it."""
+
 import pytest
 
 from workers.budget.jitter import (
@@ -27,7 +29,7 @@ def test_nothing_is_known_before_enough_calls() -> None:
     assert spread.worst_us() == pytest.approx(50_000 + SPARE_US)  # its trips may all have been slow
 
 
-def test_the_usual_is_the_margin_and_the_worst_is_for_those_who_are_alone() -> None:
+def test_the_usual_is_the_margin_and_the_worst_is_for_shares() -> None:
     spread = Spread()
     spread.take_fleet(0, {"a": 0.05})
     feed(spread, [0.05, 0.08, 0.08, 0.25, *[0.05] * (ENOUGH * 2)])
@@ -80,8 +82,8 @@ def test_the_fastest_is_the_whole_fleet_s() -> None:
     assert fresh.faster(GENERATION_S) == {}
 
 
-def test_what_redis_forgot_of_the_fastest_is_told_again_by_who_heard_it() -> None:
-    """Whoever made these trips may be gone, and all that is left of the fleet may be slow."""
+def test_fastest_trips_that_redis_forgot_are_published_again_by_workers_that_know_them() -> None:
+    """The worker that made these trips may be gone, and all others may be slow."""
     spread = Spread()
     spread.take_fleet(7, {"a": 0.008, "": 0.001})
     feed(spread, [0.02] * SURE_CALLS_HERE)
@@ -98,7 +100,7 @@ def test_what_redis_forgot_of_the_fastest_is_told_again_by_who_heard_it() -> Non
 
 
 def test_an_endpoint_is_its_own_measure_only_after_many_calls() -> None:
-    """On a machine that is busy all that a process has seen of it may have been slow."""
+    """On a busy machine all trips that a process has seen may have been slow."""
     spread = Spread()
     feed(spread, [0.002], endpoint="b")
     feed(spread, [0.017] * (SURE_CALLS_HERE - 2))

@@ -1,3 +1,5 @@
+"""A lane's latency beside its own baseline, and how long it has been silent."""
+
 import math
 import random
 

@@ -1,3 +1,5 @@
+"""Which lanes list a symbol or a timeframe, as far as the workers have reported it."""
+
 from collections.abc import Sequence
 from typing import Any
 
@@ -88,7 +90,7 @@ def test_a_content_survives_the_way() -> None:
         (request("BTC/USDT", timeframe=5), LANES),
     ],
 )
-def test_who_can_take_it(known: LaneKnowledge, of: Request, lanes: Sequence[str]) -> None:
+def test_which_lanes_can_take_it(known: LaneKnowledge, of: Request, lanes: Sequence[str]) -> None:
     assert able(known, of) == list(lanes)
 
 
@@ -109,7 +111,9 @@ def test_all_is_the_same_list_again(known: LaneKnowledge) -> None:
         ("/" * 256, None),
     ],
 )
-def test_what_nobody_lists_is_told_with_what_may_be_meant(known: LaneKnowledge, symbol: str, near: str | None) -> None:
+def test_a_symbol_that_no_lane_lists_is_refused_with_what_may_be_meant(
+    known: LaneKnowledge, symbol: str, near: str | None
+) -> None:
     said = lack(known, request(symbol))
     assert said.code is ErrorCode.BAD_SYMBOL
     assert said.message.startswith(f"none of okx, kraken, kraken.eu lists {symbol!r}")
@@ -122,7 +126,7 @@ def test_a_list_that_no_single_lane_has(known: LaneKnowledge) -> None:
     assert (said.code, "'SOL/USDT', 'BTC/USD'" in said.message) == (ErrorCode.BAD_SYMBOL, True)
 
 
-def test_a_timeframe_nobody_has(known: LaneKnowledge) -> None:
+def test_a_timeframe_that_no_lane_has(known: LaneKnowledge) -> None:
     said = lack(known, request("BTC/USDT", timeframe="9m"))
     assert said.code is ErrorCode.NOT_SUPPORTED
     assert "1m, 7m, 1h" in said.message or "1m, 1h, 7m" in said.message
@@ -145,7 +149,7 @@ def test_a_new_listing_counts_from_the_first_worker_that_has_it(known: LaneKnowl
 
 
 @pytest.mark.parametrize("leaves", [True, False])
-def test_who_is_gone_has_no_say(known: LaneKnowledge, leaves: bool) -> None:
+def test_a_worker_that_is_gone_does_not_count(known: LaneKnowledge, leaves: bool) -> None:
     told(known, "okx", content("okx", "BTC/USDT"), worker="w2", now_s=WORKER_GONE_S + 1)
     if leaves:
         known.forget("w1", "okx")
@@ -154,7 +158,7 @@ def test_who_is_gone_has_no_say(known: LaneKnowledge, leaves: bool) -> None:
     assert able(known, request("SOL/USDT")) == ["okx"]  # nobody knows
 
 
-def test_contents_that_nobody_tells_of_are_dropped(known: LaneKnowledge) -> None:
+def test_contents_that_no_worker_reports_are_dropped(known: LaneKnowledge) -> None:
     for number in range(5):
         told(known, "okx", content("okx", f"A{number}/USDT", timeframes=[] if number else ["9m"]))
     contents = known._contents  # pyright: ignore[reportPrivateUsage]

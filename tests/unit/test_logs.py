@@ -1,3 +1,5 @@
+"""A log line is one event with its values, and nothing from outside can forge one."""
+
 import logging
 import sys
 

@@ -1,3 +1,5 @@
+"""Messages survive both encodings, and what can't be read is an error of one kind."""
+
 import math
 
 import msgspec

@@ -1,3 +1,5 @@
+"""Reads are taken, everything else is refused, also what a later ccxt brings."""
+
 import importlib
 from typing import Any
 

@@ -1,3 +1,5 @@
+"""When a dispatcher probes a lane, and what it asks."""
+
 import pytest
 
 from dispatcher import probes
@@ -44,7 +46,7 @@ def test_what_was_asked_lately_is_silent_or_paused_is_not_probed() -> None:
     assert due(LaneHealth("okx", 1.0, CONFIG)) == []
 
 
-def test_a_probe_is_an_attempt_that_is_answered_to_nobody() -> None:
+def test_a_probe_is_an_attempt_without_a_reply_address() -> None:
     (probe,) = probes.due({"okx": lane("fetch_status")}, 100.0, NOW_MS)
     attempt = probes.attempt(probe, NOW_MS, 2.0, trial=True)
     assert (attempt.lane, attempt.probe, attempt.trial, attempt.deadline_ms) == ("okx", True, True, NOW_MS + 2_000)

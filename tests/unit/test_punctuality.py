@@ -1,7 +1,9 @@
+"""How far ahead a process asks for instants, after it was late."""
+
 from workers.budget.punctuality import LEAD_LIMIT_US, Punctuality
 
 
-def test_who_is_late_asks_further_ahead_and_forgets_it_slowly() -> None:
+def test_a_late_process_asks_further_ahead_and_forgets_it_slowly() -> None:
     mine = Punctuality()
     assert mine.lead_us() == 0
     mine.late(20_000)

@@ -1,4 +1,4 @@
-"""Secrets are taken out of whatever somebody else says, in whatever form he says it."""
+"""Secrets are taken out of foreign texts, in whatever form they stand there."""
 
 from urllib.parse import quote
 

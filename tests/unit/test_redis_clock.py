@@ -14,7 +14,7 @@ def redis_us(ours_s: float) -> int:
 
 
 def heard(*answers: tuple[float, float, float]) -> RedisClock:
-    """One that heard answers: when each was given, by our clock, and how long the question and the answer took."""
+    """A clock with some answers: when each was given, by our clock, and how long the question and the answer took."""
     clock = RedisClock()
     for at_s, question_s, answer_s in answers:
         clock.answered(at_s + answer_s, redis_us(at_s), asked_s=at_s - question_s)
@@ -44,7 +44,7 @@ def test_a_clock_that_was_set_is_believed_at_once() -> None:
     later_s=st.floats(-30, 300),
 )
 def test_the_truth_is_never_outside(rate: float, answers: list[tuple[float, float, float]], later_s: float) -> None:
-    """However clocks drift and answers dawdle; and what is due when agrees with what it shows then."""
+    """However clocks drift and late answers are. When an instant is due agrees with what the clock shows then."""
     clock, now_s = RedisClock(), 2_000.0
 
     def true_us(ours_s: float) -> int:
@@ -68,7 +68,7 @@ def test_the_truth_is_never_outside(rate: float, answers: list[tuple[float, floa
 def test_while_it_is_held_no_two_instants_come_closer(
     lagging_s: float, answers: list[tuple[float, float, bool]], apart_us: int
 ) -> None:
-    """Whatever is heard between them, also of a clock that was corrected by what was not known of it."""
+    """Whatever answers come between them, also from a clock that was corrected by what was not known of it."""
     clock, now_s = heard((2_000.0, 0.05, 0.05)), 2_000.05 + lagging_s
     clock.held = True
     at_us = clock.shows(now_s)[0]
@@ -88,6 +88,6 @@ def test_a_worker_that_stood_still_takes_over_the_time_also_while_it_is_held() -
     assert clock.shows(2_001.0)[0] == redis_us(now_s)
 
 
-def test_nobody_knows_a_clock_that_never_answered() -> None:
+def test_a_clock_that_never_answered_is_unknown() -> None:
     with pytest.raises(ValueError, match="not answered"):
         RedisClock().shows(0.0)

@@ -1,4 +1,4 @@
-"""What the eight first-rate exchanges say of a request, of a symbol and of the clock, through ccxt's real classes."""
+"""What eight exchanges say of a request, of a symbol and of the clock, through ccxt's real classes."""
 
 import json
 from typing import Any

@@ -1,3 +1,5 @@
+"""Large messages wait for room in the order in which they came."""
+
 import asyncio
 
 from schemas.runtime.room import Room
@@ -9,7 +11,7 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_who_comes_first_gets_it_first_and_it_is_never_overfull() -> None:
+async def test_the_first_to_come_is_served_first_and_it_is_never_overfull() -> None:
     room, order = Room(3, 100), list[int]()
 
     async def use(number: int, size_bytes: int, until: asyncio.Event) -> None:
@@ -40,7 +42,7 @@ async def test_who_comes_first_gets_it_first_and_it_is_never_overfull() -> None:
     assert (room.count, room.size_bytes) == (0, 0)
 
 
-async def test_who_gives_up_waiting_holds_nothing_and_lets_others_pass() -> None:
+async def test_giving_up_waiting_holds_nothing_and_lets_others_pass() -> None:
     room = Room(10, 100)
     await room.take(60)
     large = asyncio.create_task(room.take(100))

@@ -1,3 +1,5 @@
+"""Which lane a request goes to, when it waits, and how it ends."""
+
 import itertools
 import random
 from collections import Counter

@@ -1,4 +1,4 @@
-"""A worker's share against a brute-force count: never above its part in any window, and no later than need be."""
+"""A worker's share against a brute-force count: never above its part in any window, and no later than needed."""
 
 import heapq
 from dataclasses import dataclass, field
@@ -44,7 +44,7 @@ def ask(share: Share, charges: list[Charge], now_us: int, *, wait_us: int = 0, b
 
 @dataclass
 class Count:
-    """All that was ever granted from one bucket, and what may be: a part of it, and all of it until `since`."""
+    """Everything granted from one bucket, and what may be: a part of it. Until `since` all of it may have been."""
 
     bucket: Bucket
     parts: int
@@ -139,7 +139,7 @@ class Call:
         max_size=60,
     ),
 )
-def test_arrivals_stay_within_the_limit_whoever_is_late(
+def test_arrivals_stay_within_the_limit_whichever_call_is_late(
     amount: int, margin_ms: int, steps: list[tuple[int, int, int | None]]
 ) -> None:
     limit = bucket(amount, margin_ms=margin_ms)
@@ -199,7 +199,7 @@ def test_what_a_share_never_holds_is_refused_at_once(kind: Kind) -> None:
         ask(mine, [Charge(bucket(1, kind=kind, name="one"), 0.1, "one")], START_US)
 
 
-def test_who_is_alone_has_all_of_it_even_of_a_bucket_of_one() -> None:
+def test_a_single_worker_has_the_whole_limit_even_of_a_bucket_of_one() -> None:
     mine = share(PARTS)
     paced = [Charge(bucket(1, kind="paced"), 3.0, "b")]
     first = ask(mine, paced, START_US, wait_us=10_000_000)
@@ -219,7 +219,7 @@ def test_a_bucket_that_has_learned_to_hold_less_is_shared_as_such() -> None:
     assert [ask(mine, calls, START_US + 1_000_000) for _ in range(20)].count(None) == 15
 
 
-def test_who_asked_first_is_first_and_a_refusal_takes_nothing() -> None:
+def test_the_first_to_ask_is_first_and_a_refusal_takes_nothing() -> None:
     mine, one, both = share(), bucket(10), bucket(4, 3.0)
     calls = [Charge(one, 1.0, "one"), Charge(both, 2.0, "both")]
     now = START_US + 3_000_000
@@ -230,7 +230,7 @@ def test_who_asked_first_is_first_and_a_refusal_takes_nothing() -> None:
     assert ask(mine, calls[:1], now, wait_us=3_000_000) == now + 3_000_000
 
 
-def test_redis_is_told_all_that_still_stands_in_a_window() -> None:
+def test_redis_gets_all_that_still_stands_in_a_window() -> None:
     mine, now = share(PARTS // 2), START_US + 60_000_000
     kinds = {kind: Charge(bucket(1000, 60, kind=kind, name=kind), 1.0, kind) for kind in KINDS}
     for kind, charge in kinds.items():

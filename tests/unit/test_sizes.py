@@ -1,4 +1,4 @@
-"""The size check finds what is too long wherever it lies, and no check skips a folder."""
+"""The size check finds whatever is too long in any folder, and no check skips a folder."""
 
 import os
 import tomllib

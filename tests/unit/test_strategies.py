@@ -1,3 +1,5 @@
+"""How each strategy shares requests out among lanes."""
+
 from collections import Counter
 from itertools import pairwise
 from random import Random
@@ -36,7 +38,7 @@ def test_failover_is_the_order_given() -> None:
     assert set(chosen(Chooser(), "failover", [of["b"], of["a"]], 5)) == {"b"}
 
 
-def test_a_single_candidate_owes_nobody() -> None:
+def test_a_single_candidate_owes_nothing() -> None:
     of, chooser = lanes(), Chooser()
     chosen(chooser, "weighted_round_robin", [of["c"]], 100)
     assert Counter(chosen(chooser, "weighted_round_robin", [of["a"], of["b"]], 8)) == {"a": 6, "b": 2}
@@ -59,7 +61,7 @@ def test_shares_converge_to_what_health_leaves_of_the_weights(weights: dict[str,
 
 
 @given(some.lists(some.sets(some.sampled_from("abc"), min_size=1), max_size=200))
-def test_nobody_is_ever_owed_much(candidates: list[set[str]]) -> None:
+def test_no_lane_is_ever_owed_much(candidates: list[set[str]]) -> None:
     """With any candidates, a lane's share stays within a few requests of what its weight earned."""
     of, chooser = lanes(), Chooser()
     earned, had = dict.fromkeys(WEIGHTS, 0.0), Counter[str]()
@@ -114,7 +116,7 @@ def test_adaptive_takes_what_will_answer_first() -> None:
 @settings(deadline=None)
 @given(some.lists(some.floats(1, 500), min_size=2, max_size=6), some.sampled_from(["least_latency", "adaptive"]))
 def test_under_load_no_lane_starves(latencies_ms: list[float], strategy: Strategy) -> None:
-    """As long as nothing comes back, every lane's turn comes."""
+    """As long as nothing comes back, every lane gets its turn."""
     of = lanes({str(number): 1.0 for number in range(len(latencies_ms))})
     for lane, latency_ms in zip(of.values(), latencies_ms, strict=True):
         lane.load = Load(latency_ms, budget_ms=10.0)

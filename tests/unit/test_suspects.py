@@ -145,7 +145,7 @@ def test_a_caller_s_bad_symbols_hold_others_up_for_one_gap_at_most(
 @pytest.mark.parametrize("workers", [1, 4])
 @pytest.mark.parametrize("part", [0.3, 1.0])
 def test_a_lane_that_fails_again_after_it_came_back_is_noticed_as_the_first_time(workers: int, part: float) -> None:
-    """Of the same callers and symbols: they were answered meanwhile."""
+    """Of the same callers and symbols, which were answered meanwhile."""
     took: list[float] = []
     for seed in range(40):
         draw = Random(seed)

@@ -1,3 +1,5 @@
+"""The queues and exchanges: bounded, connected, and named once."""
+
 import pytest
 
 from schemas import topology

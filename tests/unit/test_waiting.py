@@ -14,7 +14,7 @@ REPORT_S = 0.2
 
 
 class Fleet:
-    """A router that hears of lanes which end so many attempts in a second, and time that goes by."""
+    """A router that gets reports of lanes which end so many attempts a second, and the time that passes."""
 
     def __init__(self, **per_s: float) -> None:
         self.per_s = per_s
@@ -39,7 +39,7 @@ class Fleet:
         self.router.observe(Report("w", self.now_ms, reports), self.now_s)
 
     def asks(self, *lanes: str, method: str = "fetch_ticker", left_ms: int = 30_000, full: bool = False) -> object:
-        """What becomes of a request; `full`: the lanes have just said that they have no budget for it."""
+        """What becomes of a request; `full`: the lanes have just refused it for want of budget."""
         request = Request(method, id="1", exchanges=list(lanes), deadline_ms=self.now_ms + left_ms)
         refusal = [
             Try(name, Outcome.THROTTLED, ErrorCode.NO_BUDGET, retry_at_ms=self.now_ms + 1_500)

@@ -1,4 +1,4 @@
-"""What calls are charged, against any reading of what real ccxt classes would send for a producer's `params`."""
+"""What calls are charged, against every way to read what real ccxt classes send for a producer's `params`."""
 
 import copy
 import tomllib
@@ -62,7 +62,7 @@ def number_of(text: str) -> float | None:
 
 
 def readings(rule: Mapping[str, Any], query: list[tuple[str, str]]) -> Iterator[float]:
-    """What it counts if it takes the first or the last of several values, and empty ones for absent or not."""
+    """The costs if the first or the last of several values counts, and if empty values count as absent or not."""
     for pairs in (query, query[::-1]):
         for empty in (True, False):
             given = {name: value for name, value in pairs if empty or value.strip()}
