@@ -50,6 +50,7 @@ class Call(Seen):
         started_s: when it began, by the monotonic clock.
         left_us: when its last answered HTTP call was sent, on Redis's clock, microseconds since 1970.
         trip_s: from then to the head of the answer, plus the uncertainty of `left_us`.
+        windowed: its last HTTP call counted in a fixed window of the exchange's clock.
         blank: the last answer had no body, as an answer that says "none" may.
         holding: what it holds of answers.
     """
@@ -65,6 +66,7 @@ class Call(Seen):
     started_s: float = 0.0
     left_us: float = 0.0
     trip_s: float = 0.0
+    windowed: bool = False
     blank: bool = False
     holding: Holding = NOTHING
 

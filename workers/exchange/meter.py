@@ -145,6 +145,7 @@ class Meter:
                 self.tallies.refused(charges, answer)
                 raise NoBudget(answer.reason, answer.wait_s)
             self.tallies.granted(charges, answer, waited_s)
+            call.windowed = any(charge.bucket.kind == "fixed" for charge in charges)
             call.budget_s += max(charge.cost / charge.bucket.amount * charge.bucket.window_s for charge in charges)
             return answer
 

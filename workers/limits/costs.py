@@ -219,16 +219,21 @@ class Costs:
 
     def reports(self, api: tuple[str, ...], method: str, path: str) -> bool:
         """Whether the exchange's count in the answer is right."""
-        return f"{'.'.join(api)} {method} {path}" not in self._misreported
+        return f"{self._api(api)} {method} {path}" not in self._misreported
+
+    def _api(self, api: tuple[str, ...]) -> str:
+        """An api's name in the table."""
+        name = ".".join(api)
+        return self._table.same_apis.get(name, name)
 
     def _rules(self, api: tuple[str, ...], method: str, path: str) -> list[Rule]:
-        family = f"{'.'.join(api)} {method}"
+        family = f"{self._api(api)} {method}"
         return self._endpoints.get(f"{family} {path}") or self._endpoints.get(f"{family} *") or self._default
 
     def _of(self, api: tuple[str, ...], method: str, path: str) -> tuple[list[_Share | Charge], bool]:
         known = self._known.get((api, method, path))
         if known is None:
-            endpoint = f"{'.'.join(api)}.{path}"
+            endpoint = f"{self._api(api)}.{path}"
             shares = [_Share(rule, self.buckets[rule.bucket], endpoint) for rule in self._rules(api, method, path)]
             ready = [share.charge(wire.NOTHING, 1.0, NO_NAMES) if share.static else share for share in shares]
             known = self._known[api, method, path] = ready, any(share.reads for share in shares)

@@ -43,6 +43,7 @@ def _section(tables: Tables, exchange: str) -> str:
         said.append(f"Also for {_code(table.same_limits)}.")
     if table.same_answers:
         said.append(f"Its answers mean the same at {_code(table.same_answers)}.")
+    said += [f"`{other}` shares nothing with it: {why}." for other, why in table.apart.items()]
     if table.refusal_pauses == "endpoint":
         said.append("A refusal pauses the endpoint alone.")
     if not table.buckets:
@@ -50,7 +51,8 @@ def _section(tables: Tables, exchange: str) -> str:
     lines = [f"## {exchange}", "", " ".join(said), ""]
     if table.buckets:
         lines += [*BUCKETS, *(_bucket(bucket) for bucket in load(exchange, 100).buckets.values()), ""]
-    lines += [*ANSWERS, *(_answer(answer) for answer in tables.entries(exchange)), ""]
+    if entries := tables.entries(exchange):
+        lines += [*ANSWERS, *(_answer(answer) for answer in entries), ""]
     return "\n".join(lines)
 
 

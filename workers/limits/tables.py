@@ -29,6 +29,8 @@ class Table(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         checked: when somebody last compared it with what the exchange publishes.
         same_limits: other ccxt ids of the same hosts, or of hosts with the same limits: one budget serves them all.
         same_answers: ccxt ids whose answers mean the same, but whose limits are their own.
+        same_apis: names that the classes of `same_limits` have for an api, each with the one that `endpoints` has.
+        apart: other ccxt ids of the same hosts or domain that share nothing with this one, each with the reason.
         refusal_pauses: what a refusal speaks of: every call from the ``address``, or the refused ``endpoint`` alone.
         pause_headers: headers that say how long to send no call, by their names in lower case.
         counts: the reader of the exchange's own counts in its headers.
@@ -45,6 +47,8 @@ class Table(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     checked: datetime.date
     same_limits: tuple[str, ...] = ()
     same_answers: tuple[str, ...] = ()
+    same_apis: dict[str, str] = {}
+    apart: dict[str, str] = {}
     refusal_pauses: Literal["address", "endpoint"] = "address"
     pause_headers: dict[str, PauseHeader] = {}
     counts: Reader | None = None
@@ -98,6 +102,11 @@ class Tables:
     def sharing(self) -> dict[str, str]:
         """The ids that share the limits of another exchange, each with that exchange's id."""
         return dict(self._limits_of)
+
+    @property
+    def apart(self) -> dict[tuple[str, str], str]:
+        """The reason why two exchanges share nothing although their hosts or domain are the same, by their ids."""
+        return {(name, other): why for name, table in self._tables.items() for other, why in table.apart.items()}
 
     def file(self, name: str) -> Path:
         """Where an exchange's table is, or would be."""
