@@ -147,7 +147,10 @@ class Life:
             await net.client.flushdb()
             await net.show()
             self.known = False
-        if self.steps and chance.random() < 0.01 and not net.unseen:
+        # A step that comes before a worker has reached Redis is none to that worker: there the exchange's clock is
+        # measured when markets are read, which nobody does here.
+        known = all(worker.member.count > 0 for worker in self.fleet)
+        if self.steps and chance.random() < 0.01 and not net.unseen and known:
             self.steps -= 1
             net.set_by_us += chance.choice(self.set_by_us)
             net.unseen = True

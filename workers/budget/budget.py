@@ -19,7 +19,7 @@ from .grants import LOST_WAIT_S, Grant, Grants, Learned, Reason, Refusal, Use, r
 from .ledger import Ledger
 from .own_share import OwnShare
 from .redis_clock import at_most_us
-from .rules import HORIZON_US, RECHECK_S, UNHEARD_US
+from .rules import HORIZON_US, RECHECK_S, UNANSWERED_US
 
 __all__ = ["LOST_WAIT_S", "Budget", "Grant", "Learned", "Reason", "Refusal", "Use"]
 
@@ -253,7 +253,7 @@ class Budget:
     async def _lost_sight_of(self, charges: Sequence[Charge], grant: Grant, left_s: float) -> None:
         if left_s:
             far_us = self.spread.worst_us()
-            await self._sleep_until(left_s + (UNHEARD_US if far_us is None else far_us) / 1e6)
+            await self._sleep_until(left_s + (UNANSWERED_US if far_us is None else far_us) / 1e6)
         late_us = at_most_us((self.ledger.now_s() - grant.counts_from_s) * 1e6)
         await self.arrived(charges, grant, late_us, answered=not left_s)
 

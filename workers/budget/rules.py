@@ -20,7 +20,7 @@ MARGIN_PART: Final = 0.2
 LEAST_MARGIN_US: Final = 10_000
 # In windows up to this length no call uses the room of a call without an answer, until so long after it.
 SHORT_US: Final = 5_000_000
-UNHEARD_US: Final = 3_000_000
+UNANSWERED_US: Final = 3_000_000
 # A whole limit as parts; divisible by every number of workers up to 16.
 PARTS: Final = 720_720
 # A worker that Redis has not seen for so long counts as away: some beats, and a pause of its process.
@@ -41,7 +41,7 @@ LUA: Final = f"""\
 local KIND_NAMES = {{ {", ".join(f"'{kind}'" for kind in KINDS)} }}
 local BUCKET_FORMAT, BUCKET_BYTES = '{BUCKET_FORMAT}', {8 * BUCKET_FORMAT.count("d")}
 local SCALE, MARGIN_PART, LEAST_MARGIN = {SCALE}, {MARGIN_PART}, {LEAST_MARGIN_US}
-local SHORT, UNHEARD = {SHORT_US}, {UNHEARD_US}
+local SHORT, UNANSWERED = {SHORT_US}, {UNANSWERED_US}
 local PARTS, PRESENT = {PARTS}, {PRESENT_S * 1e6:.0f}
 local IS_PRESENT = '{IS_PRESENT}'
 local HORIZON, LASTS = {HORIZON_US}, {LASTS_S * 1e6:.0f}

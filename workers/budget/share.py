@@ -15,7 +15,7 @@ from typing import Final
 from msgspec import Struct
 
 from ..limits.costs import Bucket, Charge
-from .rules import MARGIN_PART, PARTS, SCALE, SHORT_US, UNHEARD_US, amount_of, thousandths, window_us_of
+from .rules import MARGIN_PART, PARTS, SCALE, SHORT_US, UNANSWERED_US, amount_of, thousandths, window_us_of
 
 # How late a call may leave, as a part of its margin.
 SPARE_PART: Final = 0.25
@@ -88,7 +88,7 @@ class _Rolling(_Count):
         self._total = 0
 
     def _gone(self, one: _Spent, at: int, now: int) -> bool:
-        return one.at + self.window + self.margin <= at and (one.answered or one.at + UNHEARD_US <= now)
+        return one.at + self.window + self.margin <= at and (one.answered or one.at + UNANSWERED_US <= now)
 
     def forget(self, now: int) -> None:
         while self._grants and self._gone(self._grants[0], now, now):

@@ -3,7 +3,7 @@
 -- Calls that wait for room anyway are granted apart: this part of the time that the amount has them apart on average.
 -- Otherwise a burst would come back as a burst every window, and calls that leave together leave late.
 local APART = 500
--- In windows up to SHORT no call uses the room of a call without an answer before UNHEARD is over: it looks again so
+-- In windows up to SHORT no call uses the room of a call without an answer before UNANSWERED is over: it looks again so
 -- much later. SOON: a call that is due within that looks for the last time.
 local LOOK_AGAIN, SOON = 60000, 25000
 -- So many grants for the same instant are distinguished; so many are looked at first.
@@ -102,8 +102,8 @@ local function leaves(b, sum)
   local older = redis.call('LRANGE', b.key, 2 * math.max(0, index - OLDER), 2 * index)
   for number = #older, 1, -2 do
     local one = tonumber(older[number])
-    local unheard, old = one % 1 > 0, one < b.now - UNHEARD
-    if unheard then
+    local unanswered, old = one % 1 > 0, one < b.now - UNANSWERED
+    if unanswered then
       b.unsure = b.unsure or not old
       return math.max(free, old and math.floor(one) + b.window + b.margin or b.now + LOOK_AGAIN)
     elseif old then
@@ -191,7 +191,7 @@ function rolling.hold(b, at, sent)
   b.count = redis.call('LLEN', b.key) / 2
   b.held, b.mine, b.total = at, nil, 0
   local index = place(b.key, at, b.count)
-  local unheard, least, size = false, math.max(0, index - SAME), NEAR
+  local unanswered, least, size = false, math.max(0, index - SAME), NEAR
   while index >= least do
     local from = math.max(0, index - size)
     local near = redis.call('LRANGE', b.key, 2 * from, 2 * index + 1)
@@ -205,8 +205,8 @@ function rolling.hold(b, at, sent)
         break
       end
       local before = near[place_of] or 0
-      if near[place_of + 2] - before == b.cost and (not b.mine or found > at and (sent or not unheard)) then
-        b.mine, unheard = index, found > at
+      if near[place_of + 2] - before == b.cost and (not b.mine or found > at and (sent or not unanswered)) then
+        b.mine, unanswered = index, found > at
       end
       index = index - 1
     end
@@ -263,12 +263,12 @@ local function shift(b, to)
   end
 end
 
-function rolling.move(b, t, heard)
+function rolling.move(b, t, answered)
   local to = among(b, t)
   if to > b.mine then
     shift(b, to)
   end
-  redis.call('LSET', b.key, 2 * to, heard and whole(t) or timed(b, t))
+  redis.call('LSET', b.key, 2 * to, answered and whole(t) or timed(b, t))
   if to == b.count - 1 then
     expire(b.key, t + 4 * b.length + b.margin)
   end

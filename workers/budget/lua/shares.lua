@@ -89,10 +89,10 @@ function left_of(amount, parts)
 end
 
 -- `gen`, read: its id, when it became known that a hash before it was forgotten, and when that one's members were last
--- heard.
+-- answered.
 local function read_gen(gen)
-  local id, run_of, forgotten, heard = string.match(gen or '', '^(%S+) (%S+) (%d+) (%d+)$')
-  return { id = id, run_of = run_of, forgotten = tonumber(forgotten or 0), heard = tonumber(heard or 0) }
+  local id, run_of, forgotten, answered = string.match(gen or '', '^(%S+) (%S+) (%d+) (%d+)$')
+  return { id = id, run_of = run_of, forgotten = tonumber(forgotten or 0), answered = tonumber(answered or 0) }
 end
 
 -- The members and their hash as this Redis knows them. A hash that was kept on disk over a restart may lack the last
@@ -104,7 +104,7 @@ local function read_hash(key, now, run_id, new)
     for other in pairs(members) do
       redis.call('HDEL', key, other)
     end
-    members, hash = {}, { forgotten = now, heard = 0 }
+    members, hash = {}, { forgotten = now, answered = 0 }
   end
   hash.id, hash.run_of = hash.id or new, run_id
   return members, hash
@@ -138,7 +138,7 @@ local function set_aside(key, members, hash, mine, returns, now)
   local till = hash.forgotten + LASTS + mine.keep
   rest.drop = math.max(rest.drop, till)
   if returns then
-    rest.part, hash.heard = math.max(0, rest.part - mine.part), math.max(hash.heard, now - mine.silent)
+    rest.part, hash.answered = math.max(0, rest.part - mine.part), math.max(hash.answered, now - mine.silent)
     await_others(key, members, mine, till)
   end
   -- A member that was known to none that came back has had time to come back itself.
@@ -147,7 +147,7 @@ local function set_aside(key, members, hash, mine, returns, now)
     awaited = awaited or m.beats == 0 and other ~= '?'
   end
   if not awaited then
-    hash.heard = 0 -- It is not known what the dead ones were granted last.
+    hash.answered = 0 -- It is not known what the dead ones were granted last.
   end
   if rest.part == 0 or not awaited then
     members['?'] = nil
@@ -177,9 +177,9 @@ end
 local function complete_since(since, members, hash)
   if hash.forgotten > 0 then
     since = math.max(since, hash.forgotten + HORIZON)
-    if hash.heard > 0 and not members['?'] then
+    if hash.answered > 0 and not members['?'] then
       -- All are back. What they were granted before was granted until then, and has its instants at the latest.
-      since = math.min(since, hash.heard + PRESENT + HORIZON)
+      since = math.min(since, hash.answered + PRESENT + HORIZON)
     end
   end
   return math.max(since, frame.lost)
@@ -215,7 +215,7 @@ function entry.beat(keys, args)
     mine.lease = 0
   end
   local offered, count = offer(key, members, mine, before, now)
-  redis.call('HSET', key, 'gen', table.concat({ hash.id, run_id, whole(hash.forgotten), whole(hash.heard) }, ' '))
+  redis.call('HSET', key, 'gen', table.concat({ hash.id, run_id, whole(hash.forgotten), whole(hash.answered) }, ' '))
   write_away(key, away_key, members, now)
 
   local shared = redis.call('MGET', epoch_key, clock_key, pause_key)
@@ -345,7 +345,7 @@ function entry.give(keys, args)
 end
 
 -- Whether Redis answered another member by this clock lately: then it is the caller's own that stood still.
-local function is_heard(key, id, now)
+local function answers_another(key, id, now)
   local flat = redis.call('HGETALL', key)
   for number = 1, #flat, 2 do
     local lease = tonumber(string.match(flat[number + 1], '^%d+ (%d+) %d+ %d+ %d+$') or 0)
@@ -366,7 +366,7 @@ function entry.correct(keys, args)
   local members_key, clock_key = keys[1], keys[2]
   local id, found_id, by, wrong, new_id = args[1], args[2], tonumber(args[3]), tonumber(args[4]), args[5]
 
-  local alone = math.abs(by) > 2 * PRESENT and is_heard(members_key, id, clock())
+  local alone = math.abs(by) > 2 * PRESENT and answers_another(members_key, id, clock())
   if found_id ~= frame.id or alone then
     return { frame.id, clock() }
   end

@@ -21,15 +21,15 @@ end
 -- Which of a plan's buckets still know the grant at `at`, by their places; whether any has forgotten it; and whether
 -- one of those has a short window, in which it is not known any more which calls were late.
 local function found_again(plan, at)
-  local held, forgotten, unheard = {}, false, false
+  local held, forgotten, short = {}, false, false
   for number, b in ipairs(plan.buckets) do
     if b.kind.hold(b, at) then
       held[number] = b
     else
-      forgotten, unheard = true, unheard or is_short(b)
+      forgotten, short = true, short or is_short(b)
     end
   end
-  return held, forgotten, unheard
+  return held, forgotten, short
 end
 
 -- Whether a call that was granted for `at` and is to leave at `t` is so late that others, which looked for the last
@@ -67,7 +67,7 @@ function entry.again(keys, args)
   if plan.away then
     limit = math.min(limit, HORIZON - lead)
   end
-  local held, forgotten, unheard = found_again(plan, at)
+  local held, forgotten, short = found_again(plan, at)
   local held_by, fits
   t, held_by, fits = fitting(held, t, 'refit')
   if t - now > limit + lead or not fits then
@@ -75,7 +75,7 @@ function entry.again(keys, args)
     return refused(plan, t, now, held_by, now + limit + lead)
   end
   -- A call that was forgotten may still be sent at its instant; not where calls before it may have been late unnoticed.
-  if overtaken(held, t, at) or forgotten and (t > at or unheard) then
+  if overtaken(held, t, at) or forgotten and (t > at or short) then
     each(held, 'drop')
     return { 'forgotten' }
   end
