@@ -35,23 +35,25 @@ MOVES: Final[dict[ErrorCode, Move]] = {
     ErrorCode.INVALID_REQUEST: Move.END,
     ErrorCode.UNKNOWN_EXCHANGE: Move.END,
     ErrorCode.METHOD_NOT_ALLOWED: Move.END,
-    ErrorCode.INVALID_ARGUMENTS: Move.END,
     ErrorCode.DEADLINE_EXCEEDED: Move.END,
     ErrorCode.ATTEMPTS_EXHAUSTED: Move.END,
     ErrorCode.DELIVERY_LIMIT: Move.END,
     # This lane can't answer it, now or later.
+    # What is certain (by our check, or in the exchange's words) is rejected, and ends; else only this lane refuses it.
+    ErrorCode.INVALID_ARGUMENTS: Move.ELSEWHERE,
     ErrorCode.NOT_SUPPORTED: Move.ELSEWHERE,
     # The exchange's answer is too large. A request that is too large itself (413) is rejected, and ends.
     ErrorCode.TOO_LARGE: Move.ELSEWHERE,
     ErrorCode.BAD_SYMBOL: Move.ELSEWHERE,
     ErrorCode.AUTHENTICATION: Move.ELSEWHERE,
     ErrorCode.CLOCK: Move.ELSEWHERE,
-    # The exchange, or the way to it, is at fault, and that may be over soon. A firewall's 403 is `restricted` too.
+    # It does not serve this lane's address.
+    ErrorCode.RESTRICTED: Move.ELSEWHERE,
+    # The exchange, or the way to it, is at fault, and that may be over soon.
     ErrorCode.EXCHANGE_UNAVAILABLE: Move.ANOTHER,
     ErrorCode.EXCHANGE_TIMEOUT: Move.ANOTHER,
     ErrorCode.MAINTENANCE: Move.ANOTHER,
     ErrorCode.BAD_RESPONSE: Move.ANOTHER,
-    ErrorCode.RESTRICTED: Move.ANOTHER,
     ErrorCode.RATE_LIMITED: Move.ANOTHER,
     # The cause is not known.
     ErrorCode.EXCHANGE_ERROR: Move.DOUBTED,

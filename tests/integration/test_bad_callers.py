@@ -103,7 +103,10 @@ BAD: dict[str, Bad] = {
         "okx", each("fetch_ticker", BARRED), ends(ErrorCode.BAD_SYMBOL), said("instId={}-", okx(code="51155"))
     ),
     "barred by status": Bad(
-        "binance", each("fetch_order_book"), FAILS, said("symbol={}USDT", '{"code":0,"msg":"restricted"}', 451)
+        "binance",
+        each("fetch_order_book"),
+        ends(ErrorCode.RESTRICTED),
+        said("symbol={}USDT", '{"code":0,"msg":"restricted"}', 451),
     ),
     "words that nobody knows": Bad("okx", each("fetch_ticker"), FAILS, said("instId={}-", okx(code="59999"))),
     "JSON of another form": Bad(

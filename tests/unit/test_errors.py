@@ -83,38 +83,123 @@ def test_a_class_ccxt_adds_is_judged_as_its_parent() -> None:
 @pytest.mark.parametrize(
     ("name", "status", "body", "outcome", "code"),
     [
-        ("ExchangeNotAvailable", None, "", F, ErrorCode.EXCHANGE_UNAVAILABLE),
         ("ExchangeNotAvailable", 500, "<html>", F, ErrorCode.EXCHANGE_UNAVAILABLE),
         ("ExchangeError", 522, "<html>", F, ErrorCode.EXCHANGE_UNAVAILABLE),
-        ("ExchangeNotAvailable", 400, '{"msg":"limit"}', R, ErrorCode.INVALID_ARGUMENTS),
+        ("ExchangeNotAvailable", 400, '{"msg":"limit"}', F, ErrorCode.INVALID_ARGUMENTS),
         ("ExchangeNotAvailable", 400, "<html>", R, ErrorCode.INVALID_ARGUMENTS),
         ("BadResponse", 400, "", R, ErrorCode.INVALID_ARGUMENTS),
         ("BadResponse", 413, "<html>", R, ErrorCode.TOO_LARGE),
         ("BadResponse", 414, "<html>", R, ErrorCode.TOO_LARGE),
         ("BadResponse", 431, "", R, ErrorCode.TOO_LARGE),
         ("BadResponse", 415, "{}", R, ErrorCode.INVALID_ARGUMENTS),
-        ("BadResponse", 400, '{"code":1}', F, ErrorCode.BAD_RESPONSE),
         ("BadResponse", 425, '{"code":1}', F, ErrorCode.BAD_RESPONSE),
         ("ExchangeError", 422, "Failed to deserialize the JSON body", R, ErrorCode.INVALID_ARGUMENTS),
-        ("RestrictedLocation", 403, "{}", F, ErrorCode.RESTRICTED),
-        ("RestrictedLocation", 400, "{}", F, ErrorCode.BAD_SYMBOL),
         ("ExchangeError", 404, '{"error":"NOT_FOUND"}', F, ErrorCode.BAD_SYMBOL),
         ("ExchangeNotAvailable", 404, "<html>", R, ErrorCode.INVALID_ARGUMENTS),
-        ("ExchangeNotAvailable", 403, "<html>", F, ErrorCode.RESTRICTED),
+        ("ExchangeNotAvailable", 403, "<html>", F, ErrorCode.EXCHANGE_UNAVAILABLE),
+        ("ExchangeNotAvailable", 403, "{}", F, ErrorCode.RESTRICTED),
+        ("RateLimitExceeded", 403, "<html>", F, ErrorCode.EXCHANGE_UNAVAILABLE),  # Bybit's class for any 403
         ("ExchangeNotAvailable", 451, "{}", F, ErrorCode.RESTRICTED),
-        ("AuthenticationError", 403, "{}", F, ErrorCode.RESTRICTED),
         ("AuthenticationError", 407, "", F, ErrorCode.AUTHENTICATION),
         ("ExchangeError", 504, "", F, ErrorCode.EXCHANGE_TIMEOUT),
-        ("ExchangeError", 200, '{"error":["EQuery:Unknown asset pair"]}', F, ErrorCode.BAD_SYMBOL),
-        ("OnMaintenance", 503, "{}", F, ErrorCode.MAINTENANCE),
-        ("BadSymbol", 400, "{}", F, ErrorCode.BAD_SYMBOL),
     ],
 )
-def test_the_status_decides_where_the_class_is_vague(
+def test_the_status_decides_where_ccxt_saw_nothing_else(
+    name: str, status: int | None, body: str, outcome: Outcome, code: ErrorCode
+) -> None:
+    verdict = judge(CCXT[name]("x"), Seen("kraken", 1, status, body, by_status=True))
+    assert (verdict.outcome, verdict.code) == (outcome, code)
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "body", "outcome", "code"),
+    [
+        # Words that ccxt knows have their class, whatever the status.
+        ("ExchangeNotAvailable", 400, '{"label":"X"}', F, ErrorCode.EXCHANGE_UNAVAILABLE),
+        ("OperationFailed", 400, "{}", F, ErrorCode.EXCHANGE_UNAVAILABLE),
+        ("BadResponse", 400, '{"code":1}', F, ErrorCode.BAD_RESPONSE),
+        ("AuthenticationError", 403, "{}", F, ErrorCode.AUTHENTICATION),
+        ("RestrictedLocation", 403, "{}", F, ErrorCode.RESTRICTED),
+        ("RestrictedLocation", 400, "{}", F, ErrorCode.BAD_SYMBOL),
+        ("OnMaintenance", 503, "{}", F, ErrorCode.MAINTENANCE),
+        ("BadSymbol", 400, "{}", F, ErrorCode.BAD_SYMBOL),
+        # Words that it does not know: the status, if that says anything.
+        ("ExchangeError", 400, '{"code":1}', F, ErrorCode.INVALID_ARGUMENTS),
+        ("ExchangeError", 200, '{"code":1}', F, ErrorCode.EXCHANGE_ERROR),
+        # The exchange's own words, as the table has them, come before both.
+        ("ExchangeError", 200, '{"error":["EQuery:Unknown asset pair"]}', F, ErrorCode.BAD_SYMBOL),
+        ("BadRequest", 429, '{"error":["EService:Busy"]}', F, ErrorCode.EXCHANGE_UNAVAILABLE),
+        # No answer at all.
+        ("ExchangeNotAvailable", None, "", F, ErrorCode.EXCHANGE_UNAVAILABLE),
+        ("ExchangeError", None, "", F, ErrorCode.EXCHANGE_UNAVAILABLE),
+    ],
+)
+def test_words_decide_before_the_class_and_the_class_before_the_status(
     name: str, status: int | None, body: str, outcome: Outcome, code: ErrorCode
 ) -> None:
     verdict = judge(CCXT[name]("x"), Seen("kraken", 1, status, body))
     assert (verdict.outcome, verdict.code) == (outcome, code)
+
+
+NO_SYMBOL: dict[str, Any] = {"limit": 5, "params": {"type": "swap"}}
+
+
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        ({"symbol": "BTC/USDT"}, ["BTC/USDT"]),
+        ({"symbols": ["BTC/USDT", "ETH/USDT"]}, ["BTC/USDT", "ETH/USDT"]),
+        ({"code": "BTC"}, ["BTC"]),
+        ({"params": {"instId": "BTC-USDT"}}, ["BTC-USDT"]),
+        ({"symbol": None, "params": None}, []),
+        (NO_SYMBOL, []),
+    ],
+)
+def test_what_a_request_names(args: dict[str, Any], named: list[str]) -> None:
+    assert Seen("okx", args=args).named == named
+
+
+@pytest.mark.parametrize("status", [200, 400, 404])
+@pytest.mark.parametrize("name", ["BadSymbol", "MarketClosed", "ContractUnavailable", "RestrictedLocation"])
+def test_no_symbol_is_at_fault_where_none_is_named(name: str, status: int) -> None:
+    seen = Seen("okx", 1, status, '{"code":"1"}', args=NO_SYMBOL)
+    restricted = name == "RestrictedLocation"
+    expected = ErrorCode.RESTRICTED if restricted else ErrorCode.NOT_SUPPORTED
+    assert judge(CCXT[name]("x"), seen).code is expected
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "args", "code"),
+    [
+        ("BadSymbol", "okx does not have market symbol NEW-USDT", {}, ErrorCode.BAD_RESPONSE),
+        ("BadSymbol", "okx does not have NEW-USDT", {"symbols": ["BTC/USDT"]}, ErrorCode.BAD_RESPONSE),
+        ("BadSymbol", "okx has no rate of BTC-USDT", {"symbol": "BTC/USDT:USDT"}, ErrorCode.BAD_SYMBOL),
+        ("ArgumentsRequired", "safeMarket() requires a fourth argument", {}, ErrorCode.NOT_SUPPORTED),
+        ("NotSupported", "x", {}, ErrorCode.NOT_SUPPORTED),
+        ("OrderNotFound", "x", {"id": "1"}, ErrorCode.EXCHANGE_ERROR),
+    ],
+)
+def test_what_ccxt_makes_of_data(name: str, text: str, args: dict[str, Any], code: ErrorCode) -> None:
+    verdict = judge(CCXT[name](text), Seen("okx", 1, 200, '{"data":[]}', data=True, args=args))
+    assert verdict.code is code
+    assert not verdict.of_connection
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("ArgumentsRequired", ErrorCode.INVALID_ARGUMENTS),
+        ("BadRequest", ErrorCode.INVALID_ARGUMENTS),
+        ("BadSymbol", ErrorCode.BAD_SYMBOL),
+        ("AuthenticationError", ErrorCode.NOT_SUPPORTED),
+        ("InvalidOrder", ErrorCode.NOT_SUPPORTED),
+        ("ExchangeError", ErrorCode.NOT_SUPPORTED),
+        ("RateLimitExceeded", ErrorCode.NOT_SUPPORTED),
+    ],
+)
+def test_what_ccxt_refuses_another_lane_may_take(name: str, code: ErrorCode) -> None:
+    verdict = judge(CCXT[name]("x"), Seen("okx"))
+    assert (verdict.outcome, verdict.code) == (F, code)
 
 
 def test_a_limit_signal_decides_before_the_class() -> None:
@@ -176,8 +261,27 @@ def test_a_parser_that_stumbles_over_an_answer_is_the_answers_fault() -> None:
     exchange: Any = ccxt.okx()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     error = _raised(lambda: exchange.parse_tickers(5))
     assert not isinstance(error, CCXT["BaseError"])
-    assert judge(error, Seen("okx", 1, 200)).code is ErrorCode.BAD_RESPONSE
-    assert judge(error, Seen("okx", 0)).code is ErrorCode.NOT_SUPPORTED
+    assert judge(error, Seen("okx", 1, 200, data=True)).code is ErrorCode.BAD_RESPONSE
+    # As a refusal, its status still says what it is.
+    assert judge(error, Seen("okx", 1, 502, '"x"')).code is ErrorCode.EXCHANGE_UNAVAILABLE
+    assert judge(error, Seen("okx", 1, 200, '"x"')).code is ErrorCode.BAD_RESPONSE
+
+
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [
+        ({"symbol": "BTC/USDT"}, ErrorCode.NOT_SUPPORTED),
+        ({"symbol": None}, ErrorCode.INVALID_ARGUMENTS),
+        ({"symbol": "BTC/USDT", "params": {"since": []}}, ErrorCode.INVALID_ARGUMENTS),
+    ],
+)
+def test_ccxt_that_stumbles_before_a_call_was_given_something_wrong(args: dict[str, Any], code: ErrorCode) -> None:
+    import ccxt  # pyright: ignore[reportMissingTypeStubs]
+
+    exchange: Any = ccxt.okx()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    verdict = judge(_raised(lambda: exchange.parse_tickers(5)), Seen("okx", args=args))
+    assert (verdict.outcome, verdict.code) == (F, code)
+    assert verdict.message.startswith("ccxt fails on these args")
 
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError(), KeyboardInterrupt()])

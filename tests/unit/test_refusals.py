@@ -31,12 +31,14 @@ def answered(exchange: str, status: int, body: str) -> Verdict:
     except ValueError:
         parsed = None
     url = "https://example.com/x"
+    seen = Seen(exchange, 1, status, body[:1024])
     try:
         made.handle_errors(status, "", url, "GET", {}, body, parsed, {}, None)
+        seen.by_status = True
         made.handle_http_status_code(status, "", url, "GET", body)
         raise ccxt.BadResponse(f"{exchange} GET {url} status {status}")  # pyright: ignore[reportUnknownMemberType]
     except ccxt.BaseError as error:
-        return judge(error, Seen(exchange, 1, status, body[:1024]))
+        return judge(error, seen)
 
 
 @pytest.mark.parametrize("exchange", EXCHANGES)

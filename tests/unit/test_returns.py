@@ -62,9 +62,10 @@ def test_every_class_of_ccxt_has_a_move() -> None:
         # One class, and the status tells what it is: no connection, a dead exchange, a wrong parameter, a firewall.
         ("ExchangeNotAvailable", None, "", Move.ANOTHER),
         ("ExchangeNotAvailable", 502, "<html>", Move.ANOTHER),
-        ("ExchangeNotAvailable", 400, '{"msg":"limit"}', Move.END),
+        ("ExchangeNotAvailable", 400, '{"msg":"limit"}', Move.ELSEWHERE),
+        ("ExchangeNotAvailable", 400, "<html>", Move.END),
         ("ExchangeNotAvailable", 403, "<html>", Move.ANOTHER),
-        ("ExchangeNotAvailable", 451, "{}", Move.ANOTHER),
+        ("ExchangeNotAvailable", 451, "{}", Move.ELSEWHERE),
         ("ExchangeError", 404, '{"error":"NOT_FOUND"}', Move.ELSEWHERE),
         ("ExchangeError", 200, '{"error":["EQuery:Unknown asset pair"]}', Move.ELSEWHERE),
         ("ExchangeError", 504, "", Move.ANOTHER),
@@ -72,7 +73,7 @@ def test_every_class_of_ccxt_has_a_move() -> None:
     ],
 )
 def test_the_status_decides_where_the_class_is_vague(name: str, status: int | None, body: str, move: Move) -> None:
-    assert returns.move(returned(CCXT[name]("x"), Seen("kraken", 1, status, body))) is move
+    assert returns.move(returned(CCXT[name]("x"), Seen("kraken", 1, status, body, by_status=True))) is move
 
 
 @pytest.mark.parametrize("reason", ["budget", "paused", "redis_lost"])

@@ -1,9 +1,11 @@
 """One attempt's calls to an exchange: what they may use, and what was seen of them."""
 
 import math
+import re
 import time
+from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import Final
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -11,6 +13,9 @@ from ..limits.answers import Means
 from ..limits.tables import shipped
 from .bounds import NOTHING, Holding
 from .signals import Pause
+
+# Parameters by which exchanges are told a market or a currency: symbol, instId, currency_pair, contract_code, uly.
+_NAMES: Final = re.compile(r"(?i)symbol|inst|pair|contract|product|market|coin|currency|asset|uly|ticker")
 
 
 class Seen(Struct):
@@ -22,6 +27,10 @@ class Seen(Struct):
         status: the status of the last answer, None if there was none.
         body: the start of its body.
         pause: the pause that it asked for.
+        headers: its headers.
+        by_status: ccxt found no error in its body, so what ccxt raises speaks of its status alone.
+        data: it was taken for data, so an error after it is of what ccxt made of it.
+        args: the request's arguments; None where they are not known.
     """
 
     exchange: str
@@ -29,10 +38,38 @@ class Seen(Struct):
     status: int | None = None
     body: str = ""
     pause: Pause | None = None
+    headers: Mapping[str, str] = {}
+    by_status: bool = False
+    data: bool = False
+    args: Mapping[str, Any] | None = None
 
-    def says(self, means: Means) -> bool:
-        """Whether the last answer means this in the exchange's own words."""
-        return shipped().answers(self.exchange).find(means, self.status, self.body) is not None
+    def sends(self) -> None:
+        """An HTTP call is sent."""
+        self.http_calls += 1
+        self.pause, self.status, self.body, self.headers = None, None, "", {}
+        self.by_status = self.data = False
+
+    def says(self, *means: Means) -> bool:
+        """Whether the last answer means one of these in the exchange's own words."""
+        answers = shipped().answers(self.exchange)
+        return any(answers.find(each, self.status, self.body, self.headers) is not None for each in means)
+
+    @property
+    def named(self) -> list[str]:
+        """The symbols and currencies that the request names; in `params` as the exchange calls them."""
+        args = self.args or {}
+        values = [args.get(name) for name in ("symbol", "symbols", "code", "codes")]
+        params: Mapping[str, Any] = args.get("params") or {}
+        values += [value for name, value in params.items() if _NAMES.search(name)]
+        texts: list[Any] = []
+        for value in values:
+            texts += value if isinstance(value, list) else [value]
+        return [text for text in texts if isinstance(text, str) and text]
+
+    @property
+    def names_any(self) -> bool:
+        """Whether the request names a symbol, a currency or the like; where its arguments are not known it may."""
+        return self.args is None or bool(self.named)
 
 
 class Call(Seen):

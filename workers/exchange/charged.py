@@ -27,7 +27,7 @@ from .call import CALL, Call
 from .clock import SigningClock
 from .counts import Count, counted
 from .egress import PASSAGE, Late, Passage
-from .errors import NoBudget
+from .errors import NoBudget, means_too_many
 from .meter import Meter
 from .signals import DEFAULT_PAUSE_S, Pause, limit_signal
 
@@ -106,6 +106,7 @@ if TYPE_CHECKING:
         def on_rest_response(
             self, code: int, reason: str, url: str, method: str, headers: dict[str, str], body: str, *request: Any
         ) -> Any: ...
+        def handle_http_status_code(self, code: int, reason: str, url: str, method: str, body: str) -> None: ...
         def calculate_rate_limiter_cost(self, api: Any, method: Any, path: Any, params: Any, config: Any) -> float: ...
 
 else:
@@ -197,9 +198,8 @@ class ChargedCalls(_Ccxt):
         if send.http_calls:
             send.grant = await meter.pay(call, send.charges, [])  # ccxt repeats a call by itself
         send.http_calls += 1
-        call.http_calls += 1
+        call.sends()
         send.begin()
-        call.pause, call.status, call.body = None, None, ""
         sent_s = time.monotonic()
         meter.answering.sent(sent_s)
         try:
@@ -213,7 +213,8 @@ class ChargedCalls(_Ccxt):
                 raise _Stale from error
             raise
         except (DDoSProtection, RateLimitExceeded):
-            send.pause = send.pause or Pause(DEFAULT_PAUSE_S, f"status {send.status}", told=False)
+            if send.pause is None and means_too_many(call):
+                send.pause = Pause(DEFAULT_PAUSE_S, f"status {send.status}", told=False)
             raise
         finally:
             meter.answering.ended()
@@ -222,7 +223,9 @@ class ChargedCalls(_Ccxt):
             if send.answered_s and (send.pause is not None or send.count is not None):
                 held = await meter.heed(send.charges, send.grant, send.late_us, send.pause, send.count)
                 call.pause = held or call.pause
-        return self._checked(data, f"{self.id} {method} {url}", call, send)
+        data = self._checked(data, f"{self.id} {method} {url}", call, send)
+        call.data = True
+        return data
 
     def _checked(self, data: Any, what: str, call: Call, send: _Send) -> Any:
         if not 200 <= send.status < 300:
@@ -242,12 +245,17 @@ class ChargedCalls(_Ccxt):
         """Called by ccxt for every answer, before it looks for errors."""
         meter, call, send = self.meter, CALL.get(), _SEND.get()
         call.status = send.status = code
-        call.body = body[:BODY_KEPT]
+        call.body, call.headers = body[:BODY_KEPT], headers
         send.blank = _is_blank(code, headers, body)
         send.pause = limit_signal(meter.answers, code, headers, body, time.time(), meter.redactor.hide)
         if send.reports and (send.pause is not None or meter.wants_count(send.charges)):
             send.count = counted(meter.answers.counts, headers, time.time())
         return super().on_rest_response(code, reason, url, method, headers, body, *request)
+
+    def handle_http_status_code(self, code: int, reason: str, url: str, method: str, body: str) -> None:
+        """Called by ccxt for every answer in whose body it found no error."""
+        CALL.get().by_status = True
+        super().handle_http_status_code(code, reason, url, method, body)
 
     def parse_json(self, http_response: str) -> Any:
         """Called by ccxt for every answer; a long one is parsed already, beside the event loop.

@@ -1,21 +1,26 @@
 """What an error means for the attempt: a pure decision.
 
-The HTTP status and the exchange's own words come before ccxt's class: its `ExchangeNotAvailable` is both a dead
-exchange and a wrong parameter (ccxt 4.5.90).
+Where it happened is asked first: before any call, in an answer that refuses the call, or in ccxt's reading of data.
+Of a refusal the exchange's own words come first, as the tables have them, then ccxt's class if ccxt knows those words,
+then the status. ccxt's class alone is not enough: its `ExchangeNotAvailable` is both a dead exchange and a wrong
+parameter (ccxt 4.5.90).
 """
 
 import asyncio
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
 import ccxt  # pyright: ignore[reportMissingTypeStubs]
-from ccxt.base.errors import AuthenticationError, BaseError  # pyright: ignore[reportMissingTypeStubs]
+from ccxt.base.errors import ArgumentsRequired, BaseError, RestrictedLocation  # pyright: ignore[reportMissingTypeStubs]
 from msgspec import Struct
 
 from schemas.errors import InvalidMessage
-from schemas.messages import ILL, ErrorCode, Outcome
+from schemas.messages import ErrorCode, Outcome
 
+from ..limits.answers import Means
 from .bounds import REST_S, Crowded
 from .call import Seen
 from .clock import clock_refused
@@ -91,15 +96,27 @@ _BY_CLASS: Final[dict[str, tuple[Outcome, ErrorCode]]] = {
     "CancelPending": (_REJECTED, ErrorCode.EXCHANGE_ERROR),
     "UnsubscribeError": (_FAILED, ErrorCode.EXCHANGE_ERROR),
 }
-# Classes that only say "it did not work": for these the status decides.
-_VAGUE: Final = frozenset(
-    {"BaseError", "ExchangeError", "OperationFailed", "NetworkError", "ExchangeNotAvailable", "AuthenticationError"}
-)
+# What the exchange's own words mean, in the order in which they are looked for.
+_BY_WORDS: Final[Mapping[Means, tuple[Outcome, ErrorCode]]] = {
+    "clock": (_FAILED, ErrorCode.CLOCK),
+    "region": (_FAILED, ErrorCode.RESTRICTED),
+    "busy": (_FAILED, ErrorCode.EXCHANGE_UNAVAILABLE),
+    "key": (_FAILED, ErrorCode.AUTHENTICATION),
+    "symbol": (_FAILED, ErrorCode.BAD_SYMBOL),
+    "arguments": (_REJECTED, ErrorCode.INVALID_ARGUMENTS),
+    "unsupported": (_FAILED, ErrorCode.NOT_SUPPORTED),
+}
+# Classes of words that ccxt does not know: for these the status decides.
+_VAGUE: Final = frozenset({"BaseError", "ExchangeError"})
 # 4xx that may be the exchange's own answer to the request; with JSON in the body they are.
 _REQUEST_STATUSES: Final = frozenset({400, 404, 405, 409, 410, 422})
 # 4xx that refuse the request's form, whatever the body (RFC 9110 and 6585).
 _FORM_STATUSES: Final = frozenset({406, 411, 412, 413, 414, 415, 416, 417, 431})
 _TOO_LARGE: Final = frozenset({413, 414, 431})
+_UNKNOWN_REFUSAL: Final = "the exchange refuses it and ccxt does not know why: args may be wrong, above all params"
+_FIREWALL: Final = "a page in place of an answer: a firewall before the exchange refuses this address, or this request"
+_CCXT_STUMBLES: Final = "ccxt fails on these args before it sends anything: "
+_NO_LETTERS: Final = re.compile(r"[\W_]+")
 _SAYS_LITTLE: Final = "the exchange can't read this request and does not say why: check args, above all params"
 _WHAT_TO_CHANGE: Final = {
     404: "the exchange has nothing at this address: check args, above all params",
@@ -144,21 +161,36 @@ def judge(error: BaseException, seen: Seen, hide: Hide = str) -> Verdict:
     if seen.pause is not None:
         return Verdict(_FAILED, ErrorCode.RATE_LIMITED, message, seen.pause.seconds)
     outcome, code = _decide(error, seen)
-    if not seen.http_calls and code in ILL:
-        # No call was sent, so ccxt itself refuses: this lane can't run the request, and the text says why.
-        return Verdict(_FAILED, ErrorCode.NOT_SUPPORTED, message)
-    if code is ErrorCode.CLOCK:
-        message = (_CLOCK_HINT + message)[:MESSAGE_LIMIT]
-    elif outcome is _REJECTED and not _is_json(seen.body) and (seen.status or 0) >= 400:
-        message = f"{_WHAT_TO_CHANGE.get(seen.status or 0, _SAYS_LITTLE)}; {message}"[:MESSAGE_LIMIT]
+    message = (_hint(error, outcome, code, seen) + message)[:MESSAGE_LIMIT]
     pause_s = DEFAULT_PAUSE_S if code is ErrorCode.RATE_LIMITED else 0.0
     return Verdict(outcome, code, message, pause_s, of_connection=_of_connection(code, seen))
+
+
+def means_too_many(seen: Seen) -> bool:
+    """Whether ccxt's word for "too many calls" may be believed: ccxt read it in the body, and no table knows better."""
+    return not seen.by_status and not seen.says(*_BY_WORDS)
+
+
+def _hint(error: Exception, outcome: Outcome, code: ErrorCode, seen: Seen) -> str:
+    """What to do about it, where the exchange's or ccxt's words do not say it."""
+    if code is ErrorCode.CLOCK:
+        return _CLOCK_HINT
+    if not seen.http_calls:
+        return "" if isinstance(error, BaseError) or code is ErrorCode.INTERNAL else _CCXT_STUMBLES
+    status, page = seen.status or 0, not _is_json(seen.body)
+    if outcome is _REJECTED and page and status >= 400:
+        return f"{_WHAT_TO_CHANGE.get(status, _SAYS_LITTLE)}; "
+    if page and status == 403 and code is ErrorCode.EXCHANGE_UNAVAILABLE:
+        return f"{_FIREWALL}; "
+    return f"{_UNKNOWN_REFUSAL}; " if (outcome, code) == (_FAILED, ErrorCode.INVALID_ARGUMENTS) else ""
 
 
 def _of_connection(code: ErrorCode, seen: Seen) -> bool:
     if code is ErrorCode.BAD_RESPONSE:
         return not _is_json(seen.body)
-    return code in (ErrorCode.EXCHANGE_UNAVAILABLE, ErrorCode.EXCHANGE_TIMEOUT, ErrorCode.MAINTENANCE)
+    if code is ErrorCode.EXCHANGE_UNAVAILABLE:
+        return seen.status != 403
+    return code in (ErrorCode.EXCHANGE_TIMEOUT, ErrorCode.MAINTENANCE)
 
 
 def _is_json(body: str) -> bool:
@@ -168,52 +200,87 @@ def _is_json(body: str) -> bool:
 
 def _decide(error: Exception, seen: Seen) -> tuple[Outcome, ErrorCode]:
     if isinstance(error, BaseError):
-        if seen.http_calls and clock_refused(error, seen):
-            return _FAILED, ErrorCode.CLOCK
-        if (decided := _by_answer(error, seen)) is not None:
-            return decided
-        return next(_BY_CLASS[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in _BY_CLASS)
+        decide = _unsent if not seen.http_calls else _misread if seen.data else _refused
+        outcome, code = decide(error, seen)
+        if code is ErrorCode.BAD_SYMBOL and not seen.names_any:
+            restricted = isinstance(error, RestrictedLocation)
+            return _FAILED, ErrorCode.RESTRICTED if restricted else ErrorCode.NOT_SUPPORTED
+        return outcome, code
     if isinstance(error, TimeoutError):
         return _FAILED, ErrorCode.EXCHANGE_TIMEOUT
     if isinstance(error, (OSError, aiohttp.ClientError)):
         return _FAILED, ErrorCode.EXCHANGE_UNAVAILABLE
-    if _raised_in_ccxt(error):
-        # A parser of ccxt's failed. With an answer, the exchange sent something unexpected; without one, this lane just
-        # can't run the request.
-        return _FAILED, ErrorCode.BAD_RESPONSE if seen.http_calls else ErrorCode.NOT_SUPPORTED
-    return _FAILED, ErrorCode.INTERNAL
+    if not _raised_in_ccxt(error):
+        return _FAILED, ErrorCode.INTERNAL
+    if seen.http_calls:
+        # ccxt did not expect this answer: as a refusal its status still says what it is, as data it is of no use.
+        by_status = None if seen.data else _by_status(seen)
+        return by_status or (_FAILED, ErrorCode.BAD_RESPONSE)
+    # ccxt takes what it is given without a look: mostly it is `params`, or that there is no symbol. If not, it is ccxt.
+    suspect = seen.args is not None and (bool(seen.args.get("params")) or not seen.named)
+    return _FAILED, ErrorCode.INVALID_ARGUMENTS if suspect else ErrorCode.NOT_SUPPORTED
 
 
-def _by_answer(error: BaseError, seen: Seen) -> tuple[Outcome, ErrorCode] | None:
-    name, status = type(error).__name__, seen.status
-    if name in _VAGUE:
-        return _by_status(error, seen)
-    if name == "BadRequest" and seen.says("symbol"):
-        return _FAILED, ErrorCode.BAD_SYMBOL
-    if name == "RestrictedLocation" and seen.http_calls and status not in (403, 451):
+def _by_class(error: BaseError) -> tuple[Outcome, ErrorCode]:
+    return next(_BY_CLASS[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in _BY_CLASS)
+
+
+def _unsent(error: BaseError, seen: Seen) -> tuple[Outcome, ErrorCode]:
+    """No call was sent, so ccxt itself refuses: this lane can't run the request, another one may."""
+    code = _by_class(error)[1]
+    own = code in (ErrorCode.BAD_SYMBOL, ErrorCode.INVALID_ARGUMENTS, ErrorCode.INTERNAL)
+    return _FAILED, code if own else ErrorCode.NOT_SUPPORTED
+
+
+def _misread(error: BaseError, seen: Seen) -> tuple[Outcome, ErrorCode]:
+    """The exchange answered with data, and ccxt can't read it."""
+    outcome, code = _by_class(error)
+    if isinstance(error, ArgumentsRequired):
+        return _FAILED, ErrorCode.NOT_SUPPORTED  # of two markets with one id, ccxt does not know which is meant
+    if code is ErrorCode.BAD_SYMBOL and not _speaks_of(str(error), seen):
+        return _FAILED, ErrorCode.BAD_RESPONSE  # a market that ccxt does not know yet
+    return outcome, code
+
+
+def _speaks_of(text: str, seen: Seen) -> bool:
+    """Whether a text names one of the symbols that the request names, however it is written."""
+    if seen.args is None:
+        return True
+    said, named = _NO_LETTERS.sub("", text).upper(), [name.partition(":")[0] for name in seen.named]
+    return any(_NO_LETTERS.sub("", name).upper() in said for name in named)
+
+
+def _refused(error: BaseError, seen: Seen) -> tuple[Outcome, ErrorCode]:
+    """The exchange refuses the call, or gives no answer."""
+    if clock_refused(error, seen):
+        return _FAILED, ErrorCode.CLOCK
+    if seen.status is None:
+        return _unanswered(error)
+    for means, meant in _BY_WORDS.items():
+        if seen.says(means):
+            return meant
+    if seen.by_status or type(error).__name__ in _VAGUE:
+        return _by_status(seen) or _by_class(error)
+    if isinstance(error, RestrictedLocation) and seen.status not in (403, 451):
         return _FAILED, ErrorCode.BAD_SYMBOL  # this pair is not for our region, other pairs are
-    if name == "BadResponse" and (
-        status in _FORM_STATUSES or (status in _REQUEST_STATUSES and not _is_json(seen.body))
-    ):
-        return _by_status(error, seen)
-    return None
+    return _by_class(error)
 
 
-def _by_status(error: BaseError, seen: Seen) -> tuple[Outcome, ErrorCode] | None:
-    status = seen.status
-    if isinstance(error, AuthenticationError) and seen.http_calls == 0:
-        return _FAILED, ErrorCode.NOT_SUPPORTED  # ccxt wants keys, and this lane has none
+def _unanswered(error: BaseError) -> tuple[Outcome, ErrorCode]:
     if isinstance(error.__cause__, aiohttp.ClientPayloadError):
         return _FAILED, ErrorCode.BAD_RESPONSE  # cut off, or compressed wrongly
-    if status is None:
-        # No answer: the connection failed.
-        return (_FAILED, ErrorCode.EXCHANGE_UNAVAILABLE) if seen.http_calls else None
-    if seen.says("key"):
-        return _FAILED, ErrorCode.AUTHENTICATION
-    if seen.says("symbol"):
-        return _FAILED, ErrorCode.BAD_SYMBOL
-    if status in (403, 451):
+    outcome, code = _by_class(error)
+    vague = type(error).__name__ in _VAGUE or code is ErrorCode.AUTHENTICATION
+    return (_FAILED, ErrorCode.EXCHANGE_UNAVAILABLE) if vague else (outcome, code)
+
+
+def _by_status(seen: Seen) -> tuple[Outcome, ErrorCode] | None:
+    """What a status alone says; None where it says nothing, as 200."""
+    status, is_json = seen.status or 0, _is_json(seen.body)
+    if status == 451 or (status == 403 and is_json):
         return _FAILED, ErrorCode.RESTRICTED
+    if status == 403:
+        return _FAILED, ErrorCode.EXCHANGE_UNAVAILABLE
     if status in (408, 504, 524):
         return _FAILED, ErrorCode.EXCHANGE_TIMEOUT
     if status in (401, 407, 511):
@@ -222,14 +289,12 @@ def _by_status(error: BaseError, seen: Seen) -> tuple[Outcome, ErrorCode] | None
         return _FAILED, ErrorCode.EXCHANGE_UNAVAILABLE
     if status in _FORM_STATUSES:
         return _REJECTED, ErrorCode.TOO_LARGE if status in _TOO_LARGE else ErrorCode.INVALID_ARGUMENTS
-    if status in _REQUEST_STATUSES:
-        if not _is_json(seen.body):
-            return _REJECTED, ErrorCode.INVALID_ARGUMENTS
-        if isinstance(error, AuthenticationError):
-            return _FAILED, ErrorCode.AUTHENTICATION
-        # The exchange understood the request, but does not have the thing; another exchange may.
-        return (_FAILED, ErrorCode.BAD_SYMBOL) if status in (404, 410) else (_REJECTED, ErrorCode.INVALID_ARGUMENTS)
-    return None
+    if status not in _REQUEST_STATUSES:
+        return None
+    if not is_json:
+        return _REJECTED, ErrorCode.INVALID_ARGUMENTS
+    # The exchange understood the request, but does not have the thing, or refuses it: another exchange may not.
+    return _FAILED, ErrorCode.BAD_SYMBOL if status in (404, 410) else ErrorCode.INVALID_ARGUMENTS
 
 
 _CCXT: Final = str(Path(ccxt.__file__).parent)

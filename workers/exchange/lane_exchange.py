@@ -215,6 +215,7 @@ class LaneExchange:
             TimeoutError: the attempt's time ended before it was sent.
             Exception: whatever ccxt raises: see `errors.judge`.
         """
+        call.args = args
         if call.account is not None and call.account != self.config.account:
             raise NotSupported(f"lane {self.name} does not have the account {call.account!r}")
         if self._keyed and call.account is None and method in PRIVATE_READS:

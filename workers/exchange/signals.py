@@ -10,13 +10,15 @@ from typing import Final
 
 from msgspec import Struct
 
-from ..limits.answers import Answers, Found
+from ..limits.answers import Answers, Found, Means
 from .headers import date_s, number, until_s
 from .redaction import Hide, clean
 
 # A refusal is short; a longer body at status 200 is data, and is not searched.
 BODY_SEARCHED: Final = 1024
 DEFAULT_PAUSE_S: Final = 2.0
+# Refusals that are not for too many calls of ours, at whatever status: nothing pauses, and no limit is learned.
+NOT_OURS: Final[tuple[Means, ...]] = ("busy", "region")
 # The longest ban of Binance is 3 days; a longer one is a broken header.
 LONGEST_PAUSE_S: Final = 3 * 86400.0
 # Statuses that refuse a call at every exchange: 429 (RFC 6585), and 418, with which Binance and exchanges like it ban
@@ -58,7 +60,9 @@ def limit_signal(
     """
     if status == 200 and len(body) > BODY_SEARCHED:
         return None
-    found = answers.find("limit", status, body[:BODY_SEARCHED])
+    if any(answers.find(means, status, body[:BODY_SEARCHED], headers) for means in NOT_OURS):
+        return None
+    found = answers.find("limit", status, body[:BODY_SEARCHED], headers)
     default_s = found.answer.pause_s if found else _STATUSES.get(status)
     if default_s is None:
         return None

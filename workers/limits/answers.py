@@ -2,23 +2,29 @@
 
 An exchange says "too many calls", "your clock is wrong" or "no such symbol" in its own codes and words, often at status
 200. Each such answer is an entry ``[[answers]]`` in ``limits/<exchange>.toml``. An exchange without a table is read by
-the entries of all tables, as many speak like Binance or OKX; only entries that name a status are left out there.
+the entries of all tables, as many speak like Binance or OKX. Left out there are entries that name a status, and codes
+but for `SHARED` meanings: one exchange's code for "busy" is another's for "no such order".
 Pure: nothing is read after the tables are loaded.
 """
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias, get_args
 
 from msgspec import Meta, Struct
 
-# limit: too many calls. clock: our time, or a nonce, is wrong. symbol: no such market. key: the key is wrong.
-Means: TypeAlias = Literal["limit", "clock", "symbol", "key"]
+# limit: too many calls. clock: our time, or a nonce, is wrong. region: it does not serve our address. busy: overloaded,
+# or a failure of its own. key: the key, or its account. symbol: no such market. arguments: the request.
+# unsupported: what was asked for is switched off, or not there.
+Means: TypeAlias = Literal["limit", "clock", "region", "busy", "key", "symbol", "arguments", "unsupported"]
 # The reader of the headers with the exchange's own count: `workers/exchange/counts.py`.
 Reader: TypeAlias = Literal["binance", "bybit", "htx", "kucoin"]
+MEANINGS: Final[tuple[Means, ...]] = get_args(Means)
 Text: TypeAlias = Annotated[str, Meta(min_length=1)]
 Positive: TypeAlias = Annotated[float, Meta(gt=0)]
 
+# Meanings whose codes are read at exchanges without a table too.
+SHARED: Final[tuple[Means, ...]] = ("limit", "clock", "symbol", "key")
 # Nothing is missed if "Too Many Requests" is found for "too many requests".
 _FLAGS: Final = re.IGNORECASE
 
@@ -34,6 +40,7 @@ class Answer(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         equals: one of these is the field's value, as a number or as text.
         contains: one of these is part of the value, or of a list of values.
         followed_by: one of these comes later in the same JSON object.
+        without: only if the answer has none of these headers, in lower case.
         until: after the text comes the instant until which no call may be sent, in Unix seconds or milliseconds.
         pause_s: how long to send no call if the answer does not say it.
         note: what one should know about it.
@@ -46,6 +53,7 @@ class Answer(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     equals: tuple[Text, ...] = ()
     contains: tuple[Text, ...] = ()
     followed_by: tuple[Text, ...] = ()
+    without: tuple[Text, ...] = ()
     until: bool = False
     pause_s: Positive | None = None
     note: str = ""
@@ -65,6 +73,8 @@ class Answer(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             return "contains: expected a text, or `equals`"
         if self.until and self.means != "limit":
             return "until: expected for `limit` alone"
+        if any(name != name.lower() for name in self.without):
+            return "without: expected names in lower case"
         return ""
 
     @property
@@ -87,6 +97,21 @@ class Answer(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         if self.followed_by:
             found += rf"[^}}]*(?:{_any(self.followed_by)})"
         return re.compile(found, _FLAGS)
+
+
+# What the networks say that stand before exchanges, whichever exchange it is.
+_NETWORKS: Final = (
+    Answer(
+        means="region",
+        contains=("configured to block access from your country",),
+        source="docs.aws.amazon.com: CloudFront, restricting the geographic distribution of content",
+    ),
+    Answer(
+        means="region",
+        contains=("banned the country or region your IP address is in", "error code: 1009"),
+        source="developers.cloudflare.com: Cloudflare 1xxx errors, 1009",
+    ),
+)
 
 
 class PauseHeader(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -116,13 +141,15 @@ class _Known:
         self._words = sorted({text.lower() for answer, _ in self._entries for text in answer.texts})
         self._statuses = frozenset(answer.status for answer, pattern in self._entries if pattern is None)
 
-    def find(self, status: int | None, body: str) -> Found | None:
+    def find(self, status: int | None, body: str, headers: Iterable[str]) -> Found | None:
         if status not in self._statuses:
             lowered = body.lower()
             if not any(word in lowered for word in self._words):
                 return None
         for answer, pattern in self._entries:
             if answer.status not in (None, status):
+                continue
+            if answer.without and not {name.lower() for name in headers}.isdisjoint(answer.without):
                 continue
             if pattern is None:
                 return Found(answer)
@@ -150,22 +177,22 @@ class Answers:
         endpoint_alone: bool = False,
         counts: Reader | None = None,
     ) -> None:
-        entries = list(answers)
-        meanings: tuple[Means, ...] = ("limit", "clock", "symbol", "key")
-        self._known = {means: _Known(entry for entry in entries if entry.means == means) for means in meanings}
+        entries = [*answers, *_NETWORKS]
+        self._known = {means: _Known(entry for entry in entries if entry.means == means) for means in MEANINGS}
         self.pause_headers = dict(pause_headers or {})
         self.endpoint_alone = endpoint_alone
         self.counts: Reader | None = counts
 
-    def find(self, means: Means, status: int | None, body: str) -> Found | None:
+    def find(self, means: Means, status: int | None, body: str, headers: Iterable[str] = ()) -> Found | None:
         """The first entry with this meaning that an answer matches.
 
         Args:
             means: the meaning.
             status: the answer's HTTP status.
             body: its start.
+            headers: the names of its headers, in any case.
         """
-        return self._known[means].find(status, body)
+        return self._known[means].find(status, body, headers)
 
 
 def _any(texts: Iterable[str]) -> str:

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from schemas.errors import ConfigError
 
-from .answers import Answer, Answers, PauseHeader, Reader
+from .answers import SHARED, Answer, Answers, PauseHeader, Reader
 
 LIMITS: Final = Path(__file__).parent
 
@@ -137,7 +137,8 @@ class Tables:
             alone = table.refusal_pauses == "endpoint"
             return Answers(self._entries[name], table.pause_headers, endpoint_alone=alone, counts=table.counts)
         headers = {name: header for table in self._tables.values() for name, header in table.pause_headers.items()}
-        return Answers((entry for each in self._entries.values() for entry in each if entry.status is None), headers)
+        entries = (entry for each in self._entries.values() for entry in each if _is_shared(entry))
+        return Answers(entries, headers)
 
     def _answers_of(self, name: str, table: Table) -> list[Answer]:
         for header in table.pause_headers:
@@ -150,6 +151,11 @@ class Tables:
             if wrong := entries[-1].wrong:
                 raise ConfigError(f"{where}.{wrong}")
         return entries
+
+
+def _is_shared(entry: Answer) -> bool:
+    """Whether it may be meant by an exchange without a table, too."""
+    return entry.status is None and (entry.means in SHARED or not entry.equals)
 
 
 @functools.cache

@@ -1,0 +1,165 @@
+"""What real answers come to, through ccxt's real classes and a real HTTP server: who gets the request next, and whether
+the lane pauses and a limit is learned. The rows are those that an audit found read wrongly, and their neighbours."""
+
+import time
+from collections.abc import AsyncIterator
+from typing import Any, Final, NamedTuple
+
+import pytest
+
+from dispatcher import returns
+from dispatcher.returns import Move
+from schemas.messages import ErrorCode, Try
+from tests.support.exchange_lanes import Answers, CountedBudget, Lanes, call, lanes_on
+from workers.exchange.errors import judge
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Answers]:
+    async with Answers.serving() as answers:
+        yield answers
+
+
+@pytest.fixture
+async def lanes(redis_url: str) -> AsyncIterator[Lanes]:
+    async with lanes_on(redis_url) as lanes:
+        yield lanes
+
+
+class Learning(CountedBudget):
+    """A budget that says how often a refusal was held against a limit."""
+
+    held_against = 0
+
+    async def limited(self, *args: Any) -> Any:
+        self.held_against += 1
+        return await super().limited(*args)
+
+
+class Row(NamedTuple):
+    """An answer, and what it comes to. `learns` goes with `pauses` where nothing else is said."""
+
+    exchange: str
+    status: int
+    body: str
+    code: ErrorCode
+    move: Move
+    pauses: bool = False
+    headers: dict[str, str] = {}  # noqa: RUF012
+    method: str = "fetch_ticker"
+    args: dict[str, Any] = {"symbol": "BTC/USDT"}  # noqa: RUF012
+
+
+C: Final = ErrorCode
+END, ELSEWHERE, ANOTHER, DOUBTED = Move.END, Move.ELSEWHERE, Move.ANOTHER, Move.DOUBTED
+GEO: Final = (
+    "<HTML><HEAD><TITLE>ERROR: The request could not be satisfied</TITLE></HEAD><BODY><H1>403 ERROR</H1>"
+    "The Amazon CloudFront distribution is configured to block access from your country.</BODY></HTML>"
+)
+WALL: Final = "<html><head><title>Just a moment...</title></head></html>"
+KUCOIN: Final = {"gw-ratelimit-limit": "2000", "gw-ratelimit-remaining": "0", "gw-ratelimit-reset": "3000"}
+NONE: Final[dict[str, Any]] = {}
+
+ROWS: Final = [
+    # Refusals that are not for our calls: another lane, no pause, nothing learned.
+    Row("bybit", 403, GEO, C.RESTRICTED, ELSEWHERE),
+    Row("kraken", 403, GEO, C.RESTRICTED, ELSEWHERE),
+    Row("okx", 403, "error code: 1009", C.RESTRICTED, ELSEWHERE),
+    Row("okx", 429, '{"code":"50013","msg":"Systems are busy","data":[]}', C.EXCHANGE_UNAVAILABLE, ANOTHER),
+    Row("okx", 200, '{"code":"50013","msg":"Systems are busy","data":[]}', C.EXCHANGE_UNAVAILABLE, ANOTHER),
+    Row("kucoin", 429, '{"code":"429000","msg":"Too many requests"}', C.EXCHANGE_UNAVAILABLE, ANOTHER),
+    Row("kucoin", 429, '{"code":"429000","msg":"Too many requests"}', C.RATE_LIMITED, ANOTHER, True, KUCOIN),
+    Row("binance", 503, '{"code":-1008,"msg":"Server is currently overloaded"}', C.EXCHANGE_UNAVAILABLE, ANOTHER),
+    Row("binance", 429, '{"code":-1008,"msg":"throttled by system-level"}', C.EXCHANGE_UNAVAILABLE, ANOTHER),
+    Row("binance", 400, '{"code":-1008,"msg":"Too many requests queued."}', C.RATE_LIMITED, ANOTHER, True),
+    Row("binance", 401, '{"code":-2015,"msg":"Invalid API-key, IP, or permissions"}', C.AUTHENTICATION, ELSEWHERE),
+    Row("bybit", 403, WALL, C.EXCHANGE_UNAVAILABLE, ANOTHER),
+    Row("htx", 403, WALL, C.EXCHANGE_UNAVAILABLE, ANOTHER),
+    # Not the request's fault: it is tried again, or elsewhere.
+    Row("binance", 400, '{"code":-1000,"msg":"An unknown error occurred"}', C.EXCHANGE_UNAVAILABLE, ANOTHER),
+    Row("binance", 400, '{"code":-1001,"msg":"Internal error"}', C.EXCHANGE_UNAVAILABLE, ANOTHER),
+    Row("binance", 400, '{"code":-1016,"msg":"This service is no longer available."}', C.EXCHANGE_UNAVAILABLE, ANOTHER),
+    Row("binance", 408, '{"code":-1007,"msg":"Timeout waiting for response"}', C.EXCHANGE_TIMEOUT, ANOTHER),
+    Row("gate", 400, '{"label":"TOO_BUSY","message":"x"}', C.EXCHANGE_UNAVAILABLE, ANOTHER),
+    Row("gate", 400, '{"label":"SERVER_ERROR","message":"x"}', C.EXCHANGE_UNAVAILABLE, ANOTHER),
+    Row("okx", 400, '{"code":"50100","msg":"API frozen","data":[]}', C.AUTHENTICATION, ELSEWHERE),
+    Row("bitget", 400, '{"code":"40015","msg":"System is abnormal"}', C.EXCHANGE_UNAVAILABLE, ANOTHER),
+    Row("bitget", 400, '{"code":"40725","msg":"service return an error"}', C.EXCHANGE_UNAVAILABLE, ANOTHER),
+    Row("kucoin", 400, '{"code":"408000","msg":"Network timeout"}', C.EXCHANGE_UNAVAILABLE, ANOTHER),
+    Row("kucoin", 400, '{"code":"415000","msg":"Unsupported Media Type"}', C.NOT_SUPPORTED, ELSEWHERE),
+    Row("kucoin", 400, '{"code":"400302","msg":"currently unavailable in the U.S."}', C.RESTRICTED, ELSEWHERE),
+    Row("kraken", 200, '{"error":["EService:Timeout"]}', C.EXCHANGE_UNAVAILABLE, ANOTHER),
+    Row("kraken", 200, '{"error":["EService:Busy"]}', C.EXCHANGE_UNAVAILABLE, ANOTHER),
+    Row("bybit", 200, '{"retCode":10000,"retMsg":"Server Timeout","result":{}}', C.EXCHANGE_UNAVAILABLE, ANOTHER),
+    Row("bybit", 200, '{"retCode":10016,"retMsg":"System error","result":{}}', C.EXCHANGE_UNAVAILABLE, ANOTHER),
+    Row("htx", 200, '{"status":"error","err_code":1004,"err_msg":"System busy"}', C.EXCHANGE_UNAVAILABLE, ANOTHER),
+    Row("coinbase", 500, '{"error":"internal_server_error","message":"x"}', C.EXCHANGE_UNAVAILABLE, ANOTHER),
+    # Codes that nobody knows: at 4xx this lane refuses, and another may not; at 200 the cause is not known.
+    Row("bitget", 400, '{"code":"49999","msg":"x"}', C.INVALID_ARGUMENTS, ELSEWHERE),
+    Row("okx", 200, '{"code":"59999","msg":"x","data":[]}', C.EXCHANGE_ERROR, DOUBTED),
+    # Symbols.
+    Row("bybit", 200, '{"retCode":10001,"retMsg":"params error: Symbol Invalid","result":{}}', C.BAD_SYMBOL, ELSEWHERE),
+    Row("bitget", 400, '{"code":"40034","msg":"Parameter BTCUSDT does not exist"}', C.BAD_SYMBOL, ELSEWHERE),
+    Row("htx", 200, '{"status":"error","err_code":1014,"err_msg":"no such contract"}', C.BAD_SYMBOL, ELSEWHERE),
+    Row("htx", 200, '{"status":"error","err_code":1030,"err_msg":"Illegal contract_code"}', C.BAD_SYMBOL, ELSEWHERE),
+    Row("htx", 200, '{"status":"error","err_code":1030,"err_msg":"Input error"}', C.INVALID_ARGUMENTS, END),
+    Row("kucoin", 200, '{"code":"200003","msg":"symbol not exists"}', C.BAD_SYMBOL, ELSEWHERE),
+    Row("kraken", 200, '{"error":["EGeneral:Invalid arguments:count"]}', C.INVALID_ARGUMENTS, END),
+    Row("coinbase", 404, '{"error":"NOT_FOUND","message":"no such product"}', C.BAD_SYMBOL, ELSEWHERE),
+    # Places.
+    Row("binance", 451, '{"code":0,"msg":"restricted location"}', C.RESTRICTED, ELSEWHERE),
+    Row("okx", 403, '{"code":"50125","msg":"not available in your region","data":[]}', C.RESTRICTED, ELSEWHERE),
+    Row("bybit", 200, '{"retCode":10024,"retMsg":"Compliance rules triggered","result":{}}', C.RESTRICTED, ELSEWHERE),
+    Row("coinbase", 403, '{"error":"PERMISSION_DENIED","message":"x"}', C.AUTHENTICATION, ELSEWHERE),
+    # The rest.
+    Row("gate", 403, '{"label":"REQUEST_EXPIRED","message":"gap to the server time"}', C.CLOCK, ELSEWHERE),
+    Row("okx", 410, '{"code":"50005","msg":"API is offline or unavailable","data":[]}', C.NOT_SUPPORTED, ELSEWHERE),
+    Row("hyperliquid", 422, "Failed to deserialize the JSON body", C.INVALID_ARGUMENTS, END, method="fetch_order_book"),
+    Row("kraken", 200, '{"error":["EGeneral:Unknown method"]}', C.NOT_SUPPORTED, ELSEWHERE),
+    # No symbol is named, so none is at fault.
+    Row(
+        "okx", 400, '{"code":"51001","msg":"x","data":[]}', C.NOT_SUPPORTED, ELSEWHERE, False, {}, "fetch_tickers", NONE
+    ),
+    Row("kucoin", 400, '{"code":"400500","msg":"x"}', C.RESTRICTED, ELSEWHERE, False, {}, "fetch_tickers", NONE),
+    Row(
+        "gate", 404, '{"label":"NOT_FOUND","message":"x"}', C.NOT_SUPPORTED, ELSEWHERE, False, {}, "fetch_tickers", NONE
+    ),
+    # Limits of ours stay what they were.
+    Row("okx", 429, "Too Many Requests", C.RATE_LIMITED, ANOTHER, True),
+    Row("bybit", 200, '{"retCode":10006,"retMsg":"Too many visits!"}', C.RATE_LIMITED, ANOTHER, True),
+    Row("gate", 400, '{"label":"TOO_FAST","message":"x"}', C.RATE_LIMITED, ANOTHER, True),
+]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[f"{row.exchange}-{row.status}-{row.body[:40]}" for row in ROWS])
+async def test_real_answers(server: Answers, lanes: Lanes, row: Row) -> None:
+    server.answer = (row.status, row.headers, row.body)
+    budget = Learning(lanes.client, f"{row.exchange}:default")
+    lane, _ = lanes.lane(row.exchange, server.settings(row.exchange), budget=budget)
+    attempt = call(row.exchange)
+    with pytest.raises(Exception) as raised:
+        await lane.call(row.method, row.args, attempt)
+    verdict = judge(raised.value, attempt)
+    assert verdict.code is row.code, verdict
+    assert returns.move(Try(row.exchange, verdict.outcome, verdict.code)) is row.move
+    assert (verdict.pause_s > 0) == row.pauses
+    assert (await budget.paused(budget.granted[0]) > 0) == row.pauses
+    assert budget.held_against == row.pauses
+    assert len(server.hits) == attempt.http_calls == 1
+
+
+async def test_a_country_that_is_barred_lowers_no_limit(server: Answers, lanes: Lanes) -> None:
+    server.answer = (403, {"Content-Type": "text/html"}, GEO)
+    budget = Learning(lanes.client, "bybit:default")
+    lane, _ = lanes.lane("bybit", server.settings("bybit"), budget=budget)
+    for _ in range(4):
+        attempt = call("bybit")
+        with pytest.raises(Exception) as raised:
+            await lane.call("fetch_ticker", {"symbol": "BTC/USDT"}, attempt)
+        assert judge(raised.value, attempt).code is ErrorCode.RESTRICTED
+    ticker = f'{{"list":[{{"symbol":"BTCUSDT","lastPrice":"5"}}]}},"time":{time.time() * 1000:.0f}'
+    server.answer = (200, {}, f'{{"retCode":0,"result":{ticker}}}')
+    assert (await lane.call("fetch_ticker", {"symbol": "BTC/USDT"}, call("bybit")))["last"] == 5
+    uses = await budget.usage()
+    assert uses
+    assert all(use.effective == 1.0 for use in uses.values())
