@@ -1,33 +1,24 @@
 """Reads what producers publish: a body becomes an `Attempt` with all defaults filled in, or an error."""
 
 import hashlib
+import math
 import os
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import msgspec
 from msgspec.structs import replace
 from pamqp.commands import Basic
 
-from schemas import addresses, methods
+from schemas import addresses, methods, times
+from schemas.encodings import EXACT_BELOW, decode_request, is_json, whole
 from schemas.errors import InvalidMessage
 from schemas.kinds import kind
-from schemas.messages import (
-    BODY_LIMIT_BYTES,
-    JSON,
-    LATEST_MS,
-    MSGPACK,
-    SHORT_LIMIT_BYTES,
-    Attempt,
-    ErrorCode,
-    Request,
-    decode_request,
-    is_json,
-)
+from schemas.messages import BODY_LIMIT_BYTES, JSON, MSGPACK, SHORT_LIMIT_BYTES, Attempt, ErrorCode, Request
 
-# A deadline below this is no Unix time in milliseconds (it would lie in 1973), most likely a duration.
-_EARLIEST_MS: Final = 100_000_000_000
+from . import slips, unreadable
+
 # ccxt takes a table `params` and lists in it. No argument is nested deeper, and encoding one could exhaust a stack.
 _DEPTH_LIMIT: Final = 8
 
@@ -48,19 +39,20 @@ def envelope(properties: Basic.Properties, body: bytes, now_ms: int) -> Attempt:
     )
 
 
-def read(envelope: Attempt, body: bytes, timeout_s: float) -> Attempt:
-    """Reads and checks a request.
+def read(envelope: Attempt, body: bytes, timeout_s: float, content_encoding: str = "") -> Attempt:
+    """Reads a request. Its arguments lose what is null, and whole numbers written as floats become whole numbers.
 
     Args:
         envelope: as `envelope` made it.
         body: as published.
         timeout_s: the deadline, from now, of requests that name none.
+        content_encoding: as the message has it.
 
     Raises:
         InvalidMessage: with a stable code and what to change.
     """
     try:
-        request = _decode(envelope.content_type, body)
+        request = _decode(envelope.content_type, content_encoding, body)
     except InvalidMessage as error:
         # The answer to one of the fleet's own messages would come back too, and so on.
         if of_ours := kind(envelope.content_type, body):
@@ -72,8 +64,21 @@ def read(envelope: Attempt, body: bytes, timeout_s: float) -> Attempt:
     # The id may become the answer's correlation id.
     if len(request.id.encode()) > SHORT_LIMIT_BYTES:
         raise InvalidMessage(ErrorCode.INVALID_REQUEST, f"id may have at most {SHORT_LIMIT_BYTES} bytes in UTF-8")
-    request = replace(request, id=request.id or envelope.request.id or uuid.uuid4().hex, deadline_ms=deadline_ms)
-    return replace(envelope, request=request)
+    return replace(
+        envelope,
+        request=replace(
+            request,
+            id=request.id or envelope.request.id or uuid.uuid4().hex,
+            deadline_ms=deadline_ms,
+            args={name: _plain(name, value, _DEPTH_LIMIT) for name, value in _said(request.args)},
+        ),
+    )
+
+
+def named(envelope: Attempt, body: bytes) -> Attempt:
+    """A request that `read` refused, with its id and its method as far as they can be read."""
+    id_, method = unreadable.named(envelope.content_type, body)
+    return replace(envelope, request=replace(envelope.request, id=id_ or envelope.request.id, method=method))
 
 
 def check(attempt: Attempt, allowed: Collection[str]) -> None:
@@ -84,59 +89,63 @@ def check(attempt: Attempt, allowed: Collection[str]) -> None:
         allowed: the only methods that are run; empty allows all public reads.
 
     Raises:
-        InvalidMessage: the reply address is not usable, the method is not a read or not allowed, the deadline has
-            passed or is no Unix time in milliseconds, or an argument can't be encoded.
+        InvalidMessage: the reply address is not usable, the method is not a read or not allowed, or the deadline has
+            passed or is no Unix time in milliseconds.
     """
     if reason := addresses.refusal(attempt.reply_to):
         raise InvalidMessage(ErrorCode.INVALID_REQUEST, reason)
-    if refusal := methods.refusal(attempt.request.method, account=attempt.request.account is not None):
-        raise InvalidMessage(ErrorCode.METHOD_NOT_ALLOWED, refusal)
-    if allowed and attempt.request.method not in allowed:
-        text = f"this fleet does not run {attempt.request.method!r}; it runs {', '.join(sorted(allowed))}"
+    method = attempt.request.method
+    if refusal := methods.refusal(method, account=attempt.request.account is not None):
+        raise InvalidMessage(ErrorCode.METHOD_NOT_ALLOWED, refusal + slips.method(method))
+    if allowed and method not in allowed:
+        text = f"this fleet does not run {method!r}; it runs {', '.join(sorted(allowed))}"
         raise InvalidMessage(ErrorCode.METHOD_NOT_ALLOWED, text)
     deadline_ms, now_ms = attempt.deadline_ms, attempt.received_ms
-    if deadline_ms < _EARLIEST_MS:
-        raise InvalidMessage(
-            ErrorCode.DEADLINE_EXCEEDED,
-            f"deadline_ms {deadline_ms} is no Unix time in milliseconds; for a duration add it to the time now",
-        )
+    if reason := times.wrong_unit(deadline_ms):
+        code = ErrorCode.INVALID_REQUEST if deadline_ms > now_ms else ErrorCode.DEADLINE_EXCEEDED
+        raise InvalidMessage(code, f"deadline_ms {deadline_ms} {reason}")
     if deadline_ms <= now_ms:
         raise InvalidMessage(
             ErrorCode.DEADLINE_EXCEEDED, f"deadline_ms passed {now_ms - deadline_ms} ms before the request came"
         )
-    if deadline_ms > LATEST_MS:
-        raise InvalidMessage(
-            ErrorCode.INVALID_REQUEST, f"deadline_ms {deadline_ms} is no Unix time in milliseconds, but finer"
-        )
-    for name, value in attempt.request.args.items():
-        _check_value(name, value, _DEPTH_LIMIT)
 
 
-def _check_value(name: str, value: Any, levels: int) -> None:
+def _said(table: Mapping[Any, Any]) -> list[tuple[Any, Any]]:
+    """What a table holds; null is the default of everything, as if it were left out."""
+    return [(key, value) for key, value in table.items() if value is not None]
+
+
+def _plain(name: str, value: Any, levels: int) -> Any:
+    """A value as it goes on; raises InvalidMessage where it can't."""
+    value = whole(value)
+    if isinstance(value, float) and not abs(value) < EXACT_BELOW:
+        text = "is no number" if not math.isfinite(value) else "holds a float beyond 2^53, which may have lost digits"
+        raise InvalidMessage(ErrorCode.INVALID_ARGUMENTS, f"{name} {text}: {value}")
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
         raise InvalidMessage(ErrorCode.INVALID_ARGUMENTS, f"{name} holds a number beyond 64 bits")
-    if isinstance(value, dict):
-        if not all(isinstance(key, str) for key in value):  # pyright: ignore[reportUnknownVariableType]
-            raise InvalidMessage(ErrorCode.INVALID_ARGUMENTS, f"{name} has keys that are no text")
-        value = list(value.values())  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    if not isinstance(value, (dict, list)):
+        return value
+    if not levels:
+        raise InvalidMessage(ErrorCode.INVALID_ARGUMENTS, f"{name} is nested deeper than {_DEPTH_LIMIT} levels")
     if isinstance(value, list):
-        if not levels:
-            raise InvalidMessage(ErrorCode.INVALID_ARGUMENTS, f"{name} is nested deeper than {_DEPTH_LIMIT} levels")
-        for item in value:  # pyright: ignore[reportUnknownVariableType]
-            _check_value(name, item, levels - 1)
+        return [_plain(name, item, levels - 1) for item in value]  # pyright: ignore[reportUnknownVariableType]
+    table: dict[Any, Any] = value  # pyright: ignore[reportUnknownVariableType]
+    if not all(isinstance(key, str) for key in table):
+        raise InvalidMessage(ErrorCode.INVALID_ARGUMENTS, f"{name} has keys that are no text")
+    return {key: _plain(name, item, levels - 1) for key, item in _said(table)}
 
 
-def _decode(content_type: str, body: bytes) -> Request:
+def _decode(content_type: str, content_encoding: str, body: bytes) -> Request:
     if len(body) > BODY_LIMIT_BYTES:
         raise InvalidMessage(
             ErrorCode.TOO_LARGE, f"the body has {len(body)} bytes; at most {BODY_LIMIT_BYTES} are taken"
         )
     try:
         return decode_request(content_type, body)
-    except msgspec.ValidationError as error:
-        if "Expected `object`, got" in str(error) and " at `" not in str(error):
-            # Arbitrary bytes are often a valid MessagePack integer: that is not a message with a wrong type.
-            raise InvalidMessage(ErrorCode.UNREADABLE, f"not a request in JSON or MessagePack: {error}") from error
-        raise InvalidMessage(ErrorCode.INVALID_REQUEST, str(error)) from error
     except msgspec.DecodeError as error:
-        raise InvalidMessage(ErrorCode.UNREADABLE, f"not a request in JSON or MessagePack: {error}") from error
+        of_field = isinstance(error, msgspec.ValidationError)
+        # Arbitrary bytes are often a valid MessagePack integer: that is not a message with a wrong type.
+        if of_field and not ("Expected `object`, got" in str(error) and " at `" not in str(error)):
+            raise InvalidMessage(ErrorCode.INVALID_REQUEST, f"{error}{slips.field(str(error))}") from error
+        why = unreadable.what(content_type, content_encoding, body) or error
+        raise InvalidMessage(ErrorCode.UNREADABLE, f"not a request in JSON or MessagePack: {why}") from error

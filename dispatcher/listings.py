@@ -21,6 +21,8 @@ from schemas.messages import ErrorCode, Request
 from schemas.runtime import listings, store
 from schemas.runtime.store import AWAY
 
+from . import slips
+
 log = logging.getLogger(__name__)
 
 # A worker whose last digest is so old is gone. Workers report theirs every 5 s.
@@ -64,6 +66,7 @@ class Known:
         timeframes: as the exchange lists them.
         names: all names that ccxt may take for a symbol here, without options: any of those may have expired.
         by_base: symbols by their base, the part before the first separator.
+        by_letters: symbols by their letters and digits, those of ``BTC/USDT`` also for ``BTC/USDT:USDT``.
         bases: bases by their first two letters.
     """
 
@@ -71,10 +74,12 @@ class Known:
         self.timeframes = tuple(content.timeframes)
         names: set[str] = set(content.aliases)
         self.by_base: dict[str, list[str]] = {}
+        self.by_letters: dict[str, list[str]] = {}
         for listing in content.listings:
             symbol = listing.symbol
             names |= {symbol, listing.id, symbol.partition(":")[0]}
             self.by_base.setdefault(_base(symbol), []).append(symbol)
+            self.by_letters.setdefault(slips.letters(symbol.partition(":")[0]), []).append(symbol)
         self.names = frozenset(name for name in names if _NAME.fullmatch(name) and not _is_option(name))
         self.bases: dict[str, list[str]] = {}
         for base in self.by_base:
@@ -289,14 +294,19 @@ def _is_option(symbol: str) -> bool:
 
 
 def _alike(symbol: str, contents: Sequence[Known]) -> list[str]:
-    """Symbols that may be meant: of the same base, or of one that begins alike and is nearly the same."""
-    base = _base(symbol)
+    """Symbols that may be meant: of the same letters, of the same base, or of one that begins alike and is near."""
+    plain = slips.symbol(symbol)
+    letters = slips.letters(plain)
+    same = dict.fromkeys(like for known in contents for like in known.by_letters.get(letters, ()))
+    if same:
+        return sorted(same, key=len)[:3]
+    base = slips.letters(_base(plain))
     bases = [base]
     if not any(base in known.by_base for known in contents):
         pool = dict.fromkeys(other for known in contents for other in known.bases.get(base[:2], ()))
         bases = difflib.get_close_matches(base, list(pool)[:POOL], n=3)
     symbols = dict.fromkeys(like for known in contents for near in bases for like in known.by_base.get(near, ()))
-    return difflib.get_close_matches(symbol.upper(), list(symbols)[:POOL], n=3, cutoff=0.5)
+    return difflib.get_close_matches(plain, list(symbols)[:POOL], n=3, cutoff=0.5)
 
 
 def _base(symbol: str) -> str:

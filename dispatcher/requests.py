@@ -70,13 +70,14 @@ class Requests:
         """Handles a message of `fleet.requests` or `fleet.requests.bulk`."""
         started_s = time.perf_counter()
         metrics.REQUESTS.inc()
-        attempt = intake.envelope(delivery.properties, delivery.body, results.now_ms())
+        properties, body = delivery.properties, delivery.body
+        attempt = envelope = intake.envelope(properties, body, results.now_ms())
         try:
-            attempt = intake.read(attempt, delivery.body, self._config.timeout_s)
+            attempt = intake.read(envelope, body, self._config.timeout_s, properties.content_encoding or "")
             intake.check(attempt, self._config.methods)
             attempt = replace(attempt, repeated=delivery.repeated, copy=delivery.copy)
         except InvalidMessage as error:
-            await self._refuse(attempt, error, delivery)
+            await self._refuse(intake.named(envelope, body) if attempt is envelope else attempt, error, delivery)
         else:
             parts = self._router.fan_out(attempt)
             await asyncio.gather(*(self._advance(part, delivery, rested=False, kept=False) for part in parts))
@@ -209,7 +210,7 @@ class Requests:
         """Answers a request that can't be run; one that can't be read at all also goes to `fleet.dead`."""
         log.info("request_refused", extra={"request_id": attempt.request.id, "code": error.code, "why": error.message})
         if error.code is ErrorCode.UNREADABLE:
-            await self._bury(error.code, error.message, delivery)
+            await self._bury(error.code, error.message, delivery, attempt)
             if not attempt.reply_to or addresses.refusal(attempt.reply_to):
                 return
         await self._end(attempt, End(error.code, error.message), delivery, kept=False)

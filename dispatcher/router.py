@@ -12,7 +12,7 @@ from schemas.config import Config, LaneConfig
 from schemas.messages import Attempt, ErrorCode, Request, Strategy
 from schemas.reports import Report
 
-from . import returns
+from . import returns, slips
 from .health import LaneHealth
 from .listings import Lack, LaneKnowledge, asked
 from .strategies import Chooser
@@ -146,18 +146,19 @@ class Router:
     def fan_out(self, attempt: Attempt) -> list[Attempt]:
         """One attempt for each exchange that the request names, if it asks for all; else the attempt alone.
 
-        A name that stands for several lanes of one exchange gets one answer, from the best of them.
+        A name that stands for several lanes of one exchange gets one answer, from the best of them. One that nobody
+        knows gets an error, and the others their answers.
         """
         request = attempt.request
-        if request.exchanges_mode == "any" or isinstance(able := self.candidates(request), End):
+        if request.exchanges_mode == "any":
             return [attempt]
         names = [name for each in request.exchanges for name in self._group(each)]
-        names = names or [self._lanes[lane.name].exchange for lane in able]
-        names = list(dict.fromkeys(map(self._today, names)))
-        return [
-            replace(attempt, request=replace(request, exchanges=[name], exchanges_mode="any"), results=len(names))
-            for name in names
-        ]
+        if not names:
+            if isinstance(able := self.candidates(request), End):
+                return [attempt]
+            names = [self._lanes[lane.name].exchange for lane in able]
+        names = list(dict.fromkeys(self._today(name) if self._named(name) else name for name in names))
+        return [replace(attempt, request=replace(request, exchanges=[name]), results=len(names)) for name in names]
 
     def hedge(self, attempt: Attempt, now_s: float, now_ms: int) -> Send | None:
         """Where to send a hedge beside an attempt under way; None if no other lane can take it now."""
@@ -316,9 +317,10 @@ class Router:
                 if request.account is not None:  # an exchange means all its lanes then, even if a lane has its name
                     found = [*found, *self._by_exchange.get(wanted, [])]
                 if not found:
-                    known = ", ".join(sorted({*self.health, *self._by_exchange, *self._groups}))
-                    remark = f" ({said})" if (said := old_names.remark(named)) else ""
-                    return End(ErrorCode.UNKNOWN_EXCHANGE, f"no lane reaches {named!r}{remark}; this fleet has {known}")
+                    known = sorted({*self.health, *self._by_exchange, *self._groups})
+                    remark = f" ({said})" if (said := old_names.remark(named)) else slips.exchange(named, known)
+                    text = f"no lane reaches {named!r}{remark}; this fleet has {', '.join(known)}"
+                    return End(ErrorCode.UNKNOWN_EXCHANGE, text)
                 names += [name for name in found if name not in names]
         if request.account is not None:
             having = [name for name in names if self._lanes[name].account == request.account]

@@ -32,6 +32,8 @@ def schema(message: type[Struct]) -> dict[str, Any]:
     for definition in definitions.values():
         _describe(definition)
     whole = {"$schema": DIALECT, **definitions.pop(message.__name__)}
+    if message is Request:
+        _take_null(whole["properties"])
     return {**whole, "$defs": definitions} if definitions else whole
 
 
@@ -43,6 +45,15 @@ def path(message: type[Struct]) -> Path:
 def render(message: type[Struct]) -> bytes:
     """The content of the file of a message's schema."""
     return json.format(json.encode(schema(message)), indent=2) + b"\n"
+
+
+def _take_null(fields: dict[str, Any]) -> None:
+    """Has null stand for the default of each field that has one, as `encodings` reads it."""
+    for name, field in fields.items():
+        kinds: list[Any] = field.get("anyOf", [])
+        if "default" in field and {"type": "null"} not in kinds:
+            beside = {key: field.pop(key) for key in ("default", "description") if key in field}
+            fields[name] = {"anyOf": [field, {"type": "null"}], **beside}
 
 
 def _describe(definition: dict[str, Any]) -> None:

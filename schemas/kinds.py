@@ -8,7 +8,8 @@ from typing import Final
 from msgspec import DecodeError, Raw, Struct, json, msgpack
 from msgspec.structs import fields
 
-from .messages import Attempt, DeadLetter, Result, decode_with, is_json
+from .encodings import is_json
+from .messages import Attempt, DeadLetter, Result, decode_with
 from .reports import Report
 from .status import DispatcherStatus, WorkerStatus
 

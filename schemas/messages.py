@@ -14,6 +14,8 @@ from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
 from msgspec import DecodeError, Meta, Struct, ValidationError, json, msgpack
 from msgspec.structs import replace
 
+from .times import LATEST_MS
+
 JSON: Final = "application/json"
 MSGPACK: Final = "application/msgpack"
 BODY_LIMIT_BYTES: Final = 256 * 1024
@@ -21,8 +23,6 @@ BODY_LIMIT_BYTES: Final = 256 * 1024
 RESULT_LIMIT_BYTES: Final = 15 * 1024 * 1024
 # How many attempts a request keeps: one that waits for days for an exchange must not grow with every trial.
 TRIES_KEPT: Final = 100
-# A deadline above this (the year 5138) is not in milliseconds but, most likely, in microseconds.
-LATEST_MS: Final = 100_000_000_000_000
 # The longest short string of AMQP, which ids and addresses are sent as.
 SHORT_LIMIT_BYTES: Final = 255
 
@@ -112,7 +112,7 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     exchanges: Annotated[list[Name], Meta(max_length=128)] = []
     exchanges_mode: Literal["any", "all"] = "any"
     strategy: Strategy | None = None
-    deadline_ms: int | None = None
+    deadline_ms: Whole | None = None
     priority: Priority = "live"
     hedge_ms: Annotated[int, Meta(ge=1, le=3_600_000)] | None = None
     account: Name | None = None
@@ -326,29 +326,8 @@ class DeadLetter(Struct, frozen=True):
 
 _ATTEMPT: Final = msgpack.Decoder(Attempt)
 _LETTER: Final = msgpack.Decoder(DeadLetter)
-_JSON_REQUEST: Final = json.Decoder(Request)
-_MSGPACK_REQUEST: Final = msgpack.Decoder(Request)
 _MSGPACK_ENCODER: Final = msgpack.Encoder(enc_hook=str)
 _JSON_ENCODER: Final = json.Encoder(enc_hook=str)
-
-
-def is_json(content_type: str, body: bytes) -> bool:
-    """Whether a body is JSON, by its content type, or by its first byte where that names no known encoding."""
-    if "json" in content_type:
-        return True
-    if "msgpack" in content_type:
-        return False
-    return body.lstrip()[:1] in (b"{", b"[", b'"')
-
-
-def decode_request(content_type: str, body: bytes) -> Request:
-    """Reads a request in the encoding that its content type names.
-
-    Raises:
-        msgspec.DecodeError: it is neither JSON nor MessagePack.
-        msgspec.ValidationError: it is no request; the text names the field.
-    """
-    return decode_with(_JSON_REQUEST if is_json(content_type, body) else _MSGPACK_REQUEST, body)
 
 
 def decode_attempt(body: bytes) -> Attempt:

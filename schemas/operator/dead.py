@@ -14,6 +14,7 @@ from aio_pika.abc import AbstractIncomingMessage
 from msgspec import Struct
 
 from .. import topology
+from ..encodings import decode_request, is_json
 from ..messages import (
     JSON,
     MSGPACK,
@@ -21,9 +22,7 @@ from ..messages import (
     Request,
     decode_attempt,
     decode_letter,
-    decode_request,
     encode,
-    is_json,
 )
 
 

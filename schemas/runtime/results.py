@@ -8,13 +8,14 @@ from msgspec import Struct
 
 from .. import addresses, topology
 from ..messages import BODY_LIMIT_BYTES, Attempt, DeadLetter, ErrorCode, Failure, Result, Try, encode
-from ..methods import PUBLIC_READS
+from ..methods import PRIVATE_READS, PUBLIC_READS
 from .broker import Broker
 from .deliveries import Delivery
 
 log = logging.getLogger(__name__)
 
 NO_EXCHANGE: Final = "none"
+_METHODS: Final = PUBLIC_READS | PRIVATE_READS
 
 
 def now_ms() -> int:
@@ -24,11 +25,13 @@ def now_ms() -> int:
 
 def failure(attempt: Attempt, code: ErrorCode, message: str, *tries: Try) -> Result:
     """The error result of a request: what is wrong, and all attempts so far, with `tries` as the last ones."""
+    request = attempt.request
+    of_one = attempt.results > 1 or (request.exchanges_mode == "all" and len(request.exchanges) == 1)
     return Result(
-        id=attempt.request.id,
+        id=request.id,
         ok=False,
-        method=attempt.request.method,
-        exchange=attempt.request.exchanges[0] if attempt.results > 1 else None,
+        method=request.method,
+        exchange=request.exchanges[0] if of_one else None,
         error=Failure(code, message),
         attempts=[*attempt.tries, *tries],
         received_ms=attempt.received_ms,
@@ -39,7 +42,7 @@ def failure(attempt: Attempt, code: ErrorCode, message: str, *tries: Try) -> Res
 
 def results_key(result: Result) -> str:
     """The key of a result in `fleet.results`: ``<exchange>.<method>.<ok or error>``."""
-    method = result.method if result.method in PUBLIC_READS else "invalid"
+    method = result.method if result.method in _METHODS else "invalid"
     return f"{result.exchange or NO_EXCHANGE}.{method}.{'ok' if result.ok else 'error'}"
 
 

@@ -1,10 +1,11 @@
 """Any message in any queue ends in an error result or a dead letter that says why, and no service fails."""
 
+import base64
 import struct
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import pytest
@@ -84,7 +85,11 @@ UNREADABLE: dict[str, tuple[bytes, str | None]] = {
     "deep list": (b'{"method":"fetch_ticker","args":{"a":' + b"[" * 50_000 + b"]" * 50_000 + b"}}", "application/json"),
     "deep MessagePack": (b"\x82\xa6method\xacfetch_ticker\xa4args\x81\xa1a" + b"\x91" * 50_000 + b"\x01", MSGPACK),
     "compressed": (b"\x1f\x8b\x08\x00\x00\x00\x00\x00", "application/json"),
+    "UTF-16": (request().decode().encode("utf-16"), None),
+    "JSON in base64": (base64.b64encode(request()), None),
 }
+# What of these has a method that can be read all the same.
+READABLE: Final = {"JSON called MessagePack", "MessagePack called JSON", "UTF-16", "JSON in base64"}
 
 
 @pytest.mark.parametrize("case", UNREADABLE)
@@ -92,7 +97,9 @@ async def test_what_cannot_be_read_is_put_aside_and_answered(stand: Stand, case:
     body, content_type = UNREADABLE[case]
     answer = await stand.client.answer(await stand.client.send(body, content_type=content_type, message_id="m-7"))
     assert answer.code == ErrorCode.UNREADABLE
-    assert (answer.result.id, answer.result.method, answer.result.attempts) == ("m-7", "", [])
+    method = "fetch_ticker" if case in READABLE else ""
+    assert (answer.result.id, answer.result.method, answer.result.attempts) == ("m-7", method, [])
+    assert answer.content_type == (MSGPACK if content_type == MSGPACK else "application/json")
     dead = await stand.client.buried(body)
     assert (dead.reason, dead.origin) == (ErrorCode.UNREADABLE, "fleet.requests")
     assert dead.message
@@ -115,7 +122,9 @@ REFUSED: dict[str, tuple[bytes, ErrorCode, str]] = {
     "method is empty": (request(method=""), ErrorCode.INVALID_REQUEST, "$.method"),
     "method is endless": (request(method="fetch_" * 100), ErrorCode.INVALID_REQUEST, "$.method"),
     "args are a list": (request(args=["BTC/USDT"]), ErrorCode.INVALID_REQUEST, "$.args"),
-    "args are null": (request(args=None), ErrorCode.INVALID_REQUEST, "$.args"),
+    "args are null": (request(args=None), ErrorCode.INVALID_ARGUMENTS, "symbol"),
+    "method is null": (request(method=None), ErrorCode.INVALID_REQUEST, "$.method"),
+    "an unknown field is null": (request(symbol=None), ErrorCode.INVALID_REQUEST, "symbol belongs into args"),
     "id is a number": (request(id=5), ErrorCode.INVALID_REQUEST, "$.id"),
     "id is endless": (request(id="x" * 256), ErrorCode.INVALID_REQUEST, "$.id"),
     "id is too long for AMQP": (request(id="é" * 128), ErrorCode.INVALID_REQUEST, "id"),
@@ -163,6 +172,26 @@ REFUSED: dict[str, tuple[bytes, ErrorCode, str]] = {
         ErrorCode.INVALID_ARGUMENTS,
         "since",
     ),
+    "since is in seconds": (
+        with_args("fetch_ohlcv", symbol="BTC/USDT", since=NOW_MS // 1000),
+        ErrorCode.INVALID_ARGUMENTS,
+        "seconds",
+    ),
+    "since is in microseconds": (
+        with_args("fetch_ohlcv", symbol="BTC/USDT", since=NOW_MS * 1000),
+        ErrorCode.INVALID_ARGUMENTS,
+        "microseconds",
+    ),
+    "until is in seconds": (
+        with_args("fetch_ohlcv", symbol="BTC/USDT", params={"until": NOW_MS // 1000}),
+        ErrorCode.INVALID_ARGUMENTS,
+        "params.until",
+    ),
+    "until is in microseconds, as text": (
+        with_args("fetch_ohlcv", symbol="BTC/USDT", params={"until": str(NOW_MS * 1000)}),
+        ErrorCode.INVALID_ARGUMENTS,
+        "params.until",
+    ),
     "since is below zero": (
         with_args("fetch_ohlcv", symbol="BTC/USDT", since=-1),
         ErrorCode.INVALID_ARGUMENTS,
@@ -192,6 +221,13 @@ REFUSED: dict[str, tuple[bytes, ErrorCode, str]] = {
         "64 bits",
     ),
     "unknown symbol": (with_args(symbol="NO/SUCH"), ErrorCode.BAD_SYMBOL, "NO/SUCH"),
+    "a chart's symbol": (with_args(symbol="binance:BTCUSDT"), ErrorCode.BAD_SYMBOL, "BTC/USDT"),
+    "an exchange in capitals": (request(exchanges=["OKX"]), ErrorCode.UNKNOWN_EXCHANGE, "is 'okx' meant?"),
+    "camelCase, and what is meant": (
+        request(method="fetchTicker"),
+        ErrorCode.METHOD_NOT_ALLOWED,
+        "'fetch_ticker' meant",
+    ),
     "unknown timeframe": (
         with_args("fetch_ohlcv", symbol="BTC/USDT", timeframe="7m"),
         ErrorCode.NOT_SUPPORTED,
@@ -208,9 +244,67 @@ async def test_a_bad_request_is_answered_with_what_to_change(stand: Stand, case:
     error = answer.result.error
     assert error is not None
     assert (str(error.code), answer.result.ok, answer.result.data) == (str(code), False, None)
+    assert answer.result.method or b'"method":"' not in body or "method is" in case
     assert named in error.message
     # What a person shall read: one line, not a page.
     assert len(error.message) < 1000
+
+
+@pytest.mark.parametrize("wrong", [{"symbol": "X"}, {"args": []}, {"deadline_ms": "soon"}, {"hedge_ms": 0}], ids=str)
+@pytest.mark.parametrize("content_type", ["application/json", MSGPACK])
+async def test_a_refused_request_is_known_by_its_id(stand: Stand, content_type: str, wrong: dict[str, Any]) -> None:
+    make = packed if content_type == MSGPACK else request
+    sent = await stand.client.send(make(id="t-1", **wrong), content_type=content_type)
+    answer = await stand.client.answer(sent)
+    assert (answer.result.id, answer.result.method, answer.code) == ("t-1", "fetch_ticker", ErrorCode.INVALID_REQUEST)
+
+
+# What is taken though a strict decoder would refuse it.
+TAKEN: dict[str, tuple[bytes, str | None]] = {
+    "a byte order mark": (b"\xef\xbb\xbf" + request(), "application/json"),
+    "a byte order mark and no content type": (b"\xef\xbb\xbf" + request(), None),
+    "every field null": (
+        request(**dict.fromkeys(("id", "exchanges", "exchanges_mode", "strategy", "priority", "deadline_ms"))),
+        "application/json",
+    ),
+    "whole numbers as floats": (
+        b'{"method":"fetch_ohlcv","args":{"symbol":"BTC/USDT","since":1.7e12,"limit":2.0,"timeframe":null,'
+        b'"params":{"until":4.1e12,"x":null}},"deadline_ms":4.1e12,"hedge_ms":6e4}',
+        "application/json",
+    ),
+    "whole numbers as floats in MessagePack": (
+        msgspec.msgpack.encode(
+            {
+                "method": "fetch_ohlcv",
+                "args": {"symbol": "BTC/USDT", "since": 1.7e12, "limit": 2.0, "params": None},
+                "deadline_ms": 4.1e12,
+                "account": None,
+            }
+        ),
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TAKEN)
+async def test_what_other_languages_write_is_taken(stand: Stand, case: str) -> None:
+    body, content_type = TAKEN[case]
+    answer = await stand.client.answer(await stand.client.send(body, content_type=content_type))
+    assert answer.result.ok, answer
+    assert answer.content_type == (MSGPACK if body[0] & 0xF0 == 0x80 else "application/json")
+
+
+async def test_of_a_request_to_all_only_the_unknown_exchange_has_an_error(stand: Stand) -> None:
+    names = ["okx", "mtgox", "kraken"]
+    sent = await stand.client.send(
+        {"method": "fetch_ticker", "args": {"symbol": "BTC/USDT"}, "exchanges": names, "exchanges_mode": "all"}
+    )
+    await wait_until(lambda: len(stand.client.answers[sent]) == len(names), "an answer of each")
+    results = {answer.result.exchange: answer.result for answer in stand.client.answers[sent]}
+    assert {name: result.ok for name, result in results.items()} == {"okx": True, "mtgox": False, "kraken": True}
+    assert {result.results for result in results.values()} == {3}
+    assert (error := results["mtgox"].error) is not None
+    assert error.code is ErrorCode.UNKNOWN_EXCHANGE
 
 
 async def test_two_equal_keys_do_no_harm(stand: Stand) -> None:

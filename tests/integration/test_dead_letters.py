@@ -16,6 +16,7 @@ from deploy.servers import Redis
 from deploy.simulator.process import Simulator
 from schemas import topology
 from schemas.config import BrokerConfig
+from schemas.encodings import decode_request, is_json
 from schemas.messages import (
     JSON,
     MSGPACK,
@@ -23,9 +24,7 @@ from schemas.messages import (
     DeadLetter,
     ErrorCode,
     Request,
-    decode_request,
     encode,
-    is_json,
 )
 from schemas.operator.dead import Letter, Replay
 from schemas.runtime.broker import Broker

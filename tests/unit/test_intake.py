@@ -85,9 +85,38 @@ def test_values_that_could_not_be_passed_on_are_refused() -> None:
     deep = b'{"method":"fetch_ticker","args":{"params":' + b"[" * 9 + b"]" * 9 + b"}}"
     huge = b'{"method":"fetch_ticker","args":{"params":{"a":[%d]}}}' % 2**64
     keys = msgspec.msgpack.encode({"method": "fetch_ticker", "args": {"params": {1: 2}}})
-    for body in (deep, huge, keys):
+    endless = msgspec.msgpack.encode({"method": "fetch_ticker", "args": {"params": {"a": [float("nan")]}}})
+    inexact = b'{"method":"fetch_ticker","args":{"params":{"orderId":9.1e15}}}'
+    for body in (deep, huge, keys, endless, inexact):
         assert refused(body).code == ErrorCode.INVALID_ARGUMENTS
     assert take(b'{"method":"fetch_ticker","args":{"params":[%d,%d]}}' % (2**64 - 1, -(2**63)))
+
+
+def test_arguments_go_on_as_whole_numbers_without_what_is_null() -> None:
+    args = {"symbol": "BTC/USDT", "since": 1.7e12, "limit": 5.0, "timeframe": None}
+    params = {"until": 1.7e12, "price": 0.5, "type": None, "list": [1.0, None, {"a": None, "b": -0.0}]}
+    taken = take(msgspec.msgpack.encode({"method": "fetch_ohlcv", "args": {**args, "params": params}}))
+    said = taken.request.args
+    assert said.pop("params") == {"until": 1_700_000_000_000, "price": 0.5, "list": [1, None, {"b": 0}]}
+    assert said == {"symbol": "BTC/USDT", "since": 1_700_000_000_000, "limit": 5}
+    assert {type(said["since"]), type(said["limit"])} == {int}
+
+
+@pytest.mark.parametrize("content_type", [JSON, MSGPACK, ""])
+def test_what_is_refused_keeps_its_id_and_method(content_type: str) -> None:
+    encode = msgspec.msgpack.encode if content_type == MSGPACK else msgspec.json.encode
+    wrongs: list[dict[str, Any]] = [
+        *({"symbol": "X"}, {"args": []}, {"args": {"limit": 1e300}}, {"exchanges": "okx"}, {"id": 7}),
+    ]
+    for wrong in wrongs:
+        body = encode({"id": "t-1", **REQUEST, **wrong})
+        envelope = intake.envelope(Basic.Properties(content_type=content_type, message_id="m"), body, NOW_MS)
+        with pytest.raises(InvalidMessage):
+            intake.read(envelope, body, timeout_s=30)
+        said = intake.named(envelope, body).request
+        assert (said.id, said.method) == ("7" if "id" in wrong else "t-1", "fetch_ticker")
+    envelope = intake.envelope(Basic.Properties(content_type=content_type, message_id="m"), b"?", NOW_MS)
+    assert (intake.named(envelope, b"?").request.id, intake.named(envelope, b"?").request.method) == ("m", "")
 
 
 @pytest.mark.parametrize(
@@ -99,9 +128,12 @@ def test_values_that_could_not_be_passed_on_are_refused() -> None:
         (0, ErrorCode.DEADLINE_EXCEEDED),
         (-1, ErrorCode.DEADLINE_EXCEEDED),
         (NOW_MS * 1000, ErrorCode.INVALID_REQUEST),
+        (NOW_MS * 10**6, ErrorCode.INVALID_REQUEST),
+        (float(NOW_MS * 1000), ErrorCode.INVALID_REQUEST),
+        (NOW_MS / 1000, ErrorCode.DEADLINE_EXCEEDED),
     ],
 )
-def test_a_deadline_that_is_none_is_refused(deadline_ms: int, code: ErrorCode) -> None:
+def test_a_deadline_that_is_none_is_refused(deadline_ms: float, code: ErrorCode) -> None:
     assert refused(msgspec.json.encode({**REQUEST, "deadline_ms": deadline_ms})).code == code
 
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas.encodings import decode_request
 from schemas.kinds import kind
 from schemas.messages import (
     JSON,
@@ -19,7 +20,6 @@ from schemas.messages import (
     Request,
     Result,
     Try,
-    decode_request,
     encode,
 )
 from schemas.reports import LaneReport, Report

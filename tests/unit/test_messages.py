@@ -6,9 +6,9 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from schemas.encodings import decode_request, is_json
 from schemas.messages import (
     JSON,
-    LATEST_MS,
     MSGPACK,
     TRIES_KEPT,
     Attempt,
@@ -20,12 +20,11 @@ from schemas.messages import (
     Try,
     decode_attempt,
     decode_letter,
-    decode_request,
     encode,
-    is_json,
 )
 from schemas.reports import BucketReport, LaneReport, Report, decode_report
 from schemas.runtime.results import failure, results_key
+from schemas.times import LATEST_MS
 
 REQUEST = Request(
     "fetch_ohlcv",
@@ -140,7 +139,11 @@ def test_only_what_was_sent_costs_an_attempt() -> None:
         ("", b"[", True),
         ("", b'"', True),
         ("", b"\x81", False),
-        ("", b"", False),
+        ("", b"", True),
+        ("", b"\x80", False),
+        ("", b"\x80\x05", True),
+        ("", b"\x1f\x8b", True),
+        ("", b"\xef\xbb\xbf{", True),
         ("text/plain", b"{", True),
     ],
 )

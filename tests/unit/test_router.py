@@ -15,6 +15,7 @@ from schemas import topology
 from schemas.config import Config, DispatcherConfig, GroupConfig, LaneConfig
 from schemas.messages import Attempt, ErrorCode, Outcome, Request, Strategy, Try
 from schemas.reports import LaneReport, Report
+from schemas.runtime.results import failure
 
 CONFIG = DispatcherConfig()
 NOW_MS = 1_000_000_000_000
@@ -254,7 +255,7 @@ def test_a_request_to_all_becomes_one_for_each_exchange(router: Router) -> None:
         of = attempt(*exchanges)
         parts = router.fan_out(replace(of, request=replace(of.request, exchanges_mode="all")))
         assert {part.results for part in parts} == {len(parts)}
-        assert {part.request.exchanges_mode for part in parts} == {"any"}
+        assert {len(part.request.exchanges) for part in parts} == {1}
         return [name for part in parts for name in part.request.exchanges]
 
     heard(router, LaneReport("binance", methods=["fetch_trades"]))
@@ -262,9 +263,29 @@ def test_a_request_to_all_becomes_one_for_each_exchange(router: Router) -> None:
     assert asked("first", "binance", "okx", "kraken.us") == ["okx", "kraken", "binance", "kraken.us"]
 
 
+def test_of_a_request_to_all_each_name_is_answered_alone(router: Router) -> None:
+    of = attempt("okx", "mtgox", "first")
+    parts = router.fan_out(replace(of, request=replace(of.request, exchanges_mode="all")))
+    assert [part.request.exchanges for part in parts] == [["okx"], ["mtgox"], ["kraken"]]
+    assert [part.results for part in parts] == [3, 3, 3]
+    ends = [decide(router, part) for part in parts]
+    assert [isinstance(end, End) for end in ends] == [False, True, False]
+    assert failure(parts[1], ErrorCode.UNKNOWN_EXCHANGE, "why").exchange == "mtgox"
+
+
+@pytest.mark.parametrize("names", [["mtgox"], ["okx"]])
+def test_a_request_to_all_of_one_says_of_whom_its_error_is(router: Router, names: list[str]) -> None:
+    of = attempt(*names)
+    (part,) = router.fan_out(replace(of, request=replace(of.request, exchanges_mode="all")))
+    error = failure(part, ErrorCode.UNKNOWN_EXCHANGE, "why")
+    assert (error.exchange, error.results) == (names[0], 1)
+    assert failure(of, ErrorCode.UNKNOWN_EXCHANGE, "why").exchange is None
+
+
 def test_a_request_to_all_of_nobody_ends_once(router: Router) -> None:
-    of = attempt("okx", "mtgox")
-    of = replace(of, request=replace(of.request, exchanges_mode="all"))
+    of = attempt()
+    of = replace(of, request=replace(of.request, method="fetch_greeks", exchanges_mode="all"))
+    heard(router, *(LaneReport(name, methods=["fetch_trades"]) for name in router.health))
     assert router.fan_out(of) == [of]
     assert isinstance(decide(router, of), End)
 

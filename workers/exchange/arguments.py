@@ -12,6 +12,7 @@ from typing import Any, Final, NoReturn
 
 from ccxt.base.errors import BadResponse, NotSupported  # pyright: ignore[reportMissingTypeStubs]
 
+from schemas import times
 from schemas.errors import InvalidMessage
 from schemas.messages import ErrorCode
 
@@ -19,6 +20,9 @@ Takes = Mapping[str, inspect.Parameter]
 
 _TEXT: Final = frozenset({"symbol", "timeframe", "code", "id", "type", "side"})
 _TEXT_LISTS: Final = frozenset({"symbols", "codes"})
+# Parameters that ccxt reads in Unix milliseconds at every exchange; an exchange's own are in a unit of its own.
+_TIMES: Final = frozenset({"until", "till"})
+_TIME_DIGITS: Final = 40
 _TEXT_LIMIT: Final = 256
 _IN_PATH: Final = re.compile(r"\{([\w-]+)\}")
 _SLASHES: Final = re.compile(r"[/\\%]")
@@ -116,6 +120,7 @@ def _check_shape(method: str, name: str, value: Any) -> None:
     elif name == "since":
         if not _is_int(value) or value < 0:
             _refuse(f"{method}: since must be Unix milliseconds, a whole number, not {_kind(value)}")
+        _check_time(f"{method}: since", value)
     elif name == "limit":
         if not _is_int(value) or value < 1:
             _refuse(f"{method}: limit must be a whole number from 1, not {_kind(value)}")
@@ -141,6 +146,16 @@ def _check_params(method: str, params: Any) -> None:
             _refuse(f"{method}: params.{key} is not taken: {reason}")
         for item in _items(value) if isinstance(value, list) else (value,):
             _check_plain(f"{method}: params.{key}", item)
+        if key in _TIMES and (isinstance(value, float) or _is_int(value)):
+            _check_time(f"{method}: params.{key}", value)
+        elif key in _TIMES and isinstance(value, str) and value.isdecimal():  # ccxt takes that too
+            _check_time(f"{method}: params.{key}", int(value[:_TIME_DIGITS]))
+
+
+def _check_time(where: str, time: float) -> None:
+    """Refuses what is silently another year; 0 is taken as the beginning of all that there is."""
+    if time and (reason := times.wrong_unit(time)):
+        _refuse(f"{where} {time} {reason}")
 
 
 def _check_paths(method: str, params: Any, in_path: Set[str]) -> None:

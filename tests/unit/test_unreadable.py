@@ -1,0 +1,122 @@
+"""Bodies that are no requests are told what they are, and give away what they can."""
+
+import base64
+import bz2
+import gzip
+import json
+import lzma
+import pickle
+import zlib
+from typing import Any, Final
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dispatcher import unreadable
+from dispatcher.slips import field
+from schemas.messages import JSON, MSGPACK
+
+REQUEST: Final[dict[str, Any]] = {"method": "fetch_ticker", "args": {"symbol": "BTC/USDT"}, "id": "t-1"}
+TEXT: Final = json.dumps(REQUEST)
+BODY: Final = TEXT.encode()
+PACKED: Final = msgspec.msgpack.encode(REQUEST)
+CBOR: Final = b"\xa1fmethod\x6cfetch_ticker"
+
+# What each is called, and whether its id and method can be read all the same.
+KINDS: Final[dict[str, tuple[bytes, str, str, bool]]] = {
+    "gzip": (gzip.compress(BODY), JSON, "compressed with gzip", False),
+    "zlib": (zlib.compress(BODY), "", "compressed with zlib", False),
+    "zlib, fast": (zlib.compress(BODY, 1), "", "compressed with zlib", False),
+    "bzip2": (bz2.compress(BODY), MSGPACK, "compressed with bzip2", False),
+    "xz": (lzma.compress(BODY), JSON, "compressed with xz", False),
+    "Zstandard": (b"\x28\xb5\x2f\xfd\x04", "", "compressed with Zstandard", False),
+    "UTF-16 with a mark": (TEXT.encode("utf-16"), JSON, "UTF-16", True),
+    "UTF-16, little end first": (TEXT.encode("utf-16-le"), "", "UTF-16", True),
+    "UTF-16, big end first": (TEXT.encode("utf-16-be"), JSON, "UTF-16", True),
+    "UTF-32 with a mark": (TEXT.encode("utf-32"), "", "UTF-32", True),
+    "UTF-32, big end first": (TEXT.encode("utf-32-be"), JSON, "UTF-32", True),
+    "JSON called MessagePack": (BODY, MSGPACK, "is JSON, but its content_type says MessagePack", True),
+    "JSON with a mark called MessagePack": (b"\xef\xbb\xbf" + BODY, MSGPACK, "content_type says MessagePack", True),
+    "MessagePack called JSON": (PACKED, JSON, "is MessagePack, but its content_type says JSON", True),
+    "JSON in JSON": (json.dumps(TEXT).encode(), JSON, "encoded twice", True),
+    "JSON in base64": (base64.b64encode(BODY), "", "base64", True),
+    "JSON in base64 for URLs": (base64.urlsafe_b64encode(BODY).rstrip(b"=") + b"\n", JSON, "base64", True),
+    "MessagePack in base64": (base64.b64encode(PACKED), MSGPACK, "base64", True),
+    "a Python dict": (repr(REQUEST).encode(), JSON, "Python dict", False),
+    "a pickle": (pickle.dumps(REQUEST), "", "pickle", False),
+    "CBOR": (CBOR, "application/cbor", "CBOR", False),
+    "a list in JSON": (b"[" + BODY + b"]", JSON, "list", False),
+    "a list in MessagePack": (msgspec.msgpack.encode(["fetch_ticker", {}]), "", "list", False),
+    "NaN": (b'{"method":"fetch_ticker","args":{"limit": NaN}}', JSON, "JSON has no NaN", False),
+    "a form": (b"method=fetch_ticker&symbol=BTC", "", "form", False),
+    "XML": (b"<request/>", "", "XML", False),
+    "nothing": (b"", "", "empty", False),
+}
+
+
+@pytest.mark.parametrize("case", KINDS)
+def test_a_body_is_called_what_it_is(case: str) -> None:
+    body, content_type, name, readable = KINDS[case]
+    assert name in unreadable.what(content_type, "", body)
+    assert unreadable.named(content_type, body) == (("t-1", "fetch_ticker") if readable else ("", ""))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "named"), [("br", "'br'"), ("", ""), ("utf-8", ""), ("identity", ""), ("x" * 200, "'xxx")]
+)
+def test_an_encoding_that_leaves_no_mark_is_known_by_its_property(encoding: str, named: str) -> None:
+    said = unreadable.what(JSON, encoding, b"\x0b\x02\x80abc\x03")
+    assert (named in said) if named else said == ""
+    assert len(said) < 150
+
+
+@pytest.mark.parametrize("body", [b"give me the price", BODY[:-3], PACKED[:-3], bytes(range(256)), b"\xc1", b"5"])
+def test_what_is_not_known_is_not_guessed(body: bytes) -> None:
+    for content_type in (JSON, MSGPACK, ""):
+        assert unreadable.what(content_type, "", body) == ""
+
+
+@pytest.mark.parametrize("content_type", [JSON, MSGPACK, ""])
+@pytest.mark.parametrize(
+    ("id_", "said"), [("a", "a"), (5, "5"), (2**70, ""), (None, ""), (True, ""), ("é" * 200, ""), ([1], "")]
+)
+def test_an_id_is_kept_if_it_can_be_one(content_type: str, id_: Any, said: str) -> None:
+    tree = {"id": id_, "method": "fetch_ticker", "strange": [[1]]}
+    if id_ == 2**70:
+        body, said = json.dumps(tree).encode(), str(2**70)
+    else:
+        body = msgspec.msgpack.encode(tree) if content_type == MSGPACK else json.dumps(tree).encode()
+    assert unreadable.named(content_type, body) == (said, "fetch_ticker")
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=60) | st.text(max_size=40).map(str.encode), st.sampled_from([JSON, MSGPACK, ""]))
+def test_any_bytes_are_looked_at(body: bytes, content_type: str) -> None:
+    assert len(unreadable.what(content_type, "", body)) < 200
+    id_, method = unreadable.named(content_type, body)
+    assert len(id_.encode()) < 256 > len(method.encode())
+
+
+@settings(deadline=None)
+@given(st.sampled_from(sorted(KINDS)), st.sampled_from([JSON, MSGPACK, ""]), st.binary(max_size=8), st.integers(0, 99))
+def test_any_bytes_of_a_known_kind_are_looked_at(case: str, content_type: str, noise: bytes, place: int) -> None:
+    body = KINDS[case][0]
+    at = place % (len(body) + 1)
+    test_any_bytes_are_looked_at.hypothesis.inner_test(body[:at] + noise + body[at:], content_type)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        ("Object contains unknown field `symbol`", "; symbol belongs into args"),
+        ("Object contains unknown field `exchange`", "; is exchanges meant?"),
+        ("Object contains unknown field `deadlineMs`", "; is deadline_ms meant?"),
+        ("Object contains unknown field `timeout_ms`", "; is deadline_ms meant?"),
+        ("Object contains unknown field `metod`", "; is method meant?"),
+        ("Expected `str`, got `int` - at `$.id`", ""),
+    ],
+)
+def test_an_unknown_field_is_told_what_may_be_meant(error: str, said: str) -> None:
+    assert field(error) == said
