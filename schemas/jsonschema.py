@@ -31,7 +31,7 @@ def schema(message: type[Struct]) -> dict[str, Any]:
     definitions: dict[str, dict[str, Any]] = json.schema(message)["$defs"]
     for definition in definitions.values():
         _describe(definition)
-    whole = {"$schema": DIALECT, **definitions.pop(message.__name__)}
+    whole: dict[str, Any] = {"$schema": DIALECT, **definitions.pop(message.__name__)}
     if message is Request:
         _take_null(whole["properties"])
     return {**whole, "$defs": definitions} if definitions else whole

@@ -250,63 +250,6 @@ async def test_a_bad_request_is_answered_with_what_to_change(stand: Stand, case:
     assert len(error.message) < 1000
 
 
-@pytest.mark.parametrize("wrong", [{"symbol": "X"}, {"args": []}, {"deadline_ms": "soon"}, {"hedge_ms": 0}], ids=str)
-@pytest.mark.parametrize("content_type", ["application/json", MSGPACK])
-async def test_a_refused_request_is_known_by_its_id(stand: Stand, content_type: str, wrong: dict[str, Any]) -> None:
-    make = packed if content_type == MSGPACK else request
-    sent = await stand.client.send(make(id="t-1", **wrong), content_type=content_type)
-    answer = await stand.client.answer(sent)
-    assert (answer.result.id, answer.result.method, answer.code) == ("t-1", "fetch_ticker", ErrorCode.INVALID_REQUEST)
-
-
-# What is taken though a strict decoder would refuse it.
-TAKEN: dict[str, tuple[bytes, str | None]] = {
-    "a byte order mark": (b"\xef\xbb\xbf" + request(), "application/json"),
-    "a byte order mark and no content type": (b"\xef\xbb\xbf" + request(), None),
-    "every field null": (
-        request(**dict.fromkeys(("id", "exchanges", "exchanges_mode", "strategy", "priority", "deadline_ms"))),
-        "application/json",
-    ),
-    "whole numbers as floats": (
-        b'{"method":"fetch_ohlcv","args":{"symbol":"BTC/USDT","since":1.7e12,"limit":2.0,"timeframe":null,'
-        b'"params":{"until":4.1e12,"x":null}},"deadline_ms":4.1e12,"hedge_ms":6e4}',
-        "application/json",
-    ),
-    "whole numbers as floats in MessagePack": (
-        msgspec.msgpack.encode(
-            {
-                "method": "fetch_ohlcv",
-                "args": {"symbol": "BTC/USDT", "since": 1.7e12, "limit": 2.0, "params": None},
-                "deadline_ms": 4.1e12,
-                "account": None,
-            }
-        ),
-        None,
-    ),
-}
-
-
-@pytest.mark.parametrize("case", TAKEN)
-async def test_what_other_languages_write_is_taken(stand: Stand, case: str) -> None:
-    body, content_type = TAKEN[case]
-    answer = await stand.client.answer(await stand.client.send(body, content_type=content_type))
-    assert answer.result.ok, answer
-    assert answer.content_type == (MSGPACK if body[0] & 0xF0 == 0x80 else "application/json")
-
-
-async def test_of_a_request_to_all_only_the_unknown_exchange_has_an_error(stand: Stand) -> None:
-    names = ["okx", "mtgox", "kraken"]
-    sent = await stand.client.send(
-        {"method": "fetch_ticker", "args": {"symbol": "BTC/USDT"}, "exchanges": names, "exchanges_mode": "all"}
-    )
-    await wait_until(lambda: len(stand.client.answers[sent]) == len(names), "an answer of each")
-    results = {answer.result.exchange: answer.result for answer in stand.client.answers[sent]}
-    assert {name: result.ok for name, result in results.items()} == {"okx": True, "mtgox": False, "kraken": True}
-    assert {result.results for result in results.values()} == {3}
-    assert (error := results["mtgox"].error) is not None
-    assert error.code is ErrorCode.UNKNOWN_EXCHANGE
-
-
 async def test_two_equal_keys_do_no_harm(stand: Stand) -> None:
     body = b'{"method":"create_order","method":"fetch_ticker","args":{"symbol":"NO/SUCH"},"args":{"symbol":"BTC/USDT"}}'
     answer = await stand.client.answer(await stand.client.send(body))

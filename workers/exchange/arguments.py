@@ -146,15 +146,14 @@ def _check_params(method: str, params: Any) -> None:
             _refuse(f"{method}: params.{key} is not taken: {reason}")
         for item in _items(value) if isinstance(value, list) else (value,):
             _check_plain(f"{method}: params.{key}", item)
-        if key in _TIMES and (isinstance(value, float) or _is_int(value)):
+        if key in _TIMES:
             _check_time(f"{method}: params.{key}", value)
-        elif key in _TIMES and isinstance(value, str) and value.isdecimal():  # ccxt takes that too
-            _check_time(f"{method}: params.{key}", int(value[:_TIME_DIGITS]))
 
 
-def _check_time(where: str, time: float) -> None:
+def _check_time(where: str, value: Any) -> None:
     """Refuses what is silently another year; 0 is taken as the beginning of all that there is."""
-    if time and (reason := times.wrong_unit(time)):
+    time = int(value[:_TIME_DIGITS]) if isinstance(value, str) and value.isdecimal() else value  # ccxt takes texts too
+    if isinstance(time, (int, float)) and time and (reason := times.wrong_unit(time)):
         _refuse(f"{where} {time} {reason}")
 
 
