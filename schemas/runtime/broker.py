@@ -106,7 +106,7 @@ class Broker:
     async def ill(self) -> str:
         """Why only a restart of this process would help, as its queues show; empty if nothing is wrong."""
         starving = await self.starving()
-        return f"messages wait and don't come: {', '.join(starving)}" if starving else ""
+        return f"messages wait and are not delivered: {', '.join(starving)}" if starving else ""
 
     async def starving(self, *, quiet_s: float = QUIET_S) -> list[str]:
         """The queues that hold messages while their consumers here have room for them and got none for `quiet_s`.

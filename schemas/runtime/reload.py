@@ -102,7 +102,7 @@ class ConfigFile:
         assert self._config is not None
         for section in ("broker", "redis"):
             if getattr(config, section) != getattr(self._config, section):
-                raise ConfigError(f"{self._path}: {section} can't change while this process runs: start it anew")
+                raise ConfigError(f"{self._path}: {section} can't change while this process runs: restart it")
         return config
 
     def _read(self) -> bytes:

@@ -2,7 +2,7 @@
 
 The bad client sends whatever `mischief` draws from the seed, four times as much as all others together. Each good
 client asks one lane at a time for plain data. Every one of their requests must be answered with data, no lane may be
-set aside, no service may start afresh or lose its connection, and no limit may be broken. The run leaves with 1 where
+set aside, no service may restart or lose its connection, and no limit may be broken. The run leaves with 1 where
 something was not so, and says where the logs are.
 """
 
