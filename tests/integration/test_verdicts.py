@@ -31,9 +31,9 @@ class Learning(CountedBudget):
 
     held_against = 0
 
-    async def limited(self, *args: Any) -> Any:
+    async def limited(self, *args: Any, **named: Any) -> Any:
         self.held_against += 1
-        return await super().limited(*args)
+        return await super().limited(*args, **named)
 
 
 class Row(NamedTuple):
