@@ -123,7 +123,7 @@ def test_binance_funding_rates_share_a_limit_of_their_own() -> None:
         ("public", "market/candles", {}, 3),
         ("public", "market/allTickers", {}, 15),
         ("public", "market/orderbook/level{level}_{limit}", {"level": 2, "limit": 20}, 2),
-        ("public", "market/orderbook/level{level}_{limit}", {"level": 2, "limit": 100}, 4),
+        ("public", "market/orderbook/level{level}_{limit}", {"level": 2, "limit": 100}, 2),
         # Half of what ccxt charges, which counts futures in other units.
         ("futuresPublic", "kline/query", {}, 3),
         ("futuresPublic", "allTickers", {}, 5),
@@ -134,6 +134,38 @@ def test_kucoin_weights(api: str, path: str, params: dict[str, Any], cost: float
     # Source: kucoin.com/docs-new, api-rate-limit-weight of each endpoint.
     [charge] = load("kucoin", 7.5).charges((api,), "GET", path, sent(params), 99)
     assert (charge.key, charge.cost) == ("public", cost)
+
+
+HOUR_MS = 3_600_000
+CANDLES = {"req.startTime": 0, "req.endTime": 499 * HOUR_MS, "req.interval": "1h"}
+
+
+@pytest.mark.parametrize(
+    ("params", "cost"),
+    [
+        ({"type": "l2Book"}, 2),
+        ({"type": "meta"}, 20),
+        ({"type": "fundingHistory"}, 45),
+        ({"type": "userRole"}, 60),
+        ({"type": "candleSnapshot", **CANDLES}, 29),
+        ({"type": "candleSnapshot", **CANDLES, "req.interval": "1d"}, 21),
+        ({"type": "candleSnapshot", **CANDLES, "req.interval": "1m"}, 104),
+        # What can't be read may be the most: 5,000 candles, or a type that nobody knows.
+        ({"type": "candleSnapshot"}, 104),
+        ({"type": "candleSnapshot", **CANDLES, "req.endTime": ""}, 104),
+        ({"type": "candleSnapshot", **CANDLES, "req.startTime": "soon"}, 104),
+        ({"type": "candleSnapshot", **CANDLES, "req.startTime": 500 * HOUR_MS}, 104),
+        ({"type": "candleSnapshot", **CANDLES, "req.interval": "1x"}, 104),
+        ({"type": "newType"}, 120),
+        ({"type": "L2BOOK"}, 120),
+        ({"type": ""}, 120),
+        ({}, 120),
+    ],
+)
+def test_hyperliquid_weights(params: dict[str, Any], cost: float) -> None:
+    # Source: hyperliquid.gitbook.io, rate limits and user limits: one more for each 60 candles and each 20 items.
+    [charge] = load("hyperliquid", 50).charges(PUBLIC, "POST", "info", sent(params), 99)
+    assert (charge.key, charge.cost) == ("weight", cost)
 
 
 def test_gate_counts_each_endpoint_and_bybit_all_of_them_together() -> None:
@@ -281,6 +313,17 @@ bucket = "a"
         ('"rolling"', '"fixed"\nmargin_ms = 500', ["buckets.a.margin_ms", "half of window_s"]),
         ("cost = 2", "cost = 11", ['endpoints."public GET y"[0].cost', "11", "at most 10", "bucket a"]),
         ("at_most = 5, cost = 1", "at_most = 5, cost = 12", ['endpoints."public GET y"[0].cost', "12"]),
+        ("at_most = 5", 'at_most = 5, equals = ["5"]', ['"public GET y"[0].cases[0].equals', "neither"]),
+        (
+            "at_most = 5",
+            'each = true, bars = { since = "s", until = "u", bar = "b", most = 9, per = 3 }',
+            ["cases[0].bars", "each"],
+        ),
+        (
+            "at_most = 5, cost = 1",
+            'cost = 9, bars = { since = "s", until = "u", bar = "b", most = 9, per = 3 }',
+            ['"public GET y"[0].cost', "12 can never be spent"],
+        ),
         ("at_most = 5", "atmost = 5", ['endpoints."public GET y"[0].cases', "atmost", "at_most"]),
         ('[[default]]\nbucket = "a"', '[[default]]\nbucket = "b"', ["default[0].bucket", "expected one of a"]),
         (

@@ -9,7 +9,8 @@ import ccxt.async_support as ccxt  # pyright: ignore[reportMissingTypeStubs]
 import pytest
 
 from schemas.methods import PUBLIC_READS
-from tests.unit.test_tables import Call, calls_of, described
+from tests.support.unsent import Call, described
+from tests.unit.test_tables import calls_of
 from workers.limits.costs import load
 from workers.limits.tables import shipped
 

@@ -4,197 +4,37 @@ import copy
 import inspect
 import tomllib
 from collections.abc import Iterator, Mapping, Set
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final
 
 import ccxt.async_support as ccxt  # pyright: ignore[reportMissingTypeStubs]
 import pytest
 
 from schemas.methods import PRIVATE_READS, PUBLIC_READS
+from tests.support.unsent import Call, Endpoint, described, markets, recording
 from workers.exchange.arguments import path_keys
-from workers.limits import wire
 from workers.limits.costs import load
 from workers.limits.tables import LIMITS, shipped
 
 TABLES: Final = shipped().limited
-VERBS: Final = frozenset({"get", "post", "put", "delete", "patch"})
 
-# The id of each kind of market at each exchange: spot, linear and inverse swap, dated future, option.
-IDS: Final[Mapping[str, Mapping[str, str]]] = {
-    "binance": {
-        "spot": "BTCUSDT",
-        "linear": "BTCUSDT",
-        "inverse": "BTCUSD_PERP",
-        "future": "BTCUSDT_261225",
-        "option": "BTC-261225-100000-C",
-    },
-    "bybit": {
-        "spot": "BTCUSDT",
-        "linear": "BTCUSDT",
-        "inverse": "BTCUSD",
-        "future": "BTCUSDT-25DEC26",
-        "option": "BTC-25DEC26-100000-C",
-    },
-    "coinbase": {"spot": "BTC-USDT"},
-    "gate": {
-        "spot": "BTC_USDT",
-        "linear": "BTC_USDT",
-        "inverse": "BTC_USD",
-        "future": "BTC_USDT_20261225",
-        "option": "BTC_USDT-20261225-100000-C",
-    },
-    "htx": {
-        "spot": "btcusdt",
-        "linear": "BTC-USDT",
-        "inverse": "BTC-USD",
-        "future": "BTC-USDT-261225",
-        "inverse future": "BTC261225",
-    },
-    "kraken": {"spot": "XBTUSDT"},
-    "kucoin": {"spot": "BTC-USDT", "linear": "XBTUSDTM", "inverse": "XBTUSDM"},
-    "okx": {
-        "spot": "BTC-USDT",
-        "linear": "BTC-USDT-SWAP",
-        "inverse": "BTC-USD-SWAP",
-        "future": "BTC-USDT-261225",
-        "option": "BTC-USD-261225-100000-C",
-    },
-}
-SYMBOLS: Final = {
-    "spot": "BTC/USDT",
-    "linear": "BTC/USDT:USDT",
-    "inverse": "BTC/USD:BTC",
-    "future": "BTC/USDT:USDT-261225",
-    "inverse future": "BTC/USD:BTC-261225",
-    "option": "BTC/USDT:USDT-261225-100000-C",
-}
-TYPES: Final = {"spot": "spot", "linear": "swap", "inverse": "swap", "option": "option"}
 # Without keys ccxt returns nothing or refuses, and calls nothing.
 KEYED: Final = frozenset(
     {
-        *(("binance", "fetch_currencies"), ("okx", "fetch_currencies"), ("bybit", "fetch_currencies")),
+        *((exchange, "fetch_currencies") for exchange in ("binance", "binanceus", "bybit", "okx")),
         *(("bybit", "fetch_deposit_withdraw_fee"), ("bybit", "fetch_deposit_withdraw_fees")),
-        ("kucoin", "fetch_l3_order_book"),
+        *(("hyperliquid", "fetch_trades"), ("hyperliquid", "fetch_deposit_withdraw_fee")),
+        *(("kucoin", "fetch_l3_order_book"), ("mexc", "fetch_currencies")),
     }
 )
-
-
-class Endpoint(NamedTuple):
-    """One endpoint as ccxt names it."""
-
-    api: tuple[str, ...]
-    verb: str
-    path: str
-
-    @property
-    def signed(self) -> bool:
-        """Whether it needs keys."""
-        return any(part.lower().endswith(("private", "privatev2", "privatev3")) for part in self.api) or (
-            self.api[0] in {"private", "sapi", "sapiV2", "sapiV3", "sapiV4", "papi", "papiV2", "broker", "earn"}
-            and self.path != "system/status"
-        )
-
-    def __str__(self) -> str:
-        return f"{'.'.join(self.api)} {self.verb} {self.path}"
-
-
-class Call(NamedTuple):
-    """What one ccxt method sent."""
-
-    method: str
-    endpoint: Endpoint
-    sent: wire.Sent
-    ccxt_cost: float
-
-
-class Sent(Exception):
-    """A call reached ccxt's funnel."""
-
-
-def endpoints(tree: Mapping[str, Any], api: tuple[str, ...] = ()) -> Iterator[tuple[Endpoint, float]]:
-    """All endpoints of a ccxt class, with what ccxt charges."""
-    for name, below in tree.items():
-        if name in VERBS:
-            entries = cast("dict[str, Any]", below) if isinstance(below, dict) else dict.fromkeys(below, 1)
-            for path, entry in entries.items():
-                cost: float = cast("dict[str, float]", entry)["cost"] if isinstance(entry, dict) else entry
-                yield Endpoint(api, name.upper(), path), cost
-        else:
-            yield from endpoints(below, (*api, name))
-
-
-def described(exchange: str) -> list[tuple[Endpoint, float]]:
-    """The same by the exchange's name."""
-    return list(endpoints(getattr(ccxt, exchange)().describe()["api"]))
-
-
-def market(exchange: Any, kind: str, market_id: str) -> dict[str, Any]:
-    """A market as ccxt keeps it."""
-    symbol = SYMBOLS[kind]
-    if exchange.id == "okx" and kind == "option":
-        symbol = "BTC/USD:BTC-261225-100000-C"
-    pair, _, rest = symbol.partition(":")
-    base, _, quote = pair.partition("/")
-    settle = rest.partition("-")[0] or None
-    kind_of = TYPES.get(kind, "future")
-    dated = kind_of in {"future", "option"}
-    linear = None if kind_of == "spot" else settle == quote
-    known: dict[str, Any] = exchange.safe_market_structure()
-    return known | {
-        "id": market_id,
-        "symbol": symbol,
-        "base": base,
-        "quote": quote,
-        "settle": settle,
-        "baseId": base,
-        "quoteId": quote,
-        "settleId": settle.lower() if settle and exchange.id == "gate" else settle,
-        "type": kind_of,
-        "subType": None if linear is None else "linear" if linear else "inverse",
-        "spot": kind_of == "spot",
-        "swap": kind_of == "swap",
-        "future": kind_of == "future",
-        "option": kind_of == "option",
-        "contract": kind_of != "spot",
-        "linear": linear,
-        "inverse": None if linear is None else not linear,
-        "contractSize": None if kind_of == "spot" else 1,
-        "active": True,
-        "expiry": 1_798_156_800_000 if dated else None,
-        "expiryDatetime": "2026-12-25T00:00:00.000Z" if dated else None,
-        "strike": 100_000 if kind_of == "option" else None,
-        "optionType": "call" if kind_of == "option" else None,
-        "info": {"instFamily": "BTC-USD", "uly": "BTC-USD", "underlying": "BTC_USDT", "altname": "XBTUSDT"},
-    }
 
 
 async def calls_of(
     exchange_id: str, methods: Set[str] = PUBLIC_READS, keys: Mapping[str, str] | None = None
 ) -> list[Call]:
     """Run every read of these of the class on every kind of market; nothing leaves."""
-    calls: list[Call] = []
-
-    class Recorder(getattr(ccxt, exchange_id)):  # type: ignore[misc]
-        method = ""
-        answer: Any = None
-
-        async def fetch2(
-            self, path: str, api: Any = "public", method: str = "GET", params: Any = None, config: Any = None
-        ) -> Any:
-            cost = self.calculate_rate_limiter_cost(api, method, path, params or {}, config or {})
-            apis = (api,) if isinstance(api, str) else tuple(api)
-            try:
-                sent = wire.read(path, self.sign(path, api, method, dict(params or {})))
-            except Exception:  # without keys
-                sent = {}
-            calls.append(Call(self.method, Endpoint(apis, method, path), sent, cost))
-            if self.answer is None:
-                raise Sent
-            return self.answer
-
-    exchange: Any = Recorder({**(keys or {})})
+    exchange, calls = recording(exchange_id, keys)
     try:
-        known = [market(exchange, kind, name) for kind, name in IDS.get(exchange_id, {"spot": "BTCUSDT"}).items()]
-        exchange.set_markets(known)
+        known = markets(exchange)
         options = exchange.options
         for name in sorted(methods - {"load_markets"}):
             if (function := getattr(exchange, name, None)) is None:
@@ -265,24 +105,34 @@ async def test_tables_know_every_endpoint_that_ccxt_calls_for_a_public_read(exch
             assert len(charge.key) < 200
 
 
+# Exchanges that weigh an account's calls per address too; of Binance's own, /sapi is counted per account.
+BY_ADDRESS: Final = frozenset({"binance", "binanceus", "bitfinex", "hyperliquid"})
 # Which parts of an account's reads are charged by ccxt's own costs, as they are the exchange's weights or a safe value.
 BY_CCXT: Final[Mapping[str, frozenset[str]]] = {
     "binance": frozenset({"sapi", "sapiV3", "eapiPrivate", "papi", "papiV2"}),
+    "binanceus": frozenset({"sapi", "sapiV3"}),
+    "mexc": frozenset({"spot"}),
     "kucoin": frozenset({"private", "futuresPrivate", "utaPrivate", "broker"}),
     "okx": frozenset({"private"}),
 }
 
 
+def by_address(exchange: str, endpoint: Endpoint) -> bool:
+    """Whether the exchange counts an account's call by the address it comes from."""
+    return exchange in BY_ADDRESS and not (exchange == "binance" and endpoint.api[0].startswith("sapi"))
+
+
 @pytest.mark.parametrize("exchange", TABLES)
 async def test_an_account_s_reads_are_charged_to_it(exchange: str) -> None:
-    keys = {"apiKey": "k", "secret": "c2VjcmV0", "password": "p", "uid": "1"}
-    calls = [call for call in await calls_of(exchange, PRIVATE_READS, keys) if call.endpoint.signed]
+    keys = {"apiKey": "k", "secret": "c2VjcmV0", "password": "p", "uid": "1", "walletAddress": f"0x{1:040x}"}
+    calls = await calls_of(exchange, PRIVATE_READS, keys)
     assert "fetch_balance" in {call.method for call in calls}
     costs = load(exchange, 100)
     for call in calls:
+        if not call.endpoint.signed:
+            continue
         charges = costs.charges(*call.endpoint, call.sent, call.ccxt_cost)
-        by_address = exchange == "binance" and not call.endpoint.api[0].startswith("sapi")
-        assert by_address or any(charge.bucket.scope == "account" for charge in charges), call
+        assert by_address(exchange, call.endpoint) or any(charge.bucket.scope == "account" for charge in charges), call
         assert costs.knows(*call.endpoint) or call.endpoint.api[0] in BY_CCXT.get(exchange, ()), call
 
 
@@ -294,6 +144,26 @@ def test_tables_name_only_endpoints_that_ccxt_has(exchange: str) -> None:
     others = [name for name, table in shipped().sharing.items() if table == exchange]  # each with endpoints of its own
     of_ccxt |= {str(endpoint) for other in others for endpoint, _ in described(other)}
     assert not keys - of_ccxt
+
+
+@pytest.mark.parametrize("exchange", TABLES)
+def test_no_rule_of_a_table_is_dead(exchange: str) -> None:
+    table = tomllib.loads((LIMITS / f"{exchange}.toml").read_text(encoding="utf-8"))
+    named: dict[str, list[dict[str, Any]]] = table["endpoints"]
+    rest = {str(endpoint._replace(path="*")) for endpoint, _ in described(exchange) if str(endpoint) not in named}
+    assert {key for key in named if key.endswith(" *")} <= rest
+    used = {rule["bucket"] for rules in named.values() for rule in rules}
+    assert table["buckets"].keys() == used
+    for key, rules in named.items():
+        for rule in rules:
+            reached: set[tuple[str, float | str]] = set()
+            for case in rule.get("cases", ()):
+                sizes: list[float | str] = case.get("equals") or [case.get("at_most", float("inf"))]
+                for size in sizes:
+                    below = [of for name, of in reached if name == case["param"]]
+                    assert size not in below, (key, case)
+                    assert isinstance(size, str) or all(of < size for of in below if isinstance(of, float)), (key, case)
+                reached |= {(case["param"], size) for size in sizes}
 
 
 @pytest.mark.parametrize("exchange", TABLES)
@@ -319,8 +189,8 @@ def test_public_calls_count_per_address_and_private_ones_per_account(exchange: s
         scopes = {charge.bucket.scope for charge in costs.charges(*endpoint, {}, ccxt_cost)}
         if not endpoint.signed:
             assert scopes == {"egress"}, endpoint
-        # Binance weighs an account's calls per address, but for /sapi. Writes are never sent.
-        elif endpoint.verb == "GET" and (exchange != "binance" or endpoint.api[0].startswith("sapi")):
+        # Writes are never sent.
+        elif endpoint.verb == "GET" and not by_address(exchange, endpoint):
             assert "account" in scopes or endpoint.path == "system/status", endpoint
 
 

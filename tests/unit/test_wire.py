@@ -1,6 +1,8 @@
 """What calls are charged, against every way to read what real ccxt classes send for a producer's `params`."""
 
 import copy
+import json
+import math
 import tomllib
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -53,12 +55,22 @@ KEYS: Final = {"apiKey": "k", "secret": "c2VjcmV0", "password": "p"}
 MADE: Final[Mapping[str, Any]] = {exchange: getattr(ccxt, exchange)(KEYS) for exchange, _ in RULES}
 
 
+TIMES: Final = ("since", "until", "bar")
+
+
 def number_of(text: str) -> float | None:
     """As lenient as an exchange may be."""
     try:
         return float(text)
     except ValueError:
         return None
+
+
+def in_body(body: str) -> list[tuple[str, str]]:
+    """A body's parameters, whichever way it is written."""
+    if not body.startswith("{"):
+        return parse_qsl(body)
+    return [(name, value if isinstance(value, str) else json.dumps(value)) for name, value in json.loads(body).items()]
 
 
 def readings(rule: Mapping[str, Any], query: list[tuple[str, str]]) -> Iterator[float]:
@@ -69,11 +81,26 @@ def readings(rule: Mapping[str, Any], query: list[tuple[str, str]]) -> Iterator[
             yield reading(rule, given)
 
 
+def returned(bars: Mapping[str, Any], given: Mapping[str, str]) -> float:
+    """How many bars a stretch of hours holds, both ends included; the most where it can't be told."""
+    start, end = number_of(given.get(bars["since"], "")), number_of(given.get(bars["until"], ""))
+    if start is None or end is None or given.get(bars["bar"]) != "1h":
+        return float(bars["most"])
+    return max(0.0, min((end - start) / 3.6e6 + 1, float(bars["most"])))
+
+
 def reading(rule: Mapping[str, Any], given: Mapping[str, str]) -> float:
     """The table's words, read one by one: the first case whose parameter is there and small enough."""
     for case in rule.get("cases", ()):
         text = given.get(case["param"])
         if text is None:
+            continue
+        if "equals" in case:
+            if text in case["equals"]:
+                return float(
+                    case["cost"]
+                    + (math.ceil(returned(case["bars"], given) / case["bars"]["per"]) if "bars" in case else 0)
+                )
             continue
         count = text.count(",") + 1 if text.startswith("[") else number_of(text)
         if case.get("each"):
@@ -92,7 +119,11 @@ def test_no_params_make_a_call_cheaper_than_the_exchange_may_read_it(
     api, method, path = key.split(" ")
     instance, costs = MADE[exchange], COSTS[exchange]
     rules = TABLES[exchange][key]
-    names = sorted({case["param"] for rule in rules for case in rule.get("cases", ())} | path_keys(path))
+    cases = [case for rule in rules for case in rule.get("cases", ())]
+    bars = [case["bars"] for case in cases if "bars" in case]
+    names = sorted(
+        {case["param"] for case in cases}.union(path_keys(path), (each[key] for each in bars for key in TIMES))
+    )
     others = [*(name.upper() for name in names), *(f"{name}[0]" for name in names), *(f" {name}" for name in names)]
     # ccxt sets some of them; a producer's own come on top.
     params = data.draw(st.fixed_dictionaries({name: st.just("1") for name in path_keys(path)}))
@@ -107,7 +138,7 @@ def test_no_params_make_a_call_cheaper_than_the_exchange_may_read_it(
     sent = read(path, request)
     charges = {charge.bucket.name: charge for charge in costs.charges(tuple(api.split(".")), method, path, sent, 1)}
     url, body = str(request["url"]), str(request["body"] or "")
-    query: list[tuple[str, str]] = [*parse_qsl(urlsplit(url).query, keep_blank_values=True), *parse_qsl(body)]
+    query: list[tuple[str, str]] = [*parse_qsl(urlsplit(url).query, keep_blank_values=True), *in_body(body)]
     query += [(name, value) for name in path_keys(path) for value in sent.get(name, ())]
     for rule in rules:
         assert charges[rule["bucket"]].cost >= max(readings(rule, query)), (request["url"], rule)
@@ -115,7 +146,7 @@ def test_no_params_make_a_call_cheaper_than_the_exchange_may_read_it(
 
 def test_some_rules_depend_on_what_calls_say() -> None:
     assert len(RULES) > 40
-    assert {exchange for exchange, _ in RULES} == {"binance", "kraken", "kucoin", "okx"}
+    assert {"binance", "binanceus", "hyperliquid", "kraken", "okx"} <= {exchange for exchange, _ in RULES}
 
 
 def test_a_body_and_a_path_are_read_too() -> None:
@@ -128,3 +159,5 @@ def test_a_body_and_a_path_are_read_too() -> None:
     assert read("x", {"url": "https://x/x", "body": "a=1&B=2"}) == {"a": ["1"], "b": ["2"]}
     assert read("x", {"url": "https://x/x", "body": "[1,2]"}) == {}
     assert read("y/{id}", {"url": "https://x/x", "body": None}) == {"id": []}
+    inner = read("x", {"url": "https://x/x", "body": '{"type":"a","req":{"endTime":9,"of":{"Coin":"B"}}}'})
+    assert (inner["type"], inner["req.endtime"], inner["req.of.coin"]) == (["a"], ["9"], ["B"])

@@ -7,6 +7,7 @@ that paces calls as ccxt's own ``rateLimit`` would. Pure: nothing is read after 
 """
 
 import datetime
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final, Literal, TypeAlias
@@ -67,8 +68,42 @@ class Bucket(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     note: str = ""
 
 
+class Bars(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a call costs beside its own cost, for a stretch of time in bars: the exchange charges what it returns.
+
+    What is returned is not known before; what may be returned is. A parameter within an object is named
+    ``object.parameter``.
+
+    Args:
+        since: the parameter with the start, in Unix milliseconds.
+        until: the parameter with the end, likewise.
+        bar: the parameter with the length of a bar, as in ``15m``.
+        most: the most bars that are returned, and so the number where a parameter can't be read.
+        per: for how many bars one is added.
+    """
+
+    since: str
+    until: str
+    bar: str
+    most: Positive
+    per: Positive
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The parameters that it depends on."""
+        return (self.since, self.until, self.bar)
+
+    def cost_of(self, sent: Sent) -> float:
+        """What a call with these parameters costs beside."""
+        stretch_ms = wire.stretch_ms(sent, self.since, self.until)
+        bar_ms = wire.bar_ms(sent, self.bar)
+        # Both ends may be bars.
+        bars = self.most if stretch_ms is None or bar_ms is None else min(stretch_ms / bar_ms + 1, self.most)
+        return math.ceil(bars / self.per)
+
+
 class Case(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A cost for calls that have a parameter, up to some size of it.
+    """A cost for calls that have a parameter: any value of it, some values, or values up to some size.
 
     A parameter may be unreadable: empty, there twice, or no number or list though one is expected. It may mean anything
     then, so the rule's dearest cost holds.
@@ -76,14 +111,50 @@ class Case(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     Args:
         param: the parameter.
         cost: the cost of such a call.
+        equals: the values for which the case holds.
         at_most: the largest number, or length of a list, for which the case holds; any when None.
         each: the cost is for each item, up to the rule's own cost.
+        bars: what is added for what the call returns.
     """
 
     param: str
     cost: Positive
+    equals: tuple[str, ...] = ()
     at_most: float | None = None
     each: bool = False
+    bars: Bars | None = None
+
+    @property
+    def wrong(self) -> str:
+        """What contradicts itself, and what is expected instead; empty if nothing does."""
+        if self.equals and (self.each or self.at_most is not None):
+            return "equals: expected neither `at_most` nor `each` beside it"
+        return "bars: expected no `each` beside it" if self.bars and self.each else ""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The parameters that it depends on."""
+        return (self.param, *self.bars.reads) if self.bars else (self.param,)
+
+    @property
+    def dearest(self) -> float:
+        """The most that a call can cost in this case."""
+        return self.cost + (self.bars.cost_of(wire.NOTHING) if self.bars else 0.0)
+
+    def cost_of(self, sent: Sent, value: str, most: float) -> float | None:
+        """What a call with this value of the parameter costs, `most` at the most; None if the case does not hold."""
+        if self.equals:
+            if value not in self.equals:
+                return None
+        elif self.each or self.at_most is not None:
+            size = wire.size(value)
+            if size is None:
+                return most
+            if self.each:
+                return min(most, self.cost * size)
+            if self.at_most is not None and size > self.at_most:
+                return None
+        return self.cost + (self.bars.cost_of(sent) if self.bars else 0.0)
 
 
 class Rule(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -102,9 +173,14 @@ class Rule(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     per_ccxt_cost: Positive | None = None
 
     @property
+    def reads(self) -> frozenset[str]:
+        """The parameters that it depends on."""
+        return frozenset(name for case in self.cases for name in case.reads)
+
+    @property
     def dearest(self) -> float:
         """The most that a call can cost."""
-        return max(self.cost, *(case.cost for case in self.cases)) if self.cases else self.cost
+        return max(self.cost, *(case.dearest for case in self.cases)) if self.cases else self.cost
 
     def cost_of(self, sent: Sent) -> float:
         """What a call with these parameters costs."""
@@ -112,13 +188,9 @@ class Rule(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             if case.param.casefold() not in sent:
                 continue
             value = wire.one(sent, case.param)
-            size = wire.size(value) if value is not None else None
-            if value is None or (size is None and (case.each or case.at_most is not None)):
-                return self.dearest
-            if case.each:
-                return min(self.cost, case.cost * (size or 1))
-            if case.at_most is None or (size or 0) <= case.at_most:
-                return case.cost
+            cost = self.dearest if value is None else case.cost_of(sent, value, self.dearest)
+            if cost is not None:
+                return cost
         return self.cost
 
 
@@ -143,7 +215,7 @@ class _Share:
     @property
     def reads(self) -> frozenset[str]:
         """The parameters that it depends on."""
-        return frozenset((*self.bucket.per, *(case.param for case in self.rule.cases)))
+        return frozenset((*self.bucket.per, *self.rule.reads))
 
     @property
     def static(self) -> bool:
@@ -178,7 +250,7 @@ class Costs:
         self._known: dict[tuple[tuple[str, ...], str, str], tuple[list[_Share | Charge], bool]] = {}
         rules = [rule for each in (default, *endpoints.values()) for rule in each]
         per = {name for rule in rules for name in buckets[rule.bucket].per}
-        read = per.union(case.param for rule in rules for case in rule.cases)
+        read = per.union(*(rule.reads for rule in rules))
         # The spelling of the parameters that costs depend on, by their names in lower case.
         self.written = {name.casefold(): name for name in read}
         self.names_matter = bool(per)
@@ -329,6 +401,10 @@ def _rules(where: str, raw: list[dict[str, Any]], buckets: Mapping[str, Bucket])
     if not raw:
         raise ConfigError(f"{where}: expected at least one rule: a call that costs nothing has no limit")
     rules = [convert(f"{where}[{number}]", rule, Rule, {".cases": Case}) for number, rule in enumerate(raw)]
+    for number, rule in enumerate(rules):
+        for case, wrong in ((case, each.wrong) for case, each in enumerate(rule.cases)):
+            if wrong:
+                raise ConfigError(f"{where}[{number}].cases[{case}].{wrong}")
     if len({rule.bucket for rule in rules}) < len(rules):
         raise ConfigError(f"{where}: expected each bucket once")
     if sum(rule.bucket in buckets and buckets[rule.bucket].kind == "fixed" for rule in rules) > 1:

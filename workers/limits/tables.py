@@ -28,7 +28,8 @@ class Table(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         exchange: the ccxt id, which is also the file's name.
         checked: when somebody last compared it with what the exchange publishes.
         same_limits: other ccxt ids of the same hosts, or of hosts with the same limits: one budget serves them all.
-        same_answers: ccxt ids whose answers mean the same, but whose limits are their own.
+        same_answers: ccxt ids whose answers mean the same, but whose limits are their own: they have no table, or one
+            that says nothing of answers.
         same_apis: names that the classes of `same_limits` have for an api, each with the one that `endpoints` has.
         apart: other ccxt ids of the same hosts or domain that share nothing with this one, each with the reason.
         refusal_pauses: what a refusal speaks of: every call from the ``address``, or the refused ``endpoint`` alone.
@@ -80,7 +81,7 @@ class Tables:
         for name, table in self._tables.items():
             for key in ("same_limits", "same_answers"):
                 for number, other in enumerate(getattr(table, key)):
-                    if other in self._answers_by:
+                    if other in self._answers_by and not (key == "same_answers" and self._answers_nothing(other)):
                         had = self.file(self._answers_by[other]).name
                         raise ConfigError(f"{self.file(name)}: {key}[{number}]: {other} has {had} already")
                     self._answers_by[other] = name
@@ -139,6 +140,15 @@ class Tables:
         headers = {name: header for table in self._tables.values() for name, header in table.pause_headers.items()}
         entries = (entry for each in self._entries.values() for entry in each if _is_shared(entry))
         return Answers(entries, headers)
+
+    def _answers_nothing(self, name: str) -> bool:
+        """Whether a table says nothing of answers, nor has another one said what they mean."""
+        table = self._tables.get(name)
+        return (
+            table is not None
+            and self._answers_by[name] == name
+            and not (table.answers or table.pause_headers or table.counts)
+        )
 
     def _answers_of(self, name: str, table: Table) -> list[Answer]:
         for header in table.pause_headers:

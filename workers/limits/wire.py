@@ -5,7 +5,7 @@ numbers its own way, and some parameters end up in the path.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -18,6 +18,9 @@ NOTHING: Final[Sent] = {}
 _JSON: Final = msgspec.json.Encoder()
 _IN_PATH: Final = re.compile(r"\\\{([\w-]+)\\\}")
 _WHOLE: Final = re.compile(r"[1-9][0-9]{0,8}")
+_INSTANT: Final = re.compile(r"[0-9]{1,15}")
+_UNIT_MS: Final = {"s": 1e3, "m": 6e4, "h": 3.6e6, "d": 8.64e7, "w": 6.048e8, "M": 28 * 8.64e7}
+_BAR: Final = re.compile(rf"([1-9][0-9]{{0,3}})([{''.join(_UNIT_MS)}])")
 
 
 def read(path: str, request: Mapping[str, Any]) -> Sent:
@@ -47,8 +50,15 @@ def _of_body(body: Any) -> list[tuple[str, str]]:
     if not text.startswith(("{", "[")):
         return parse_qsl(text, keep_blank_values=True)
     found = msgspec.json.decode(text)
-    table = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
-    return [(name, value if isinstance(value, str) else _JSON.encode(value).decode()) for name, value in table.items()]
+    return list(_of_object("", cast("dict[str, Any]", found))) if isinstance(found, dict) else []
+
+
+def _of_object(before: str, found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """All values, also those within objects, as ``object.name``."""
+    for name, value in found.items():
+        yield before + name, value if isinstance(value, str) else _JSON.encode(value).decode()
+        if isinstance(value, dict):
+            yield from _of_object(f"{before}{name}.", cast("dict[str, Any]", value))
 
 
 def one(sent: Sent, name: str) -> str | None:
@@ -65,6 +75,20 @@ def size(value: str) -> int | None:
         return len(msgspec.json.decode(value, type=list[str])) or None
     except (msgspec.DecodeError, RecursionError):
         return None
+
+
+def stretch_ms(sent: Sent, since: str, until: str) -> float | None:
+    """The time between two instants in Unix milliseconds; None if one can't be read, or if they are in no order."""
+    start, end = (one(sent, name) for name in (since, until))
+    if start is None or end is None or not (_INSTANT.fullmatch(start) and _INSTANT.fullmatch(end)):
+        return None
+    return float(end) - float(start) if int(start) <= int(end) else None
+
+
+def bar_ms(sent: Sent, name: str) -> float | None:
+    """A bar's length, as in ``15m``, in milliseconds; that of the shortest month for one. None for anything else."""
+    found = _BAR.fullmatch(one(sent, name) or "")
+    return float(found[1]) * _UNIT_MS[found[2]] if found else None
 
 
 def for_ccxt(params: Mapping[str, Any], sent: Sent, config: Mapping[str, Any]) -> dict[str, Any]:
