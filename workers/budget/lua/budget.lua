@@ -13,12 +13,12 @@ local entry = {}
 -- After a pause a bucket starts with this part of itself, and is whole again after four windows or a minute.
 local RESTART = 500
 local RAMP_WINDOWS, RAMP_LEAST, RAMP_MOST = 4, 1000000, 60000000
--- The exchange sees arrivals. How much later than another a call may arrive is measured by the workers; the largest
--- measure of this span of time and the last one counts for all, as one worker's late call lands among all others'.
+-- The exchange sees arrivals. Workers measure how much later than another a call may arrive. The largest measure of
+-- this span of time and the last one holds for all workers: one worker's late call lands among the calls of all.
 local SPREAD_SPAN = 10000000
--- How late a call may leave, as a part of its window. Its grant is moved then: see turns.lua.
+-- How late a call may leave, as a part of its window. Then its grant is moved: see turns.lua.
 local LATE_PART = 0.1
--- Where a part is away that a call needs, the caller asks again after so long.
+-- A call that needs a worker's part which is away is asked for again after this time.
 local ASK_AGAIN = 1000000
 
 local RULES = { rolling = rolling, fixed = fixed, decaying = decaying, paced = decaying }

@@ -4,16 +4,16 @@
 
 local THOUSAND = 1000 -- ratios are whole thousandths
 
--- A bucket whose exchange said "too many" holds less than its table says: each time so much less, down to a floor, and
--- a little more again every minute. Each time within a day after it was whole again, that is half as much: a limit that
--- is lower than its table says is met more and more seldom.
+-- After "too many" a bucket holds LESS thousandths of what it held, FLOOR at least, and MORE_A_MINUTE more each minute.
+-- When that happens again within a day after it was whole, it rises half as fast: a limit that is lower than its table
+-- says is met more and more rarely.
 local LESS, FLOOR, MORE_A_MINUTE, HALVINGS = 900, 300, 10, 6
 local MINUTE, REMEMBERED = 60000000, 86400000000
 -- What strangers on our address may take from what we count on. They are noise below a hundredth of the bucket: calls
 -- that overtake each other look like strangers too.
 local STRANGERS_PART, NOISE_PART = 0.5, 0.01
 
--- All of them are whole: '%.0f' says the same in twice the time.
+-- All numbers here are whole. '%.0f' would give the same text in twice the time.
 local function whole(number)
   return string.format('%d', number)
 end

@@ -6,11 +6,11 @@ local APART = 500
 -- In windows up to SHORT no call uses the room of a call without an answer before UNANSWERED is over: it looks again so
 -- much later. SOON: a call that is due within that looks for the last time.
 local LOOK_AGAIN, SOON = 60000, 25000
--- So many grants for the same instant are distinguished; so many are looked at first.
+-- SAME: so many grants of one instant can be found. NEAR: so many are read first.
 local SAME, NEAR = 128, 3
--- As many older ones are looked at, for they may arrive after it.
+-- So many earlier grants are checked, because their calls may arrive later.
 local OLDER = 100
--- How far from the last grant one is still given back: all after it are written anew.
+-- A grant is given back only if no more than so many came after it: all of those are written again.
 local GIVEN_BACK = 1000
 
 -- rolling: a list of pairs: the time of a grant, and all that was spent up to and with it. What stands in the window of
@@ -167,7 +167,7 @@ function rolling.used(b, now)
   return length == 0 and 0 or spent(b.key, length - 1) - upto(b.key, now - b.window, length)
 end
 
--- `counted` by the exchange within the last `span` up to `at`, by when none of ours that was granted later had arrived.
+-- The exchange counted so much within the `span` that ended at `at`. No later grant's call had arrived by then.
 function rolling.observe(b, key, counted, at, rank, span, now)
   if now - at > b.length then
     return
@@ -218,7 +218,7 @@ function rolling.hold(b, at, sent)
   return b.mine ~= nil
 end
 
--- Where it comes to stand among the others at `t`.
+-- Its place among the others if it is moved to `t`.
 local function among(b, t)
   return t > b.held and place(b.key, t, b.count) or b.mine
 end
@@ -235,12 +235,13 @@ function rolling.refit(b, t)
   return t
 end
 
--- A grant is moved past so small a part of those behind it one by one; and so many words go into one command.
+-- FEW_PART: past at most this part of those behind it a grant is moved one by one. CHUNK: so many values go into one
+-- command.
 local FEW_PART, CHUNK = 0.1, 1000
 
--- Brings the grant to a later place: those it passes come one place nearer. A few are written one by one. Of many the
--- rest of the list is written anew, as each LSET walks through the list; the first stays, so that the key never goes,
--- and its time to live with it.
+-- Moves the grant to a later place; those that it passes move one place forward. A few are written one by one. For many
+-- the rest of the list is written again, as each LSET walks through the list. The first one stays, so that the key and
+-- its time to live are never lost.
 local function shift(b, to)
   local few, passed = to - b.mine <= math.max(1, (b.count - b.mine) * FEW_PART), 2 * (to - b.mine)
   local list = redis.call('LRANGE', b.key, 2 * b.mine + 2, few and 2 * to + 1 or -1)

@@ -7,7 +7,7 @@
 -- turn.
 
 -- How late a call may look again and keep its instant: an arrival as late as that disturbs no other. A rolling window
--- without a margin counts instants alone. A level without one is to be kept from when the call leaves.
+-- without a margin counts instants alone. A level without a margin holds from when the call leaves.
 local function tolerated(plan)
   local least = math.huge
   for _, b in ipairs(plan.buckets) do
