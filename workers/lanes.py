@@ -243,9 +243,8 @@ class Lanes:
         log.info("lane_open", extra={"lane": name, "methods": len(exchange.methods)})
         while True:
             renew_s = self._config.worker.renew_every_s
-            await asyncio.sleep(min(renew_s, LOOK_EVERY_S))
             try:
-                await exchange.open(max_age_s=renew_s)
+                await exchange.refresh(every_s=min(renew_s, LOOK_EVERY_S), max_age_s=renew_s)
             except Exception as error:  # the old markets stay in use, and attempts show the lane's health
                 log.warning("markets_refresh_failed", extra={"lane": name, "error": exchange.say(error)})
 

@@ -1,6 +1,7 @@
 """Markets that a whole fleet shares: read once, passed on through a real Redis, never in an attempt's way."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -20,6 +21,7 @@ from tests.support.fleet import QUICK, Client, wait_until
 from workers.exchange.errors import judge
 from workers.exchange.lane_exchange import LaneExchange
 from workers.exchange.markets import Markets
+from workers.exchange.unlisted import RELIST_S
 
 SIMULATED = ("binance", "okx", "htx", "coinbase", "kraken")
 MARKET = (
@@ -140,6 +142,54 @@ async def test_a_new_listing_is_noticed_by_all_for_one_load(server: Answers, wor
     for lane in lanes[1:]:
         await lane.open(max_age_s=0.05)
     assert server.hits.count(INFO) <= 3
+
+
+def tickers(server: Answers, *coins: str) -> None:
+    rows = (TICKER.replace("BTC", coin) for coin in coins)
+    server.by_path["ticker/24hr"] = f"[{','.join(rows)}]"
+
+
+async def aged(client: redis.asyncio.Redis, by_s: float) -> None:
+    """Make the copy so much older."""
+    (key,) = await copies(client)
+    at_us: Any = await client.hget(key, "at_us")  # pyright: ignore[reportGeneralTypeIssues]
+    await client.hset(key, "at_us", str(int(at_us) - int(by_s * 1e6)))  # pyright: ignore[reportGeneralTypeIssues]
+
+
+async def test_an_answer_that_names_a_new_market_makes_the_markets_be_read_again(
+    server: Answers, workers: list[Lanes]
+) -> None:
+    await binance(workers[0], server).open()
+    await aged(workers[0].client, 2 * RELIST_S)
+    lanes = [binance(worker, server) for worker in workers[1:5]]
+    for lane in lanes:
+        await lane.open()
+    lists(server, "BTC", "ETH")
+    tickers(server, "BTC", "ETH", "WAT")
+    for lane in lanes:
+        assert set(await lane.call("fetch_tickers", {}, call("binance"))) == {"BTC/USDT", "ETHUSDT", "WATUSDT"}
+        await lane.refresh(every_s=60, max_age_s=math.inf)
+        assert "ETH/USDT" in inside(lane).markets
+    assert server.hits.count(INFO) == 2
+    # Whatever is named meanwhile: not before the time has passed.
+    for number in range(3):
+        tickers(server, "BTC", f"N{number}")
+        for lane in lanes:
+            await lane.call("fetch_tickers", {}, call("binance"))
+            await lane.refresh(every_s=60, max_age_s=math.inf)
+    assert server.hits.count(INFO) == 2
+    # What stays unlisted is not looked for again.
+    await aged(workers[0].client, 2 * RELIST_S)
+    late = binance(workers[5], server)
+    await late.open()
+    tickers(server, "BTC", "WAT")
+    await late.call("fetch_tickers", {}, call("binance"))
+    await late.refresh(every_s=60, max_age_s=math.inf)
+    assert server.hits.count(INFO) == 3
+    await aged(workers[0].client, 2 * RELIST_S)
+    await late.call("fetch_tickers", {}, call("binance"))
+    await late.refresh(every_s=0.01, max_age_s=math.inf)
+    assert server.hits.count(INFO) == 3
 
 
 async def test_attempts_go_on_while_markets_are_read_again(server: Answers, workers: list[Lanes]) -> None:

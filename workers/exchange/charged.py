@@ -30,6 +30,7 @@ from .egress import PASSAGE, Late, Passage
 from .errors import NoBudget, means_too_many
 from .meter import Meter
 from .signals import DEFAULT_PAUSE_S, Pause, limit_signal
+from .unlisted import Unlisted
 
 ccxt: Any = importlib.import_module("ccxt.async_support")
 CCXT_VERSION: Final = str(ccxt.__version__)
@@ -98,9 +99,11 @@ if TYPE_CHECKING:
 
     class _Ccxt:
         id: str
+        markets_by_id: dict[str, Any] | None
 
         async def fetch2(self, path: str, api: Any, method: str, params: Any, config: Any) -> Any: ...
         def parse_json(self, http_response: str) -> Any: ...
+        def safe_market(self, market_id: Any, market: Any, delimiter: Any, market_type: Any) -> Any: ...
         def sign(self, path: str, api: Any, method: str, params: Any) -> dict[str, Any]: ...
         async def fetch(self, url: str, method: str, headers: Any, body: Any) -> Any: ...
         def on_rest_response(
@@ -119,9 +122,11 @@ class ChargedCalls(_Ccxt):
     Attributes:
         meter: of the lane, for all instances of its class.
         signing_clock: the exchange's clock, of an instance with keys.
+        unlisted: of the lane: markets that answers name and no instance lists.
     """
 
     meter: Meter
+    unlisted: Unlisted | None = None
     signing_clock: SigningClock | None = None
 
     def milliseconds(self) -> int:
@@ -256,6 +261,16 @@ class ChargedCalls(_Ccxt):
         """Called by ccxt for every answer in whose body it found no error."""
         CALL.get().by_status = True
         super().handle_http_status_code(code, reason, url, method, body)
+
+    def safe_market(
+        self, market_id: Any = None, market: Any = None, delimiter: Any = None, market_type: Any = None
+    ) -> Any:
+        """Called by ccxt for every market that an answer names."""
+        if market is None and self.unlisted is not None and self.markets_by_id and isinstance(market_id, str):
+            call = CALL.get(None)
+            if market_id and market_id not in self.markets_by_id and call is not None and call.data:
+                self.unlisted.note(market_id)
+        return super().safe_market(market_id, market, delimiter, market_type)
 
     def parse_json(self, http_response: str) -> Any:
         """Called by ccxt for every answer; a long one is parsed already, beside the event loop.

@@ -1,13 +1,14 @@
 """An exchange as one lane reaches it: opened, called within the budget, closed."""
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import math
 from collections.abc import Mapping
 from typing import Any, Final
 
-from ccxt.base.errors import BaseError, NotSupported  # pyright: ignore[reportMissingTypeStubs]
+from ccxt.base.errors import BadSymbol, BaseError, NotSupported  # pyright: ignore[reportMissingTypeStubs]
 from msgspec import Struct, field
 
 from schemas import old_names
@@ -30,6 +31,7 @@ from .markets import Markets
 from .meter import Meter
 from .redaction import Redactor, in_one_line
 from .rehearsal import places
+from .unlisted import RELIST_S, Unlisted
 
 OPEN_TIMEOUT_S: Final = 60.0
 # After Redis was lost no call is sent until every slot that may have been reserved has passed: reserve none far ahead.
@@ -111,6 +113,7 @@ class LaneExchange:
         self._keyed: Any = self._make_keyed() if self._credentials else None
         self.costs = costs.load(config.exchange, float(self._ccxt.rateLimit), setup.limits)
         self._meter = Meter(name, budget, self.costs, shipped().answers(config.exchange), self.redactor)
+        self._unlisted = self._kind.unlisted = Unlisted(name)
         self._kind.meter = self._meter  # of the class: the instances that load markets are charged as well
         self.answering = self._meter.answering
         self.tallies = self._meter.tallies
@@ -183,11 +186,30 @@ class LaneExchange:
                 if not self.knowledge:
                     await self._connect()
                 self.knowledge = await self._markets.publish(self._markets_key)
+                self._unlisted.settle(self._markets.read_s(self._markets_key))
                 if loaded and any(bucket.kind == "fixed" for bucket in self.costs.buckets.values()):
                     await self._set_clock(call)
         finally:
             CALL.reset(token)
             call.holding.close()
+
+    async def refresh(self, *, every_s: float, max_age_s: float) -> None:
+        """Waits, then takes markets that are younger than `max_age_s`.
+
+        An answer that names a market which is not listed ends the wait. Then markets older than `RELIST_S` are too old.
+
+        Args:
+            every_s: how long it waits.
+            max_age_s: since they were read from the exchange.
+
+        Raises:
+            Exception: what `open` raises.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(every_s):
+                await self._unlisted.seen.wait()
+        self._unlisted.seen.clear()
+        await self.open(max_age_s=min(max_age_s, RELIST_S) if len(self._unlisted) else max_age_s)
 
     async def _connect(self) -> None:
         """Opens connections for the first calls."""
@@ -233,6 +255,10 @@ class LaneExchange:
         token = CALL.set(call)
         try:
             data = await self._read(method, args, call)
+        except (BadSymbol, KeyError) as error:
+            if call.data:  # ccxt can't read data of a market that it does not list
+                self._unlisted.note(str(error))
+            raise
         finally:
             CALL.reset(token)
             call.holding.close()

@@ -100,6 +100,10 @@ class Markets:
             exchange.markets_loading.set_result(exchange.markets)
         return loaded
 
+    def read_s(self, key: str) -> float:
+        """When the markets with this key were read from the exchange, by the monotonic clock."""
+        return self._held[key].read_s
+
     async def publish(self, key: str) -> str:
         """Stores for dispatchers what the lanes with this key list; call it again to keep it from expiring.
 

@@ -1,0 +1,61 @@
+"""Markets that answers name and the lane does not list: new ones, mostly. Then its markets are read again."""
+
+import asyncio
+import logging
+import time
+from typing import Final
+
+log = logging.getLogger(__name__)
+
+# The least time between two readings of an exchange's markets for this, for the whole fleet.
+RELIST_S: Final = 120.0
+# How many names are remembered, of those that are new and of those that stay unlisted.
+KEPT: Final = 1_000
+# No market's name is longer.
+LONGEST: Final = 128
+# Options that have ended, of which ccxt makes markets as it goes (4.5.90: `create_expired_option_market`).
+_ENDED: Final = ("-C", "-P")
+
+
+class Unlisted:
+    """The names in answers that no market of one lane has.
+
+    An exchange also names what it never lists, as indices and contracts that have ended. So a name that is still not
+    listed by markets that were read after it was seen is not looked for again.
+
+    Args:
+        lane: for the log.
+
+    Attributes:
+        seen: set when a name was seen for the first time, until somebody looks.
+    """
+
+    def __init__(self, lane: str) -> None:
+        self.seen = asyncio.Event()
+        self._lane = lane
+        self._new: dict[str, float] = {}
+        self._strange: dict[str, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._new)
+
+    def note(self, name: str) -> None:
+        """An answer names it, and it is not listed."""
+        name = name[:LONGEST]
+        if name.endswith(_ENDED):
+            return
+        if name in self._strange or name in self._new or len(self._new) >= KEPT:
+            return
+        self._new[name] = time.monotonic()
+        self.seen.set()
+
+    def settle(self, read_s: float) -> None:
+        """The lane has markets now that were read from the exchange at `read_s`, by the monotonic clock."""
+        old = [name for name, at_s in self._new.items() if at_s <= read_s]
+        if old:
+            log.info("markets_relisted", extra={"lane": self._lane, "names": old[:5], "count": len(old)})
+        for name in old:
+            del self._new[name]
+            self._strange[name] = None
+        while len(self._strange) > KEPT:
+            del self._strange[next(iter(self._strange))]
