@@ -90,6 +90,7 @@ class LaneHealth(Choice):
         self.circuit = Circuit(config)
         self._evidence = Evidence()
         self._reports: dict[str, tuple[float, LaneReport]] = {}  # by worker: the last one, and when it came
+        self._unopened: dict[str, tuple[float, str]] = {}  # by worker: when it last said so, and why
         self._reported_s = 0.0
         self._asked_s = -math.inf
         self._well = True
@@ -126,6 +127,23 @@ class LaneHealth(Choice):
             evidence.forget()
             self.load.learn(report.exchange_ms, self.load.budget_ms)
         self._weigh(now_s)
+
+    def not_open(self, worker: str, why: str, now_s: float) -> None:
+        """A worker should serve the lane and could not open it yet; `why` is empty where it has just begun."""
+        self._unopened[worker] = now_s, why
+
+    def unopened(self, now_s: float) -> str | None:
+        """Why no worker could open it yet; None if one serves it, or none tries."""
+        if not self.silent(now_s):
+            return None
+        self._unopened = {
+            worker: (at_s, why)
+            for worker, (at_s, why) in self._unopened.items()
+            if now_s <= at_s + self._config.silent_after_s
+        }
+        if not self._unopened:
+            return None
+        return next((why for _, why in self._unopened.values() if why), "its markets are being read")
 
     def _keep(self, worker: str, report: LaneReport, now_s: float) -> list[LaneReport]:
         """Keeps a worker's last report; gives those of all workers that still serve the lane."""
@@ -270,7 +288,8 @@ class LaneHealth(Choice):
     def reason(self, now_s: float) -> str:
         """Why it is not healthy, for logs and error messages; empty if it is."""
         if self.silent(now_s):
-            return "no worker reports it"
+            why = self.unopened(now_s)
+            return "no worker reports it" if why is None else f"it has not opened: {why}"
         if self.circuit.aside:
             return self.circuit.why
         if self._well:

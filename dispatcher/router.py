@@ -109,6 +109,9 @@ class Router:
                 health.observe(report.worker, lane, now_s)
                 if health.methods != methods:
                     self._able.clear()
+        for name, why in report.unopened.items():
+            if health := self.health.get(name):
+                health.not_open(report.worker, why, now_s)
         self._aside = [lane for lane in self.health.values() if not lane.serving]
 
     def candidates(self, request: Request) -> Sequence[LaneHealth] | End:
@@ -372,7 +375,9 @@ def _in_time(lanes: Sequence[LaneHealth], kind: str, left_ms: float, now_s: floa
 def _why(lanes: Sequence[LaneHealth], now_s: float, now_ms: int) -> str:
     reasons: list[str] = []
     for lane in lanes:
-        if reason := lane.reason(now_s):
+        if (why := lane.unopened(now_s)) is not None:
+            reasons.append(f"{lane.name} has not opened: {why}")
+        elif reason := lane.reason(now_s):
             reasons.append(f"{lane.name} is {lane.state(now_s)} ({reason})")
         elif lane.paused_until_ms > now_ms:
             reasons.append(f"{lane.name} is paused for {(lane.paused_until_ms - now_ms) / 1000:.1f} s more")

@@ -127,12 +127,15 @@ class Report(Struct, frozen=True):
         sent_ms: when it was sent.
         lanes: one entry for each lane that the worker serves.
         leaving: the worker shuts down and takes no more attempts.
+        unopened: the lanes that it should serve but could not open yet, each with the reason; empty for one that it has
+            just begun to open.
     """
 
     worker: str
     sent_ms: Whole
     lanes: list[LaneReport]
     leaving: bool = False
+    unopened: dict[str, str] = {}
 
 
 _REPORT: Final = msgpack.Decoder(Report)

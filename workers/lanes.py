@@ -251,10 +251,13 @@ class Lanes:
     async def _open(self, name: str, lane: Lane) -> None:
         def say(state: RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
-            lane.error = "" if error is None else lane.exchange.say(error)
+            said = "" if error is None else lane.exchange.say(error)
             if isinstance(error, NoBudget):  # others start too, or use the budget: the exchange was not called
-                log.info("lane_open_throttled", extra={"lane": name, "why": lane.error})
+                log.info("lane_open_throttled", extra={"lane": name, "why": said})
+                # That the next try has to wait is no reason why the one before failed.
+                lane.error = lane.error if lane.error and error.reason == "budget" else said
             else:
+                lane.error = said
                 log.warning("lane_open_failed", extra={"lane": name, "try": state.attempt_number, "error": lane.error})
 
         async for attempt in AsyncRetrying(wait=wait_random_exponential(multiplier=0.5, max=30), before_sleep=say):

@@ -192,6 +192,7 @@ class Worker:
             results.now_ms(),
             self._reports.make(uses, paused_until_ms, lifted_ms, own_parts, knowledge),
             leaving=leaving,
+            unopened={name: lane.error for name, lane in self._lanes.known.items() if name not in self._lanes.serving},
         )
         await self._broker.publish(encode(report), "", exchange=topology.REPORTS, persistent=False, mandatory=False)
 

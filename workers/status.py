@@ -17,6 +17,8 @@ def unready(connected: bool, lanes: Sequence[ServedLane]) -> str:
     """
     if not connected:
         return "no connection to RabbitMQ"
+    if not lanes:
+        return "its lanes are not made yet"
     if opening := [lane.lane for lane in lanes if not lane.open and not lane.error]:
         return f"no markets yet: {', '.join(opening)}"
     if not any(lane.open for lane in lanes):

@@ -20,6 +20,17 @@ def test_without_reports_a_lane_is_offline_and_the_first_one_brings_it() -> None
     assert health.reason(1.6) == "no worker reports it"
 
 
+def test_a_lane_that_no_worker_could_open_says_why() -> None:
+    health = new()
+    health.not_open("w1", "", 0.0)
+    assert health.reason(0.1) == "it has not opened: its markets are being read"
+    health.not_open("w2", "connection refused", 0.2)
+    assert (health.unopened(0.3), health.state(0.3)) == ("connection refused", State.OFFLINE)
+    health.observe("w3", LaneReport("okx"), 0.4)  # a worker serves it: what others could not do matters no more
+    assert (health.unopened(0.5), health.reason(0.5)) == (None, "")
+    assert health.reason(2.0) == "no worker reports it"
+
+
 def test_a_leaving_worker_counts_no_more() -> None:
     health = new()
     health.observe("w1", LaneReport("okx"), 0.0)

@@ -23,6 +23,7 @@ from schemas.accounts import Secret
 
 from .bounds import NOTHING, Holding
 from .reading import Handler, Response
+from .redaction import Redactor, in_one_line
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,9 @@ log = logging.getLogger(__name__)
 # 75 s, Cloudflare after 400 s (their documentation). We use none that was idle for longer than this.
 IDLE_S: Final = 50.0
 OPEN_TIMEOUT_S: Final = 2.0
+# The longest header, and the longest line of it. aiohttp takes 8 KB; firewalls before exchanges send longer ones
+# (Content-Security-Policy), and curl takes 100 KB.
+HEADER_BYTES: Final = 64 * 1024
 
 
 def tls() -> ssl.SSLContext:
@@ -104,6 +108,7 @@ class Egress:
         self.proxy = proxy
         parts = urlsplit(proxy or "")
         self.secrets = [Secret(unquote(part)) for part in (parts.username, parts.password) if part]
+        self._redactor = Redactor(self.secrets)
         # No limit of connections: a call that waited for one would miss its slot, and many would then leave at once.
         connector = _Connector(
             local_addr=(local_addr, 0) if local_addr else None,
@@ -122,6 +127,8 @@ class Egress:
             cookie_jar=aiohttp.DummyCookieJar(),
             trace_configs=[trace],
             response_class=Response,
+            max_line_size=HEADER_BYTES,
+            max_field_size=HEADER_BYTES,
         )
         # aiohttp repeats a GET when a reused connection turns out dead: an uncharged call. There is no public switch
         # (aiohttp 3.14).
@@ -142,8 +149,8 @@ class Egress:
         except _Opened:
             pass
         except (aiohttp.ClientError, TimeoutError) as error:
-            # A call will fail with it too. The error's text may hold the proxy's password.
-            log.info("connection_open_failed", extra={"place": url, "error": type(error).__name__})
+            # A call will fail with it too.
+            log.info("connection_open_failed", extra={"place": url, "error": in_one_line(error, self._redactor.hide)})
         finally:
             PASSAGE.reset(token)
 

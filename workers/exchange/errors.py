@@ -267,7 +267,10 @@ def _refused(error: BaseError, seen: Seen) -> tuple[Outcome, ErrorCode]:
 
 
 def _unanswered(error: BaseError) -> tuple[Outcome, ErrorCode]:
-    if isinstance(error.__cause__, aiohttp.ClientPayloadError):
+    reason = error.__cause__
+    if isinstance(reason, aiohttp.ClientResponseError) and not isinstance(reason, aiohttp.ClientHttpProxyError):
+        return _FAILED, ErrorCode.BAD_RESPONSE  # an answer that is no HTTP
+    if isinstance(reason, aiohttp.ClientPayloadError):
         return _FAILED, ErrorCode.BAD_RESPONSE  # cut off, or compressed wrongly
     outcome, code = _by_class(error)
     vague = type(error).__name__ in _VAGUE or code is ErrorCode.AUTHENTICATION

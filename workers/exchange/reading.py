@@ -1,8 +1,8 @@
 """Reads answers: never more than their call may hold, and never so that other calls wait long.
 
-aiohttp limits what it reads ahead, lines (8 KB) and headers (128), and decompresses in pieces (3.14). It does not limit
-a body, the number of informational answers before the real one, or what comes beside a body (chunk extensions,
-compressed data that expands to nothing).
+aiohttp limits what it reads ahead, lines (`egress.HEADER_BYTES`) and headers (128), and decompresses in pieces (3.14).
+It does not limit a body, the number of informational answers before the real one, or what comes beside a body (chunk
+extensions, compressed data that expands to nothing).
 """
 
 import asyncio

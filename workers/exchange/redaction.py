@@ -5,7 +5,11 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeAlias
 
+import aiohttp
+
 from schemas.accounts import HIDDEN, Secret
+
+from .causes import cause
 
 # Takes secrets out of a text.
 Hide: TypeAlias = Callable[[str], str]
@@ -91,11 +95,16 @@ def clean(text: str, hide: Hide) -> str:
 
 
 def in_one_line(error: BaseException, hide: Hide = str) -> str:
-    """An error's class and text in one line, cleaned and cut.
+    """An error's class, its cause and its text in one line, cleaned and cut.
 
     Args:
         error: whatever was raised.
         hide: takes the known secrets out.
     """
-    name, text = type(error).__name__, clean(str(error), hide)
+    why, said = cause(error), str(error)
+    if isinstance(error, aiohttp.ClientError):
+        said = "" if why else said
+    parts = (clean(part, hide) for part in (why, said))
+    text = "; ".join(part for part in parts if part)
+    name = type(error).__name__
     return (f"{name}: {text}" if text else name)[:MESSAGE_LIMIT]
