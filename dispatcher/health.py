@@ -79,6 +79,7 @@ class LaneHealth(Choice):
         serving: it takes its share: it is not set aside. It may be silent nevertheless.
         silent_at_s: without another report no worker serves it from then on.
         paused_until_ms: the exchange asked for silence until then.
+        paused_by: where the length of that pause is from.
         methods: what it can do; None until a worker said.
         open_from_ms: from then on it takes any request at once, until its next report; infinite where that needs a
             closer look (`takes`). It saves the router that look at each of hundreds of lanes.
@@ -97,6 +98,7 @@ class LaneHealth(Choice):
         self.serving = True
         self.silent_at_s = -math.inf
         self.paused_until_ms = 0
+        self.paused_by = ""
         self._lifted_ms, self._lifted_s = 0, -math.inf
         self.methods: frozenset[str] | None = None
         self.open_from_ms = math.inf
@@ -159,9 +161,11 @@ class LaneHealth(Choice):
         """Keeps the longest pause of all reports. Those from before one was lifted count no more."""
         if report.lifted_ms > self._lifted_ms:
             self._lifted_ms, self._lifted_s = report.lifted_ms, now_s
-            self.paused_until_ms = report.paused_until_ms
-        elif report.lifted_ms == self._lifted_ms or now_s > self._lifted_s + LIFT_SPREADS_S:
-            self.paused_until_ms = max(self.paused_until_ms, report.paused_until_ms)
+            self.paused_until_ms, self.paused_by = report.paused_until_ms, report.paused_by
+        elif report.paused_until_ms > self.paused_until_ms and (
+            report.lifted_ms == self._lifted_ms or now_s > self._lifted_s + LIFT_SPREADS_S
+        ):
+            self.paused_until_ms, self.paused_by = report.paused_until_ms, report.paused_by
 
     def _weigh(self, now_s: float) -> None:
         aside, load = self.circuit.aside, self.load

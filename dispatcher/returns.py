@@ -80,6 +80,8 @@ class Past(Struct, frozen=True):
         never: lanes that can't answer it.
         failed: lanes that failed it, and how often; others go first.
         retry_at_ms: by lane, the time (Unix milliseconds) before which it can't take it.
+        paused_until_ms: the same, only of lanes whose last attempt met a pause or asked for one. Those of an endpoint
+            alone are in no report, and others are there only after a while.
         doubts: how many attempts failed in a way that may be the request's fault.
     """
 
@@ -87,10 +89,12 @@ class Past(Struct, frozen=True):
     never: Set[str]
     failed: Mapping[str, int]
     retry_at_ms: Mapping[str, int]
+    paused_until_ms: Mapping[str, int]
     doubts: int
 
 
-NOTHING: Final = Past(None, frozenset(), {}, {}, 0)
+NOTHING: Final = Past(None, frozenset(), {}, {}, {}, 0)
+_PAUSED: Final = frozenset({ErrorCode.PAUSED, ErrorCode.RATE_LIMITED})
 
 
 def past(tries: Sequence[Try]) -> Past:
@@ -113,7 +117,8 @@ def past(tries: Sequence[Try]) -> Past:
                 doubts += 1
             case Move.WAIT:
                 pass
-    return Past(final, never, failed, retry_at_ms, doubts)
+    paused = {item.lane: item.retry_at_ms or 0 if item.code in _PAUSED else 0 for item in tries}
+    return Past(final, never, failed, retry_at_ms, paused, doubts)
 
 
 def exhausted(attempt: Attempt, doubts: int, max_attempts: int) -> bool:

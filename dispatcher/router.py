@@ -243,7 +243,7 @@ class Router:
             for lane in able
         )
         if max(wait_ms, SHORTEST_WAIT_MS) > left_ms:
-            return End(ErrorCode.DEADLINE_EXCEEDED, f"{_why(able, now_s, now_ms)}{_history(attempt)}")
+            return End(ErrorCode.DEADLINE_EXCEEDED, f"{_why(able, past, now_s, now_ms)}{_history(attempt)}")
         self._count_waiting(able, attempt.request.kind, now_s + topology.delay_for(wait_ms) / 1000)
         return Wait(wait_ms)
 
@@ -372,15 +372,16 @@ def _in_time(lanes: Sequence[LaneHealth], kind: str, left_ms: float, now_s: floa
     return [lane for lane in lanes if lane.load.queueing_ms(kind) <= left_ms or lane.silent(now_s)]
 
 
-def _why(lanes: Sequence[LaneHealth], now_s: float, now_ms: int) -> str:
+def _why(lanes: Sequence[LaneHealth], past: returns.Past, now_s: float, now_ms: int) -> str:
     reasons: list[str] = []
     for lane in lanes:
         if (why := lane.unopened(now_s)) is not None:
             reasons.append(f"{lane.name} has not opened: {why}")
         elif reason := lane.reason(now_s):
             reasons.append(f"{lane.name} is {lane.state(now_s)} ({reason})")
-        elif lane.paused_until_ms > now_ms:
-            reasons.append(f"{lane.name} is paused for {(lane.paused_until_ms - now_ms) / 1000:.1f} s more")
+        elif (until_ms := max(lane.paused_until_ms, past.paused_until_ms.get(lane.name, 0))) > now_ms:
+            by = f" ({lane.paused_by})" if lane.paused_by else ""
+            reasons.append(f"{lane.name} is paused for {(until_ms - now_ms) / 1000:.1f} s more{by}")
         else:
             reasons.append(f"{lane.name} has no budget in time")
     return "no lane can take it before its deadline: " + ", ".join(reasons)

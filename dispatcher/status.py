@@ -47,6 +47,7 @@ def _lane(lane: LaneHealth, config: LaneConfig, since: Since | None, now_s: floa
         since_ms=since.at_ms if since and since.state is state else now_ms,
         trial_in_s=None if silent or lane.serving else round(max(0.0, lane.circuit.trial_at_s - now_s), 3),
         paused_until_ms=lane.paused_until_ms if lane.paused_until_ms > now_ms else None,
+        paused_by=lane.paused_by if lane.paused_until_ms > now_ms else "",
         weight=lane.weight,
         share=round(lane.share, 3) if lane.serving and not silent else 0.0,
         workers=lane.workers(now_s),

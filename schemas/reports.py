@@ -80,6 +80,7 @@ class LaneReport(Struct, frozen=True, omit_defaults=True):
         exchange_ms: mean time at the exchange of the attempts that were answered.
         buckets: the lane's buckets that are in use.
         paused_until_ms: the end of the pause that the exchange asked for on the whole scope.
+        paused_by: where the length of that pause is from: a header, the text of an answer, our backoff.
         lifted_ms: when an operator last ended the scope's pauses, by Redis's clock; 0 for never.
         budget_ms: how long the budget of one attempt takes to come back, on average lately, in the one of its buckets
             where that takes longest. 0 while nothing is known.
@@ -109,6 +110,7 @@ class LaneReport(Struct, frozen=True, omit_defaults=True):
     exchange_ms: Real = 0.0
     buckets: dict[str, BucketReport] = {}
     paused_until_ms: Whole = 0
+    paused_by: str = ""
     lifted_ms: Whole = 0
     budget_ms: Real = 0.0
     unanswered: Whole = 0

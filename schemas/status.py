@@ -52,6 +52,7 @@ class RoutedLane(Struct, frozen=True):
         since_ms: when it came into this state.
         trial_in_s: the time until the next trial of a lane that stands aside, None for others.
         paused_until_ms: the end of a pause that the exchange asked for, None without one.
+        paused_by: where the length of that pause is from: a header, the text of an answer, our backoff.
         weight: its configured weight.
         share: the part of its weight that its health leaves it now.
         workers: how many workers serve it.
@@ -68,6 +69,7 @@ class RoutedLane(Struct, frozen=True):
     since_ms: int
     trial_in_s: float | None
     paused_until_ms: int | None
+    paused_by: str
     weight: float
     share: float
     workers: int

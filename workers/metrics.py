@@ -23,6 +23,7 @@ BUCKET_WAITED = Histogram(
     buckets=_SECONDS,
 )
 REFUSED = Counter("fleet_budget_refused_total", "Calls that found no budget in time.", ["lane", "bucket", "reason"])
+PAUSES = Counter("fleet_pauses_total", "Pauses that answers asked for, by what says how long.", ["lane", "source"])
 PAUSED = Gauge("fleet_budget_paused_seconds", "Seconds until each bucket's pause ends.", ["lane", "bucket"])
 USED = Gauge("fleet_budget_used_ratio", "Used part of each bucket.", ["lane", "bucket"])
 EFFECTIVE = Gauge(

@@ -29,6 +29,16 @@ _NAMED: Final = 50
 _NAMES: Final = 100
 
 
+class LanePause(Struct, frozen=True):
+    """A pause of a whole lane: until when, Unix milliseconds, and where its length is from."""
+
+    until_ms: int
+    source: str
+
+
+NO_PAUSE: Final = LanePause(0, "")
+
+
 class LaneCount(Struct):
     """What a worker counts of one lane until the next report."""
 
@@ -180,7 +190,7 @@ class Reports:
     def make(
         self,
         uses: Mapping[str, Mapping[str, Use]],
-        paused_until_ms: Mapping[str, int],
+        pauses: Mapping[str, LanePause],
         lifted_ms: Mapping[str, int],
         own_parts: Mapping[str, float],
         knowledge: Mapping[str, str],
@@ -213,7 +223,8 @@ class Reports:
                     in_flight=count.in_flight - count.bulk,
                     exchange_ms=round(count.answered_ms / count.ok, 3) if count.ok else 0.0,
                     buckets=_buckets(known.tallies.take(), uses.get(lane, {})),
-                    paused_until_ms=paused_until_ms.get(lane, 0),
+                    paused_until_ms=pauses.get(lane, NO_PAUSE).until_ms,
+                    paused_by=pauses.get(lane, NO_PAUSE).source,
                     lifted_ms=lifted_ms.get(lane, 0),
                     own_part=own_parts.get(lane),
                     budget_ms=round(known.budget_ms, 3),

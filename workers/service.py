@@ -28,7 +28,7 @@ from .attempts import Attempts
 from .budget.budget import Budget, Use
 from .exchange.charged import CCXT_VERSION
 from .lanes import Lane, Lanes
-from .reports import Reports
+from .reports import LanePause, Reports
 
 log = logging.getLogger(__name__)
 
@@ -166,7 +166,7 @@ class Worker:
 
     async def _publish_report(self, *, leaving: bool) -> None:
         uses: dict[str, dict[str, Use]] = {}
-        paused_until_ms: dict[str, int] = {}
+        pauses: dict[str, LanePause] = {}
         lifted_ms: dict[str, int] = {}
         budgets = {name: lane.budget for name, lane in self._lanes.serving.items()}
         own_parts = {name: part for name, budget in budgets.items() if (part := budget.own_part) is not None}
@@ -185,12 +185,12 @@ class Worker:
                 metrics.PAUSED.labels(name, bucket).set(max(use.paused_s, paused_s))
             lifted_ms[name] = budgets[name].lifted_us // 1000
             if paused_s > 0:
-                paused_until_ms[name] = results.now_ms() + int(paused_s * 1000)
+                pauses[name] = LanePause(results.now_ms() + int(paused_s * 1000), budgets[name].pause_source)
         knowledge = {name: lane.exchange.knowledge for name, lane in self._lanes.serving.items()}
         report = Report(
             self.name,
             results.now_ms(),
-            self._reports.make(uses, paused_until_ms, lifted_ms, own_parts, knowledge),
+            self._reports.make(uses, pauses, lifted_ms, own_parts, knowledge),
             leaving=leaving,
             unopened={name: lane.error for name, lane in self._lanes.known.items() if name not in self._lanes.serving},
         )

@@ -16,6 +16,7 @@ class Said(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     status: Annotated[int, msgspec.Meta(ge=200, le=599)] = 200
     body: str = ""
     content_type: str = "application/json"
+    headers: dict[str, str] = {}
 
 
 class Faults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from .accounts import Account, Signed
 from .clock import Clock
-from .faults import HEALTHY, HTML, REDIRECT_TO, Faults, Said
+from .faults import HEALTHY, HTML, REDIRECT_TO, Faults
 from .ledger import Ledger, Verdict
 from .limits import LIMITS, Query
 from .venue import Answer, BadParameter, Endpoint, UnknownSymbol, Venue, reply
@@ -195,9 +195,10 @@ class Door:
             await asyncio.sleep(late_ms / 1000)
         if verdict.refusal is not None:
             return None
-        answer = next((_word_for_word(said) for text, said in faults.said.items() if text in request.raw_path), None)
-        if answer is not None:
-            pass
+        said = next((said for text, said in faults.said.items() if text in request.raw_path), None)
+        answer: Answer | None = None
+        if said is not None:
+            answer = Answer(said.status, said.body.encode(), said.content_type)
         elif faults.error_rate and self._random.random() < faults.error_rate:
             answer = self.venue.error(500 if self._random.random() < 0.5 else 503)
         elif faults.maintenance:
@@ -206,16 +207,14 @@ class Door:
             return None
         counts.faults += 1
         if answer is not None:
-            return self._respond(answer, name, verdict)
+            response = self._respond(answer, name, verdict)
+            response.headers.update(said.headers if said else {})
+            return response
         if faults.garbage == "redirect" and name != REDIRECT_TO:
             return web.Response(status=302, headers={"Location": REDIRECT_TO})
         if faults.garbage == "truncated":
             return await _truncated(request)
         return web.Response(body=b"" if faults.garbage == "empty" else HTML, content_type="text/html")
-
-
-def _word_for_word(said: Said) -> Answer:
-    return Answer(said.status, said.body.encode(), said.content_type)
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -271,7 +271,8 @@ def _at_redis(url: str, work: Callable[[redis.asyncio.Redis], Awaitable[Any]]) -
 
 def _say_pause(what: str, pause: pauses.Pause) -> None:
     place = pause.place.removeprefix("fleet:")
-    typer.echo(_plain(f"{what}: {place} {pause.bucket or 'all of it'}, {pause.left_s:.0f} s left: {pause.reason}"))
+    length = f"{pause.left_s:.0f} s left" + (f" by {pause.source}" if pause.source else "")
+    typer.echo(_plain(f"{what}: {place} {pause.bucket or 'all of it'}, {length}: {pause.reason}"))
 
 
 def _check_selected(selection: Selection, everything: bool) -> None:

@@ -2,7 +2,7 @@
 
 A pause is a key in Redis, written by `budget.lua`: ``<place>:pause`` for all calls to an exchange from one address or
 account, ``<place>:<bucket>:pause`` for one bucket; a place is ``fleet:{<exchange>}:<address>``, or
-``fleet:{<exchange>}:account:<digest>``. Its value is ``<until, microseconds>:<doublings>:<reason>``.
+``fleet:{<exchange>}:account:<digest>``. Its value is ``<until, microseconds>:<doublings>:<source>|<reason>``.
 
 Workers remember pauses too, and write them again into a Redis that lost them. So a pause is not deleted: its end is set
 to now and its reason to `LIFTED`, for a while. A worker that sees this for its place forgets the pauses it remembers.
@@ -18,7 +18,7 @@ LIFTED: Final = "lifted"
 # How long it stays to be seen, also by workers for which Redis is away just now.
 SEEN_WITHIN_MS: Final = 10 * 60_000
 _ACCOUNT: Final = re.compile(r"fleet:\{[^}]+\}:account:[0-9a-f]+")
-_VALUE: Final = re.compile(r"(\d+):(\d+):(.*)", re.DOTALL)
+_VALUE: Final = re.compile(r"(\d+):(\d+):(?:([^|]*)\|)?(.*)", re.DOTALL)
 _EXCHANGE: Final = re.compile(r"fleet:\{[^}]+\}")
 _CORRECTION: Final = re.compile(rb"-?\d+")
 
@@ -30,7 +30,8 @@ class Pause(Struct, frozen=True):
         place: the exchange, and the address or account at it: the prefix of its budget's keys.
         bucket: the bucket that is paused; empty where all calls are.
         left_s: how long it still lasts.
-        doublings: how often it was doubled, as the exchange named no time.
+        doublings: how often it was doubled, as the exchange refused again.
+        source: where its length is from: a header, the text of an answer, our backoff.
         reason: what the exchange answered, shortened.
     """
 
@@ -38,6 +39,7 @@ class Pause(Struct, frozen=True):
     bucket: str
     left_s: float
     doublings: int
+    source: str
     reason: str
 
     @property
@@ -61,7 +63,7 @@ async def held(client: redis.asyncio.Redis, exchange: str = "*") -> list[Pause]:
         value = _VALUE.fullmatch((await any_client.get(key) or b"").decode(errors="replace"))
         if value and (left_us := int(value[1]) - await _now_us(client, key.decode())) > 0:
             place, bucket = _split(key.decode().removesuffix(":pause"), addresses)
-            pauses.append(Pause(place, bucket, left_us / 1e6, int(value[2]), value[3]))
+            pauses.append(Pause(place, bucket, left_us / 1e6, int(value[2]), value[3] or "", value[4]))
     return sorted(pauses, key=lambda pause: -pause.left_s)
 
 

@@ -9,6 +9,7 @@ import pytest_asyncio
 from tests.support.budgets import MINUTE_US, START_US, TEST_CLOCK, WINDOWS, Told, bucket, charge, emptied, grants
 from workers.budget.budget import Budget, Grant
 from workers.budget.ledger import Ledger
+from workers.budget.pauses import Pauses
 from workers.limits.costs import Kind
 
 pytestmark = pytest.mark.both_stores
@@ -137,4 +138,54 @@ async def test_a_pause_of_unknown_length_is_doubled_when_the_next_call_meets_the
         now += expected_s * 1_000_000
         await told.at(now)
         grant = await told.call()
-    assert await told.budget.pause(3, "Retry-After: 3", grant=grant) == 3
+    assert await told.budget.pause(3, "Retry-After: 3", grant=grant) == 192
+
+
+async def test_a_named_length_is_doubled_where_the_exchange_refuses_again_at_once(client: Any) -> None:
+    """It is then too short. A later refusal, or one of a call from before the pause, leaves it as it is named."""
+    told = Told(client, bucket(100, 1))
+    now = START_US
+    await told.at(now)
+    grant = await told.call()
+    for expected_s in (1, 2, 4, 8, 16, 32, 50, 50):
+        for _ in range(2):
+            assert await told.budget.pause(1, "429", most_s=50, grant=grant) == expected_s
+        now += expected_s * 1_000_000
+        await told.at(now)
+        grant = await told.call()
+    now += 10_000_000
+    await told.at(now)
+    grant = await told.call()
+    assert await told.budget.pause(1, "429", most_s=50, grant=grant) == 1
+    # A refusal without a length goes on from there.
+    await told.at(now := now + 1_000_000)
+    assert await told.budget.pause(2, "429", told=False, grant=await told.call()) == 4
+
+
+async def test_no_pause_becomes_longer_than_its_most(client: Any) -> None:
+    told = Told(client, bucket(100, 1))
+    now, held_s = START_US, 0.0
+    for named in (True, False):
+        for _ in range(8):
+            await told.at(now)
+            held_s = await told.budget.pause(9, "?", told=named, most_s=60, grant=await told.call())
+            assert held_s <= 60
+            now += int(held_s * 1e6)
+    assert held_s == 60
+
+
+def test_without_redis_pauses_grow_by_the_same_rule() -> None:
+    for named, lengths in ((False, (2, 4, 8, 16, 32, 64, 128, 128)), (True, (2, 4, 8, 16, 32, 64, 70, 70))):
+        now_s = 1000.0
+        pauses = Pauses(lambda: now_s)  # noqa: B023 (called in this pass alone)
+        for expected_s in lengths:
+            left_s = [
+                pauses.refused(["x"], 2, "a|b", most_s=70 if named else 3600, named=named, at_s=now_s) for _ in range(2)
+            ]
+            # The second call was out before the pause.
+            assert left_s == [expected_s, expected_s]
+            assert pauses.source(["x"]) == "a"
+            now_s += expected_s
+            assert pauses.source(["x"]) == ""
+        now_s += 60
+        assert pauses.refused(["x"], 2, "a|b", most_s=70, named=named, at_s=now_s) == 2

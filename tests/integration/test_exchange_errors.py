@@ -40,6 +40,7 @@ MOVES = {
     ErrorCode.CLOCK: Move.ELSEWHERE,
     ErrorCode.INVALID_ARGUMENTS: Move.END,
 }
+CLOUDFLARE = "<html><head><title>Access denied</title></head><body><span>1015</span>You are being rate limited</body>"
 HTML = "<html><body>Just a moment...</body></html>"
 
 
@@ -85,7 +86,14 @@ HTML = "<html><body>Just a moment...</body></html>"
         ("bybit", 200, {}, '{"retCode":10018,"retMsg":"Exceeded the IP Rate Limit"}', RATE_LIMITED, 5),
         ("bybit", 429, {}, '{"retCode":10429,"retMsg":"system level frequency protection"}', RATE_LIMITED, 5),
         ("bybit", 403, {}, "403, access too frequent", RATE_LIMITED, 600),
-        ("bybit", 403, {}, '{"retCode":10009,"retMsg":"IP has been banned"}', AUTHENTICATION, 0),
+        ("bybit", 403, {}, '{"retCode":10009,"retMsg":"IP has been banned"}', RATE_LIMITED, 600),
+        ("bybit", 200, {}, '{"retCode":10009,"retMsg":"IP has been banned"}', RATE_LIMITED, 600),
+        ("okx", 429, {"Retry-After": "30"}, CLOUDFLARE, RATE_LIMITED, 30),
+        ("okx", 403, {"Retry-After": "30"}, CLOUDFLARE, RATE_LIMITED, 30),
+        ("htx", 403, {}, "error code: 1015", RATE_LIMITED, 60),
+        ("bingx", 200, {}, '{"code":100410,"msg":"rate limited"}', RATE_LIMITED, 300),
+        ("bingx", 500, {}, '{"code":100410,"msg":"rate limited"}', RATE_LIMITED, 300),
+        ("phemex", 429, {"x-ratelimit-retry-after": "45"}, "{}", RATE_LIMITED, 45),
         ("kucoin", 429, {"gw-ratelimit-reset": "3000"}, '{"code":"429000","msg":"Too many requests"}', RATE_LIMITED, 3),
         ("gate", 429, {}, '{"label":"TOO_MANY_REQUESTS","message":"Request Rate Limit Exceeded"}', RATE_LIMITED, 10),
         ("bitget", 429, {}, '{"code":"429","msg":"Too Many Requests"}', RATE_LIMITED, 2),

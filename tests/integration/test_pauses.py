@@ -7,7 +7,9 @@ test_budget_learned.py, on a clock of its own.
 import asyncio
 import logging
 import sys
+import time
 from collections.abc import AsyncIterator
+from email.utils import formatdate
 from typing import Any
 
 import pytest
@@ -77,10 +79,17 @@ async def test_one_worker_s_refusal_pauses_all(
             await other.call("fetch_order_book", BTC, call(exchange))
         assert not isinstance(other_endpoint.value, NoBudget)
 
+    said, *_ = [record.__dict__ for record in caplog.records if record.getMessage() == "exchange_paused"]
+    source = "header Retry-After" if "Retry-After" in headers else "our backoff"
+    assert (said["lane"], said["for_s"], said["source"]) == (exchange, pause_s, source)
+    assert (said["what"] == "everything") == everything
+
     # The limit was met within the table: the bucket holds less from now on, for a worker that starts only now too.
     learned, *_ = [record for record in caplog.records if record.getMessage() == "limit_learned"]
     late, budget = workers[1].lane(exchange, server.settings(exchange))
     await refused(late, "fetch_ticker")
+    await budget.paused()
+    assert budget.pause_source == (source if everything else "")
     assert (await budget.usage())[str(learned.__dict__["bucket"]).partition(":")[0]].effective == 0.9
 
 
@@ -125,6 +134,7 @@ async def test_a_pause_that_is_lifted_is_over_for_all_and_is_not_set_again(
         (held,) = await pauses.held(client, exchange)
         assert (bool(held.bucket), pause_s - 10 < held.left_s <= pause_s) == (not everything, True)
         assert held.reason.startswith(f"status {status}")
+        assert held.source == "header Retry-After"
         assert await pauses.held(client, "kraken") == []
         assert [each.key for each in await pauses.lift(client, exchange)] == [held.key]
         assert await pauses.held(client) == []
@@ -142,6 +152,46 @@ async def test_a_pause_that_is_lifted_is_over_for_all_and_is_not_set_again(
         with pytest.raises(Exception) as sent:  # its answer is no ticker, but the call went out
             await lane.call("fetch_ticker", BTC, call(exchange, max_wait_s=5))
         assert not isinstance(sent.value, NoBudget)
+
+
+# What Retry-After says of the time, and how many calls are refused within the four seconds of a request.
+NO_TIME = {
+    "0": 2,
+    "-1": 2,
+    "past": 2,
+    "99999999999": 2,
+    "never": 2,
+    "epoch": 1,
+    "epoch in ms": 1,
+    "date": 1,
+    "600": 1,
+}
+
+
+@pytest.mark.parametrize("said", NO_TIME)
+async def test_whatever_retry_after_says_calls_stop(stand: Stand, said: str) -> None:
+    """Also where it names no time to come: the backoff grows then as it does without the header."""
+    values = {
+        "past": formatdate(time.time() - 60, usegmt=True),
+        "date": formatdate(time.time() + 60, usegmt=True),
+        "epoch": str(int(time.time()) + 60),
+        "epoch in ms": str(now_ms() + 60_000),
+    }
+    headers = {"Retry-After": values.get(said, said)}
+    await stand.simulator.fault("coinbase", said={"ticker": {"status": 429, "headers": headers, "body": "{}"}})
+    before = await refusals(stand, "coinbase")
+    deadline_ms = now_ms() + 4_000
+    answer = await stand.client.ask("fetch_ticker", BTC, exchanges=["coinbase"], deadline_ms=deadline_ms)
+    assert 1 <= await refusals(stand, "coinbase") - before <= NO_TIME[said]
+    error = answer.result.error
+    assert error is not None
+    assert error.code is ErrorCode.DEADLINE_EXCEEDED
+    # Also straight after the refusal, before any report of the pause.
+    assert "coinbase is paused for" in error.message
+
+
+async def refusals(stand: Stand, exchange: str) -> int:
+    return int((await stand.simulator.counters())["exchanges"][exchange]["faults"])
 
 
 @pytest.mark.parametrize("correction_us", [-10_000_000, 10_000_000])
@@ -163,7 +213,8 @@ async def test_pauses_are_shown_and_lifted_by_the_clock_that_budgets_go_by(
 
 async def test_an_operator_lifts_a_pause(stand: Stand) -> None:
     """By the command line; dispatchers send there again."""
-    await stand.simulator.fault("htx", ban_s=300)
+    refusal = {"status": 429, "headers": {"Retry-After": "300"}, "body": '{"err-code":"too-many-requests"}'}
+    await stand.simulator.fault("htx", said={"market": refusal})
     answer = await stand.client.ask("fetch_ticker", BTC, exchanges=["htx"], deadline_ms=now_ms() + 3000)
     assert not answer.result.ok
     await stand.simulator.clear("htx")
@@ -178,7 +229,7 @@ async def test_an_operator_lifts_a_pause(stand: Stand) -> None:
         return process.returncode or 0, said.decode()
 
     async def shown() -> bool:
-        return "paused: {htx}:" in (await pause("list", "htx"))[1]
+        return " s left by header Retry-After: status 429" in (await pause("list", "htx"))[1]
 
     # The deadline may pass before the refused call is back.
     await wait_until(shown, "the list shows the pause", every_s=0.2)
@@ -189,4 +240,3 @@ async def test_an_operator_lifts_a_pause(stand: Stand) -> None:
     assert answer.result.ok, answer
     assert await pause("lift", "htx", "--yes") == (1, "no pause of htx\n")
     assert await pause("list") == (0, "0 pauses\n")
-    await stand.simulator.reset()  # the calls that were told of the ban came during it

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import aio_pika
 import msgspec
+import redis.asyncio as redis_client
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage, AbstractQueue
 from msgspec import Struct
 
@@ -19,6 +20,7 @@ from deploy.local import Fleet, Service
 from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.process import Simulator
 from schemas.messages import DeadLetter, Result, decode_letter
+from schemas.operator import pauses
 from schemas.reports import BucketReport, LaneReport, decode_report
 
 # Short enough that a test can wait for a lane to go offline and come back.
@@ -224,6 +226,7 @@ class Stand(Struct, frozen=True):
             # The last slow or failed call must not be news to the dispatchers in the next test.
             await wait_until(self.idle, "nothing is under way", timeout_s=60)
             await self.reported()
+        await self.lift()
         await wait_until(self.unpaused, "no exchange has to be left alone any more", timeout_s=60)
 
         async def come_back() -> bool:
@@ -235,6 +238,12 @@ class Stand(Struct, frozen=True):
             return await self.healthy(*self.fleet.lanes)
 
         await wait_until(come_back, "all lanes are healthy", timeout_s=60, every_s=0.1)
+
+    async def lift(self) -> None:
+        """Ends all pauses, as an operator does: bans last for minutes, and those who banned have been healed."""
+        async with redis_client.from_url(self.redis.url) as client:
+            for exchange in {each.place.partition("{")[2].partition("}")[0] for each in await pauses.held(client)}:
+                await pauses.lift(client, exchange)
 
     async def idle(self) -> bool:
         """Whether no worker holds an attempt."""

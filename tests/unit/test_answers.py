@@ -32,8 +32,15 @@ source = "s"
     ("old", "new", "where"),
     [
         ("equals =", "eqals =", ["answers[0]", "eqals", "equals", "contains"]),
-        ('means = "limit"', 'means = "ban"', ["answers[0].means", "ban"]),
+        ('means = "limit"', 'means = "bans"', ["answers[0].means", "bans"]),
         ("pause_s = 3\n", "", ["answers[0].pause_s", "expected for `limit`"]),
+        ("pause_s = 3", "pause_s = 3\nleast_s = 4", ["answers[0].pause_s", "between"]),
+        ("pause_s = 3", "pause_s = 3\nmost_s = 2", ["answers[0].pause_s", "between"]),
+        (
+            'means = "limit"\nfields = ["code"]\nequals = ["7"]\npause_s = 3',
+            'means = "key"\nstatus = 403\nmost_s = 2',
+            ["least_s, most_s", "alone"],
+        ),
         ("pause_s = 3", "pause_s = 0", ["answers[0].pause_s"]),
         ('means = "limit"', 'means = "clock"', ["answers[0].pause_s", "nothing else"]),
         ('fields = ["code"]\n', "", ["answers[0].fields", "`equals`"]),

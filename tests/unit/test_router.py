@@ -104,6 +104,19 @@ def test_no_budget_before_the_deadline_ends_at_once(router: Router) -> None:
     assert "okx has no budget in time" in decision.message
 
 
+@pytest.mark.parametrize("code", [ErrorCode.RATE_LIMITED, ErrorCode.PAUSED])
+def test_what_a_pause_ends_says_so_with_its_length(router: Router, code: ErrorCode) -> None:
+    """Also before a report has the pause, and where only an endpoint is paused, which is in none."""
+    banned = Try("okx", Outcome.FAILED, code, retry_at_ms=NOW_MS + 600_000)
+    decision = decide(router, attempt("okx", tries=(banned,), left_ms=2_000))
+    assert isinstance(decision, End)
+    assert "okx is paused for 600.0 s more" in decision.message
+    heard(router, LaneReport("okx", paused_until_ms=NOW_MS + 600_000, paused_by="text of the answer"))
+    decision = decide(router, attempt("okx", left_ms=2_000))
+    assert isinstance(decision, End)
+    assert "okx is paused for 600.0 s more (text of the answer)" in decision.message
+
+
 def test_lanes_known_to_have_no_budget_are_the_last_choice(router: Router) -> None:
     router.health["binance"].refused(Request("fetch_ticker"), NOW_MS + 1_000)
     assert decide(router, attempt("okx", "binance")) == Send("okx", timeout_ms=15_000)

@@ -20,7 +20,17 @@ NOW_S = 1_800_000_000.0
         ("binance", 418, {}, "", 120),
         ("binance", 429, {"Retry-After": formatdate(NOW_S + 30, usegmt=True)}, "", 30),
         ("binance", 429, {"Retry-After": "soon"}, "", 2),
-        ("binance", 429, {"Retry-After": "99999999"}, "", 3 * 86400),
+        ("binance", 429, {"Retry-After": "99999999"}, "", 2),
+        ("binance", 429, {"Retry-After": "0.1"}, "", 1),
+        ("binance", 429, {"Retry-After": "86400"}, "", 3600),
+        ("binance", 418, {"Retry-After": "0"}, "", 120),
+        ("binance", 418, {"Retry-After": "5"}, "", 120),
+        ("binance", 418, {"Retry-After": "864000"}, "", 3 * 86400),
+        ("binance", 418, {}, f'{{"code":-1003,"msg":"IP banned until {NOW_S + 600:.0f}000. Please"}}', 600),
+        ("binance", 418, {"Retry-After": "10"}, f'{{"code":-1003,"msg":"IP banned until {NOW_S + 600:.0f}000."}}', 600),
+        ("binance", 429, {}, f'{{"code":-1003,"msg":"IP banned until {NOW_S + 600:.0f}000."}}', 600),
+        ("binance", 400, {}, f'{{"code":-1003,"msg":"IP banned until {NOW_S - 600:.0f}000."}}', 120),
+        ("binance", 418, {"Date": formatdate(NOW_S + 90)}, f'{{"msg":"IP banned until {NOW_S + 600:.0f}000."}}', 510),
         ("binance", 400, {}, '{"code":-1003,"msg":"Too much request weight used"}', 10),
         ("binance", 403, {}, "<html>", 60),
         ("okx", 200, {}, '{"code":"50011","msg":"Too Many Requests","data":[]}', 2),
@@ -35,10 +45,24 @@ NOW_S = 1_800_000_000.0
         ("coinbase", 429, {}, '{"error":"rate_limit_exceeded"}', 1),
         ("coinbase", 429, {}, '{"error":8,"message":"resource_exhausted"}', 1),
         ("bybit", 403, {}, "403, access too frequent", 600),
+        ("bybit", 403, {}, '{"retCode":10009,"retMsg":"IP has been banned"}', 600),
+        ("bybit", 200, {}, '{"retCode":10009,"retMsg":"IP has been banned"}', 600),
+        ("bybit", 200, {"X-Bapi-Limit-Reset-Timestamp": str(int((NOW_S + 3) * 1000))}, '{"retCode":10009}', 600),
+        ("bybit", 200, {"X-Bapi-Limit-Reset-Timestamp": str(int((NOW_S - 3) * 1000))}, '{"retCode":10006}', 5),
         ("bybit", 200, {"X-Bapi-Limit-Reset-Timestamp": str(int((NOW_S + 3) * 1000))}, '{"retCode":10006}', 3),
         ("bybit", 200, {}, '{"retCode":10429}', 5),
         ("kucoin", 429, {"gw-ratelimit-reset": "22273"}, '{"code":"429000"}', 22.273),
+        ("kucoin", 429, {"gw-ratelimit-reset": "1", "Retry-After": "9"}, '{"code":"429000"}', 9),
         ("gate", 429, {}, '{"label":"TOO_MANY_REQUESTS"}', 10),
+        ("gate", 429, {"X-Gate-RateLimit-Reset-Timestamp": f"{NOW_S + 7:.0f}"}, '{"label":"TOO_MANY_REQUESTS"}', 7),
+        ("bingx", 500, {}, '{"code":100410,"msg":"code:100410:rate limited"}', 300),
+        ("bingx", 200, {}, f'{{"code":100410,"msg":"and will be unblocked after {NOW_S + 20:.0f}000"}}', 20),
+        ("bingx", 429, {"X-RateLimit-Requests-Expire": "10000"}, "{}", 10),
+        ("bingx", 429, {"X-RateLimit-Requests-Expire": f"{NOW_S + 7:.0f}000"}, "{}", 7),
+        ("phemex", 429, {"x-ratelimit-retry-after": "45"}, "{}", 45),
+        ("phemex", 429, {"x-ratelimit-retry-after-CONTRACT": "45"}, "{}", 45),
+        ("deribit", 429, {"X-RateLimit-Retry-After": "45"}, "", 45),
+        ("upbit", 418, {}, '{"error":{"message":"blocked for 300 seconds"}}', 300),
     ],
 )
 def test_limit_signals(exchange: str, status: int, headers: dict[str, str], body: str, seconds: float) -> None:
@@ -56,12 +80,64 @@ def test_limit_signals(exchange: str, status: int, headers: dict[str, str], body
         ("bybit", 200, {"X-Bapi-Limit-Reset-Timestamp": "1800000003000"}, '{"retCode":0}'),
         ("bybit", 403, {}, "The Amazon CloudFront distribution is configured to block access from your country."),
         ("okx", 403, {}, "<html>"),
+        ("okx", 200, {}, '{"code":"0","data":[{"last":"1015"}],"msg":"error code: 1015"}'),
         ("binance", 451, {}, "{}"),
         ("binance", 500, {}, "{}"),
     ],
 )
 def test_what_is_no_limit_signal(exchange: str, status: int, headers: dict[str, str], body: str) -> None:
     assert limit_signal(shipped().answers(exchange), status, headers, body, NOW_S) is None
+
+
+PAGE = "<!DOCTYPE html><html><head><title>Access denied</title>" + " " * 3000 + "<span>1015</span>"
+
+
+@pytest.mark.parametrize("exchange", ["okx", "htx", "gate", "kraken", "bitstamp"])
+@pytest.mark.parametrize(
+    ("status", "headers", "body", "seconds"),
+    [
+        (429, {}, "error code: 1015", 60),
+        (403, {}, "error code: 1015", 60),
+        (403, {"Retry-After": "30"}, PAGE, 30),
+        (429, {"Retry-After": "3"}, PAGE, 10),
+        (429, {}, '{"status":429,"error_code":1015,"retry_after":30}', 30),
+        (429, {"Retry-After": "3600"}, "<h2>You are being rate limited</h2>", 3600),
+    ],
+)
+def test_what_stands_before_an_exchange_refuses_the_whole_address(
+    exchange: str, status: int, headers: dict[str, str], body: str, seconds: float
+) -> None:
+    pause = limit_signal(shipped().answers(exchange), status, headers, body, NOW_S)
+    assert pause is not None
+    assert (pause.seconds, pause.everything, pause.ban) == (seconds, True, True)
+
+
+def test_a_page_is_not_from_an_endpoint() -> None:
+    for body, everything in (("<html>busy</html>", True), ("Too Many Requests", False)):
+        pause = limit_signal(shipped().answers("okx"), 429, {}, body, NOW_S)
+        assert pause is not None
+        assert (pause.everything, pause.ban) == (everything, False)
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "source"),
+    [
+        ({"retry-after": "5"}, "", "header Retry-After"),
+        ({"Retry-After": "5"}, "try again in 9 seconds", "text of the answer"),
+        ({"Retry-After": "0"}, "try again in 9 seconds", "text of the answer"),
+        ({"X-Bapi-Limit-Reset-Timestamp": f"{NOW_S + 9:.0f}000"}, "", "header x-bapi-limit-reset-timestamp"),
+        ({}, "", "our backoff"),
+        ({}, "banned until 1", "our backoff"),
+        ({"Retry-After": "0"}, "", "our backoff, as header Retry-After names no time to come"),
+        ({"Retry-After": "99999999999"}, "", "our backoff, as header Retry-After names no time to come"),
+        ({"Retry-After": "soon"}, "", "our backoff, as header Retry-After names no time to come"),
+    ],
+)
+def test_where_the_length_is_from_is_told(headers: dict[str, str], body: str, source: str) -> None:
+    pause = limit_signal(shipped().answers("bybit"), 429, headers, body, NOW_S)
+    assert pause is not None
+    assert pause.source == source
+    assert pause.told == (not source.startswith("our backoff"))
 
 
 def bucket(amount: float, window_s: float, scope: Scope = "egress") -> Bucket:

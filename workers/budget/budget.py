@@ -18,6 +18,7 @@ from .course import Course
 from .grants import LOST_WAIT_S, Grant, Grants, Learned, Reason, Refusal, Use, refused
 from .ledger import Ledger
 from .own_share import OwnShare
+from .pauses import said
 from .redis_clock import at_most_us
 from .rules import HORIZON_US, RECHECK_S, UNANSWERED_US
 
@@ -280,17 +281,23 @@ class Budget:
         charges: Sequence[Charge] = (),
         *,
         told: bool = True,
+        source: str = "",
+        most_s: float = 3600.0,
         account: bool = False,
         grant: Grant | None = None,
     ) -> float:
         """Stop all workers from sending for so long; a longer pause stays as it is.
 
+        Where the exchange refuses again, and the call was granted after the last pause, the length is doubled: always
+        where it is our guess, and where the exchange told it if that is so at once (`rules.AT_ONCE_S`).
+
         Args:
             for_s: how long, from now.
             reason: why, for people.
             charges: pause only these buckets (the exchange limits each endpoint alone); everything when empty.
-            told: the exchange itself said how long. Otherwise the pause is doubled each time the limit is met again by
-                a call that was granted after the last pause.
+            told: the exchange itself said how long.
+            source: where the length is from, for people.
+            most_s: the most that it may become by being doubled.
             account: the call was the account's: pause it at all addresses too.
             grant: that of the call that met the limit.
 
@@ -300,11 +307,13 @@ class Budget:
         Where Redis can't be reached this process keeps the pause, and sets it for all when Redis is back.
         """
         keys = self.ledger.keys.to_pause(charges, account=account)
-        self.ledger.pauses.keep(keys, for_s)
-        if self._course.is_shared:
-            with self._course.asking():
-                return await self.ledger.pause(keys, for_s, reason, named=told, grant=grant)
-        return for_s
+        why = said(source, reason)
+        if not self._course.is_shared:
+            at_s = grant.due_s if grant else None
+            return self.ledger.pauses.refused(keys, for_s, why, most_s=most_s, named=told, at_s=at_s)
+        self.ledger.pauses.keep(keys, for_s, why)
+        with self._course.asking():
+            return await self.ledger.pause(keys, for_s, why, most_s=most_s, named=told, grant=grant)
 
     async def paused(self, charges: Sequence[Charge] = ()) -> float:
         """Return for how many more seconds calls with these charges must not be sent; 0 when they may.
@@ -315,6 +324,15 @@ class Budget:
             with self._course.asking():
                 return await self.ledger.paused(charges)
         return self._paused_s(charges)
+
+    @property
+    def pause_source(self) -> str:
+        """Where the length of the pause of all that leaves here is from, as last seen; empty without one."""
+        return self.ledger.pauses.source(self.ledger.keys.pauses)
+
+    def known_pause_s(self, charges: Sequence[Charge], *, account: bool = False) -> float:
+        """For how many more seconds `pause` with these arguments has been set already, as far as this process knows."""
+        return self.ledger.pauses.left_s(self.ledger.keys.to_pause(charges, account=account))
 
     def _paused_s(self, charges: Sequence[Charge]) -> float:
         return self.ledger.pauses.left_s(self.ledger.keys.pauses_of(charges))

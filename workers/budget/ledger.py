@@ -91,7 +91,7 @@ class Ledger:
         self.redis_clock = member.redis if member else RedisClock()
         self.punctuality = Punctuality()
         self.spread = Spread()
-        self.pauses = Pauses()
+        self.pauses = Pauses(self.now_s)
         self._script = Script(client, clock)
         # The epoch of what Redis remembers that we have seen, and the one we begin where there is none.
         self._known, self._new = "", secrets.token_hex(8)
@@ -181,20 +181,27 @@ class Ledger:
         if not self._unmet:
             await self._ask(protocol.back(self.keys, charges, at_us=grant.at_us))
 
-    async def pause(self, keys: Sequence[str], for_s: float, reason: str, *, named: bool, grant: Grant | None) -> float:
+    async def pause(
+        self, keys: Sequence[str], for_s: float, why: str, *, most_s: float, named: bool, grant: Grant | None
+    ) -> float:
         """Set pauses for all workers; returns how long they hold now, seconds. See `Budget.pause`."""
-        for_us, at_us = max(0, int(for_s * 1e6)), grant.at_us if grant else None
-        holds_s = await self._ask(protocol.pause(keys, for_us=for_us, reason=reason[:200], named=named, at_us=at_us))
-        self.pauses.keep(keys, holds_s)
+        for_us, most_us, at_us = max(0, int(for_s * 1e6)), int(most_s * 1e6), grant.at_us if grant else None
+        holds_s = await self._ask(
+            protocol.pause(keys, for_us=for_us, most_us=most_us, why=why, named=named, at_us=at_us)
+        )
+        self.pauses.keep(keys, holds_s, why)
         return holds_s
 
     async def paused(self, charges: Sequence[Charge]) -> float:
         """For how many more seconds calls with these charges must not be sent."""
         keys = self.keys.pauses_of(charges)
-        paused_s, lifted_us = await self._ask(protocol.paused(keys))
-        if lifted_us is not None:
-            self.pauses.lifted(lifted_us)
-        return max(self.pauses.left_s(keys), paused_s)
+        asked_s = self.now_s()
+        found = await self._ask(protocol.paused(keys))
+        if found.lifted_us is not None:
+            self.pauses.lifted(found.lifted_us)
+        if found.left_s:
+            self.pauses.keep([found.longest], found.left_s, found.why, from_s=asked_s)
+        return max(self.pauses.left_s(keys), found.left_s)
 
     def keep_clock(self, ahead_s: float, error_s: float) -> None:
         """Keeps how far the exchange's clock is ahead of Redis's, to be published (`tell_clock`)."""
@@ -285,8 +292,9 @@ class Ledger:
         async with self._meeting:
             if not self._unmet:
                 return
-            for key, left_s in self.pauses:
-                await self._ask(protocol.pause([key], for_us=int(left_s * 1e6), reason="told again", again=True))
+            for key, left_s, why in self.pauses:
+                for_us = int(left_s * 1e6)
+                await self._ask(protocol.pause([key], for_us=for_us, most_us=for_us, why=why, again=True))
             await self.tell_clock()
             self._unmet = False
 

@@ -192,25 +192,42 @@ def usage(keys: Keys, buckets: Mapping[str, Bucket]) -> Question[tuple[int, list
 
 
 def pause(
-    keys: Sequence[str], *, for_us: int, reason: str, named: bool = True, at_us: int | None = None, again: bool = False
+    keys: Sequence[str],
+    *,
+    for_us: int,
+    most_us: int,
+    why: str,
+    named: bool = True,
+    at_us: int | None = None,
+    again: bool = False,
 ) -> Question[float]:
     """Sets pauses; the answer is how long they hold now, seconds.
 
     Args:
         keys: of the pauses.
         for_us: how long.
-        reason: for people.
+        most_us: the most that it may become where the exchange refuses again.
+        why: where the length is from, and what the exchange answered (`pauses.said`).
         named: the exchange itself named the length.
         at_us: when the call that met the limit was granted.
         again: it was set before, and may have been lifted since.
     """
-    args: list[Argument] = [for_us, reason, int(named), "" if at_us is None else at_us, int(again)]
+    args: list[Argument] = [for_us, most_us, why, int(named), "" if at_us is None else at_us, int(again)]
     return Question("pause", keys, args, _seconds)
 
 
-def paused(keys: Sequence[str]) -> Question[tuple[float, int | None]]:
-    """Asks for how many seconds pauses hold still, and when an operator last lifted one of them."""
-    return Question("paused", keys, [], _paused)
+class Paused(Struct, frozen=True):
+    """For how many seconds pauses hold still, when an operator last lifted one, which holds longest, and why."""
+
+    left_s: float
+    lifted_us: int | None
+    longest: str
+    why: str
+
+
+def paused(keys: Sequence[str]) -> Question[Paused]:
+    """Asks for pauses."""
+    return Question("paused", keys, [], functools.partial(_paused, keys=keys))
 
 
 def clock(keys: Keys, *, ahead_us: int, error_us: int) -> Question[None]:
@@ -328,9 +345,10 @@ def _seconds(said: Any) -> float:
     return float(said) / 1e6
 
 
-def _paused(said: Any) -> tuple[float, int | None]:
-    paused_us, lifted_us = said
-    return int(paused_us) / 1e6, None if lifted_us is None else int(lifted_us)
+def _paused(said: Any, keys: Sequence[str]) -> Paused:
+    paused_us, lifted_us, longest, why = said
+    lifted = None if lifted_us is None else int(lifted_us)
+    return Paused(int(paused_us) / 1e6, lifted, keys[int(longest) - 1], why.decode(errors="replace"))
 
 
 def _trips(said: Any) -> dict[str, float]:

@@ -34,6 +34,11 @@ HORIZON_US: Final = int(HORIZON_S * 1e6)
 LASTS_S: Final = 300.0
 # So long before a call is due it is looked at once more: a round trip to Redis, and some.
 RECHECK_S: Final = 0.02
+# A pause that is too short for the exchange is doubled so often at most. Where the exchange itself named its length,
+# that takes a refusal so soon after its end. What is known of a pause is kept for so long after its end.
+DOUBLINGS: Final = 6
+AT_ONCE_S: Final = 10.0
+PAUSE_KEPT_S: Final = 60.0
 # How long a measured offset of the exchange's clock from Redis's is believed.
 CLOCK_TTL_S: Final = 3600.0
 
@@ -45,6 +50,7 @@ local SHORT, UNANSWERED = {SHORT_US}, {UNANSWERED_US}
 local PARTS, PRESENT = {PARTS}, {PRESENT_S * 1e6:.0f}
 local IS_PRESENT = '{IS_PRESENT}'
 local HORIZON, LASTS = {HORIZON_US}, {LASTS_S * 1e6:.0f}
+local DOUBLINGS, AT_ONCE, PAUSE_KEPT = {DOUBLINGS}, {AT_ONCE_S * 1e6:.0f}, {PAUSE_KEPT_S * 1e6:.0f}
 local CLOCK_TTL_MS = {CLOCK_TTL_S * 1e3:.0f}
 """
 

@@ -73,6 +73,10 @@ class Tallies:
             self._buckets.setdefault(bucket, Tally()).refused += 1
         metrics.REFUSED.labels(self._lane, bucket, refusal.reason).inc()
 
+    def paused(self, source: str) -> None:
+        """A pause was set, or became longer: its length is from the ``header``, the ``text`` or our ``backoff``."""
+        metrics.PAUSES.labels(self._lane, source).inc()
+
     def take(self) -> dict[str, Tally]:
         """What was counted since the last time, by bucket."""
         taken, self._buckets = self._buckets, {}

@@ -29,7 +29,7 @@ from .counts import Count, counted
 from .egress import PASSAGE, Late, Passage
 from .errors import NoBudget, means_too_many
 from .meter import Meter
-from .signals import DEFAULT_PAUSE_S, Pause, limit_signal
+from .signals import Pause, limit_signal
 from .unlisted import Unlisted
 
 ccxt: Any = importlib.import_module("ccxt.async_support")
@@ -219,7 +219,7 @@ class ChargedCalls(_Ccxt):
             raise
         except (DDoSProtection, RateLimitExceeded):
             if send.pause is None and means_too_many(call):
-                send.pause = Pause(DEFAULT_PAUSE_S, f"status {send.status}", told=False)
+                send.pause = self._signal(send.status, call.headers, call.body, refused=True)
             raise
         finally:
             meter.answering.ended()
@@ -244,6 +244,10 @@ class ChargedCalls(_Ccxt):
             raise BadResponse(f"{what} no JSON: {self.meter.redactor.hide(call.body)[:80]!r}")
         return data  # pyright: ignore[reportUnknownVariableType]
 
+    def _signal(self, status: int, headers: Mapping[str, str], body: str, *, refused: bool = False) -> Pause | None:
+        meter = self.meter
+        return limit_signal(meter.answers, status, headers, body, time.time(), meter.redactor.hide, refused=refused)
+
     def on_rest_response(
         self, code: int, reason: str, url: str, method: str, headers: dict[str, str], body: str, *request: Any
     ) -> Any:
@@ -252,7 +256,7 @@ class ChargedCalls(_Ccxt):
         call.status = send.status = code
         call.body, call.headers = body[:BODY_KEPT], headers
         send.blank = _is_blank(code, headers, body)
-        send.pause = limit_signal(meter.answers, code, headers, body, time.time(), meter.redactor.hide)
+        send.pause = self._signal(code, headers, body)
         if send.reports and (send.pause is not None or meter.wants_count(send.charges)):
             send.count = counted(meter.answers.counts, headers, time.time())
         return super().on_rest_response(code, reason, url, method, headers, body, *request)

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from ..limits.answers import Reader
 from ..limits.costs import Bucket, Scope
-from .headers import number, until_s
+from .told import number, until_s
 
 _Header: TypeAlias = Callable[[str], float | None]
 

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 # The least time between two counts that are passed on where not every one matters: each is a round trip to Redis.
 OBSERVE_EVERY_S: Final = 0.25
+# A pause that became longer by less than this is not logged again.
+SAID_AGAIN_S: Final = 1.0
 
 
 class Meter:
@@ -194,8 +196,32 @@ class Meter:
 
     async def _pause(self, pause: Pause, charges: Sequence[Charge], grant: Grant) -> Pause:
         paused = () if pause.everything else charges
-        account = any(charge.bucket.scope == "account" for charge in charges)
+        # A ban is the address's: the account may go on elsewhere.
+        account = not pause.ban and any(charge.bucket.scope == "account" for charge in charges)
+        known_s = self.budget.known_pause_s(paused, account=account)
         seconds = await self.budget.pause(
-            pause.seconds, pause.reason, paused, told=pause.told, account=account, grant=grant
+            pause.seconds,
+            pause.reason,
+            paused,
+            told=pause.told,
+            source=pause.source,
+            most_s=pause.most_s,
+            account=account,
+            grant=grant,
         )
+        if seconds > known_s + SAID_AGAIN_S:  # once for all calls that were in flight
+            self._say(pause, seconds, paused)
         return replace(pause, seconds=seconds)
+
+    def _say(self, pause: Pause, seconds: float, paused: Sequence[Charge]) -> None:
+        self.tallies.paused(pause.kind_of_source)
+        log.warning(
+            "exchange_paused",
+            extra={
+                "lane": self.lane,
+                "what": ", ".join(charge.key for charge in paused) or "everything",
+                "for_s": round(seconds, 1),
+                "source": pause.source,
+                "why": pause.reason,
+            },
+        )

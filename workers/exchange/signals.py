@@ -3,27 +3,34 @@
 The HTTP status and the exchange's own words come before ccxt's class, as ccxt turns one and the same limit into five
 classes: Binance's 429 is a `DDoSProtection`, HTX's an `ExchangeError`, OKX's with a plain text body an
 `ExchangeNotAvailable` (ccxt 4.5.90).
+
+How long is told by a header or by the words of the answer (`told`). What is told is kept within the least and the most
+that make sense for its kind, a limit or a ban. Where no time to come is told, the length is our backoff.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from msgspec import Struct
 
-from ..limits.answers import Answers, Found, Means
-from .headers import date_s, number, until_s
+from ..limits.answers import Answer, Answers, Means
+from . import told
 from .redaction import Hide, clean
 
 # A refusal is short; a longer body at status 200 is data, and is not searched.
 BODY_SEARCHED: Final = 1024
+# A page of HTML says late what it is: Cloudflare's comes to it after 2 to 3 KB.
+PAGE_SEARCHED: Final = 16 * 1024
 DEFAULT_PAUSE_S: Final = 2.0
 # Refusals that are not for too many calls of ours, at whatever status: nothing pauses, and no limit is learned.
 NOT_OURS: Final[tuple[Means, ...]] = ("busy", "region")
-# The longest ban of Binance is 3 days; a longer one is a broken header.
-LONGEST_PAUSE_S: Final = 3 * 86400.0
-# Statuses that refuse a call at every exchange: 429 (RFC 6585), and 418, with which Binance and exchanges like it ban
-# an address, for 2 minutes at least.
-_STATUSES: Final[Mapping[int, float]] = {429: DEFAULT_PAUSE_S, 418: 120.0}
+OUR_BACKOFF: Final = "our backoff"
+IN_THE_TEXT: Final = "text of the answer"
+# Statuses that refuse a call at every exchange.
+_LIMIT: Final = Answer(means="limit", status=429, pause_s=DEFAULT_PAUSE_S, source="RFC 6585")
+_BAN: Final = Answer(
+    means="ban", status=418, pause_s=120, source="binance-spot-api-docs: rest-api.md, IP limits: 2 minutes to 3 days"
+)
 
 
 class Pause(Struct, frozen=True):
@@ -33,17 +40,37 @@ class Pause(Struct, frozen=True):
         seconds: for how long.
         reason: why, in a few words without secrets.
         everything: False where the exchange limits each endpoint alone: then only the call's own buckets are meant.
-        told: False where the exchange named no time, and `seconds` is our guess.
+        ban: the address is banned: its account may go on at other addresses.
+        told: False where the exchange named no time to come, and `seconds` is our guess.
+        source: where the length is from.
+        most_s: it is never made longer than this, however often the exchange refuses.
     """
 
     seconds: float
     reason: str
     everything: bool = True
+    ban: bool = False
     told: bool = True
+    source: str = OUR_BACKOFF
+    most_s: float = 3600.0
+
+    @property
+    def kind_of_source(self) -> str:
+        """The same in one word, for metrics."""
+        if not self.told:
+            return "backoff"
+        return "text" if self.source == IN_THE_TEXT else "header"
 
 
 def limit_signal(
-    answers: Answers, status: int, headers: Mapping[str, str], body: str, now_s: float, hide: Hide = str
+    answers: Answers,
+    status: int,
+    headers: Mapping[str, str],
+    body: str,
+    now_s: float,
+    hide: Hide = str,
+    *,
+    refused: bool = False,
 ) -> Pause | None:
     """Reads an answer for "too many calls", and for how long to send none.
 
@@ -54,38 +81,64 @@ def limit_signal(
         body: as received.
         now_s: the wall clock, Unix seconds.
         hide: takes secrets out of a text.
+        refused: it is known to be a refusal.
 
     Returns:
         The pause, or None where the answer says nothing of limits.
     """
-    if status == 200 and len(body) > BODY_SEARCHED:
+    answer = _meaning(answers, status, headers, body) or (_LIMIT if refused else None)
+    if answer is None or answer.pause_s is None:
         return None
-    if any(answers.find(means, status, body[:BODY_SEARCHED], headers) for means in NOT_OURS):
-        return None
-    found = answers.find("limit", status, body[:BODY_SEARCHED], headers)
-    default_s = found.answer.pause_s if found else _STATUSES.get(status)
-    if default_s is None:
-        return None
-    told_s = _told_s(answers, {name.lower(): value for name, value in headers.items()}, found, now_s)
-    seconds = default_s if told_s is None else told_s
+    least_s, most_s = answer.bounds_s
+    seconds, source = _told(answers, {name.lower(): value for name, value in headers.items()}, body, now_s)
+    ban = answer.means == "ban"
     return Pause(
-        min(max(seconds, 0.1), LONGEST_PAUSE_S),
-        f"status {status}: {clean(body, hide)[:80]}".rstrip(": "),
-        everything=not answers.endpoint_alone,
-        told=told_s is not None,
+        min(max(seconds or answer.pause_s, least_s), most_s),
+        f"status {status}: {clean(body[:BODY_SEARCHED], hide)[:80]}".rstrip(": "),
+        # A page of HTML is not from the exchange's own program: its endpoints can't be what is meant.
+        everything=ban or not answers.endpoint_alone or body.lstrip()[:1] == "<",
+        ban=ban,
+        told=bool(seconds),
+        source=source,
+        most_s=most_s,
     )
 
 
-def _told_s(answers: Answers, headers: Mapping[str, str], found: Found | None, now_s: float) -> float | None:
-    """The seconds that the exchange itself names, in Retry-After, the body, or a header of its own."""
-    if (retry_after := headers.get("retry-after")) is not None:
-        seconds = number(retry_after)
-        return seconds if seconds is not None else date_s(retry_after, now_s)
-    if found is not None and found.until is not None:
-        return until_s(found.until, now_s)
+def _meaning(answers: Answers, status: int, headers: Mapping[str, str], body: str) -> Answer | None:
+    if status == 200 and len(body) > BODY_SEARCHED:
+        return None
+    start = body[:BODY_SEARCHED]
+    if found := answers.find("ban", status, body[:PAGE_SEARCHED], headers):
+        return found
+    if any(answers.find(means, status, start, headers) for means in NOT_OURS):
+        return None
+    if status == _BAN.status:
+        return _BAN
+    return answers.find("limit", status, start, headers) or (_LIMIT if status == _LIMIT.status else None)
+
+
+def _told(answers: Answers, headers: Mapping[str, str], body: str, now_s: float) -> tuple[float, str]:
+    """The longest time that the exchange itself names, and where; 0 where it names none to come."""
+    now_s = told.clock_s(headers, now_s)
+    found = {
+        f"header {'Retry-After' if name == 'retry-after' else name}": told.in_header(
+            headers[name], now_s, milliseconds=milliseconds
+        )
+        for name, milliseconds in _headers(answers, headers)
+    }
+    # Said where it names a time and that helps nobody: an operator sees then why we guess.
+    guess = f"{OUR_BACKOFF}, as {next(iter(found))} names no time to come" if found else OUR_BACKOFF
+    found[IN_THE_TEXT] = told.in_text(body[:BODY_SEARCHED], now_s)
+    source = max(found, key=lambda source: found[source] or 0.0)
+    seconds = found[source] or 0.0
+    return seconds, source if seconds else guess
+
+
+def _headers(answers: Answers, headers: Mapping[str, str]) -> Iterator[tuple[str, bool]]:
+    """The names of those that tell a time, and whether it is in milliseconds."""
+    if "retry-after" in headers:
+        yield "retry-after", False
     for name, header in answers.pause_headers.items():
-        if (value := number(headers.get(name, ""))) is not None:
-            if header.gives == "instant":
-                return until_s(value, now_s)
-            return value if header.gives == "seconds" else value / 1000
-    return None
+        for sent in headers:
+            if sent == name or (name.endswith("*") and sent.startswith(name[:-1])):
+                yield sent, header.gives == "milliseconds"

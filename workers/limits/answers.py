@@ -13,10 +13,10 @@ from typing import Annotated, Final, Literal, TypeAlias, get_args
 
 from msgspec import Meta, Struct
 
-# limit: too many calls. clock: our time, or a nonce, is wrong. region: it does not serve our address. busy: overloaded,
-# or a failure of its own. key: the key, or its account. symbol: no such market. arguments: the request.
-# unsupported: what was asked for is switched off, or not there.
-Means: TypeAlias = Literal["limit", "clock", "region", "busy", "key", "symbol", "arguments", "unsupported"]
+# limit: too many calls. ban: no call from this address is answered for a while. clock: our time, or a nonce, is wrong.
+# region: it does not serve our address. busy: overloaded, or a failure of its own. key: the key, or its account.
+# symbol: no such market. arguments: the request. unsupported: what was asked for is switched off, or not there.
+Means: TypeAlias = Literal["limit", "ban", "clock", "region", "busy", "key", "symbol", "arguments", "unsupported"]
 # The reader of the headers with the exchange's own count: `workers/exchange/counts.py`.
 Reader: TypeAlias = Literal["binance", "bybit", "htx", "kucoin"]
 MEANINGS: Final[tuple[Means, ...]] = get_args(Means)
@@ -25,6 +25,9 @@ Positive: TypeAlias = Annotated[float, Meta(gt=0)]
 
 # Meanings whose codes are read at exchanges without a table too.
 SHARED: Final[tuple[Means, ...]] = ("limit", "clock", "symbol", "key")
+# The shortest and the longest pause, seconds, where an entry says no other. A ban lasts at least for what the entry
+# says; the longest that is published lasts 3 days (binance-spot-api-docs: rest-api.md).
+BOUNDS_S: Final[Mapping[Means, tuple[float, float]]] = {"limit": (1.0, 3600.0), "ban": (0.0, 3 * 86400.0)}
 # Nothing is missed if "Too Many Requests" is found for "too many requests".
 _FLAGS: Final = re.IGNORECASE
 
@@ -41,8 +44,9 @@ class Answer(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         contains: one of these is part of the value, or of a list of values.
         followed_by: one of these comes later in the same JSON object.
         without: only if the answer has none of these headers, in lower case.
-        until: after the text comes the instant until which no call may be sent, in Unix seconds or milliseconds.
         pause_s: how long to send no call if the answer does not say it.
+        least_s: the least where it says so; 1 s without it, and for a ban `pause_s`.
+        most_s: the most, however often it is said; an hour without it, and for a ban 3 days.
         note: what one should know about it.
     """
 
@@ -54,28 +58,37 @@ class Answer(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     contains: tuple[Text, ...] = ()
     followed_by: tuple[Text, ...] = ()
     without: tuple[Text, ...] = ()
-    until: bool = False
     pause_s: Positive | None = None
+    least_s: Positive | None = None
+    most_s: Positive | None = None
     note: str = ""
 
     @property
     def wrong(self) -> str:
         """What contradicts itself, and what is expected instead; empty if nothing does."""
-        if (self.means == "limit") != (self.pause_s is not None):
-            return "pause_s: expected for `limit`, and for nothing else"
+        if (self.means in BOUNDS_S) != (self.pause_s is not None):
+            return "pause_s: expected for `limit` and `ban`, and for nothing else"
+        if self.pause_s is None and (self.least_s or self.most_s):
+            return "least_s, most_s: expected with `pause_s` alone"
+        if self.pause_s is not None and not self.bounds_s[0] <= self.pause_s <= self.bounds_s[1]:
+            return "pause_s: expected between `least_s` and `most_s`"
         if self.equals and self.contains:
             return "contains: expected nothing beside `equals`"
         if self.equals and not self.fields:
             return "fields: expected the fields that `equals` speaks of"
         if self.status is None and not self.texts:
             return "contains: expected at least one of `status`, `equals` and `contains`"
-        if (self.fields or self.followed_by or self.until) and not self.texts:
+        if (self.fields or self.followed_by) and not self.texts:
             return "contains: expected a text, or `equals`"
-        if self.until and self.means != "limit":
-            return "until: expected for `limit` alone"
         if any(name != name.lower() for name in self.without):
             return "without: expected names in lower case"
         return ""
+
+    @property
+    def bounds_s(self) -> tuple[float, float]:
+        """The shortest and the longest pause that make sense for it, whatever an answer names."""
+        least_s, most_s = BOUNDS_S.get(self.means, (0.0, 0.0))
+        return self.least_s or (self.pause_s or 0.0 if self.means == "ban" else least_s), self.most_s or most_s
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -92,14 +105,13 @@ class Answer(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             found = rf'"(?:{_any(self.fields)})"\s*:\s*"?{found}(?![\w.])'
         elif self.fields:
             found = rf'"(?:{_any(self.fields)})"\s*:\s*(?:"[^"]*?|\[[^\]]*?){found}'
-        if self.until:
-            found += r"(?:\W{0,3}(?P<until>\d{10,13}))?"
         if self.followed_by:
             found += rf"[^}}]*(?:{_any(self.followed_by)})"
         return re.compile(found, _FLAGS)
 
 
-# What the networks say that stand before exchanges, whichever exchange it is.
+_1015: Final = "developers.cloudflare.com: Cloudflare 1xxx errors; rate limiting rules: blocks last 10 s at least"
+# What the networks say that stand before exchanges, whichever exchange it is. A page of theirs may be long.
 _NETWORKS: Final = (
     Answer(
         means="region",
@@ -111,26 +123,39 @@ _NETWORKS: Final = (
         contains=("banned the country or region your IP address is in", "error code: 1009"),
         source="developers.cloudflare.com: Cloudflare 1xxx errors, 1009",
     ),
+    *(
+        Answer(
+            means="ban",
+            status=status,
+            fields=fields,
+            equals=equals,
+            contains=said,
+            pause_s=60,
+            least_s=10,
+            source=_1015,
+        )
+        for status in (403, 429)
+        for fields, equals, said in (
+            ((), (), ("error code: 1015", "error 1015", ">1015<", "you are being rate limited")),
+            (("error_code",), ("1015",), ()),
+        )
+    ),
 )
 
 
 class PauseHeader(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A header that says how long to send no call, beside Retry-After.
 
+    Its name may end with ``*``: all that begin so are meant.
+
     Args:
-        gives: an ``instant`` in Unix seconds or milliseconds, or the time left in ``seconds`` or ``milliseconds``.
+        gives: an ``instant`` in Unix seconds or milliseconds, or the time left in ``seconds`` or ``milliseconds``. A
+            Unix time is known by its size whatever stands here.
         source: where that is published, or where it was seen.
     """
 
     gives: Literal["instant", "seconds", "milliseconds"]
     source: Text
-
-
-class Found(Struct, frozen=True):
-    """An entry that an answer matches, and the instant that it names, in Unix seconds or milliseconds."""
-
-    answer: Answer
-    until: float | None = None
 
 
 class _Known:
@@ -141,7 +166,7 @@ class _Known:
         self._words = sorted({text.lower() for answer, _ in self._entries for text in answer.texts})
         self._statuses = frozenset(answer.status for answer, pattern in self._entries if pattern is None)
 
-    def find(self, status: int | None, body: str, headers: Iterable[str]) -> Found | None:
+    def find(self, status: int | None, body: str, headers: Iterable[str]) -> Answer | None:
         if status not in self._statuses:
             lowered = body.lower()
             if not any(word in lowered for word in self._words):
@@ -151,11 +176,8 @@ class _Known:
                 continue
             if answer.without and not {name.lower() for name in headers}.isdisjoint(answer.without):
                 continue
-            if pattern is None:
-                return Found(answer)
-            if found := pattern.search(body):
-                until = found["until"] if answer.until else None
-                return Found(answer, float(until) if until else None)
+            if pattern is None or pattern.search(body):
+                return answer
         return None
 
 
@@ -183,7 +205,7 @@ class Answers:
         self.endpoint_alone = endpoint_alone
         self.counts: Reader | None = counts
 
-    def find(self, means: Means, status: int | None, body: str, headers: Iterable[str] = ()) -> Found | None:
+    def find(self, means: Means, status: int | None, body: str, headers: Iterable[str] = ()) -> Answer | None:
         """The first entry with this meaning that an answer matches.
 
         Args:

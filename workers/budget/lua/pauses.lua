@@ -1,9 +1,8 @@
 -- Pauses, and what the workers of a scope share beside grants: the exchange's clock, the fastest round trips.
 -- Stands after budget.lua and uses its functions.
 
--- A pause without a length of the exchange's own is doubled when the next call after it meets the limit again.
-local DOUBLINGS, LONGEST_GUESS = 6, 3600000000
-local PAUSE_KEPT = 60000000
+-- However long a pause is, no more is kept of it after its end than this.
+local LONGEST_KEPT = 3600000000
 
 -- An operator lifts a pause by ending it now, with this reason in its place (schemas/operator/pauses.py). Returns when
 -- that was, or false.
@@ -12,25 +11,32 @@ local function lifted(found)
 end
 
 -- keys: the pauses.
--- answer: how long they still hold, and when the last of them was lifted, or false.
+-- answer: how long they still hold, when the last of them was lifted, or false, which of them holds longest, and why it
+--   was set.
 function entry.paused(keys)
-  local found, last = redis.call('MGET', unpack(keys)), false
+  local found, last, till, longest_one, why = redis.call('MGET', unpack(keys)), false, 0, 1, ''
   for number = 1, #keys do
     local at = lifted(found[number])
     last = at and math.max(at, last or 0) or last
+    local ends, said = string.match(found[number] or '', '^(%d+):%d+:(.*)')
+    if tonumber(ends or 0) > till then
+      till, longest_one, why = tonumber(ends), number, said
+    end
   end
-  return { math.max(0, longest(found, 1, #keys) - clock()), last }
+  return { math.max(0, till - clock()), last, longest_one, why }
 end
 
 -- A pause is never made shorter. A call that was out before the pause says nothing new: only one that was granted
--- after it makes the next one longer. A pause that was lifted is not set again by a worker that sends what it
+-- after it makes the next one longer. Where the exchange itself named the length, that is so only if it refuses at once:
+-- then what it named was too short. A pause that was lifted is not set again by a worker that sends what it
 -- remembers.
 -- keys: the pauses to set.
--- args: how long, the reason, 1 if the exchange itself named the length, when the call that met the limit was granted
---   or '', 1 if the pause was set before.
+-- args: how long, the most that it may become, the reason, 1 if the exchange itself named the length, when the call that
+--   met the limit was granted or '', 1 if the pause was set before.
 -- answer: how long the pauses hold now.
 function entry.pause(keys, args)
-  local length, reason, named, at, again = tonumber(args[1]), args[2], args[3] == '1', tonumber(args[4]), args[5] == '1'
+  local length, most, reason, named = tonumber(args[1]), tonumber(args[2]), args[3], args[4] == '1'
+  local at, again = tonumber(args[5]), args[6] == '1'
 
   local now, holds = clock(), 0
   for _, key in ipairs(keys) do
@@ -38,16 +44,17 @@ function entry.pause(keys, args)
     local till, doublings = string.match(found or '', '^(%d+):(%d+):')
     till, doublings = tonumber(till or 0), tonumber(doublings or 0)
     local mine = length
-    if not named then
-      if till > 0 and at and at >= till then
-        doublings = math.min(doublings + 1, DOUBLINGS)
-      end
-      mine = math.max(length, math.min(length * 2 ^ doublings, LONGEST_GUESS))
+    if at and at >= till then
+      local met_again = till > 0 and (not named or at < till + AT_ONCE)
+      doublings = met_again and math.min(doublings + 1, DOUBLINGS) or named and 0 or doublings
+    end
+    if not named or (at and at >= till) then
+      mine = math.max(length, math.min(length * 2 ^ doublings, most))
     end
     if now + mine > till and not (again and lifted(found)) then
       till = now + mine
       redis.call('SET', key, whole(till) .. ':' .. whole(doublings) .. ':' .. reason)
-      expire(key, till + math.max(PAUSE_KEPT, math.min(2 * mine, LONGEST_GUESS)))
+      expire(key, till + math.max(PAUSE_KEPT, math.min(2 * mine, LONGEST_KEPT)))
     end
     holds = math.max(holds, till - now)
   end

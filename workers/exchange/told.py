@@ -1,0 +1,180 @@
+"""Times that exchanges tell: for how long to send no call, in every form. Pure: the clock is an argument.
+
+One reader for all forms: seconds, a date as HTTP or ISO 8601 writes it, Unix seconds, milliseconds, microseconds, in a
+header or in the words of an answer ("banned until 1800000000000", "try again in 30 seconds", "retry_after": 5). What is
+told is not trusted: a time that is past gives 0, and one that is further ahead than `FURTHEST_S` is no time. How long
+to wait then is decided in `signals`.
+"""
+
+import datetime
+import email.utils
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+# The longest published ban is of 3 days (Binance). A time much further ahead is a broken field.
+FURTHEST_S: Final = 30 * 86400.0
+# Clocks of exchanges are compared with ours by their Date header, which has whole seconds. Where it differs by more, it
+# is the clock by which the answer's instants are meant.
+CLOCKS_AGREE_S: Final = 2.0
+# How many units of a Unix time make a second, by the size of the number: years 2001 to 5138 are told apart by it.
+_UNIX: Final = ((1e9, 1.0), (1e12, 1e3), (1e15, 1e6), (1e18, 1e9))
+_SPANS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+_NUMBER: Final = r"\d{1,19}(?:\.\d{1,9})?"
+_UNIT: Final = r"ms|milli(?:second)?s?|s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?"
+_COUNT: Final = rf"{_NUMBER}|(?:an?|one)(?=\s)"
+_SPAN: Final = rf"(?:{_COUNT})\s?(?:{_UNIT})(?![a-z])"
+_SOME_SPANS: Final = rf"{_SPAN}(?:(?:,|\sand)?\s?{_SPAN}){{0,3}}"
+_ISO: Final = r"\d{4}-\d\d-\d\d(?:[t\s]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?\s?(?:z|utc|gmt|[+-]\d\d:?\d\d)?)?"
+_HTTP_DATE: Final = r"[a-z]{3}, \d\d [a-z]{3} \d{4} \d\d:\d\d:\d\d gmt"
+# What may stand between a word and its time: quotes and signs of JSON, and a preposition.
+_BETWEEN: Final = r"[\s\"'\\:=_-]{0,6}"
+_BEFORE: Final = (
+    r"(?:until|till|unblocked|unbanned|throttled|retry|again|wait|blocked|banned|locked|suspended|restricted|available"
+    r"|lifted|expires?|resets?|cool[ -]?down|back[ -]?off)"
+)
+_ABOUT: Final = rf"(?:{_BETWEEN}(?:in|after|for|at|time|about|another)){{0,2}}"
+_TIMES: Final = re.compile(
+    rf"{_BEFORE}{_ABOUT}{_BETWEEN}(?:(?P<date>{_HTTP_DATE}|{_ISO})|(?P<span>{_SOME_SPANS})|(?P<unix>\d{{10,19}})(?!\d))",
+    re.IGNORECASE,
+)
+# A number without a unit is a time only behind words that mean nothing else. It is seconds, unless its name says more.
+_BARE: Final = re.compile(
+    rf"(?:retry[\s_-]?(?:after|in)|again (?:in|after)|wait(?:[\s_-]?for)?)(?P<ms>[\s_-]?(?:ms|millis(?:econds)?))?"
+    rf"(?:[\s_-]?sec(?:ond)?s)?[\s\"'\\:=]{{1,6}}(?P<bare>{_NUMBER})(?![\d.]?\d|\s?[a-z%/:-])",
+    re.IGNORECASE,
+)
+_ONE_SPAN: Final = re.compile(rf"(?P<count>{_COUNT})\s?(?P<unit>{_UNIT})(?![a-z])", re.IGNORECASE)
+_ALL_SPANS: Final = re.compile(_SOME_SPANS, re.IGNORECASE)
+_A_DATE: Final = re.compile(_ISO, re.IGNORECASE)
+
+
+def number(text: str) -> float | None:
+    """A number from 0; None for anything else, and for what no header means."""
+    found = _float(text)
+    return found if found is not None and 0 <= found < 1e15 else None
+
+
+def until_s(instant: float, now_s: float, *, furthest_s: float = 3600.0) -> float | None:
+    """Seconds until an instant.
+
+    Args:
+        instant: Unix time, in seconds or smaller units.
+        now_s: the wall clock, Unix seconds.
+        furthest_s: an instant further ahead is a broken field.
+
+    Returns:
+        None for an instant that is past, too far ahead, or none.
+    """
+    left_s = _left_s(instant, now_s)
+    return left_s if left_s is not None and 0 <= left_s <= furthest_s else None
+
+
+def in_header(text: str, now_s: float, *, milliseconds: bool = False) -> float | None:
+    """For how long a header says to send no call, seconds.
+
+    Args:
+        text: the header's value, in any form.
+        now_s: the wall clock by which it is meant, Unix seconds.
+        milliseconds: a small number is a time left in milliseconds, not in seconds.
+
+    Returns:
+        0 for a time that is past; None where there is no time in it.
+    """
+    text = text.strip().strip("\"'")
+    value = _float(text)
+    if value is not None:
+        return _time_s(value, now_s, 1000.0 if milliseconds else 1.0)
+    if _ALL_SPANS.fullmatch(text):
+        return _told(_spans_s(text))
+    if (date_s := _date_s(text)) is not None:
+        return _told(date_s - now_s)
+    # The same header twice is joined by a comma.
+    return _longest(_time_s(each, now_s, 1.0) for part in text.split(",") if (each := _float(part)) is not None)
+
+
+def in_text(text: str, now_s: float) -> float | None:
+    """For how long the words of a refusal say to send no call, seconds; 0 and None as in `in_header`.
+
+    Args:
+        text: the start of the answer's body.
+        now_s: as in `in_header`.
+    """
+    found: list[float | None] = []
+    for match in _TIMES.finditer(text):
+        if match["date"]:
+            date_s = _date_s(match["date"])
+            found.append(None if date_s is None else _told(date_s - now_s))
+        elif match["span"]:
+            found.append(_told(_spans_s(match["span"])))
+        else:
+            found.append(_told(_left_s(float(match["unix"]), now_s)))
+    found += [_time_s(float(match["bare"]), now_s, 1000.0 if match["ms"] else 1.0) for match in _BARE.finditer(text)]
+    return _longest(found)
+
+
+def clock_s(headers: Mapping[str, str], now_s: float) -> float:
+    """The clock by which an answer's instants are meant: its own Date where that is not ours.
+
+    Args:
+        headers: by their names in lower case.
+        now_s: our wall clock, Unix seconds.
+    """
+    date_s = _date_s(headers.get("date", ""))
+    ours = date_s is None or abs(date_s - now_s) <= CLOCKS_AGREE_S or abs(date_s - now_s) > FURTHEST_S
+    return now_s if date_s is None or ours else date_s
+
+
+def _float(text: str) -> float | None:
+    try:
+        found = float(text)
+    except ValueError:
+        return None
+    return found if math.isfinite(found) else None
+
+
+def _time_s(value: float, now_s: float, per_s: float) -> float | None:
+    """A number as a time from now, or as a Unix time where it is too large for that."""
+    if value < _UNIX[0][0] and value / per_s <= FURTHEST_S:
+        return max(value / per_s, 0.0)
+    return _told(_left_s(value, now_s))
+
+
+def _left_s(instant: float, now_s: float) -> float | None:
+    """Seconds until a Unix time in any unit, below 0 for one that is past; None where it can be none."""
+    per_s = next((per_s for least, per_s in reversed(_UNIX) if instant >= least), None)
+    return None if per_s is None else instant / per_s - now_s
+
+
+def _told(left_s: float | None) -> float | None:
+    return None if left_s is None or left_s > FURTHEST_S else max(left_s, 0.0)
+
+
+def _longest(times: Iterable[float | None]) -> float | None:
+    return max((each for each in times if each is not None), default=None)
+
+
+def _spans_s(text: str) -> float:
+    return sum(_span_s(match["count"], match["unit"].lower()) for match in _ONE_SPAN.finditer(text))
+
+
+def _span_s(count: str, unit: str) -> float:
+    unit = "ms" if unit.startswith(("ms", "milli")) else unit[0]
+    return (_float(count) or 0.0 if count[0].isdigit() else 1.0) * _SPANS[unit]
+
+
+def _date_s(text: str) -> float | None:
+    """Unix seconds of a date as HTTP or ISO 8601 writes it; without a zone it is UTC."""
+    try:
+        if _A_DATE.fullmatch(text):
+            zoned = re.sub(r"\s?(?:z|utc|gmt)$", "+00:00", text.lower())
+            date = datetime.datetime.fromisoformat(re.sub(r"\s(?=[+-]\d\d:?\d\d$)", "", zoned))
+        else:
+            date = email.utils.parsedate_to_datetime(text)
+        if date.tzinfo is None:
+            date = date.replace(tzinfo=datetime.UTC)
+        return date.timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
