@@ -224,6 +224,9 @@ class Lanes:
 
     async def _serve(self, name: str, lane: Lane, group: asyncio.TaskGroup) -> None:
         """Opens a lane, however long that takes, consumes its queues, and refreshes its markets and clock."""
+        if (guess := lane.exchange.costs.guess) is not None:
+            pace_ms = round(guess.window_s / guess.amount * 1000, 3)
+            log.warning("limits_guessed", extra={"lane": name, "exchange": lane.exchange.exchange, "pace_ms": pace_ms})
         await self._open(name, lane)
         if self.known.get(name) is not lane:  # a cancellation was swallowed
             return

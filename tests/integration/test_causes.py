@@ -221,9 +221,8 @@ async def test_an_answer_that_can_t_be_read(lanes: Lanes, head: bytes, body: byt
 async def test_a_lane_that_does_not_open_says_why_everywhere(vhost: str, redis_url: str, tmp_path: Path) -> None:
     port, password = free_port(), canary()
     proxy = f"http://user:{quote(password, safe='')}@127.0.0.1:{port}"
-    config = {
-        "lanes": {"okx": {"ccxt": {"urls": {"api": {"rest": f"http://127.0.0.1:{port}"}}}}, "kraken": {"proxy": proxy}}
-    }
+    okx = {"ccxt": {"urls": {"api": {"rest": f"http://127.0.0.1:{port}"}}}}
+    config = {"lanes": {"okx": okx, "kraken": {"proxy": proxy}, "bitvavo": {"proxy": proxy}}}
     fleet = Fleet(tmp_path, config, broker_url=vhost, redis_url=redis_url, workers=0)
     refused = f"connection refused (127.0.0.1:{port})"
     async with fleet:
@@ -233,7 +232,7 @@ async def test_a_lane_that_does_not_open_says_why_everywhere(vhost: str, redis_u
             lanes = (await worker.status()).get("lanes", [])
             return bool(lanes) and all("refused" in lane["error"] for lane in lanes)
 
-        await wait_until(tried, "both lanes were tried")
+        await wait_until(tried, "all lanes were tried")
         errors = {lane["lane"]: lane["error"] for lane in (await worker.status())["lanes"]}
         assert refused in errors["okx"]
         assert f"the proxy at 127.0.0.1:{port}: connection refused" in errors["kraken"]
@@ -244,6 +243,8 @@ async def test_a_lane_that_does_not_open_says_why_everywhere(vhost: str, redis_u
         log = worker.tail(1000)
         assert refused in log
         assert password not in log
+        assert "limits_guessed lane=bitvavo exchange=bitvavo" in log
+        assert "limits_guessed lane=okx" not in log
 
 
 async def told(client: Client, words: str) -> bool:

@@ -27,6 +27,8 @@ from .wire import Sent
 JITTER_MS: Final = 50.0
 # The name is part of keys in Redis, where a colon begins something else.
 _BUCKET_NAME: Final = re.compile(r"[a-z0-9_]+")
+# The source of the pace that is taken where no limits are known.
+BY_CCXT: Final = "ccxt rateLimit"
 # A call that ccxt counts as free is still a call.
 LEAST_CCXT_COST: Final = 0.1
 
@@ -272,6 +274,12 @@ class Costs:
         return [share if isinstance(share, Charge) else share.charge(sent, ccxt_cost, names) for share in shares]
 
     @property
+    def guess(self) -> Bucket | None:
+        """The pace of calls that no rule names, where nothing but ccxt's `rateLimit` is known; else None."""
+        buckets = (self.buckets[rule.bucket] for rule in self._default)
+        return next((bucket for bucket in buckets if bucket.source == BY_CCXT), None)
+
+    @property
     def named(self) -> list[str]:
         """The endpoints that the table names, as ``<api> <METHOD> <path>``."""
         return list(self._endpoints)
@@ -380,7 +388,7 @@ def _paced_by_ccxt(exchange: str, rate_limit_ms: float) -> Table:
         "amount": 1,
         "window_s": max(rate_limit_ms, 1.0) / 1000,
         "kind": "paced",
-        "source": "ccxt rateLimit",
+        "source": BY_CCXT,
         "margin_ms": 0,
         "certain": False,
     }

@@ -50,7 +50,7 @@ def _section(tables: Tables, exchange: str) -> str:
     if table.refusal_pauses == "endpoint":
         said.append("A refusal pauses the endpoint alone.")
     if not table.buckets:
-        said.append("Its limits are not here: calls are paced by ccxt's `rateLimit`.")
+        said.append("Its limits are not here: calls are paced by ccxt's `rateLimit`, which is a guess.")
     lines = [f"## {exchange}", "", " ".join(said), ""]
     if table.buckets:
         lines += [*BUCKETS, *(_bucket(bucket) for bucket in load(exchange, 100).buckets.values()), ""]

@@ -1,0 +1,48 @@
+"""``python -m workers.limits show --config fleet.toml``: the limits that lanes keep to, and which are guesses."""
+
+import importlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from schemas import old_names
+from schemas.config import Config, load
+from schemas.errors import ConfigError
+
+from .show import lines
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="The limits of exchanges.")
+
+
+@app.callback()
+def _main() -> None:
+    """Makes Typer treat a single command as a subcommand."""
+
+
+@app.command()
+def show(
+    exchanges: Annotated[list[str] | None, typer.Argument(help="only lanes of these exchanges")] = None,
+    config: Annotated[Path, typer.Option(help="the fleet's TOML file")] = Path("deploy/fleet.toml"),
+) -> None:
+    """The limits of each lane, with what they are taken from."""
+    try:
+        fleet = load(config)
+        for line in lines(fleet, _paces_ms(fleet), [old_names.today(name) for name in exchanges or ()]):
+            typer.echo(line)
+    except ConfigError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error
+
+
+def _paces_ms(config: Config) -> dict[str, float]:
+    """ccxt's `rateLimit` of each lane's exchange; ConfigError where it has no such exchange."""
+    ccxt: Any = importlib.import_module("ccxt")
+    for name, lane in config.lanes.items():
+        if lane.exchange not in ccxt.exchanges:
+            raise ConfigError(f"lanes.{name}.exchange: expected an exchange id of ccxt, not {lane.exchange!r}")
+    return {lane.exchange: float(getattr(ccxt, lane.exchange)().rateLimit) for lane in config.lanes.values()}
+
+
+if __name__ == "__main__":
+    app()
