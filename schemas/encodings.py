@@ -16,6 +16,8 @@ from .messages import Request, decode_with
 EXACT_BELOW: Final = 2**53
 # RFC 8259, section 8.1: a parser may ignore it. .NET and PowerShell write it.
 MARK: Final = b"\xef\xbb\xbf"
+# How msgpackr writes JavaScript's undefined, which `@msgpack/msgpack` writes as nil.
+_UNDEFINED: Final = msgpack.Ext(0, b"\0")
 # The first bytes of maps and arrays in MessagePack. No text in ASCII begins with one of them.
 _PACKED: Final = frozenset([*range(0x80, 0xA0), *range(0xDC, 0xE0)])
 _EMPTY_MAP: Final = 0x80
@@ -44,6 +46,11 @@ def whole(value: Any) -> Any:
     return value
 
 
+def absent(value: Any) -> bool:
+    """Whether a value stands for the default, as if it were left out: null, or JavaScript's undefined."""
+    return value is None or (isinstance(value, msgpack.Ext) and value == _UNDEFINED)
+
+
 def decode_request(content_type: str, body: bytes) -> Request:
     """Reads a request in the encoding that its content type names. Its arguments are as they were written.
 
@@ -61,5 +68,5 @@ def decode_request(content_type: str, body: bytes) -> Request:
         if not isinstance(tree, dict):
             raise
         fields: dict[Any, Any] = tree  # pyright: ignore[reportUnknownVariableType]
-        said = {name: whole(value) for name, value in fields.items() if value is not None or name not in _OPTIONAL}
+        said = {name: whole(value) for name, value in fields.items() if name not in _OPTIONAL or not absent(value)}
         return convert(said, Request)

@@ -22,7 +22,7 @@ from ..config import redis_url as redis_url_in
 from ..definitions import definitions as make_definitions
 from ..errors import ConfigError
 from ..runtime import store
-from . import pauses
+from . import door, pauses
 from .browsing import DeadLetters, Held
 from .dead import Filter, Letter
 
@@ -38,6 +38,8 @@ dead = typer.Typer(
 app.add_typer(dead, name="dead")
 pausing = typer.Typer(no_args_is_help=True, help="Pauses that exchanges asked for: list them, end them.")
 app.add_typer(pausing, name="pause")
+requests = typer.Typer(no_args_is_help=True, help="Requests: take no more of them.")
+app.add_typer(requests, name="requests")
 
 Keys = Annotated[list[str] | None, typer.Argument(help="keys of letters, or their beginnings, as `list` shows them")]
 Reason = Annotated[str | None, typer.Option(help="only letters with this reason")]
@@ -133,6 +135,13 @@ def definitions(
     """Queues, exchanges, users and permissions for `rabbitmqctl import_definitions`."""
     made = make_definitions(load(config).lanes, vhost)
     typer.echo(msgspec.json.format(msgspec.json.encode(made)).decode())
+
+
+@requests.command()
+def shut(url: Url = URL) -> None:
+    """Has RabbitMQ refuse all requests, until a service starts or the definitions are imported again."""
+    _run(door.shut(url))
+    typer.echo("RabbitMQ refuses requests now")
 
 
 @dead.command("list")

@@ -6,13 +6,14 @@ import re
 import sys
 from pathlib import Path
 
+from tests.support import node
 from tests.support.fleet import Stand
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def programs(doc: str) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", (ROOT / doc).read_text(encoding="utf-8"), re.DOTALL)
+def programs(doc: str, language: str = "python") -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / doc).read_text(encoding="utf-8"), re.DOTALL)
 
 
 async def run(program: str, url: str, *, cwd: Path) -> str:
@@ -52,3 +53,12 @@ async def test_messages(stand: Stand, tmp_path: Path) -> None:
         "ticker-1 <exchange> <price>",
     ]
     assert re.fullmatch(r"kraken\.fetch_time\.ok \d{13}\n", await run(results, stand.url, cwd=tmp_path))
+
+
+async def test_messages_in_javascript(stand: Stand) -> None:
+    (program,) = programs("docs/messages.md", "js")
+    printed = await node.run(program, url=stand.url)
+    assert [re.sub(r" [a-z]+ ", " <exchange> ", line) for line in printed.splitlines()] == [
+        "candles-0 <exchange> 2",
+        "candles-1 <exchange> 2",
+    ]

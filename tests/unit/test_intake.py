@@ -93,9 +93,10 @@ def test_values_that_could_not_be_passed_on_are_refused() -> None:
 
 
 def test_arguments_go_on_as_whole_numbers_without_what_is_null() -> None:
-    args = {"symbol": "BTC/USDT", "since": 1.7e12, "limit": 5.0, "timeframe": None}
+    undefined = msgspec.msgpack.Ext(0, b"\0")  # as msgpackr writes it
+    args = {"symbol": "BTC/USDT", "since": 1.7e12, "limit": 5.0, "timeframe": None, "x": undefined}
     params = {"until": 1.7e12, "price": 0.5, "type": None, "list": [1.0, None, {"a": None, "b": -0.0}]}
-    taken = take(msgspec.msgpack.encode({"method": "fetch_ohlcv", "args": {**args, "params": params}}))
+    taken = take(msgspec.msgpack.encode({"method": "fetch_ohlcv", "args": {**args, "params": params}, "id": undefined}))
     said = taken.request.args
     assert said.pop("params") == {"until": 1_700_000_000_000, "price": 0.5, "list": [1, None, {"b": 0}]}
     assert said == {"symbol": "BTC/USDT", "since": 1_700_000_000_000, "limit": 5}

@@ -65,10 +65,16 @@ async def find(channel: aiormq.Channel, lanes: list[str], timeout_s: float) -> N
 
 
 async def declare(channel: aiormq.Channel, lanes: list[str], timeout_s: float, *, bind: bool = True) -> None:
-    """Declares the whole topology; what exists with the same arguments stays as it is."""
+    """Declares the whole topology; what exists with the same arguments stays as it is.
+
+    An exchange comes after the queues that it feeds, and is bound at once: what is published to an exchange without a
+    queue is confirmed and dropped, unless it is `mandatory`. Before the exchange is there, nothing is confirmed.
+    """
+    queues = topology.queues(lanes)
+    for queue in queues:
+        await channel.queue_declare(queue.name, durable=True, arguments=dict(queue.arguments), timeout=timeout_s)
     for exchange in topology.EXCHANGES:
         await channel.exchange_declare(exchange.name, exchange_type=exchange.kind, durable=True, timeout=timeout_s)
-    for queue in topology.queues(lanes):
-        await channel.queue_declare(queue.name, durable=True, arguments=dict(queue.arguments), timeout=timeout_s)
-        if bind and queue.exchange:
-            await channel.queue_bind(queue.name, queue.exchange, queue.routing_key, timeout=timeout_s)
+        for queue in queues:
+            if bind and queue.exchange == exchange.name:
+                await channel.queue_bind(queue.name, queue.exchange, queue.routing_key, timeout=timeout_s)
