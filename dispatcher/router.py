@@ -87,7 +87,7 @@ class Router:
         self.health = {name: self._lane(name, lane) for name, lane in config.lanes.items()}
         self._by_exchange.clear()
         for name, lane in config.lanes.items():
-            self._by_exchange.setdefault(lane.exchange, []).append(name)
+            self._by_exchange.setdefault(lane.known_as, []).append(name)
         self._able.clear()
 
     def _lane(self, name: str, lane: LaneConfig) -> LaneHealth:
@@ -159,7 +159,7 @@ class Router:
         if not names:
             if isinstance(able := self.candidates(request), End):
                 return [attempt]
-            names = [self._lanes[lane.name].exchange for lane in able]
+            names = [self._lanes[lane.name].known_as for lane in able]
         names = list(dict.fromkeys(self._today(name) if self._named(name) else name for name in names))
         return [replace(attempt, request=replace(request, exchanges=[name]), results=len(names)) for name in names]
 
@@ -311,7 +311,8 @@ class Router:
         return Send(lane.name, trial, self._config.wait_with_others_s * 1000 if others else None, timeout_ms)
 
     def _find(self, request: Request) -> Able | End:
-        names = list(self.health)
+        # A testnet's data is for those who name it; where the fleet has nothing else, it is what everyone asks for.
+        names = [name for name in self.health if not self._lanes[name].sandbox] or list(self.health)
         if request.exchanges:
             names.clear()
             for named in request.exchanges:

@@ -41,7 +41,7 @@ def _lane(lane: LaneHealth, config: LaneConfig, since: Since | None, now_s: floa
     state, silent = lane.state(now_s), lane.silent(now_s)
     return RoutedLane(
         lane=lane.name,
-        exchange=config.exchange,
+        exchange=config.known_as,
         state=state,
         reason=lane.reason(now_s),
         since_ms=since.at_ms if since and since.state is state else now_ms,

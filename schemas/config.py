@@ -9,15 +9,16 @@ import ipaddress
 import os
 import re
 import tomllib
-from collections.abc import Collection, Mapping, Set
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias, get_args
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
 
-from . import methods, old_names, urls
-from .accounts import CCXT_NAMES, HIDDEN, AccountConfig
+from . import ccxt_settings, methods, old_names, urls
+from .accounts import HIDDEN, AccountConfig
 from .errors import ConfigError
 from .messages import Strategy
 
@@ -30,6 +31,8 @@ RedisUrl: TypeAlias = Annotated[str, Meta(pattern=r"^(rediss?|unix)://")]
 # A lane's name is part of queue names and routing keys; `.bulk` is the suffix of the bulk queues.
 _LANE_NAME: Final = re.compile(r"[a-z0-9]+(\.(?!bulk$)[a-z0-9_-]+)?")
 _LANE_NAME_LIMIT: Final = 128  # as in a request that names it
+# Ends the name of an exchange's testnet; no ccxt id and no lane has a hyphen there.
+SANDBOX: Final = "-sandbox"
 _USER_AND_PASSWORD: Final = re.compile(r"(?<=://).*@")
 
 
@@ -164,7 +167,9 @@ class LaneConfig(_WithUrls, frozen=True, forbid_unknown_fields=True):
         account: the account whose reads it takes, beside public ones; it has budgets of its own where the exchange
             counts by account.
         live_reserve: the part of every limit that bulk requests leave to live ones.
-        ccxt: settings for the ccxt class, merged over its own (`urls`, `hostname`, `options`).
+        sandbox: it reaches the exchange's testnet, by ccxt's `set_sandbox_mode`, and counts as an exchange of its own.
+        ccxt: settings for the ccxt class, merged over its own (`urls`, `hostname`, `options`); `ccxt_settings` says
+            which have an effect.
     """
 
     exchange: str = ""
@@ -173,12 +178,25 @@ class LaneConfig(_WithUrls, frozen=True, forbid_unknown_fields=True):
     proxy: Annotated[str, Meta(pattern=r"^https?://")] | None = None
     account: str | None = None
     live_reserve: Annotated[float, Meta(ge=0, lt=1)] = 0.2
+    sandbox: bool = False
     ccxt: dict[str, Any] = {}
 
     @property
     def egress(self) -> str:
-        """The address that the exchange sees, as a name: lanes with the same one share their budgets."""
-        return self.proxy or self.local_addr or "default"
+        """The address that the exchange sees, as a name: lanes with the same one share their budgets.
+
+        One address or proxy has one name, however it is spelled.
+        """
+        if self.proxy is not None:
+            parts = urlsplit(self.proxy)
+            user, at, place = parts.netloc.rpartition("@")
+            return f"{parts.scheme}://{user}{at}{place.lower()}"
+        return str(ipaddress.ip_address(self.local_addr)) if self.local_addr is not None else "default"
+
+    @property
+    def known_as(self) -> str:
+        """The exchange's name in requests, results and Redis: a testnet is an exchange of its own."""
+        return f"{self.exchange}{SANDBOX}" if self.sandbox else self.exchange
 
 
 class GroupConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -250,8 +268,10 @@ def parse(path: Path, body: bytes, environment: Mapping[str, str] = os.environ) 
     for each in config.broker.urls:
         urls.check(f"{path}: broker.urls", each)
     lanes = {name: _complete(path, name, lane, config.accounts) for name, lane in config.lanes.items()}
-    groups = _groups(path, config.groups, {*lanes, *(lane.exchange for lane in lanes.values())})
+    _check_sandboxes(path, lanes)
+    groups = _groups(path, config.groups, lanes)
     limits = _limits(path, config.limits)
+    _check_used(path, config)
     for method in config.dispatcher.methods:
         if refusal := methods.refusal(method, account=True):
             raise ConfigError(f"{path}: dispatcher.methods: {refusal}")
@@ -294,37 +314,57 @@ def _complete(path: Path, name: str, lane: LaneConfig, accounts: Collection[str]
         raise ConfigError(f"{path}: lanes.{name}: expected <exchange> or <exchange>.<name>, in lower case")
     if lane.proxy is not None:
         urls.check(f"{path}: lanes.{name}.proxy", lane.proxy)
-    own: Any = lane.ccxt.get("urls")
-    if isinstance(own, dict):
-        urls.check_own(f"{path}: lanes.{name}.ccxt.urls.api", own.get("api"))  # pyright: ignore[reportUnknownMemberType]
+        parts = urlsplit(lane.proxy)
+        if parts.path.strip("/") or parts.query or parts.fragment:
+            raise ConfigError(f"{path}: lanes.{name}.proxy: expected nothing behind the host and the port")
+    try:
+        ccxt_settings.check(name, lane.ccxt, sandbox=lane.sandbox)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    own: dict[str, Any] = lane.ccxt.get("urls", {})
+    for key in ("api", "test"):
+        urls.check_own(f"{path}: lanes.{name}.ccxt.urls.{key}", own.get(key))
     if lane.local_addr is not None and lane.proxy is not None:
         raise ConfigError(f"{path}: lanes.{name}: expected local_addr or proxy, not both")
     if lane.local_addr is not None:
         try:
-            ipaddress.ip_address(lane.local_addr)
+            address = ipaddress.ip_address(lane.local_addr)
         except ValueError as error:
             raise ConfigError(f"{path}: lanes.{name}.local_addr: expected an IP address") from error
+        if address.is_unspecified:
+            # The system would choose one that other lanes use too, and these calls would have a budget of their own.
+            raise ConfigError(f"{path}: lanes.{name}.local_addr: expected one address; without it the system chooses")
     if lane.account is not None and lane.account not in accounts:
         known = ", ".join(accounts) or "an account: there is no [accounts.<name>]"
         raise ConfigError(f"{path}: lanes.{name}.account: expected {known}")
-    for key in CCXT_NAMES.values():
-        if key in lane.ccxt:
-            raise ConfigError(f"{path}: lanes.{name}.ccxt.{key}: expected in [accounts.<name>], by environment or file")
     return msgspec.structs.replace(lane, exchange=old_names.today(lane.exchange or name.partition(".")[0]))
 
 
-def _groups(path: Path, groups: Mapping[str, GroupConfig], known: Set[str]) -> dict[str, GroupConfig]:
+def _check_sandboxes(path: Path, lanes: Mapping[str, LaneConfig]) -> None:
+    for name, lane in lanes.items():
+        if lane.sandbox and any(other.exchange == name and not other.sandbox for other in lanes.values()):
+            raise ConfigError(
+                f"{path}: lanes.{name}.sandbox: expected another name for this lane, as {name}.testnet: {name} is the "
+                f"real exchange in requests, which other lanes reach"
+            )
+
+
+def _groups(path: Path, groups: Mapping[str, GroupConfig], lanes: Mapping[str, LaneConfig]) -> dict[str, GroupConfig]:
     """The groups, with today's names of exchanges that no lane is named after."""
+    reach = {lane.known_as: lane.sandbox for lane in lanes.values()}
+    reach |= {name: lane.sandbox for name, lane in lanes.items()}
     found: dict[str, GroupConfig] = {}
     for name, group in groups.items():
-        if name in known:
+        if name in reach:
             raise ConfigError(f"{path}: groups.{name}: expected a name that is no lane's and no exchange's")
-        exchanges = tuple(each if each in known else old_names.today(each) for each in group.exchanges)
+        exchanges = tuple(each if each in reach else old_names.today(each) for each in group.exchanges)
         for exchange in exchanges:
-            if exchange not in known:
+            if exchange not in reach:
                 raise ConfigError(
                     f"{path}: groups.{name}.exchanges: expected lanes or their exchanges, not {exchange!r}"
                 )
+        if len({reach[exchange] for exchange in exchanges}) > 1:
+            raise ConfigError(f"{path}: groups.{name}.exchanges: expected exchanges or sandboxes, not both")
         found[name] = msgspec.structs.replace(group, exchanges=exchanges)
     return found
 
@@ -335,6 +375,29 @@ def _limits(path: Path, limits: Mapping[str, LimitsConfig]) -> dict[str, LimitsC
         if (today := old_names.today(name)) != name and today in limits:
             raise ConfigError(f"{path}: limits.{name}: expected in limits.{today}, which is the same exchange")
     return {old_names.today(name): each for name, each in limits.items()}
+
+
+def _check_used(path: Path, config: Config) -> None:
+    """Refuses what would change nothing beside the rest of the configuration."""
+    for name in config.accounts:
+        if all(lane.account != name for lane in config.lanes.values()):
+            raise ConfigError(f'{path}: accounts.{name}: expected a lane with account = "{name}"')
+    dispatcher, worker = config.dispatcher, config.worker
+    values = {
+        "dispatcher.trial_after_s": dispatcher.trial_after_s,
+        "dispatcher.trial_after_max_s": dispatcher.trial_after_max_s,
+        "dispatcher.wait_with_others_s": dispatcher.wait_with_others_s,
+        "dispatcher.silent_after_s": dispatcher.silent_after_s,
+        "worker.max_wait_s": worker.max_wait_s,
+        "worker.report_every_s": worker.report_every_s,
+    }
+    for what, most in (
+        ("dispatcher.trial_after_s", "dispatcher.trial_after_max_s"),
+        ("dispatcher.wait_with_others_s", "worker.max_wait_s"),
+        ("worker.report_every_s", "dispatcher.silent_after_s"),
+    ):
+        if values[what] > values[most]:
+            raise ConfigError(f"{path}: {what}: expected at most {values[most]:g}, which is {most}")
 
 
 def _name_entry(raw: dict[str, Any]) -> str | None:
@@ -357,5 +420,7 @@ def _name_entry(raw: dict[str, Any]) -> str | None:
 def _explain(error: msgspec.ValidationError) -> str:
     """Turns msgspec's ``… - at `$.worker.in_flight``` into ``worker.in_flight: …``."""
     what, _, where = str(error).partition(" - at `$")
+    if where.rstrip("`").endswith(".strategy"):
+        what += f"; expected one of {', '.join(get_args(Strategy))}"
     where = where.rstrip("`").lstrip(".")
     return f"{where}: {what}" if where else what

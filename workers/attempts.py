@@ -229,7 +229,7 @@ def _result(attempt: Attempt, lane: LaneExchange, ended: Ended) -> tuple[Try, Re
             id=attempt.request.id,
             ok=True,
             method=attempt.request.method,
-            exchange=lane.exchange,
+            exchange=lane.known_as,
             lane=lane.name,
             data=ended.data,
             attempts=[*attempt.tries, item],

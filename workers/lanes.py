@@ -31,12 +31,12 @@ from . import metrics
 from .budget.budget import Budget
 from .budget.ledger import Ledger
 from .budget.membership import BEAT_EVERY_S, Membership
+from .exchange import settings as ccxt_settings
 from .exchange.bounds import Bounds
 from .exchange.egress import Egress, tls
 from .exchange.errors import NoBudget
 from .exchange.lane_exchange import LaneExchange, Setup
 from .exchange.markets import LOOK_EVERY_S, Markets
-from .limits.costs import check_limits
 from .limits.tables import shipped
 from .reports import Reports
 
@@ -139,7 +139,7 @@ class Lanes:
         Raises:
             ConfigError: a lane can't be made; then none is.
         """
-        check_limits(config.limits, (lane.exchange for lane in config.lanes.values()))
+        ccxt_settings.check(config)
         credentials = {
             name: config.accounts[lane.account].credentials(lane.account) if lane.account else {}
             for name, lane in config.lanes.items()
@@ -211,7 +211,7 @@ class Lanes:
         lane = settings.lane
         if lane.egress not in self._egresses:
             self._egresses[lane.egress] = Egress(self._tls, lane.local_addr, lane.proxy)
-        scope = f"{shipped().limits_of(lane.exchange)}:{lane.egress}"
+        scope = f"{ccxt_settings.budget_of(lane)}:{lane.egress}"
         ledger = Ledger(self._redis, scope, account=account, live_reserve=lane.live_reserve, member=Membership())
         budget = Budget(ledger, elsewhere=settings.elsewhere)
         setup = Setup(

@@ -123,7 +123,7 @@ class Worker:
         return [
             status.lane(
                 name,
-                lane.exchange.exchange,
+                lane.exchange.known_as,
                 markets=lane.exchange.markets_known,
                 methods=lane.exchange.methods,
                 in_flight=in_flight,

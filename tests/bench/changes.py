@@ -39,7 +39,7 @@ async def run(options: Options) -> None:
             for number in range(options.rounds):
                 more = {**lane, "local_addr": f"127.0.{1 + is_new}.{1 + number}"}
                 if is_new:  # other settings, so no worker has markets for them
-                    more["ccxt"] = {**lane["ccxt"], "options": {"benchmark": number}}
+                    more["ccxt"] = {**lane["ccxt"], "commonCurrencies": {"BENCHMARK": str(number)}}
                 name = f"{EXCHANGE}.more{number}"
                 times = await _come(stage, {**before, "lanes": {**before["lanes"], name: more}}, name)
                 opened_s.append(times[0])

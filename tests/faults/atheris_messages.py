@@ -45,7 +45,7 @@ with fuzzer.instrument_imports(include=["schemas", "dispatcher", "workers", "tom
     from schemas.reports import decode_report
     from schemas.runtime import results
     from tests.faults.inputs import STRANGE_IN_JSON, STRANGE_IN_MSGPACK, Inputs
-    from workers.exchange import arguments
+    from workers.exchange import arguments, settings
     from workers.limits import costs
 
 LANES: Final = ("okx", "binance.eu1", "binance")
@@ -148,7 +148,7 @@ def take_configuration(body: bytes) -> None:
     try:
         read = config.parse(Path("x"), body, {})
         Router(read)
-        costs.check_limits(read.limits, [lane.exchange for lane in read.lanes.values()])
+        settings.check(read)
         for name, limits in read.limits.items():
             costs.load(name, 50, own=limits)
     except ConfigError:

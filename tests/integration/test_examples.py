@@ -25,6 +25,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 MOUNTED: Final = "/run/secrets/"
 # What the shipped file does not ask, and Binance's class asks by itself: futures.
 FUTURES: Final = {"fapi.binance.com": "binance", "dapi.binance.com": "binance"}
+TESTNETS: Final = {"testnet.binance.vision": "binance"}
 PROXY: Final = "proxy.example:3128"
 ACCOUNT: Final = next(iter(ACCOUNTS.values()))
 SECRETS: Final = {"api_key": ACCOUNT.key, "secret": ACCOUNT.secret, "password": ACCOUNT.passphrase}
@@ -161,7 +162,7 @@ async def test_all_lanes_open_and_answer(
         simulator = await stack.enter_async_context(Simulator())
         others = await stack.enter_async_context(Exchanges.serving())
         await stack.enter_async_context(proxy.serving())
-        names = {**NAMES, **FUTURES}
+        names = {**NAMES, **FUTURES, **TESTNETS}
         urls = others.urls | {name: simulator.urls[exchange] for name, exchange in names.items()}
         stand_ins = StandIns(tmp_path / "stand-ins", urls, {PROXY: proxy.port})
         await stack.enter_async_context(stand_ins)

@@ -341,7 +341,7 @@ async def test_lanes_that_do_not_open(world: World) -> None:
     stranger = f"http://{world.quoted('proxy password')}:{world.quoted('proxy user')}@127.0.0.1"
     proxies = {"refused": f"{stranger}:{world.proxy.port}", "nobody": f"{stranger}:{free_port()}"}
     lanes: dict[str, Any] = {  # with markets of their own: others' would do
-        f"okx.{name}": {**lane, "proxy": proxy, "ccxt": {**lane["ccxt"], "options": {"own": name}}}
+        f"okx.{name}": {**lane, "proxy": proxy, "ccxt": {**lane["ccxt"], "commonCurrencies": {"OWN": name}}}
         for name, proxy in proxies.items()
     }
     lanes["coinbase"] = {"proxy": world.proxy_url}  # its own URLs, through a tunnel that is refused

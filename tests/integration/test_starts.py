@@ -46,9 +46,15 @@ async def test_a_service_says_why_in_one_line(tmp_path: Path, package: str, text
     ("text", "says"),
     [
         ("[lanes.mtgox]\n", "workers: lanes.mtgox.exchange: expected an exchange id of ccxt, not 'mtgox'"),
-        ("[lanes.okx]\nccxt = { markets = 7 }\n", "workers: lanes.okx.ccxt: "),
+        ("[lanes.okx]\nccxt = { features = 7 }\n", "workers: lanes.okx.ccxt: "),
         ("[lanes.okx]\n[limits.gate]\n", "workers: limits.gate: expected the exchange of a lane: one of okx"),
         ("[lanes.okx]\n[limits.okx]\nbuckets.of_20.amount = 0\n", "workers: limits.okx.buckets.of_20.amount: "),
+        (
+            '[lanes.okx]\n[limits.okx.endpoints]\n"public get *" = [{ bucket = "user_10" }]\n',
+            'workers: limits.okx.endpoints."public get *": ccxt calls no such endpoint; expected "public GET *"',
+        ),
+        ("[lanes.kraken]\nsandbox = true\n", "workers: lanes.kraken.sandbox: expected false: ccxt knows no testnet"),
+        ('[lanes.okx]\nccxt.urls.api.public = "http://x"\n', "workers: lanes.okx.ccxt.urls.api.public: "),
     ],
 )
 async def test_a_worker_says_which_lane_is_wrong(tmp_path: Path, text: str, says: str) -> None:

@@ -10,12 +10,18 @@ import pytest
 
 from schemas.config import LimitsConfig
 from schemas.errors import ConfigError
-from workers.limits.costs import Costs, check_limits, load
+from workers.exchange.described import described
+from workers.limits.costs import Costs, load
+from workers.limits.effect import Called, check_limits
 from workers.limits.tables import Tables, shipped
 from workers.limits.wire import Sent, read
 
 TABLES = shipped().limited
 PUBLIC = ("public",)
+
+
+def called(exchange: str) -> Called:
+    return described(exchange).called
 
 
 def sent(params: Mapping[str, Any]) -> Sent:
@@ -254,7 +260,7 @@ def test_an_id_wins_over_what_another_market_could_be_called() -> None:
 @pytest.mark.parametrize("exchange", TABLES)
 def test_what_counts_per_parameter_is_bounded_for_all_its_values(exchange: str) -> None:
     costs = load(exchange, 100)
-    for api, method, path in (key.split(" ") for key in costs.named):
+    for api, method, path in (key.split(" ") for key in costs.rules):
         charges = costs.charges(tuple(api.split(".")), method, path, {}, 1)
         assert not any(charge.bucket.per for charge in charges) or any(not charge.bucket.per for charge in charges)
 
@@ -411,8 +417,8 @@ def test_wrong_limits_say_where_in_the_configuration(tmp_path: Path, own: Limits
 
 
 def test_limits_that_would_have_no_effect_are_refused() -> None:
-    check_limits({"binance": LimitsConfig(), "kraken": LimitsConfig()}, ["binanceusdm", "kraken"])
+    check_limits({"binance": LimitsConfig(), "kraken": LimitsConfig()}, ["binanceusdm", "kraken"], called)
     with pytest.raises(ConfigError, match=r"limits\.binanceusdm: expected binance"):
-        check_limits({"binanceusdm": LimitsConfig()}, ["binanceusdm"])
+        check_limits({"binanceusdm": LimitsConfig()}, ["binanceusdm"], called)
     with pytest.raises(ConfigError, match=r"limits\.bitgte: expected the exchange of a lane: one of bitget, okx"):
-        check_limits({"bitgte": LimitsConfig()}, ["okx", "bitget"])
+        check_limits({"bitgte": LimitsConfig()}, ["okx", "bitget"], called)

@@ -122,14 +122,35 @@ def test_lane_keys_and_defaults() -> None:
 
 def test_limits_keys_and_example(tmp_path: Path) -> None:
     text = section("configuration.md", "## `[limits.<exchange>]`")
-    assert [name for row in rows(text) for name in named(row[:1])] == list(plain(config.LimitsConfig()))
-    example = re.search(r"```toml\n(.*?)```", text, re.DOTALL)
-    assert example
+    fields = [
+        field
+        for struct in (config.LimitsConfig, costs.Bucket, costs.Rule, costs.Case, costs.Bars)
+        for field in msgspec.structs.fields(struct)
+        if (struct, field.name) != (costs.Bucket, "name")
+    ]
+    assert [name for row in rows(text) for name in named(row[:1])] == [field.name for field in fields]
+    (changed, whole) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
     file = tmp_path / "fleet.toml"
-    file.write_text(example[1], encoding="utf-8")
+    file.write_text(changed, encoding="utf-8")
     limits = config.load(file, {}).limits
     assert costs.load("bybit", 20, own=limits["bybit"]).buckets["ip"].amount == 2400
-    assert costs.load("bitstamp", 75, own=limits["bitstamp"]).knows(("public",), "GET", "ticker/{pair}/")
+    [rule] = costs.load("coinbase", 20, own=limits["coinbase"]).rules["v3.public GET brokerage/market/products"]
+    assert rule.cost == 2
+    file.write_text(whole, encoding="utf-8")
+    own = costs.load("bitstamp", 75, own=config.load(file, {}).limits["bitstamp"])
+    assert own.knows(("public",), "GET", "ticker/{pair}/")
+    # All that a bucket, a rule and a case may have stands there, but for what no parameter of Bitstamp is like.
+    shown = set(re.findall(r"\b(\w+) = ", whole))
+    assert {field.name for field in fields} - shown == {
+        "buckets",
+        "endpoints",
+        "each",
+        "bars",
+        "since",
+        "until",
+        "bar",
+        "most",
+    }
 
 
 def test_configuration_errors_read_as_the_docs_say(tmp_path: Path) -> None:

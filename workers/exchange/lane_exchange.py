@@ -11,7 +11,6 @@ from typing import Any, Final
 from ccxt.base.errors import BadSymbol, BaseError, NotSupported  # pyright: ignore[reportMissingTypeStubs]
 from msgspec import Struct, field
 
-from schemas import old_names
 from schemas.accounts import Secret
 from schemas.config import LaneConfig, LimitsConfig, WorkerConfig
 from schemas.errors import ConfigError, InvalidMessage
@@ -21,10 +20,10 @@ from schemas.methods import PRIVATE_READS, PUBLIC_READS
 from ..budget.budget import Budget
 from ..limits import costs
 from ..limits.tables import shipped
-from . import arguments
+from . import arguments, settings
 from .bounds import Bounds
 from .call import CALL, Call
-from .charged import CCXT_VERSION, ccxt, charged
+from .charged import CCXT_VERSION, charged
 from .clock import SigningClock, clock_refused
 from .egress import Egress
 from .markets import Markets
@@ -84,14 +83,11 @@ class LaneExchange:
         bounds: Bounds | None = None,
     ) -> None:
         config = setup.lane
-        if config.exchange not in ccxt.exchanges:
-            remark = f": {said}" if (said := old_names.remark(config.exchange)) else ""
-            raise ConfigError(
-                f"lanes.{name}.exchange: expected an exchange id of ccxt, not {config.exchange!r}{remark}"
-            )
+        settings.check_exchange(name, config.exchange)
         self.name = name
         self.config = config
         self.exchange = config.exchange
+        self.known_as = config.known_as
         self._egress = egress
         self._bounds = bounds or Bounds(WorkerConfig())
         self._markets = markets
@@ -133,11 +129,13 @@ class LaneExchange:
             and callable(getattr(self._ccxt, method, None))
         )
 
-    def _make(self, credentials: Mapping[str, str] | None = None, **settings: object) -> Any:
+    def _make(self, credentials: Mapping[str, str] | None = None, **more: object) -> Any:
         try:
-            exchange = self._kind({**self._settings, **settings, **(credentials or {})})
+            exchange = self._kind({**self._settings, **more, **(credentials or {})})
         except Exception as error:
             raise ConfigError(f"lanes.{self.name}.ccxt: ccxt can't be made with it: {self.say(error)}") from None
+        if self.config.sandbox:
+            settings.enter_sandbox(self.name, exchange)
         exchange.enableLastHttpResponse = False  # it would keep the last body
         exchange.options["maxRetriesOnFailure"] = 0
         exchange.options["maxRetries"] = 0
@@ -173,7 +171,7 @@ class LaneExchange:
             NoBudget, TimeoutError, or what ccxt raises: try again later; markets that were loaded before stay in use.
         """
         call = Call(self.exchange, max_wait_s=timeout_s, timeout_s=timeout_s, reserve_s=OPEN_RESERVE_S)
-        call.holding = self._bounds.holding(self.exchange, "load_markets")
+        call.holding = self._bounds.holding(self.known_as, "load_markets")
         token = CALL.set(call)
         try:
             async with asyncio.timeout(timeout_s):
@@ -251,7 +249,7 @@ class LaneExchange:
         timeframe = args.get("timeframe")
         if timeframe is not None and self._ccxt.timeframes and timeframe not in self._ccxt.timeframes:
             raise NotSupported(f"{self.exchange} {method}: timeframes are {', '.join(self._ccxt.timeframes)}")
-        call.holding = self._bounds.holding(self.exchange, method)
+        call.holding = self._bounds.holding(self.known_as, method)
         token = CALL.set(call)
         try:
             data = await self._read(method, args, call)
@@ -315,4 +313,4 @@ class LaneExchange:
 def _markets_key(config: LaneConfig) -> str:
     """Where the markets of an exchange with these settings are kept in Redis: others may give other markets."""
     said = f"{CCXT_VERSION} {json.dumps(config.ccxt, sort_keys=True, default=str)}"
-    return f"fleet:{{{config.exchange}}}:markets:{hashlib.sha256(said.encode()).hexdigest()[:16]}"
+    return f"fleet:{{{config.known_as}}}:markets:{hashlib.sha256(said.encode()).hexdigest()[:16]}"

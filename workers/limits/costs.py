@@ -131,7 +131,19 @@ class Case(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         """What contradicts itself, and what is expected instead; empty if nothing does."""
         if self.equals and (self.each or self.at_most is not None):
             return "equals: expected neither `at_most` nor `each` beside it"
+        if self.each and self.at_most is not None:
+            return "at_most: expected no `each` beside it"
         return "bars: expected no `each` beside it" if self.bars and self.each else ""
+
+    def covers(self, other: "Case") -> bool:
+        """Whether it holds wherever another one would."""
+        if self.param.casefold() != other.param.casefold():
+            return False
+        if self.equals:
+            return bool(other.equals) and set(other.equals) <= set(self.equals)
+        if self.at_most is None:
+            return True
+        return other.at_most is not None and other.at_most <= self.at_most
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -173,6 +185,16 @@ class Rule(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     cost: Positive = 1.0
     cases: tuple[Case, ...] = ()
     per_ccxt_cost: Positive | None = None
+
+    @property
+    def wrong(self) -> str:
+        """What of it would never hold, and what is expected instead; empty if all has an effect."""
+        if self.per_ccxt_cost is not None and (self.cases or self.cost != 1.0):
+            return "per_ccxt_cost: expected nothing beside it: `cost` and `cases` would not be read"
+        for number, case in enumerate(self.cases):
+            if any(before.covers(case) for before in self.cases[:number]):
+                return f"cases[{number}]: expected before the case that holds for all of its calls"
+        return ""
 
     @property
     def reads(self) -> frozenset[str]:
@@ -238,7 +260,16 @@ class _Share:
 
 
 class Costs:
-    """What calls to one exchange cost."""
+    """What calls to one exchange cost.
+
+    Attributes:
+        exchange: the ccxt id of its table.
+        buckets: its limits, by name.
+        rules: what calls take from them, by ``<api> <METHOD> <path>``.
+        default: what a call takes that no rule names.
+        written: the spelling of the parameters that costs depend on, by their names in lower case.
+        names_matter: some bucket has a count for each pair or instrument.
+    """
 
     def __init__(
         self, table: Table, buckets: Mapping[str, Bucket], endpoints: Mapping[str, list[Rule]], default: list[Rule]
@@ -246,14 +277,13 @@ class Costs:
         self.exchange = table.exchange
         self._table = table
         self.buckets = buckets
-        self._endpoints = endpoints
-        self._default = default
+        self.rules = endpoints
+        self.default = default
         self._misreported = frozenset(table.misreported)
         self._known: dict[tuple[tuple[str, ...], str, str], tuple[list[_Share | Charge], bool]] = {}
         rules = [rule for each in (default, *endpoints.values()) for rule in each]
         per = {name for rule in rules for name in buckets[rule.bucket].per}
         read = per.union(*(rule.reads for rule in rules))
-        # The spelling of the parameters that costs depend on, by their names in lower case.
         self.written = {name.casefold(): name for name in read}
         self.names_matter = bool(per)
 
@@ -276,13 +306,8 @@ class Costs:
     @property
     def guess(self) -> Bucket | None:
         """The pace of calls that no rule names, where nothing but ccxt's `rateLimit` is known; else None."""
-        buckets = (self.buckets[rule.bucket] for rule in self._default)
+        buckets = (self.buckets[rule.bucket] for rule in self.default)
         return next((bucket for bucket in buckets if bucket.source == BY_CCXT), None)
-
-    @property
-    def named(self) -> list[str]:
-        """The endpoints that the table names, as ``<api> <METHOD> <path>``."""
-        return list(self._endpoints)
 
     def names(self, markets: Iterable[Mapping[str, Any]]) -> Names:
         """All names of the exchange's markets, which ccxt gives."""
@@ -295,7 +320,7 @@ class Costs:
     def knows(self, api: tuple[str, ...], method: str, path: str) -> bool:
         """Whether the table itself says what this call costs, for its path or for all paths of its api."""
         rules = self._rules(api, method, path)
-        return rules is not self._default and all(rule.per_ccxt_cost is None for rule in rules)
+        return rules is not self.default and all(rule.per_ccxt_cost is None for rule in rules)
 
     def reports(self, api: tuple[str, ...], method: str, path: str) -> bool:
         """Whether the exchange's count in the answer is right."""
@@ -308,7 +333,7 @@ class Costs:
 
     def _rules(self, api: tuple[str, ...], method: str, path: str) -> list[Rule]:
         family = f"{self._api(api)} {method}"
-        return self._endpoints.get(f"{family} {path}") or self._endpoints.get(f"{family} *") or self._default
+        return self.rules.get(f"{family} {path}") or self.rules.get(f"{family} *") or self.default
 
     def _of(self, api: tuple[str, ...], method: str, path: str) -> tuple[list[_Share | Charge], bool]:
         known = self._known.get((api, method, path))
@@ -364,25 +389,6 @@ def load(exchange: str, rate_limit_ms: float, own: LimitsConfig | None = None, t
     return Costs(table, buckets, endpoints, _rules(*default, buckets))
 
 
-def check_limits(limits: Mapping[str, LimitsConfig], exchanges: Iterable[str]) -> None:
-    """Refuse limits in the configuration that no lane would use.
-
-    Args:
-        limits: the configuration's.
-        exchanges: ccxt ids of all lanes.
-
-    Raises:
-        ConfigError: no lane's exchange has that name, or it shares the limits of another one.
-    """
-    limits_of = shipped().limits_of
-    known = {limits_of(exchange) for exchange in exchanges}
-    for exchange in limits:
-        if (shared := limits_of(exchange)) != exchange:
-            raise ConfigError(f"limits.{exchange}: expected {shared}, whose limits {exchange} shares")
-        if exchange not in known:
-            raise ConfigError(f"limits.{exchange}: expected the exchange of a lane: one of {', '.join(sorted(known))}")
-
-
 def _paced_by_ccxt(exchange: str, rate_limit_ms: float) -> Table:
     bucket = {
         "amount": 1,
@@ -419,6 +425,8 @@ def _rules(where: str, raw: list[dict[str, Any]], buckets: Mapping[str, Bucket])
         # What the exchange says it has counted (`Budget.observe`) is taken over for all fixed buckets of a call.
         raise ConfigError(f"{where}: expected at most one bucket of kind fixed")
     for number, rule in enumerate(rules):
+        if rule.wrong:
+            raise ConfigError(f"{where}[{number}].{rule.wrong}")
         bucket = buckets.get(rule.bucket)
         if bucket is None:
             raise ConfigError(f"{where}[{number}].bucket: expected one of {', '.join(buckets)}")

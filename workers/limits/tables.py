@@ -9,7 +9,7 @@ import functools
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar, get_args, get_type_hints
 
 import msgspec
 from msgspec import Struct
@@ -210,7 +210,14 @@ def convert(where: str, raw: Any, kind: type[S], parts: Mapping[str, type[Struct
         what, _, inner = str(error).partition(" - at `$")
         inner = inner.rstrip("`")
         path = (f"{where}{inner.lstrip('.')}" if where.endswith(": ") else f"{where}{inner}").removesuffix(": ")
+        part = next((part for begin, part in (parts or {}).items() if inner.startswith(begin)), kind)
         if "unknown field" in what:
-            part = next((part for begin, part in (parts or {}).items() if inner.startswith(begin)), kind)
             what += f"; expected one of {', '.join(field.encode_name for field in msgspec.structs.fields(part))}"
+        elif "enum value" in what:
+            what += f"; expected one of {', '.join(_values(get_type_hints(part)[inner.rpartition('.')[2]]))}"
         raise ConfigError(f"{path}: {what}") from error
+
+
+def _values(hint: Any) -> list[str]:
+    """The texts that a field takes: of a ``Literal``, perhaps with None beside it."""
+    return [hint] if isinstance(hint, str) else [value for part in get_args(hint) for value in _values(part)]
