@@ -19,6 +19,10 @@ IDS: Final[Mapping[str, Mapping[str, str]]] = {
         "option": "BTC-261225-100000-C",
     },
     "bitfinex": {"spot": "tBTCUST", "linear": "tBTCF0:USTF0"},
+    "bingx": {"spot": "BTC-USDT", "linear": "BTC-USDT", "inverse": "BTC-USD"},
+    "bitget": {"spot": "BTCUSDT", "linear": "BTCUSDT", "inverse": "BTCUSD"},
+    "bithumb": {"spot": "BTC_USDT"},
+    "bitstamp": {"spot": "btcusdt", "linear": "btcusdt-perp"},
     "bybit": {
         "spot": "BTCUSDT",
         "linear": "BTCUSDT",
@@ -27,6 +31,9 @@ IDS: Final[Mapping[str, Mapping[str, str]]] = {
         "option": "BTC-25DEC26-100000-C",
     },
     "coinbase": {"spot": "BTC-USDT"},
+    "coinbaseexchange": {"spot": "BTC-USDT"},
+    "cryptocom": {"spot": "BTC_USDT", "linear": "BTCUSD-PERP"},
+    "deribit": {"spot": "BTC_USDT", "inverse": "BTC-PERPETUAL", "option": "BTC-25DEC26-100000-C"},
     "gate": {
         "spot": "BTC_USDT",
         "linear": "BTC_USDT",
@@ -34,6 +41,7 @@ IDS: Final[Mapping[str, Mapping[str, str]]] = {
         "future": "BTC_USDT_20261225",
         "option": "BTC_USDT-20261225-100000-C",
     },
+    "gemini": {"spot": "btcusdt"},
     "htx": {
         "spot": "btcusdt",
         "linear": "BTC-USDT",
@@ -43,7 +51,12 @@ IDS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "hyperliquid": {"spot": "@142", "linear": "0"},
     "kraken": {"spot": "XBTUSDT"},
+    "krakenfutures": {"linear": "PF_XBTUSD", "inverse": "PI_XBTUSD"},
     "kucoin": {"spot": "BTC-USDT", "linear": "XBTUSDTM", "inverse": "XBTUSDM"},
+    "phemex": {"spot": "sBTCUSDT", "linear": "BTCUSDT", "inverse": "BTCUSD"},
+    "upbit": {"spot": "USDT-BTC"},
+    "whitebit": {"spot": "BTC_USDT", "linear": "BTC_PERP"},
+    "woo": {"spot": "SPOT_BTC_USDT", "linear": "PERP_BTC_USDT"},
     "mexc": {"spot": "BTCUSDT", "linear": "BTC_USDT", "inverse": "BTC_USD"},
     "okx": {
         "spot": "BTC-USDT",
@@ -74,6 +87,8 @@ class Endpoint(NamedTuple):
     @property
     def signed(self) -> bool:
         """Whether it needs keys."""
+        if self.api == ("history",):  # of Kraken Futures
+            return not self.path.startswith("market/")
         return any(part.lower().endswith(("private", "privatev2", "privatev3")) for part in self.api) or (
             self.api[0] in {"private", "sapi", "sapiV2", "sapiV3", "sapiV4", "papi", "papiV2", "broker", "earn"}
             and self.path != "system/status"

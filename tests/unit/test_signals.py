@@ -61,7 +61,7 @@ NOW_S = 1_800_000_000.0
         ("bingx", 429, {"X-RateLimit-Requests-Expire": f"{NOW_S + 7:.0f}000"}, "{}", 7),
         ("phemex", 429, {"x-ratelimit-retry-after": "45"}, "{}", 45),
         ("phemex", 429, {"x-ratelimit-retry-after-CONTRACT": "45"}, "{}", 45),
-        ("deribit", 429, {"X-RateLimit-Retry-After": "45"}, "", 45),
+        ("luno", 429, {"X-RateLimit-Retry-After": "45"}, "", 45),
         ("upbit", 418, {}, '{"error":{"message":"blocked for 300 seconds"}}', 300),
     ],
 )
@@ -149,6 +149,11 @@ def htx(left: int, for_s: float) -> dict[str, str]:
     return {"X-HB-RateLimit-Requests-Remain": str(left), "X-HB-RateLimit-Requests-Expire": ends_ms}
 
 
+def bingx(left: int, for_s: float) -> dict[str, str]:
+    ends_ms = str((NOW_S + for_s) * 1000)
+    return {"X-RateLimit-Requests-Remain": str(left), "X-RateLimit-Requests-Expire": ends_ms}
+
+
 # An address's buckets of a second, a minute and five, and an account's of a second.
 BUCKETS = [bucket(10, 1), bucket(6000, 60), bucket(4500, 300), bucket(20, 1, "account")]
 
@@ -172,6 +177,14 @@ BUCKETS = [bucket(10, 1), bucket(6000, 60), bucket(4500, 300), bucket(20, 1, "ac
         # An account's limit says nothing of the address's.
         ("bybit", {"X-Bapi-Limit": "50", "X-Bapi-Limit-Status": "49"}, 3, 1, 1),
         ("okx", {"X-MBX-USED-WEIGHT-1M": "250"}, None, 0, 0),
+        ("bitget", {"x-mbx-used-remain-limit": "7"}, 0, 3, 1),
+        ("upbit", {"Remaining-Req": "group=candles; min=1800; sec=9"}, 0, 1, 1),
+        ("upbit", {"Remaining-Req": "group=candles"}, None, 0, 0),
+        ("phemex", {"x-ratelimit-capacity": "5000", "x-ratelimit-remaining": "4990"}, 2, 10, 300),
+        ("phemex", {"x-ratelimit-capacity": "100", "x-ratelimit-remaining": "90"}, None, 0, 0),
+        ("bingx", bingx(3, 0.4), 0, 7, 0.6),
+        ("bingx", bingx(3, 99999), None, 0, 0),
+        ("bingx", {"X-RateLimit-Requests-Remain": "3", "X-RateLimit-Requests-Expire": "400"}, 0, 7, 0.6),
     ],
 )  # fmt: skip
 def test_what_the_exchange_counted(
@@ -183,6 +196,16 @@ def test_what_the_exchange_counted(
     if count is not None and found is not None:
         assert count.used(BUCKETS[found]) == used
         assert count.span_s(BUCKETS[found]) == pytest.approx(span_s, abs=0.01)
+
+
+def test_gates_windows_of_ten_seconds() -> None:
+    headers = {"X-Gate-RateLimit-Limit": "200", "X-Gate-RateLimit-Requests-Remain": "150"}
+    endpoint = bucket(200, 10)
+    for reset, span_s in (({}, 10), ({"X-Gate-RateLimit-Reset-Timestamp": str(NOW_S + 4)}, 6)):
+        count = counted("gate", headers | reset, NOW_S)
+        assert count is not None
+        assert (count.speaks_of([endpoint]), count.used(endpoint)) == (0, 50)
+        assert count.span_s(endpoint) == pytest.approx(span_s)
 
 
 def test_kucoins_pool_of_thirty_seconds() -> None:

@@ -23,7 +23,11 @@ KEYED: Final = frozenset(
         *((exchange, "fetch_currencies") for exchange in ("binance", "binanceus", "bybit", "okx")),
         *(("bybit", "fetch_deposit_withdraw_fee"), ("bybit", "fetch_deposit_withdraw_fees")),
         *(("hyperliquid", "fetch_trades"), ("hyperliquid", "fetch_deposit_withdraw_fee")),
-        *(("kucoin", "fetch_l3_order_book"), ("mexc", "fetch_currencies")),
+        *(("kucoin", "fetch_l3_order_book"), ("mexc", "fetch_currencies"), ("cryptocom", "fetch_currencies")),
+        *(("bingx", f"fetch_{name}") for name in ("currencies", "deposit_withdraw_fee", "deposit_withdraw_fees")),
+        # What it answers comes from the markets, or it takes a parameter that no other exchange has.
+        *(("phemex", "fetch_market_leverage_tiers"), ("whitebit", "fetch_trading_limits")),
+        ("cryptocom", "fetch_settlement_history"),
     }
 )
 
@@ -111,7 +115,10 @@ BY_ADDRESS: Final = frozenset({"binance", "binanceus", "bitfinex", "hyperliquid"
 BY_CCXT: Final[Mapping[str, frozenset[str]]] = {
     "binance": frozenset({"sapi", "sapiV3", "eapiPrivate", "papi", "papiV2"}),
     "binanceus": frozenset({"sapi", "sapiV3"}),
+    "bingx": frozenset({"account", "api", "contract", "cswap", "fund", "spot", "swap", "user", "wallets"}),
+    "bitget": frozenset({"private"}),
     "mexc": frozenset({"spot"}),
+    "woo": frozenset({"v1", "v3"}),
     "kucoin": frozenset({"private", "futuresPrivate", "utaPrivate", "broker"}),
     "okx": frozenset({"private"}),
 }

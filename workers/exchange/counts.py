@@ -74,6 +74,10 @@ def counted(reader: Reader | None, headers: Mapping[str, str], now_s: float) -> 
     if reader is None:
         return None
     lowered = {name.lower(): value for name, value in headers.items()}
+    # A header with fields is read by `<header>; <field>`.
+    for name, value in [item for item in lowered.items() if ";" in item[1]]:
+        fields = (part.partition("=") for part in value.split(";"))
+        lowered |= {f"{name}; {field.strip().lower()}": given.strip() for field, equals, given in fields if equals}
     return _READERS[reader](lambda name: number(lowered.get(name, "")), now_s)
 
 
@@ -121,9 +125,59 @@ def _bybit(header: _Header, _: float) -> Count | None:
     return Count(spent=max(limit - left, 0.0), scope="account")
 
 
+def _bingx(header: _Header, now_s: float) -> Count | None:
+    """Source: its page on rate limits (`X-RateLimit-Requests-Remain`, `-Expire`, seen as 10000 and as a Unix time).
+
+    A call of an account tells of its own limit; its table has no bucket of the address for these.
+    """
+    left, expires = header("x-ratelimit-requests-remain"), header("x-ratelimit-requests-expire")
+    if left is None or expires is None:
+        return None
+    ends_s = expires / 1000 if expires < 1e9 else until_s(expires, now_s)
+    return None if ends_s is None else Count(left=left, ends_s=ends_s)
+
+
+def _bitget(header: _Header, _: float) -> Count | None:
+    """Source: seen by third parties (`x-mbx-used-remain-limit`): what is left at the endpoint in its second."""
+    left = header("x-mbx-used-remain-limit")
+    return None if left is None else Count(left=left, window_s=1.0)
+
+
+def _gate(header: _Header, now_s: float) -> Count | None:
+    """Source: seen by third parties with every answer (`X-Gate-RateLimit-*`): an endpoint's windows are of 10 s."""
+    limit, left = header("x-gate-ratelimit-limit"), header("x-gate-ratelimit-requests-remain")
+    if limit is None or left is None:
+        return None
+    ends_s = until_s(header("x-gate-ratelimit-reset-timestamp") or 0.0, now_s)
+    return Count(spent=max(limit - left, 0.0), window_s=10.0, ends_s=ends_s)
+
+
+def _phemex(header: _Header, _: float) -> Count | None:
+    """Source: its page on rate limits (`x-ratelimit-capacity`, `-remaining`): the address has 5,000 in 5 minutes.
+
+    The groups of an account have less, and a minute.
+    """
+    limit, left = header("x-ratelimit-capacity"), header("x-ratelimit-remaining")
+    if limit is None or left is None:
+        return None
+    spent = max(limit - left, 0.0)
+    return Count(spent=spent, window_s=300.0) if limit >= 5000 else Count(spent=spent, window_s=60.0, scope="account")
+
+
+def _upbit(header: _Header, _: float) -> Count | None:
+    """Source: its page on rate limits (`Remaining-Req: group=candles; min=1800; sec=9`): left in this second."""
+    left = header("remaining-req; sec")
+    return None if left is None else Count(left=left, window_s=1.0)
+
+
 _READERS: Final[Mapping[Reader, Callable[[_Header, float], Count | None]]] = {
     "binance": _binance,
+    "bingx": _bingx,
+    "bitget": _bitget,
     "bybit": _bybit,
+    "gate": _gate,
     "htx": _htx,
     "kucoin": _kucoin,
+    "phemex": _phemex,
+    "upbit": _upbit,
 }

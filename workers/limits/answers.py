@@ -18,7 +18,7 @@ from msgspec import Meta, Struct
 # symbol: no such market. arguments: the request. unsupported: what was asked for is switched off, or not there.
 Means: TypeAlias = Literal["limit", "ban", "clock", "region", "busy", "key", "symbol", "arguments", "unsupported"]
 # The reader of the headers with the exchange's own count: `workers/exchange/counts.py`.
-Reader: TypeAlias = Literal["binance", "bybit", "htx", "kucoin"]
+Reader: TypeAlias = Literal["binance", "bingx", "bitget", "bybit", "gate", "htx", "kucoin", "phemex", "upbit"]
 MEANINGS: Final[tuple[Means, ...]] = get_args(Means)
 Text: TypeAlias = Annotated[str, Meta(min_length=1)]
 Positive: TypeAlias = Annotated[float, Meta(gt=0)]
