@@ -262,7 +262,7 @@ async def test_what_this_exchange_can_not_do(server: Answers, lanes: Lanes) -> N
 async def test_params_until_and_the_like_stay_open(server: Answers, lanes: Lanes) -> None:
     server.by_path = {"klines": '[[60000,"1","2","1","2","3"]]'}
     lane, _ = lanes.lane("binance", server.settings("binance"))
-    args = {**BTC, "since": None, "params": {"until": 120_000, "price": None, "symbols": ["A"]}}
+    args = {**BTC, "since": None, "params": {"until": 1_700_000_120_000, "price": None, "symbols": ["A"]}}
     assert await lane.call("fetch_ohlcv", args, call("binance")) == [[60_000, 1, 2, 1, 2, 3]]
 
 

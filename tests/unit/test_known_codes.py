@@ -76,6 +76,7 @@ OWN: Final[dict[str, dict[tuple[ErrorCode, Move], str]]] = {
     "coinbase": {BUSY: "internal_server_error"},
     "kraken": {ARGUMENTS: "EGeneral:Invalid arguments:price"},
     "bybit": {
+        LIMIT: "10009",  # a ban of the address
         BUSY: "5004|10016|170001|170032|170234|340099",
         REGION: "10024",
         SYMBOL: "10029",

@@ -59,6 +59,9 @@ NOW_S = 1_800_000_000.0
         ("bingx", 200, {}, f'{{"code":100410,"msg":"and will be unblocked after {NOW_S + 20:.0f}000"}}', 20),
         ("bingx", 429, {"X-RateLimit-Requests-Expire": "10000"}, "{}", 10),
         ("bingx", 429, {"X-RateLimit-Requests-Expire": f"{NOW_S + 7:.0f}000"}, "{}", 7),
+        ("bitfinex", 500, {}, '["error",11010,"ratelimit: error"]', 60),
+        ("bitfinex", 429, {"Retry-After": "1"}, '{"error":"ERR_RATE_LIMIT"}', 10),
+        ("bitfinex", 429, {"Retry-After": "600"}, '{"error":"ERR_RATE_LIMIT"}', 60),
         ("phemex", 429, {"x-ratelimit-retry-after": "45"}, "{}", 45),
         ("phemex", 429, {"x-ratelimit-retry-after-CONTRACT": "45"}, "{}", 45),
         ("luno", 429, {"X-RateLimit-Retry-After": "45"}, "", 45),
@@ -69,7 +72,7 @@ def test_limit_signals(exchange: str, status: int, headers: dict[str, str], body
     pause = limit_signal(shipped().answers(exchange), status, headers, body, NOW_S)
     assert pause is not None
     assert pause.seconds == pytest.approx(seconds)  # pyright: ignore[reportUnknownMemberType]
-    assert pause.everything == (exchange not in ("okx", "htx", "gate"))
+    assert pause.everything == (exchange not in ("okx", "htx", "gate", "bitfinex"))
 
 
 @pytest.mark.parametrize(
