@@ -27,12 +27,12 @@ function entry.paused(keys)
 end
 
 -- A pause is never made shorter. A call that was out before the pause says nothing new: only one that was granted
--- after it makes the next one longer. Where the exchange itself named the length, that is so only if it refuses at once:
--- then what it named was too short. A pause that was lifted is not set again by a worker that sends what it
+-- after it makes the next one longer. Where the exchange itself named the length, that is so only if it refuses at
+-- once: then what it named was too short. A pause that was lifted is not set again by a worker that sends what it
 -- remembers.
 -- keys: the pauses to set.
--- args: how long, the most that it may become, the reason, 1 if the exchange itself named the length, when the call that
---   met the limit was granted or '', 1 if the pause was set before.
+-- args: how long, the most that it may become, the reason, 1 if the exchange itself named the length, when the call
+--   that met the limit was granted or '', 1 if the pause was set before.
 -- answer: how long the pauses hold now.
 function entry.pause(keys, args)
   local length, most, reason, named = tonumber(args[1]), tonumber(args[2]), args[3], args[4] == '1'
