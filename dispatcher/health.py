@@ -23,7 +23,7 @@ from typing import Final
 from msgspec import Struct
 
 from schemas.config import DispatcherConfig
-from schemas.messages import Attempt, Request
+from schemas.messages import Attempt, Bound, Request
 from schemas.reports import LaneReport
 
 from .circuit import Circuit, State
@@ -120,9 +120,8 @@ class LaneHealth(Choice):
         if report.methods is not None:
             self.methods = frozenset(report.methods)
         self._follow_pause(report, now_s)
-        in_flight = sum(each.in_flight for each in reports)
-        held_up = circuit.aside is not None or report.paused_until_ms > 0
-        self.load.observe(report, in_flight, passed_s, now_s, held_up=held_up)
+        in_flight, out = sum(each.in_flight for each in reports), sum(each.unanswered for each in reports)
+        self.load.observe(report, in_flight, out, passed_s, now_s)
         counted = circuit.count(report, now_s, probes=self._answers_probes)
         evidence.observe(counted.report, counted.ill, config.error_rate, now_s)
         if circuit.decide(counted, evidence, self.load.latency_ms, reports, now_s):
@@ -174,10 +173,10 @@ class LaneHealth(Choice):
         part *= min(1.0, (SLOW_FREE / self.slowness) ** 2)
         self._well = part >= 0.5
         self.share = self.weight * max(LEAST_PART, part) * min(1.0, max(LEAST_PART, self.circuit.ramp(now_s)))
-        if aside or load.backlog_ms or load.waiting.ms or load.crowded:
+        if aside or load.crowded:
             self.open_from_ms = math.inf
         else:
-            self.open_from_ms = max(self.paused_until_ms, *load.no_budget_until_ms.values(), 0)
+            self.open_from_ms = max(self.paused_until_ms, load.waiting.last_ms, *load.no_budget_until_ms.values())
 
     @property
     def slowness(self) -> float:
@@ -188,19 +187,18 @@ class LaneHealth(Choice):
     def _answers_probes(self) -> bool:
         return self.methods is not None and not self.methods.isdisjoint(QUESTIONS)
 
-    def refused(self, request: Request, until_ms: int) -> None:
-        """A worker returned an attempt unsent: there is no budget before this time."""
-        self.load.refused(request.kind, until_ms)
-        self.open_from_ms = max(self.open_from_ms, until_ms)
+    def refused(self, request: Request, until_ms: int, bound: Bound | None, now_ms: int) -> None:
+        """A worker returned an attempt unsent: there is no budget before this time, for want of room in `bound`."""
+        self.load.refused(request, until_ms, bound, now_ms)
+        self.open_from_ms = max(self.open_from_ms, until_ms, self.load.waiting.last_ms)
 
-    def takes(self, kind: str, left_ms: float, now_s: float, now_ms: int) -> bool:
-        """Whether it takes its share of these requests now, those that must be answered in so long."""
+    def takes(self, request: Request, now_s: float, now_ms: int) -> bool:
+        """Whether it takes its share of such requests now."""
         return (
             self.serving
             and now_s <= self.silent_at_s
             and self.paused_until_ms <= now_ms
-            and self.load.funded(kind, now_ms)
-            and self.load.queueing_ms(kind) <= left_ms
+            and self.load.funded(request, now_ms)
         )
 
     def forget(self, worker: str) -> None:
@@ -261,7 +259,7 @@ class LaneHealth(Choice):
         """The time until a request that has no other lane may be sent there, pauses apart."""
         return SILENT_RECHECK_S if self.silent(now_s) else self.circuit.opens_in_s(now_s)
 
-    def usable_in_ms(self, now_s: float, now_ms: int, *, not_before_ms: int = 0) -> float:
+    def usable_in_ms(self, now_s: float, now_ms: int, *, not_before_ms: float = 0) -> float:
         """The same in milliseconds, with pauses, and no sooner than at a time that the request itself has to keep."""
         until_ms = max(self.paused_until_ms, not_before_ms)
         return max(0.0, until_ms - now_ms, self.usable_in_s(now_s) * 1000)

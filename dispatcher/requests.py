@@ -142,21 +142,22 @@ class Requests:
                 return
             attempt = _unsent(attempt, ErrorCode.EXPIRED, f"no worker took it from {attempt.lane}'s queue in time")
         if not rested and attempt.tries:
-            self._learn(attempt)
+            attempt = self._learn(attempt)
         if attempt.request.hedge_ms is not None:
             self.hedges.cancel(attempt)
         if not await self._once.skip(attempt):
             await self._advance(self._router.less_removed(attempt), delivery, rested=rested)
 
-    def _learn(self, attempt: Attempt) -> None:
-        """Takes from the last try what it says of its lane."""
+    def _learn(self, attempt: Attempt) -> Attempt:
+        """Takes from the last try what it says of its lane; gives another turn to one that found no room in its own."""
         last = attempt.tries[-1]
         if last.lane in self._router.health:  # metrics of a removed lane would come back
             metrics.RETURNED.labels(last.lane, last.code).inc()
         if last.code is ErrorCode.BAD_SYMBOL:
             self._router.knowledge.correct(last.lane, attempt.request, time.monotonic())
-        if last.code is ErrorCode.NO_BUDGET and last.retry_at_ms and last.lane in self._router.health:
-            self._router.health[last.lane].refused(attempt.request, last.retry_at_ms)
+        if last.code is ErrorCode.NO_BUDGET and last.retry_at_ms:
+            return self._router.refused(attempt, last.lane, last.retry_at_ms, results.now_ms())
+        return attempt
 
     async def _advance(self, attempt: Attempt, delivery: Delivery, *, rested: bool, kept: bool = True) -> None:
         """Sends a request, lets it wait, or ends it; returns when the broker has what was published.
@@ -175,7 +176,7 @@ class Requests:
                 case Wait():
                     metrics.WAITS.inc()
                     queue = topology.delay_name(topology.delay_for(decision.wait_ms))
-                    await self._broker.publish(encode(replace(attempt, lane="")), queue)
+                    await self._broker.publish(encode(replace(attempt, lane="", turn=decision.turn)), queue)
                 case Send():
                     sent = _sent(attempt, decision)
                     try:
@@ -229,6 +230,8 @@ def _sent(attempt: Attempt, decision: Send) -> Attempt:
         trial=decision.trial,
         max_wait_ms=decision.max_wait_ms,
         timeout_ms=decision.timeout_ms,
+        bound=None,
+        turn=decision.turn,
     )
 
 

@@ -1,7 +1,6 @@
 """Decides on a request: send it to a lane, let it wait, or end it. Pure: the clock is an argument."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 from msgspec import Struct
@@ -9,7 +8,7 @@ from msgspec.structs import replace
 
 from schemas import old_names, topology
 from schemas.config import Config, LaneConfig
-from schemas.messages import Attempt, ErrorCode, Request, Strategy
+from schemas.messages import Attempt, ErrorCode, Request, Strategy, Turn
 from schemas.reports import Report
 
 from . import returns, slips
@@ -19,6 +18,9 @@ from .strategies import Chooser
 
 # The time of the shortest delay queue: a request with less time left can't wait.
 SHORTEST_WAIT_MS: Final = 250
+# So long before its turn a request is sent to a worker, which holds it until there is room: it may come back late from
+# a delay queue. Half of what a worker waits, where that is less.
+LEAD_MS: Final = 1_000
 # So many results of `_having_method` are cached.
 CHOICES_KEPT: Final = 1_000
 
@@ -31,18 +33,26 @@ class Send(Struct, frozen=True):
         trial: it is a trial of a lane that is set aside, which costs none of the attempts a request has.
         max_wait_ms: the longest it may wait for budget before it comes back; None leaves that to the worker.
         timeout_ms: the longest it may take before it comes back, as another lane could answer; None is the deadline.
+        turn: its turn in that lane's line, if there is one.
     """
 
     lane: str
     trial: bool = False
     max_wait_ms: float | None = None
     timeout_ms: float | None = None
+    turn: Turn | None = None
 
 
 class Wait(Struct, frozen=True):
-    """Let it wait for this time, then decide again."""
+    """Let it wait for this time, then decide again.
+
+    Args:
+        wait_ms: the time.
+        turn: its turn in a line for budget, if it has one.
+    """
 
     wait_ms: float
+    turn: Turn | None = None
 
 
 class End(Struct, frozen=True):
@@ -84,6 +94,7 @@ class Router:
     def configure(self, config: Config) -> None:
         """Takes another configuration; what is known of lanes that stay is kept."""
         self._config, self._groups, self._lanes = config.dispatcher, config.groups, config.lanes
+        self._lead_ms = min(LEAD_MS, config.worker.max_wait_s * 500)
         self.health = {name: self._lane(name, lane) for name, lane in config.lanes.items()}
         self._by_exchange.clear()
         for name, lane in config.lanes.items():
@@ -113,6 +124,16 @@ class Router:
             if health := self.health.get(name):
                 health.not_open(report.worker, why, now_s)
         self._aside = [lane for lane in self.health.values() if not lane.serving]
+
+    def refused(self, attempt: Attempt, lane: str, until_ms: int, now_ms: int) -> Attempt:
+        """A lane's worker found no budget for an attempt before this time; one that had its turn gets another."""
+        health, bound, turn = self.health.get(lane), attempt.bound, attempt.turn
+        if health is None:
+            return attempt
+        health.refused(attempt.request, until_ms, bound, now_ms)
+        if bound is None or turn is None or turn.lane != lane:
+            return attempt
+        return replace(attempt, turn=health.load.waiting.again(turn, bound, self.dispatchers))
 
     def candidates(self, request: Request) -> Sequence[LaneHealth] | End:
         """The lanes a request names, in its order, that have its method and list its symbol; an error if none does."""
@@ -169,16 +190,16 @@ class Router:
         left_ms = attempt.deadline_ms - now_ms
         if isinstance(named, End) or left_ms <= 0:
             return None
-        past, kind = returns.past(attempt.tries), attempt.request.kind
+        past = returns.past(attempt.tries)
         other = [
             lane
             for lane in named
-            if lane.takes(kind, math.inf, now_s, now_ms)
+            if lane.takes(attempt.request, now_s, now_ms)
             and lane.name != attempt.lane
             and lane.name not in past.never
             and lane.name not in past.failed
         ]
-        return self._send(attempt, other, left_ms, now_s, now_ms)
+        return self._send(replace(attempt, turn=None), other, left_ms, now_s, now_ms)
 
     def strategy(self, request: Request) -> Strategy:
         """The strategy of a request: its own, its group's, or the configured one."""
@@ -200,6 +221,9 @@ class Router:
         left_ms = attempt.deadline_ms - now_ms
         if left_ms <= 0:
             return End(ErrorCode.DEADLINE_EXCEEDED, "the deadline passed" + _history(attempt))
+        turn = attempt.turn
+        if turn is not None and turn.at_ms > now_ms and (waited := self.health.get(turn.lane)):
+            waited.load.waiting.saw(attempt.request, turn, now_ms)
         named = self.candidates(attempt.request)
         if isinstance(named, End):
             return named
@@ -210,20 +234,16 @@ class Router:
             return End(final.code or ErrorCode.INTERNAL, f"no lane can answer it{_history(attempt)}")
         if returns.exhausted(attempt, past.doubts, self._config.max_attempts):
             return End(ErrorCode.ATTEMPTS_EXHAUSTED, f"{attempt.number} attempts failed{_history(attempt)}")
-        open_ = self._open(able, attempt, past, left_ms, now_s, now_ms)
+        open_ = self._open(able, attempt, past, now_s, now_ms)
         if len(open_) > 1:
-            return self._to(open_, attempt, now_s, others=True, timeout_ms=left_ms / 2)
-        if not attempt.tries:
-            able = _in_time(able, attempt.request.kind, left_ms, now_s)
-            if not able:
-                delay_s = min(lane.load.queueing_ms(attempt.request.kind) for lane in named) / 1000
-                text = f"overloaded: queueing delay {delay_s:.1f} s exceeds the {left_ms / 1000:.1f} s left"
-                return End(ErrorCode.DEADLINE_EXCEEDED, text)
-        ready = _ready(able, now_s, now_ms)
-        fresh = ready
-        if attempt.tries:
-            ready = [lane for lane in ready if past.retry_at_ms.get(lane.name, 0) <= now_ms]
-            fresh = [lane for lane in ready if lane.name not in past.failed]
+            return self._to(open_, attempt, now_s, now_ms, others=True, timeout_ms=left_ms / 2)
+        said_ms, lead_ms = past.retry_at_ms, self._lead_ms
+        not_before_ms = {
+            name: lane.load.waiting.not_before_ms(attempt, name, said_ms.get(name, 0), lead_ms, now_ms)
+            for name, lane in ((lane.name, lane) for lane in able)
+        }
+        ready = [lane for lane in _ready(able, now_s, now_ms) if not_before_ms[lane.name] <= now_ms]
+        fresh = [lane for lane in ready if lane.name not in past.failed] if attempt.tries else ready
         if send := self._send(attempt, fresh, left_ms, now_s, now_ms):
             return send
         if rested:
@@ -235,47 +255,68 @@ class Router:
         # Lanes that are ready here have just failed it: one gets it again after a backoff, unless a better lane is
         # usable before.
         rest_ms = returns.rest_ms(attempt, left_ms)
-        wait_ms = min(
-            max(
+        waits_ms = {
+            lane.name: max(
                 rest_ms if lane in ready else 0.0,
-                lane.usable_in_ms(now_s, now_ms, not_before_ms=past.retry_at_ms.get(lane.name, 0)),
+                lane.usable_in_ms(now_s, now_ms, not_before_ms=not_before_ms[lane.name]),
             )
             for lane in able
-        )
+        }
+        return self._wait(able, attempt, past, waits_ms, left_ms, now_s, now_ms)
+
+    def _wait(
+        self,
+        able: Sequence[LaneHealth],
+        attempt: Attempt,
+        past: returns.Past,
+        waits_ms: Mapping[str, float],
+        left_ms: float,
+        now_s: float,
+        now_ms: int,
+    ) -> Wait | End:
+        """Lets it wait for the lane that takes it first, in that lane's line if it has one; ends it if it can't."""
+        request, turn = attempt.request, attempt.turn
+        lane = next((lane for lane in able if turn and lane.name == turn.lane and turn.at_ms > now_ms), None)
+        if lane is not None:  # other lines are no shorter for one that has its turn here
+            waits_ms = {each.name: waits_ms[each.name] for each in able if not self._in_line(each, attempt, now_ms)}
+        else:
+            lane = min(able, key=lambda lane: waits_ms[lane.name])
+            if self._in_line(lane, attempt, now_ms):
+                delay_ms = lane.load.delay_ms(request, now_ms)
+                if delay_ms > left_ms:
+                    text = f"overloaded: queueing delay {delay_ms / 1000:.1f} s exceeds the {left_ms / 1000:.1f} s left"
+                    return End(ErrorCode.DEADLINE_EXCEEDED, text + _history(attempt))
+                turn = lane.load.waiting.book(request, lane.name, self.dispatchers)
+        wait_ms = min(waits_ms.values())
         if max(wait_ms, SHORTEST_WAIT_MS) > left_ms:
             return End(ErrorCode.DEADLINE_EXCEEDED, f"{_why(able, past, now_s, now_ms)}{_history(attempt)}")
-        self._count_waiting(able, attempt.request.kind, now_s + topology.delay_for(wait_ms) / 1000)
-        return Wait(wait_ms)
+        lane.load.waiting.put(now_s + topology.delay_for(wait_ms) / 1000, self.dispatchers)
+        return Wait(wait_ms, turn)
+
+    def _in_line(self, lane: LaneHealth, attempt: Attempt, now_ms: int) -> bool:
+        """Whether requests wait for the lane's budget that this one must not overtake."""
+        return lane.load.waiting.bars(attempt, lane.name, self._lead_ms, now_ms)
 
     def _open(
         self,
         lanes: Sequence[LaneHealth],
         attempt: Attempt,
         past: returns.Past,
-        left_ms: float,
         now_s: float,
         now_ms: int,
     ) -> Sequence[LaneHealth]:
         """The lanes that take it now, found by one look at each, as mostly all do; none while a trial is due."""
         if any(lane.due(now_s) for lane in self._aside):
             return ()
-        kind, left_ms = attempt.request.kind, math.inf if attempt.tries else left_ms
         open_ = [
             lane
             for lane in lanes
-            if (lane.open_from_ms <= now_ms and now_s <= lane.silent_at_s) or lane.takes(kind, left_ms, now_s, now_ms)
+            if (lane.open_from_ms <= now_ms and now_s <= lane.silent_at_s) or lane.takes(attempt.request, now_s, now_ms)
         ]
         if not attempt.tries:
             return open_
         failed, retry_at_ms = past.failed, past.retry_at_ms
         return [lane for lane in open_ if lane.name not in failed and retry_at_ms.get(lane.name, 0) <= now_ms]
-
-    def _count_waiting(self, able: Sequence[LaneHealth], kind: str, until_s: float) -> None:
-        """Counts a request that waits until then for one of these lanes, for each by the rate at which it ends them."""
-        rates = [1.0] if len(able) == 1 else [lane.load.waiting.per_s(kind) for lane in able]
-        total = sum(rates) or math.inf
-        for lane, rate in zip(able, rates, strict=True):
-            lane.load.waiting.put(kind, self.dispatchers * rate / total, until_s)
 
     def _send(
         self, attempt: Attempt, ready: Sequence[LaneHealth], left_ms: float, now_s: float, now_ms: int
@@ -293,22 +334,37 @@ class Router:
             return None
         others = len(ready) > 1
         if len(choice) > 1:
-            kind = attempt.request.kind
-            able = [lane for lane in choice if lane.load.funded(kind, now_ms)]
+            able = [lane for lane in choice if lane.load.funded(attempt.request, now_ms)]
+            turn = attempt.turn
+            able = able or [lane for lane in choice if turn is not None and turn.lane == lane.name]
             others = len(able) > 1
             choice = able or choice
-        return self._to(choice, attempt, now_s, others=others, timeout_ms=left_ms / 2 if len(ready) > 1 else None)
+        timeout_ms = left_ms / 2 if len(ready) > 1 else None
+        return self._to(choice, attempt, now_s, now_ms, others=others, timeout_ms=timeout_ms)
 
     def _to(
-        self, lanes: Sequence[LaneHealth], attempt: Attempt, now_s: float, *, others: bool, timeout_ms: float | None
+        self,
+        lanes: Sequence[LaneHealth],
+        attempt: Attempt,
+        now_s: float,
+        now_ms: int,
+        *,
+        others: bool,
+        timeout_ms: float | None,
     ) -> Send:
         """Sends it to the best of these lanes; `others` says whether others have budget for it too."""
-        request = attempt.request
+        request, turn = attempt.request, attempt.turn
         lane = self._chooser.choose(self.strategy(request), lanes)
+        if turn is not None and turn.lane != lane.name:
+            if waited := self.health.get(turn.lane):
+                waited.load.waiting.give_back(turn, now_ms, self.dispatchers)
+            turn = None
+        if turn is None and lane.load.waiting.delay_ms(request, now_ms):  # it takes a place in the line as it passes
+            turn = lane.load.waiting.book(request, lane.name, self.dispatchers)
         trial = lane.sent(now_s, bulk=request.bulk, tries=not lane.due(now_s) or lane.tries(attempt))
         if trial and timeout_ms:
             timeout_ms = min(timeout_ms, self._config.trial_timeout_s * 1000)
-        return Send(lane.name, trial, self._config.wait_with_others_s * 1000 if others else None, timeout_ms)
+        return Send(lane.name, trial, self._config.wait_with_others_s * 1000 if others else None, timeout_ms, turn)
 
     def _find(self, request: Request) -> Able | End:
         # A testnet's data is for those who name it; where the fleet has nothing else, it is what everyone asks for.
@@ -362,15 +418,6 @@ def _has(lane: LaneHealth, method: str) -> bool:
 def _ready(lanes: Sequence[LaneHealth], now_s: float, now_ms: int) -> Sequence[LaneHealth]:
     """The lanes that a worker serves and that are not paused."""
     return [lane for lane in lanes if now_s <= lane.silent_at_s and lane.paused_until_ms <= now_ms]
-
-
-def _in_time(lanes: Sequence[LaneHealth], kind: str, left_ms: float, now_s: float) -> list[LaneHealth]:
-    """The lanes that may answer one more request of this kind before its deadline, as far as is known.
-
-    A request that is refused at once can be asked elsewhere; one that waits in vain until its deadline delays the
-    requests behind it too.
-    """
-    return [lane for lane in lanes if lane.load.queueing_ms(kind) <= left_ms or lane.silent(now_s)]
 
 
 def _why(lanes: Sequence[LaneHealth], past: returns.Past, now_s: float, now_ms: int) -> str:

@@ -1,99 +1,178 @@
-"""The requests that wait for a lane in the delay queues, by kind, and how long they will take. Pure.
+"""The live requests that wait for one lane, one behind the other, and when the turn of one more would come. Pure.
 
-A dispatcher knows what it put there, and until when: each delay queue has one time. Other dispatchers put about as much
-there, as all of them take requests from the same queues in turn.
+A worker that has no room for a call in time names the bucket that has none, when it has some again, and how long such
+a call takes of it (`Bound`). From then on that bucket has a line: each request that has to wait gets the next turn in
+it, as far behind the one before as the limit has calls apart. So requests are asked for evenly and in order, the end of
+the line says how long one more would wait, and nothing is measured that could be measured over too little.
 
-The rate at which a lane works them off is measured from the reports while some wait and nothing but its limits holds it
-up. It is measured for each kind apart, as an exchange may have much room for one method and none for another.
+A turn travels with its request. A dispatcher that has just started learns how long the line is from those that pass.
+Other dispatchers give turns of the same bucket too, about as many, as all of them take requests from the same queues in
+turns: so each keeps as many places apart as there are dispatchers.
 """
 
 import math
 from typing import Final
 
-from schemas.reports import LaneReport
+from msgspec import Struct
 
-# A rate is known after so long. It is that of the last one or two periods of the second length.
-KNOWN_AFTER_S: Final = 3.0
-RATE_S: Final = 5.0
+from schemas.messages import Attempt, Bound, Request, Turn
+
+# A turn counts as come so much earlier: the shortest delay queue takes as long.
+LATE_MS: Final = 250
 # Requests that leave their delay queue within so long are counted together.
 TICK_S: Final = 0.1
-# Fewer than these say nothing: they may rest after a failure, or have met the last second of a full limit, while the
-# lane itself is idle.
-CROWD: Final = 10
+# Ends of lines that are over are forgotten once there are so many: there is one for each pair where pairs are limited.
+PLACES_KEPT: Final = 1_000
+# The longest line: no limit that is published has a longer window than a day.
+LONGEST_MS: Final = 25 * 3_600_000
 
 
-class _Rate:
-    """How many attempts ended per second, since the measurement began."""
+class Line(Struct):
+    """The requests that wait for room in one bucket. All times are Unix milliseconds.
 
-    def __init__(self, now_s: float) -> None:
-        self._older = 0
-        self._older_from_s = self._from_s = self._now_s = now_s
-        self._ended = 0
+    Args:
+        next_ms: the next turn.
+        again_ms: the last turn that was given to a request that found no room in its own.
+    """
 
-    def count(self, ended: int, now_s: float) -> None:
-        """So many more attempts ended until now."""
-        if now_s - self._from_s >= RATE_S:
-            self._older, self._older_from_s = self._ended, self._from_s
-            self._ended, self._from_s = 0, now_s
-        self._ended += ended
-        self._now_s = now_s
+    next_ms: float = 0.0
+    again_ms: float = 0.0
 
-    @property
-    def per_s(self) -> float:
-        """0 while it is not known."""
-        measured_s = self._now_s - self._older_from_s
-        return (self._older + self._ended) / measured_s if measured_s >= KNOWN_AFTER_S else 0.0
+
+class Place(Struct, frozen=True):
+    """Which line requests of a kind wait in, how long such a call takes of its bucket, and whether pairs wait apart."""
+
+    line: Line
+    key: str
+    step_ms: float
+    apart: bool
 
 
 class Waiting:
-    """The requests that wait for one lane. Kinds are those of `Request.kind`.
+    """What waits for one lane.
 
     Attributes:
-        count: how many there are, of all kinds.
-        ms: by kind, the time until all that wait now are answered; without kinds whose rate is not known, or of which
-            fewer than `CROWD` wait.
+        count: how many requests wait in delay queues, about.
+        last_ms: when the last of all turns comes (Unix milliseconds): later nobody waits.
     """
 
     def __init__(self) -> None:
-        self.count = 0.0
-        self.ms: dict[str, float] = {}
-        self._ticks: dict[str, dict[int, float]] = {}  # by kind and tick: how many leave their delay queue then
-        self._rates: dict[str, _Rate] = {}
+        self.count = 0
+        self.last_ms = 0.0
+        self._ticks: dict[int, int] = {}  # by tick: how many leave their delay queue then
+        self._lines: dict[str, Line] = {}
+        self._places: dict[tuple[str, str], Place] = {}  # by kind and subject, which is empty where it does not matter
+        self._apart = False
 
-    def put(self, kind: str, amount: float, until_s: float) -> None:
-        """So many requests wait until then; of one that other lanes may take too, the part that is expected here."""
-        ticks = self._ticks.setdefault(kind, {})
+    def put(self, until_s: float, dispatchers: int) -> None:
+        """A request waits in a delay queue until then, and one for each other dispatcher."""
         tick = math.ceil(until_s / TICK_S)
-        ticks[tick] = ticks.get(tick, 0.0) + amount
+        self._ticks[tick] = self._ticks.get(tick, 0) + dispatchers
 
-    def per_s(self, kind: str) -> float:
-        """The rate at which attempts of this kind end while some wait; 0 where that is not known."""
-        return self._rates[kind].per_s if kind in self._rates else 0.0
+    def observe(self, now_s: float) -> None:
+        """Counts what waits, by the clock of `put`."""
+        passed = now_s / TICK_S
+        for tick in [tick for tick in self._ticks if tick <= passed]:
+            del self._ticks[tick]
+        self.count = sum(self._ticks.values())
 
-    def observe(self, report: LaneReport, now_s: float, *, held_up: bool) -> None:
-        """Takes in a worker's report.
+    def refused(self, request: Request, bound: Bound, now_ms: int) -> None:
+        """A worker found no room for such a request before that time."""
+        line = self._line(request, bound.key, bound.step_ms, now_ms, apart=bound.apart)
+        self._reach(line, max(line.next_ms, min(bound.at_ms, now_ms + LONGEST_MS)))
+
+    def saw(self, request: Request, turn: Turn, now_ms: int) -> None:
+        """A request with a turn that is still to come passed by; another dispatcher may have given it."""
+        line = self._line(request, turn.key, turn.step_ms, now_ms, apart=turn.apart)
+        self._reach(line, max(line.next_ms, min(turn.at_ms + turn.step_ms, now_ms + LONGEST_MS)))
+
+    def delay_ms(self, request: Request, now_ms: float) -> float:
+        """The time until the turn of one more such request; 0 where none waits."""
+        if self.last_ms <= now_ms or request.bulk:
+            return 0.0
+        place = self._place(request)
+        return max(0.0, place.line.next_ms - now_ms) if place else 0.0
+
+    def step_ms(self, request: Request) -> float:
+        """How far behind its turn the next one comes."""
+        place = self._place(request)
+        return place.step_ms if place else 0.0
+
+    def bars(self, attempt: Attempt, lane: str, lead_ms: float, now_ms: int) -> bool:
+        """Whether requests wait that this one must not overtake: it has no turn in this lane's line.
 
         Args:
-            report: of this lane.
-            now_s: by the clock of `put`.
-            held_up: something else than its limits holds the lane up, so its rate says nothing of them.
+            attempt: the request, and what was tried.
+            lane: the lane's name.
+            lead_ms: how long before its turn a request may be sent.
+            now_ms: the clock.
         """
-        self.count, self.ms = 0.0, {}
-        for kind in list(self._ticks):
-            count = self._left(kind, now_s)
-            self.count += count
-            if kind not in self._ticks or held_up:
-                self._rates.pop(kind, None)
-                continue
-            rate = self._rates.setdefault(kind, _Rate(now_s))
-            rate.count(report.ended.get(kind, 0), now_s)
-            if count >= CROWD and rate.per_s:
-                self.ms[kind] = count / rate.per_s * 1000
+        has_turn = attempt.turn is not None and attempt.turn.lane == lane
+        return not has_turn and self.delay_ms(attempt.request, now_ms) > lead_ms
 
-    def _left(self, kind: str, now_s: float) -> float:
-        ticks, passed = self._ticks[kind], now_s / TICK_S
-        for tick in [tick for tick in ticks if tick <= passed]:
-            del ticks[tick]
-        if not ticks:
-            del self._ticks[kind]
-        return sum(ticks.values())
+    def not_before_ms(self, attempt: Attempt, lane: str, said_ms: int, lead_ms: float, now_ms: int) -> float:
+        """When the lane may be asked at the earliest, by its line and by what its last try said (`said_ms`)."""
+        if attempt.turn is not None and attempt.turn.lane == lane:
+            turn_ms: float = attempt.turn.at_ms - LATE_MS
+        elif self.bars(attempt, lane, lead_ms, now_ms):
+            turn_ms = now_ms + self.delay_ms(attempt.request, now_ms)
+        else:
+            return said_ms
+        by_line = attempt.bound is not None and bool(attempt.tries) and attempt.tries[-1].lane == lane
+        return turn_ms - lead_ms if by_line else max(said_ms, turn_ms - lead_ms)
+
+    def book(self, request: Request, lane: str, dispatchers: int) -> Turn | None:
+        """Gives the next turn to a request; None where there is no line for it.
+
+        Args:
+            request: the request.
+            lane: the lane's name.
+            dispatchers: how many give turns.
+        """
+        place = self._place(request)
+        if place is None:
+            return None
+        at_ms = place.line.next_ms
+        self._reach(place.line, at_ms + place.step_ms * dispatchers)
+        return Turn(lane, place.key, int(at_ms), place.step_ms, place.apart)
+
+    def again(self, turn: Turn, bound: Bound, dispatchers: int) -> Turn:
+        """Gives another turn to a request that found no room when its own had come: others were there before.
+
+        It does not go to the end of the line. Who comes later waits longer for it.
+        """
+        line = self._lines.setdefault(bound.key, Line())
+        step_ms = bound.step_ms * dispatchers
+        line.again_ms = max(line.again_ms + step_ms, bound.at_ms)
+        self._reach(line, max(line.next_ms + step_ms, line.again_ms))
+        return Turn(turn.lane, bound.key, int(line.again_ms), bound.step_ms, bound.apart)
+
+    def give_back(self, turn: Turn, now_ms: int, dispatchers: int) -> None:
+        """A request with a turn went elsewhere: the line is shorter."""
+        if turn.at_ms > now_ms and (line := self._lines.get(turn.key)):
+            line.next_ms -= turn.step_ms * dispatchers
+
+    def _line(self, request: Request, key: str, step_ms: float, now_ms: int, *, apart: bool) -> Line:
+        if len(self._places) >= PLACES_KEPT:
+            self._places = {name: place for name, place in self._places.items() if place.line.next_ms > now_ms}
+            kept = {place.key for place in self._places.values()}
+            self._lines = {name: line for name, line in self._lines.items() if name in kept}
+        line = self._lines.setdefault(key, Line())
+        self._apart = self._apart or apart
+        place = Place(line, key, max(step_ms, 0.0), apart)
+        self._places[request.kind, request.subject_digest if apart else ""] = place
+        return line
+
+    def _reach(self, line: Line, next_ms: float) -> None:
+        line.next_ms = next_ms
+        self.last_ms = max(self.last_ms, next_ms)
+
+    def _place(self, request: Request) -> Place | None:
+        """The longer one of the lines that such a request waits in: its symbol's, and that of all."""
+        places = [self._place_of(request, apart=False)]
+        if self._apart:
+            places.append(self._place_of(request, apart=True))
+        return max((place for place in places if place), key=lambda place: place.line.next_ms, default=None)
+
+    def _place_of(self, request: Request, *, apart: bool) -> Place | None:
+        return self._places.get((request.kind, request.subject_digest if apart else ""))

@@ -175,6 +175,40 @@ class Try(Struct, frozen=True, omit_defaults=True):
     retry_at_ms: Whole | None = None
 
 
+class Bound(Struct, frozen=True, omit_defaults=True):
+    """The limit for whose room an attempt came back unsent.
+
+    Args:
+        key: names the bucket; where it counts by endpoint or pair, its count.
+        at_ms: when it has room for one such call again, Unix milliseconds.
+        step_ms: how long one such call takes of it: its cost as a part of the amount, times the window.
+        apart: it counts each pair or instrument apart, so it says nothing of other symbols.
+    """
+
+    key: str
+    at_ms: Whole
+    step_ms: Real
+    apart: bool = False
+
+
+class Turn(Struct, frozen=True, omit_defaults=True):
+    """When a request that waits for room in a limit should have some.
+
+    Args:
+        lane: the lane whose limit it is.
+        key: the bucket's, as in `Bound`; so are the last two.
+        at_ms: its turn, Unix milliseconds.
+        step_ms: how long the call takes of the bucket.
+        apart: the bucket counts each pair apart.
+    """
+
+    lane: str
+    key: str
+    at_ms: Whole
+    step_ms: Real
+    apart: bool = False
+
+
 class Attempt(Struct, frozen=True, omit_defaults=True):
     """A request on its way through the fleet: the message in the work, delay and returned queues.
 
@@ -199,6 +233,8 @@ class Attempt(Struct, frozen=True, omit_defaults=True):
         digest: a hash of the body as published: it tells apart requests with one id, deadline and address.
         taken: an id of the delivery of the request that it comes from.
         copy: that delivery may not have been the first: the request was delivered again, or published again.
+        bound: on its way back unsent, the limit that had no room.
+        turn: when it should find room, where it waits for some or has waited.
     """
 
     request: Request
@@ -220,6 +256,8 @@ class Attempt(Struct, frozen=True, omit_defaults=True):
     digest: str = ""
     taken: str = ""
     copy: bool = False
+    bound: Bound | None = None
+    turn: Turn | None = None
 
     @property
     def line(self) -> str:
@@ -237,18 +275,19 @@ class Attempt(Struct, frozen=True, omit_defaults=True):
         assert self.request.deadline_ms is not None
         return self.request.deadline_ms
 
-    def handed_back(self, item: Try) -> Attempt:
+    def handed_back(self, item: Try, bound: Bound | None = None) -> Attempt:
         """This attempt with its outcome added, on its way back to a dispatcher.
 
         Attempts that were not sent, and trials, do not count as attempts of the request. Of those not sent only the
-        last one of each lane is kept. Above `TRIES_KEPT` the oldest one is dropped that its lane has repeated.
+        last one of each lane is kept. `bound` says which limit had no room. Above `TRIES_KEPT` the oldest one is
+        dropped that its lane has repeated.
         """
         throttled = item.outcome is Outcome.THROTTLED
         number = self.number - (throttled or self.trial)
         if not throttled:
-            return replace(self, tries=_newest([*self.tries, item]), number=number)
+            return replace(self, tries=_newest([*self.tries, item]), number=number, bound=None)
         kept = [old for old in self.tries if old.lane != item.lane or old.outcome is not Outcome.THROTTLED]
-        return replace(self, tries=[*kept, item], number=number, throttled=self.throttled + 1)
+        return replace(self, tries=[*kept, item], number=number, throttled=self.throttled + 1, bound=bound)
 
 
 def _newest(tries: list[Try]) -> list[Try]:

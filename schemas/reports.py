@@ -74,7 +74,6 @@ class LaneReport(Struct, frozen=True, omit_defaults=True):
         answered: the names (`Named.names`) of requests that returned data, without probes.
         failed_ago_ms: how long ago the last attempt was sent that failed and counts against the lane; 0 for none.
         throttled: attempts returned unsent.
-        ended: attempts that took budget and ended, by `Request.kind`.
         failures_in_a_row: failures in `ILL` since the last that was not, over the worker's life.
         in_flight: attempts that it holds now, without bulk ones, for which no other attempt waits.
         exchange_ms: mean time at the exchange of the attempts that were answered.
@@ -104,7 +103,6 @@ class LaneReport(Struct, frozen=True, omit_defaults=True):
     answered: list[str] = []
     failed_ago_ms: Real = 0.0
     throttled: Whole = 0
-    ended: dict[str, Whole] = {}
     failures_in_a_row: Whole = 0
     in_flight: Whole = 0
     exchange_ms: Real = 0.0

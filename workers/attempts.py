@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from schemas import topology
 from schemas.config import WorkerConfig
-from schemas.messages import RESULT_LIMIT_BYTES, Attempt, ErrorCode, Outcome, Result, Try, decode_attempt, encode
+from schemas.messages import RESULT_LIMIT_BYTES, Attempt, Bound, ErrorCode, Outcome, Result, Try, decode_attempt, encode
 from schemas.runtime import results
 from schemas.runtime.broker import Broker
 from schemas.runtime.deliveries import Delivery
@@ -29,7 +29,7 @@ from schemas.runtime.outbox import Outbox
 
 from . import metrics
 from .exchange.call import Call
-from .exchange.errors import judge
+from .exchange.errors import NoBudget, judge
 from .exchange.lane_exchange import LaneExchange
 from .lanes import Lane
 from .reports import Reports
@@ -57,6 +57,7 @@ class Ended(Struct, frozen=True):
         budget_ms: in which time the budget that they took comes back (`Call.budget_s`).
         in_maintenance: the exchange was asked for its status, and said so.
         of_connection: an error speaks of the way to the exchange, whatever was asked (`Verdict.of_connection`).
+        bound: the limit that had no room for it.
     """
 
     item: Try
@@ -65,6 +66,7 @@ class Ended(Struct, frozen=True):
     budget_ms: float
     in_maintenance: bool = False
     of_connection: bool = False
+    bound: Bound | None = None
 
 
 class Attempts:
@@ -128,15 +130,15 @@ class Attempts:
         return replace(attempt, repeated=True) if delivery.repeated else attempt
 
     async def _run(self, lane: Lane, attempt: Attempt, delivery: Delivery) -> None:
-        item, ready = await self._call(lane, attempt)
+        ended, item, ready = await self._call(lane, attempt)
         if ready is None:
-            await self._hand_back(attempt, item)
+            await self._hand_back(attempt, item, ended.bound)
             return
         publish = functools.partial(self._outbox.put, ready, delivery)
         if not attempt.probe and not await self._once.answer(attempt, publish):
             _drop_copy(attempt)
 
-    async def _call(self, lane: Lane, attempt: Attempt) -> tuple[Try, results.Ready | None]:
+    async def _call(self, lane: Lane, attempt: Attempt) -> tuple[Ended, Try, results.Ready | None]:
         """Runs an attempt and counts it. Its slot at the lane is free before anything is published."""
         name, bulk = attempt.lane, attempt.request.bulk
         self._reports.begin(name, bulk=bulk)
@@ -149,9 +151,9 @@ class Attempts:
             self._reports.end(seen, attempt, ended.http_calls, ended.budget_ms, of_connection=of_connection)
         finally:
             self._reports.leave(name, bulk=bulk)
-        return item, None if result is None else results.ready(attempt, result, body)
+        return ended, item, None if result is None else results.ready(attempt, result, body)
 
-    async def _hand_back(self, attempt: Attempt, item: Try) -> None:
+    async def _hand_back(self, attempt: Attempt, item: Try, bound: Bound | None = None) -> None:
         """Returns an attempt to the dispatchers if it is needed; returns when the broker has it."""
         if await self._once.dispensable(attempt):
             return
@@ -165,7 +167,7 @@ class Attempts:
                 "why": item.message,
             },
         )
-        await self._broker.publish(encode(attempt.handed_back(item)), topology.RETURNED)
+        await self._broker.publish(encode(attempt.handed_back(item, bound)), topology.RETURNED)
 
 
 def _drop_copy(attempt: Attempt) -> None:
@@ -209,7 +211,10 @@ async def run(lane: LaneExchange, attempt: Attempt, config: WorkerConfig) -> End
         verdict = judge(error, call, lane.redactor.hide)
         retry_at_ms = results.now_ms() + int(verdict.pause_s * 1000) if verdict.pause_s else None
         item = Try(lane.name, verdict.outcome, verdict.code, verdict.message, retry_at_ms=retry_at_ms, **_times(call))
-        return Ended(item, None, call.http_calls, call.budget_s * 1000, of_connection=verdict.of_connection)
+        bound = lane.bound(call, verdict.pause_s) if isinstance(error, NoBudget) else None
+        return Ended(
+            item, None, call.http_calls, call.budget_s * 1000, of_connection=verdict.of_connection, bound=bound
+        )
     item = Try(lane.name, Outcome.OK, **_times(call))
     return Ended(item, data, call.http_calls, call.budget_s * 1000, in_maintenance)
 

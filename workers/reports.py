@@ -52,7 +52,6 @@ class LaneCount(Struct):
     failing: dict[tuple[str, str], Named] = field(default_factory=dict[tuple[str, str], Named])
     answered: dict[str, None] = field(default_factory=dict[str, None])
     throttled: int = 0
-    ended: Counter[str] = field(default_factory=Counter[str])
     answered_ms: float = 0.0
     failed_sent_s: float = 0.0
     row: int = 0
@@ -143,7 +142,6 @@ class Reports:
             _void(count, attempt)
             return
         metrics.EXCHANGE.labels(lane).observe(item.exchange_ms / 1000)
-        count.ended[request.kind] += 1
         if not attempt.probe:  # a probe costs less than most attempts
             known.took(budget_ms)
         match item.outcome:
@@ -218,7 +216,6 @@ class Reports:
                     answered=list(count.answered),
                     failed_ago_ms=round((now_s - count.failed_sent_s) * 1000, 3) if count.failed_sent_s else 0.0,
                     throttled=count.throttled,
-                    ended=dict(count.ended),
                     failures_in_a_row=count.row,
                     in_flight=count.in_flight - count.bulk,
                     exchange_ms=round(count.answered_ms / count.ok, 3) if count.ok else 0.0,

@@ -14,7 +14,21 @@ from typing import Final
 
 import uvloop
 
-from . import acquire, bulk, changes, crowd, door, fleet, hop, outages, precision, redis_lost, routing, strangers
+from . import (
+    acquire,
+    bulk,
+    changes,
+    crowd,
+    door,
+    fleet,
+    hop,
+    outages,
+    precision,
+    redis_lost,
+    routing,
+    strangers,
+    waiting,
+)
 from .measure import Options
 
 PARTS: Final = {
@@ -30,6 +44,7 @@ PARTS: Final = {
     "outages": outages.run,
     "crowd": crowd.run,
     "changes": changes.run,
+    "waiting": waiting.run,
 }
 
 

@@ -126,7 +126,7 @@ def take_report(body: bytes) -> None:
         health.reason(now_s)
         health.memory(now_s, NOW_MS)
         load = health.load
-        figures = (health.share, load.latency_ms, load.budget_ms, load.backlog_ms, health.slowness)
+        figures = (health.share, load.latency_ms, load.usual_ms, load.budget_ms, health.slowness)
         assert all(map(math.isfinite, figures)), figures
     request = Request("fetch_ticker", {"symbol": "BTC/USDT"}, deadline_ms=NOW_MS + 1_000)
     router.decide(Attempt(request, "", 0, NOW_MS), NOW_S + 2, NOW_MS, rested=True)

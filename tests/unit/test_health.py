@@ -342,22 +342,6 @@ def test_other_settings_keep_what_is_known() -> None:
     assert health.share == 5.0
 
 
-@pytest.mark.parametrize("silence_s", [1, 2.8, 3.4, 10, 60, 600])
-def test_no_backlog_is_estimated_by_a_rate_that_is_out_of_date(silence_s: float) -> None:
-    """A mean without new values only shrinks: the backlog estimated by it grew to years."""
-    health = new()
-    health.observe("w1", LaneReport("okx"), 0.0)
-    for tick in range(1, 50):
-        health.observe("w1", LaneReport("okx", ok=10, in_flight=200, exchange_ms=100.0), tick / 5)
-    assert health.load.queueing_ms("live fetch_ticker") == pytest.approx(4_000, rel=0.2)
-    for tick in range(50, 50 + int(5 * silence_s)):
-        health.observe("w1", LaneReport("okx", in_flight=200), tick / 5)
-        assert health.load.queueing_ms("live fetch_ticker") < 4_000 * 3
-    assert bool(health.load.queueing_ms("live fetch_ticker")) is (silence_s < 3)
-    health.observe("w1", LaneReport("okx", ok=10, in_flight=200, exchange_ms=100.0), 10 + silence_s)
-    assert health.load.queueing_ms("live fetch_ticker") < 20_000
-
-
 def test_a_pause_that_was_lifted_is_over_though_some_workers_have_not_seen_it() -> None:
     health = new()
     paused = LaneReport("okx", paused_until_ms=900_000)

@@ -12,54 +12,21 @@ from msgspec.structs import replace
 
 from dispatcher.router import End, Router, Send, Wait
 from schemas import topology
-from schemas.config import Config, DispatcherConfig, GroupConfig, LaneConfig
-from schemas.messages import Attempt, ErrorCode, Outcome, Request, Strategy, Try
-from schemas.reports import LaneReport, Report
+from schemas.config import Config, LaneConfig
+from schemas.messages import Bound, ErrorCode, Outcome, Request, Strategy, Try
+from schemas.reports import LaneReport
 from schemas.runtime.results import failure
-
-CONFIG = DispatcherConfig()
-NOW_MS = 1_000_000_000_000
-WEIGHTS = {"binance": 3.0, "okx": 1.0, "kraken.eu": 1.0, "kraken.us": 1.0}
-
-
-def attempt(*exchanges: str, tries: tuple[Try, ...] = (), left_ms: int = 30_000, number: int = 0) -> Attempt:
-    request = Request(method="fetch_ticker", id="1", exchanges=list(exchanges), deadline_ms=NOW_MS + left_ms)
-    return Attempt(request=request, lane="", number=number, received_ms=NOW_MS, tries=list(tries))
-
-
-def failed(lane: str, code: ErrorCode = ErrorCode.EXCHANGE_UNAVAILABLE) -> Try:
-    return Try(lane, Outcome.FAILED, code, "it broke")
-
-
-def config(weights: dict[str, float]) -> Config:
-    lanes = {name: LaneConfig(exchange=name.split(".")[0], weight=weight) for name, weight in weights.items()}
-    groups = {"eu": GroupConfig(("kraken.eu", "okx")), "first": GroupConfig(("okx", "kraken"), strategy="failover")}
-    return Config(lanes=lanes, dispatcher=CONFIG, groups=groups)
-
-
-def heard(router: Router, *reports: LaneReport, now_s: float = 0.0) -> None:
-    router.observe(Report("w1", NOW_MS, [*reports]), now_s)
+from tests.support.routers import CONFIG, NOW_MS, WEIGHTS, attempt, config, decide, failed, heard, lane_of, new
 
 
 @pytest.fixture
 def router() -> Router:
-    router = Router(config(WEIGHTS))
-    heard(router, *(LaneReport(name, methods=["fetch_ticker"]) for name in WEIGHTS))
-    return router
-
-
-def decide(router: Router, of: Attempt, *, now_s: float = 0.0, now_ms: int = NOW_MS, rested: bool = False) -> object:
-    return router.decide(of, now_s, now_ms, rested=rested)
+    return new()
 
 
 def ok_and_failed(lane: str, good: int, bad: int) -> LaneReport:
     failures = {ErrorCode.EXCHANGE_UNAVAILABLE: bad}
     return LaneReport(lane, ok=good, failed=failures, failures_in_a_row=0 if good else bad, exchange_ms=100.0)
-
-
-def lane_of(decision: object) -> str:
-    assert isinstance(decision, Send)
-    return decision.lane
 
 
 def test_shares_follow_the_weights(router: Router) -> None:
@@ -118,7 +85,7 @@ def test_what_a_pause_ends_says_so_with_its_length(router: Router, code: ErrorCo
 
 
 def test_lanes_known_to_have_no_budget_are_the_last_choice(router: Router) -> None:
-    router.health["binance"].refused(Request("fetch_ticker"), NOW_MS + 1_000)
+    router.health["binance"].refused(Request("fetch_ticker"), NOW_MS + 1_000, None, NOW_MS)
     assert decide(router, attempt("okx", "binance")) == Send("okx", timeout_ms=15_000)
     assert decide(router, attempt("binance")) == Send("binance")
     later = decide(router, attempt("okx", "binance"), now_ms=NOW_MS + 1_000)
@@ -127,9 +94,9 @@ def test_lanes_known_to_have_no_budget_are_the_last_choice(router: Router) -> No
 
 def test_what_is_left_to_live_requests_is_no_less_for_a_refused_bulk_one(router: Router) -> None:
     bulk = Request("fetch_ticker", priority="bulk")
-    router.health["okx"].refused(bulk, NOW_MS + 1_000)
-    assert router.health["okx"].load.funded(Request("fetch_ticker").kind, NOW_MS)
-    assert not router.health["okx"].load.funded(bulk.kind, NOW_MS)
+    router.health["okx"].refused(bulk, NOW_MS + 1_000, None, NOW_MS)
+    assert router.health["okx"].load.funded(Request("fetch_ticker"), NOW_MS)
+    assert not router.health["okx"].load.funded(bulk, NOW_MS)
 
 
 def test_a_paused_lane_is_passed_over(router: Router) -> None:
@@ -339,54 +306,13 @@ def test_a_request_that_names_an_account_goes_to_its_lanes_alone() -> None:
     assert {lane_of(decide(router, attempt())) for _ in range(9)} == set(lanes)
 
 
-def test_what_the_backlog_would_make_too_late_is_refused_at_once_and_nothing_else(router: Router) -> None:
-    now_s = 0.0
-    while now_s < 20:
-        now_s += 1
-        heard(router, *(LaneReport(name, ok=1, in_flight=40) for name in ("kraken.eu", "kraken.us")), now_s=now_s)
-        heard(router, LaneReport("okx", ok=1, in_flight=19), now_s=now_s)
-    end = decide(router, attempt("kraken"), now_s=now_s)
-    assert isinstance(end, End)
-    assert end.code is ErrorCode.DEADLINE_EXCEEDED
-    assert "overloaded: queueing delay 40." in end.message
-    assert isinstance(decide(router, attempt("kraken", left_ms=60_000), now_s=now_s), Send)
-    # Few wait at the other: how fast it could work is not known.
-    assert lane_of(decide(router, attempt("kraken", "okx"), now_s=now_s)) == "okx"
-    # One that was under way before is not cut off: those after it are.
-    tried = attempt("kraken", tries=(Try("kraken.eu", Outcome.THROTTLED, ErrorCode.NO_BUDGET),))
-    assert isinstance(decide(router, tried, now_s=now_s), Send)
-
-
-def test_a_crowd_that_has_just_come_is_not_refused(router: Router) -> None:
-    heard(router, LaneReport("okx", ok=1, in_flight=5), now_s=0.0)
-    for step in range(1, 15):
-        heard(router, LaneReport("okx", in_flight=1_000), now_s=step / 5)
-    assert isinstance(decide(router, attempt("okx"), now_s=2.8), Send)
-
-
 def test_a_crowd_does_not_all_go_to_the_one_lane_that_has_not_refused_yet(router: Router) -> None:
     heard(router, LaneReport("kraken.eu", budget_ms=1_000.0))
     for name in ("binance", "okx", "kraken.us"):
-        router.health[name].refused(Request("fetch_ticker"), NOW_MS + 2_000)
+        router.health[name].refused(Request("fetch_ticker"), NOW_MS + 2_000, None, NOW_MS)
     sent = Counter(lane_of(decide(router, attempt(left_ms=3_600_000))) for _ in range(602))
     assert sent["kraken.eu"] == 102  # two wait for its budget at once; all others go by the weights
     assert sent["binance"] == 300
-
-
-def test_a_lane_for_which_many_wait_gets_only_what_can_wait_too(router: Router) -> None:
-    kind = Request("fetch_ticker").kind
-    router.health["okx"].load.waiting.put(kind, 40, until_s=60.0)
-    for second in range(6):
-        heard(
-            router,
-            LaneReport("okx", ok=1, ended={kind: 1}),
-            LaneReport("kraken.eu"),
-            LaneReport("kraken.us"),
-            now_s=second,
-        )
-    urgent, patient = attempt("okx", "kraken"), attempt("okx", "kraken", left_ms=60_000)
-    assert {lane_of(decide(router, urgent, now_s=5.0)) for _ in range(9)} == {"kraken.eu", "kraken.us"}
-    assert "okx" in {lane_of(decide(router, patient, now_s=5.0)) for _ in range(9)}
 
 
 class CloseLook(Router):
@@ -408,9 +334,10 @@ def test_one_look_at_open_lanes_decides_as_a_close_look_does(draw: random.Random
         request = Request("fetch_ticker", priority=draw.choice(("live", "live", "bulk")))
         match draw.randrange(8):
             case 0:
-                until_ms = now_ms + draw.randrange(2_000)
+                until_ms = now_ms + draw.randrange(4_000)
+                bound = draw.choice((None, Bound("all", until_ms, 50.0)))
                 for router in routers:
-                    router.health[lane].refused(request, until_ms)
+                    router.health[lane].refused(request, until_ms, bound, now_ms)
             case 1 | 2 | 3:
                 report = any_report(draw, lane, now_ms)
                 for router in routers:
@@ -427,13 +354,11 @@ def test_one_look_at_open_lanes_decides_as_a_close_look_does(draw: random.Random
 
 
 def any_report(draw: random.Random, lane: str, now_ms: int) -> LaneReport:
-    ended = {Request("fetch_ticker").kind: draw.randrange(3)}
     return LaneReport(
         lane,
         ok=draw.choice((0, 1, 5, 20)),
         failed={ErrorCode.EXCHANGE_UNAVAILABLE: draw.randrange(3)} if draw.random() < 0.2 else {},
         exchange_ms=draw.choice((10.0, 60.0, 500.0)),
-        ended=ended,
         in_flight=draw.choice((0, 0, 1, 30)),
         budget_ms=draw.choice((0.0, 5.0, 100.0)),
         slowness=draw.choice((1.0, 1.0, 8.0)),

@@ -1,155 +1,159 @@
-"""Requests in the waiting rooms count for the lanes that will take them, and for no others."""
+"""Lines for budget: who is refused, who waits, and when calls leave; with real routers and a limit in virtual time."""
+
+import random
+from collections import Counter
+from itertools import pairwise
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from dispatcher.router import End, Router, Send, Wait
-from dispatcher.waiting import KNOWN_AFTER_S, RATE_S, Waiting
-from schemas.config import Config, LaneConfig
-from schemas.messages import Attempt, ErrorCode, Outcome, Request, Try
-from schemas.reports import LaneReport, Report
+from dispatcher.waiting import LONGEST_MS, PLACES_KEPT, Waiting
+from schemas.messages import Bound, Request, Turn
+from tests.support.virtual_fleet import Asked, Limit, VirtualFleet, false_refusals, late, most_in
 
 NOW_MS = 1_000_000_000_000
-KIND = "live fetch_ticker"
-REPORT_S = 0.2
+SECONDS = 120
+# A request is asked for so long before its turn, and may leave then: who came before may have to wait so much longer.
+TOLERANCE_S = 1.5
 
 
-class Fleet:
-    """A router that gets reports of lanes which end so many attempts a second, and the time that passes."""
-
-    def __init__(self, **per_s: float) -> None:
-        self.per_s = per_s
-        self.now_s = 100.0
-        self._owed = dict.fromkeys(per_s, 0.0)
-        self.router = Router(Config(lanes={name: LaneConfig(exchange=name) for name in per_s}))
-        self.observe()
-
-    @property
-    def now_ms(self) -> int:
-        return NOW_MS + int(self.now_s * 1000)
-
-    def observe(self, **fields: object) -> None:
-        """A report of all lanes."""
-        reports: list[LaneReport] = []
-        for name, per_s in self.per_s.items():
-            self._owed[name] += per_s * REPORT_S
-            ended = int(self._owed[name])
-            self._owed[name] -= ended
-            known: dict[str, object] = {"ok": ended, "ended": {KIND: ended} if ended else {}}
-            reports.append(LaneReport(name, **{**known, **fields}))  # type: ignore[arg-type]
-        self.router.observe(Report("w", self.now_ms, reports), self.now_s)
-
-    def asks(self, *lanes: str, method: str = "fetch_ticker", left_ms: int = 30_000, full: bool = False) -> object:
-        """What becomes of a request; `full`: the lanes have just refused it for want of budget."""
-        request = Request(method, id="1", exchanges=list(lanes), deadline_ms=self.now_ms + left_ms)
-        refusal = [
-            Try(name, Outcome.THROTTLED, ErrorCode.NO_BUDGET, retry_at_ms=self.now_ms + 1_500)
-            for name in lanes or self.per_s
-            if full
-        ]
-        attempt = Attempt(request, "", 0, self.now_ms, tries=refusal)
-        return self.router.decide(attempt, self.now_s, self.now_ms, rested=False)
-
-    def crowded(self, count: int, *lanes: str, for_s: float = KNOWN_AFTER_S + 1) -> None:
-        """For so long so many wait, each of which looks at the lanes again every second, spread evenly."""
-        until_s = self.now_s + for_s
-        while self.now_s < until_s:
-            for _ in range(int(count * REPORT_S)):
-                assert isinstance(self.asks(*lanes, left_ms=3_600_000, full=True), Wait)
-            self.now_s += REPORT_S
-            self.observe()
+def ask(
+    fleet: VirtualFleet, *, crowd: int, every_s: int, per_s: float, deadlines_s: tuple[float, float], lane: str = "x"
+) -> list[Asked]:
+    """Crowds, and more requests evenly between them, with deadlines of all lengths."""
+    instants = [number / per_s for number in range(int(SECONDS * per_s))]
+    instants += [at_s for at_s in range(0, SECONDS, every_s) for _ in range(crowd)]
+    draw = random.Random(1)
+    asked = [fleet.ask(at_s, draw.uniform(*deadlines_s), lane) for at_s in sorted(instants)]
+    fleet.run(SECONDS + deadlines_s[1] + 1)
+    assert all(each.ended_s for each in asked)
+    return asked
 
 
-def overloaded(decision: object) -> bool:
-    assert not isinstance(decision, Wait)
-    return isinstance(decision, End) and "overloaded" in decision.message
+@pytest.mark.parametrize("dispatchers", [1, 3])
+@pytest.mark.parametrize(
+    ("amount", "window_s", "crowd", "every_s", "per_s", "deadlines_s"),
+    [
+        pytest.param(200, 10, 280, 20, 1.0, (16, 30), id="10 s windows, 15 a second of 20"),
+        pytest.param(133, 30, 180, 60, 0.5, (50, 70), id="30 s windows, 3.5 a second of 4.4"),
+    ],
+)
+def test_what_can_be_answered_is_not_refused(
+    amount: int,
+    window_s: float,
+    crowd: int,
+    every_s: int,
+    per_s: float,
+    deadlines_s: tuple[float, float],
+    dispatchers: int,
+) -> None:
+    """Nothing leaves for most of a window after a crowd: a rate measured then says nothing."""
+    fleet = VirtualFleet({"x": Limit(amount, window_s)}, dispatchers=dispatchers)
+    asked = ask(fleet, crowd=crowd, every_s=every_s, per_s=per_s, deadlines_s=deadlines_s)
+    assert all(each.ok for each in asked), Counter(each.why for each in asked)
+    assert most_in(fleet.left_s["x"], window_s) <= amount
 
 
-def test_what_waits_makes_later_requests_too_late() -> None:
-    fleet = Fleet(kraken=2.0)
-    fleet.crowded(100)  # 50 s
-    assert overloaded(fleet.asks(left_ms=30_000))
-    assert not overloaded(fleet.asks(left_ms=70_000))
-    # Another method may have room, and who has waited already is not cut off.
-    assert not overloaded(fleet.asks(method="fetch_trades"))
-    assert isinstance(fleet.asks(full=True), Wait)
+def test_an_exchange_that_answers_slowly_has_no_backlog() -> None:
+    """What is out there has its budget, and may be answered at once."""
+    fleet = VirtualFleet({"x": None}, latency_s=3.0)
+    asked = ask(fleet, crowd=150, every_s=5, per_s=20, deadlines_s=(4.5, 8))
+    assert all(each.ok for each in asked), Counter(each.why for each in asked)
 
 
-def test_nothing_is_refused_before_it_is_known_how_fast_the_lane_is() -> None:
-    fleet = Fleet(kraken=2.0)
-    fleet.crowded(100, for_s=2)
-    assert not overloaded(fleet.asks(left_ms=1_000))
+@pytest.mark.parametrize(
+    ("amount", "window_s", "crowd", "every_s", "per_s", "deadlines_s"),
+    [
+        pytest.param(50, 10, 150, 30, 5.0, (1, 40), id="10 s windows, twice too much"),
+        pytest.param(1, 1, 0, 30, 1.5, (1, 30), id="one a second"),
+        pytest.param(2, 2, 30, 60, 2.0, (1, 60), id="two in two seconds, and crowds"),
+    ],
+)
+def test_what_is_too_much_is_refused_at_once_and_the_rest_is_answered_in_time(
+    amount: int, window_s: float, crowd: int, every_s: int, per_s: float, deadlines_s: tuple[float, float]
+) -> None:
+    fleet = VirtualFleet({"x": Limit(amount, window_s)})
+    asked = ask(fleet, crowd=crowd, every_s=every_s, per_s=per_s, deadlines_s=deadlines_s)
+    refused = [each for each in asked if each.refused]
+    assert refused
+    assert not false_refusals(asked, TOLERANCE_S)
+    assert not late(asked)
+    assert all(each.ended_s - each.at_s < 0.1 for each in refused)
+    assert most_in(fleet.left_s["x"], window_s) <= amount
 
 
-def test_a_few_that_rest_say_nothing() -> None:
-    fleet = Fleet(kraken=0.5)
-    fleet.crowded(9, for_s=20)
-    assert not overloaded(fleet.asks(left_ms=1_000))
+def test_those_that_wait_longer_than_they_can_reserve_leave_evenly_and_in_order() -> None:
+    """They do not come back together when the window ends, and each comes back about once."""
+    fleet = VirtualFleet({"x": Limit(133, 30)})
+    asked = [fleet.ask(0.0, 300, "x") for _ in range(600)]
+    fleet.run(300)
+    assert all(each.ok for each in asked)
+    left_s = [at_s for at_s in fleet.left_s["x"] if at_s >= 30]
+    assert most_in(left_s, 5.0) <= 2 * 5 * 133 / 30
+    assert left_s[-1] < 30 * 600 / 133 + 2  # and nothing of the limit is wasted
+    assert sum(each.returned for each in asked) <= len(asked)
+    ended_s = [each.ended_s for each in asked if each.returned]
+    assert all(after > before - TOLERANCE_S for before, after in pairwise(ended_s))
 
 
-def test_a_crowd_that_is_gone_counts_no_more() -> None:
-    fleet = Fleet(kraken=2.0)
-    fleet.crowded(100)
-    for _ in range(6):
-        fleet.now_s += REPORT_S
-        fleet.observe()
-    assert not overloaded(fleet.asks(left_ms=1_000))
+def test_other_methods_and_bulk_requests_are_not_in_line() -> None:
+    waiting, ticker = Waiting(), Request("fetch_ticker")
+    waiting.refused(ticker, Bound("all", NOW_MS + 5_000, 100.0), NOW_MS)
+    assert waiting.delay_ms(ticker, NOW_MS) == 5_000
+    for other in (Request("fetch_trades"), Request("fetch_ticker", priority="bulk")):
+        assert not waiting.delay_ms(other, NOW_MS)
+    waiting.refused(Request("fetch_trades"), Bound("all", NOW_MS, 300.0), NOW_MS)  # of the same bucket, and dearer
+    assert waiting.book(Request("fetch_trades"), "x", 1) == Turn("x", "all", NOW_MS + 5_000, 300.0)
+    assert waiting.delay_ms(ticker, NOW_MS) == 5_300
 
 
-def test_other_dispatchers_let_as_much_wait() -> None:
-    fleet = Fleet(kraken=2.0)
-    fleet.router.dispatchers = 3
-    fleet.crowded(30)  # 15 s, and as much twice more
-    assert overloaded(fleet.asks(left_ms=30_000))
-    assert not overloaded(fleet.asks(left_ms=60_000))
+def test_pairs_that_are_counted_apart_wait_apart() -> None:
+    waiting = Waiting()
+    btc, eth = (Request("fetch_trades", {"symbol": symbol}) for symbol in ("BTC/USD", "ETH/USD"))
+    waiting.refused(btc, Bound("trades:BTC", NOW_MS + 5_000, 1_000.0, apart=True), NOW_MS)
+    assert not waiting.delay_ms(eth, NOW_MS)
+    assert waiting.book(eth, "x", 1) is None
+    waiting.refused(eth, Bound("pairs", NOW_MS + 9_000, 200.0), NOW_MS)  # all pairs together
+    assert waiting.delay_ms(btc, NOW_MS) == 9_000
+    assert waiting.last_ms == NOW_MS + 9_000
 
 
-def test_what_several_lanes_may_take_counts_for_each_by_how_fast_it_is() -> None:
-    fleet = Fleet(binance=20.0, kraken=1.0)
-    fleet.crowded(300, for_s=9)  # 14 s for both of them together
-    assert overloaded(fleet.asks(left_ms=9_000))
-    assert not overloaded(fleet.asks(left_ms=22_000))
-    # A request for the slow one alone is not refused for what the fast one will take.
-    assert not overloaded(fleet.asks("kraken", left_ms=22_000))
+def test_a_dispatcher_that_has_just_started_learns_the_line_from_those_that_pass() -> None:
+    ticker, first, second = Request("fetch_ticker"), Waiting(), Waiting()
+    first.refused(ticker, Bound("all", NOW_MS + 5_000, 100.0), NOW_MS)
+    turns = [first.book(ticker, "x", 1) for _ in range(10)]
+    assert turns[-1]
+    second.saw(ticker, turns[-1], NOW_MS)
+    assert second.delay_ms(ticker, NOW_MS) == first.delay_ms(ticker, NOW_MS) == 6_000
 
 
-def test_what_waits_for_one_lane_does_not_keep_requests_from_another() -> None:
-    fleet = Fleet(binance=20.0, kraken=1.0)
-    fleet.crowded(100, "kraken")
-    assert overloaded(fleet.asks("kraken"))
-    decision = fleet.asks("kraken", "binance")
-    assert isinstance(decision, Send)
-    assert decision.lane == "binance"
+def test_one_that_found_no_room_in_its_turn_does_not_go_to_the_end() -> None:
+    ticker, waiting = Request("fetch_ticker"), Waiting()
+    waiting.refused(ticker, Bound("all", NOW_MS + 5_000, 100.0), NOW_MS)
+    turns = [waiting.book(ticker, "x", 1) for _ in range(10)]
+    assert turns[0]
+    later = waiting.again(turns[0], Bound("all", NOW_MS + 5_500, 100.0), 1)
+    assert later.at_ms == NOW_MS + 5_500
+    assert waiting.delay_ms(ticker, NOW_MS) == 6_100  # one more is before those that come now
+    waiting.give_back(later, NOW_MS, 1)
+    assert waiting.delay_ms(ticker, NOW_MS) == 6_000
 
 
-@pytest.mark.parametrize("code", [None, ErrorCode.EXCHANGE_UNAVAILABLE])
-def test_a_lane_that_something_else_holds_up_is_not_taken_for_slow(code: ErrorCode | None) -> None:
-    fleet = Fleet(kraken=2.0)
-    fleet.crowded(100)
-    fields = {"paused_until_ms": 1} if code is None else {"ok": 0, "failed": {code: 5}, "failures_in_a_row": 5}
-    for _ in range(2):
-        fleet.observe(**fields)
-    assert not fleet.router.health["kraken"].load.waiting.ms
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(-(2**50), 2**50), st.floats(-1e15, 1e15), st.booleans()), max_size=20))
+def test_whatever_a_message_says_the_line_is_no_longer_than_any_window(said: list[tuple[int, float, bool]]) -> None:
+    ticker, waiting = Request("fetch_ticker"), Waiting()
+    for at_ms, step_ms, apart in said:
+        waiting.refused(ticker, Bound("all", at_ms, step_ms, apart), NOW_MS)
+        waiting.saw(ticker, Turn("x", "all", at_ms, step_ms, apart), NOW_MS)
+    assert 0 <= waiting.delay_ms(ticker, NOW_MS) <= LONGEST_MS
 
 
-def test_nothing_is_known_of_a_lane_without_workers() -> None:
-    fleet = Fleet(kraken=2.0)
-    fleet.crowded(100)
-    assert overloaded(fleet.asks())
-    fleet.now_s += 2  # without a report
-    assert isinstance(fleet.asks(), Wait)
-
-
-def test_a_lane_that_ends_nothing_is_not_known() -> None:
-    fleet = Fleet(kraken=0.0)
-    fleet.crowded(100)
-    assert not overloaded(fleet.asks(left_ms=1_000))
-
-
-def test_the_rate_is_that_of_the_last_seconds() -> None:
-    waiting, now_s = Waiting(), 0.0
-    for per_report, reports in ((10, 50), (1, int(2.1 * RATE_S / REPORT_S))):
-        for _ in range(reports):
-            now_s += REPORT_S
-            waiting.put(KIND, 1.0, now_s + 1)
-            waiting.observe(LaneReport("x", ended={KIND: per_report}), now_s, held_up=False)
-    assert waiting.per_s(KIND) == pytest.approx(1 / REPORT_S, rel=0.05)
+def test_lines_that_are_over_are_forgotten() -> None:
+    waiting = Waiting()
+    for number in range(3 * PLACES_KEPT):
+        request = Request("fetch_trades", {"symbol": f"C{number}/USDT"})
+        now_ms = NOW_MS + number
+        waiting.refused(request, Bound(f"trades:{number}", now_ms + 100, 1.0, apart=True), now_ms)
+    assert len(waiting._places) <= PLACES_KEPT + 1  # pyright: ignore[reportPrivateUsage]

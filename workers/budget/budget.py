@@ -349,6 +349,13 @@ class Budget:
             with self._course.asking():
                 await self.ledger.tell_clock()
 
+    def step_s(self, charge: Charge) -> float:
+        """How long one such call takes of its bucket: what it costs of the amount, times the window, with its margin.
+
+        That is how far apart calls are on average that use all of the limit.
+        """
+        return self.ledger.step_s(charge)
+
     async def usage(self) -> dict[str, Use]:
         """Return every bucket this process has charged; the fullest and smallest count of it where it has many.
 

@@ -41,7 +41,7 @@ from .pauses import Pauses
 from .protocol import ANY_TIME, Expected, Framed, Question
 from .punctuality import Punctuality
 from .redis_clock import RedisClock
-from .rules import SCALE
+from .rules import MARGIN_PART, SCALE
 from .script import REDIS_CLOCK, Script
 from .share import Addition
 
@@ -212,6 +212,15 @@ class Ledger:
         if self._exchange_clock:
             ahead_us, error_us = self._exchange_clock
             await self._ask(protocol.clock(self.keys, ahead_us=ahead_us, error_us=error_us))
+
+    def step_s(self, charge: Charge) -> float:
+        """How long one such call takes of its bucket: see `Budget.step_s`."""
+        bucket = charge.bucket
+        part, _ = self._learned.get(self.keys.bucket(charge), (SCALE, 0))
+        window_s = bucket.window_s
+        if bucket.kind == "rolling" and bucket.margin_ms:
+            window_s += min((self.spread.margin_us() or 0) / 1e6, window_s * MARGIN_PART)
+        return charge.cost / bucket.amount * window_s * SCALE / part
 
     async def usage(self) -> dict[str, Use]:
         """Return every bucket this process has charged; the fullest and smallest count of it where it has many.

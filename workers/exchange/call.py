@@ -10,6 +10,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from ..limits.answers import Means
+from ..limits.costs import Charge
 from ..limits.tables import shipped
 from .bounds import NOTHING, Holding
 from .signals import Pause
@@ -90,6 +91,8 @@ class Call(Seen):
         windowed: its last HTTP call counted in a fixed window of the exchange's clock.
         blank: the last answer had no body, as an answer that says "none" may.
         holding: what it holds of answers.
+        usual_s: how long the exchange usually takes for an answer: with less time left, it waits for no budget.
+        lacked: for which charge there was no room in time.
     """
 
     max_wait_s: float = 0.0
@@ -106,6 +109,8 @@ class Call(Seen):
     windowed: bool = False
     blank: bool = False
     holding: Holding = NOTHING
+    usual_s: float = 0.0
+    lacked: Charge | None = None
 
     def __post_init__(self) -> None:
         self.started_s = time.monotonic()
@@ -117,8 +122,8 @@ class Call(Seen):
 
     @property
     def room_s(self) -> float:
-        """How long it may still wait before it is sent."""
-        return max(min(self.max_wait_s - self.waited_s, self.left_s), 0.0)
+        """How long it may still wait before it is sent: what comes later would be cut off before its answer."""
+        return max(min(self.max_wait_s - self.waited_s, self.left_s - self.usual_s), 0.0)
 
 
 # The call of the running attempt. Pages that ccxt fetches side by side belong to one call.

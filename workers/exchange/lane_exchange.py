@@ -14,8 +14,9 @@ from msgspec import Struct, field
 from schemas.accounts import Secret
 from schemas.config import LaneConfig, LimitsConfig, WorkerConfig
 from schemas.errors import ConfigError, InvalidMessage
-from schemas.messages import ErrorCode
+from schemas.messages import Bound, ErrorCode
 from schemas.methods import PRIVATE_READS, PUBLIC_READS
+from schemas.runtime.results import now_ms
 
 from ..budget.budget import Budget
 from ..limits import costs
@@ -250,6 +251,7 @@ class LaneExchange:
         if timeframe is not None and self._ccxt.timeframes and timeframe not in self._ccxt.timeframes:
             raise NotSupported(f"{self.exchange} {method}: timeframes are {', '.join(self._ccxt.timeframes)}")
         call.holding = self._bounds.holding(self.known_as, method)
+        call.usual_s = self.answering.usual_s(method)
         token = CALL.set(call)
         try:
             data = await self._read(method, args, call)
@@ -275,6 +277,14 @@ class LaneExchange:
                 raise
         await self._clock.measure(self._ccxt.fetch_time, lambda: call.trip_s, since_s=call.started_s)
         return await read(**args)
+
+    def bound(self, call: Call, wait_s: float) -> Bound | None:
+        """The limit that had no room for a call, and has some after this time; None where that is not why."""
+        charge = call.lacked
+        if charge is None:
+            return None
+        at_ms, bucket = now_ms() + int(wait_s * 1000), charge.bucket
+        return Bound(charge.key, at_ms, round(self._budget.step_s(charge) * 1000, 3), apart=bool(bucket.per))
 
     def hurry(self) -> None:
         """Hands back the bulk calls that wait for room, and those that still come."""

@@ -73,6 +73,11 @@ class Answering:
         self._compared += 1
         baseline.log += slower * (LEARNS_UNUSUAL if slower > math.log(UNUSUAL) else LEARNS)
 
+    def usual_s(self, method: str) -> float:
+        """How long an answer to a method usually takes; 0 while that is not known."""
+        baseline = self._baselines.get(method)
+        return math.exp(baseline.log) if baseline and baseline.count == FIRST else 0.0
+
     def slowness(self) -> float:
         """Latency relative to the baseline: the geometric mean over the attempts since the last call of this.
 

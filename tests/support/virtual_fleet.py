@@ -1,0 +1,211 @@
+"""A fleet in virtual time: the real routers, a worker and a limit in twenty lines, delay queues, and no I/O.
+
+Hours of load run in seconds, and what becomes of each request can be compared with what was possible.
+"""
+
+import heapq
+import itertools
+import random
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from dispatcher.router import End, Router, Send, Wait
+from schemas import topology
+from schemas.config import Config, LaneConfig, WorkerConfig
+from schemas.messages import Attempt, Bound, ErrorCode, Outcome, Request, Try
+from schemas.reports import LaneReport, Report
+
+NOW_MS: Final = 1_000_000_000_000
+REPORT_S: Final = 0.2
+HOP_S: Final = 0.003
+MAX_WAIT_S: Final = WorkerConfig().max_wait_s
+# As in rolling.lua: calls that wait for room anyway are granted apart by this part of the mean distance.
+APART: Final = 0.5
+
+
+class Limit:
+    """A rolling window, as the budget grants it."""
+
+    def __init__(self, amount: int, window_s: float) -> None:
+        self.amount = amount
+        self.window_s = window_s
+        self.granted_s: list[float] = []
+
+    @property
+    def step_s(self) -> float:
+        """How far apart calls are on average that use all of it."""
+        return self.window_s / self.amount
+
+    def earliest_s(self, now_s: float) -> float:
+        """When the next call has room."""
+        at_s = max([now_s, *self.granted_s[-1:]])
+        if len(self.granted_s) >= self.amount:
+            free_s = self.granted_s[-self.amount] + self.window_s
+            if free_s > now_s:
+                at_s = max(at_s, free_s, self.granted_s[-1] + APART * self.step_s)
+        return at_s
+
+
+class Asked(Struct):
+    """A request: when it was asked, until when, and what became of it."""
+
+    lanes: Sequence[str]
+    at_s: float
+    deadline_s: float
+    ended_s: float = 0.0
+    ok: bool = False
+    why: str = ""
+    returned: int = 0
+
+    @property
+    def refused(self) -> bool:
+        """Whether it was refused for the line before it."""
+        return "overloaded" in self.why
+
+
+class VirtualFleet:
+    """Dispatchers, and one worker with a lane for each limit.
+
+    Args:
+        limits: of each lane; None for none.
+        dispatchers: how many.
+        latency_s: how late an exchange answers.
+    """
+
+    def __init__(self, limits: dict[str, Limit | None], *, dispatchers: int = 1, latency_s: float = 0.05) -> None:
+        self.limits = limits
+        self.latency_s = latency_s
+        self.now_s = 0.0
+        self.left_s: dict[str, list[float]] = {name: [] for name in limits}
+        self._held = dict.fromkeys(limits, 0)
+        self._out = dict.fromkeys(limits, 0)
+        self._ok = dict.fromkeys(limits, 0)
+        config = Config(lanes={name: LaneConfig(exchange=name) for name in limits})
+        self.routers = [Router(config) for _ in range(dispatchers)]
+        for router in self.routers:
+            router.dispatchers = dispatchers
+        self._turns = itertools.cycle(self.routers)
+        self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._numbers = itertools.count()
+        self._random = random.Random(1)
+        self._report()
+
+    @property
+    def now_ms(self) -> int:
+        """The wall clock."""
+        return NOW_MS + int(self.now_s * 1000)
+
+    def after(self, wait_s: float, act: Callable[..., None], *args: Any) -> None:
+        """Lets something happen."""
+        heapq.heappush(self._events, (self.now_s + wait_s, next(self._numbers), act, args))
+
+    def ask(self, at_s: float, left_s: float, *lanes: str) -> Asked:
+        """One request will come then, with so much time."""
+        asked = Asked(lanes, at_s, at_s + left_s)
+        self.after(at_s - self.now_s, self._come, asked)
+        return asked
+
+    def run(self, until_s: float) -> None:
+        """Lets the time pass."""
+        while self._events and self._events[0][0] <= until_s:
+            self.now_s, _, act, args = heapq.heappop(self._events)
+            act(*args)
+        self.now_s = until_s
+
+    def _report(self) -> None:
+        lanes = [
+            LaneReport(
+                name,
+                ok=self._ok[name],
+                exchange_ms=self.latency_s * 1000 if self._ok[name] else 0.0,
+                in_flight=self._held[name],
+                unanswered=self._out[name],
+                budget_ms=limit.step_s * 1000 if limit else 0.0,
+            )
+            for name, limit in self.limits.items()
+        ]
+        self._ok = dict.fromkeys(self.limits, 0)
+        for router in self.routers:
+            router.observe(Report("w", self.now_ms, lanes), self.now_s)
+        self.after(REPORT_S, self._report)
+
+    def _come(self, asked: Asked) -> None:
+        request = Request("fetch_ticker", exchanges=list(asked.lanes), deadline_ms=NOW_MS + int(asked.deadline_s * 1e3))
+        self._decide(Attempt(request, "", 0, self.now_ms), asked, rested=False)
+
+    def _decide(self, attempt: Attempt, asked: Asked, *, rested: bool) -> None:
+        router = next(self._turns)
+        if attempt.tries and attempt.tries[-1].code is ErrorCode.NO_BUDGET and not rested:
+            last = attempt.tries[-1]
+            attempt = router.refused(attempt, last.lane, last.retry_at_ms or 0, self.now_ms)
+        decision = router.decide(attempt, self.now_s, self.now_ms, rested=rested)
+        if isinstance(decision, Send):
+            sent = replace(attempt, lane=decision.lane, max_wait_ms=decision.max_wait_ms, bound=None)
+            self.after(HOP_S, self._take, replace(sent, turn=decision.turn), asked)
+        elif isinstance(decision, Wait):
+            waits = replace(attempt, lane="", turn=decision.turn)
+            late_s = self._random.uniform(0.0, 0.05)
+            self.after(topology.delay_for(decision.wait_ms) / 1000 + late_s, self._back, waits, asked)
+        else:
+            assert isinstance(decision, End)
+            asked.ended_s, asked.why = self.now_s, decision.message
+
+    def _back(self, attempt: Attempt, asked: Asked) -> None:
+        self._decide(attempt, asked, rested=True)
+
+    def _take(self, attempt: Attempt, asked: Asked) -> None:
+        lane, limit = attempt.lane, self.limits[attempt.lane]
+        at_s = limit.earliest_s(self.now_s) if limit else self.now_s
+        most_s = MAX_WAIT_S if attempt.max_wait_ms is None else attempt.max_wait_ms / 1000
+        if limit and at_s - self.now_s > max(0.0, min(most_s, asked.deadline_s - self.now_s - self.latency_s)):
+            at_ms = NOW_MS + int(at_s * 1000)
+            item = Try(lane, Outcome.THROTTLED, ErrorCode.NO_BUDGET, retry_at_ms=at_ms)
+            asked.returned += 1
+            back = attempt.handed_back(item, Bound("all", at_ms, limit.step_s * 1000))
+            self.after(HOP_S, lambda: self._decide(back, asked, rested=False))
+            return
+        if limit:
+            limit.granted_s.append(at_s)
+        self._held[lane] += 1
+        self.after(at_s - self.now_s, self._leave, lane, asked)
+
+    def _leave(self, lane: str, asked: Asked) -> None:
+        self._out[lane] += 1
+        self.left_s[lane].append(self.now_s)
+        self.after(self.latency_s, self._answer, lane, asked)
+
+    def _answer(self, lane: str, asked: Asked) -> None:
+        self._held[lane] -= 1
+        self._out[lane] -= 1
+        self._ok[lane] += 1
+        asked.ended_s, asked.ok = self.now_s, self.now_s <= asked.deadline_s
+        asked.why = "" if asked.ok else "cut off"
+
+
+def false_refusals(asked: Sequence[Asked], tolerance_s: float) -> list[Asked]:
+    """The refused requests that could have been answered: one that came after was, before their deadlines."""
+    found: list[Asked] = []
+    earliest_s = float("inf")
+    in_order = sorted(asked, key=lambda each: each.at_s)  # those of one instant stay in order
+    for each in reversed(in_order):
+        if each.ok:
+            earliest_s = min(earliest_s, each.ended_s)
+        elif each.refused and earliest_s < each.deadline_s - tolerance_s:
+            found.append(each)
+    return found
+
+
+def late(asked: Sequence[Asked]) -> list[Asked]:
+    """The requests that were neither refused nor answered in time."""
+    return [each for each in asked if not each.ok and not each.refused]
+
+
+def most_in(instants: Sequence[float], window_s: float) -> int:
+    """The most of these instants, in order, that any window of this length holds."""
+    return max(
+        (number - bisect_right(instants, at - window_s + 1e-6) + 1 for number, at in enumerate(instants)), default=0
+    )
