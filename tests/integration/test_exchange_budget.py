@@ -237,3 +237,14 @@ async def test_a_call_that_is_cancelled_as_it_waits_for_its_instant_gives_it_bac
     waiting.cancel()
     await wait_until(given_back, "its instant is free")
     assert len(server.hits) == 1
+
+
+async def test_a_call_that_would_go_to_another_exchange_is_not_sent(lanes: Lanes, server: Answers) -> None:
+    """ccxt's Binance US asks Binance's futures for the open interest of a spot pair."""
+    lane, budget = lanes.lane("binanceus", server.settings("binanceus"))
+    attempt = call("binanceus")
+    with pytest.raises(Exception, match="the exchange has no fapiPublic") as raised:
+        await lane.call("fetch_open_interest", BTC, attempt)
+    assert judge(raised.value, attempt).code is ErrorCode.NOT_SUPPORTED
+    assert not budget.granted
+    assert not server.hits

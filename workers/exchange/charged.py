@@ -17,6 +17,7 @@ from ccxt.base.errors import (  # pyright: ignore[reportMissingTypeStubs]
     BadResponse,
     DDoSProtection,
     ExchangeNotAvailable,
+    NotSupported,
     RateLimitExceeded,
 )
 
@@ -159,6 +160,10 @@ class ChargedCalls(_Ccxt):
         """Waits for budget, then lets ccxt sign and send."""
         meter, call = self.meter, CALL.get()
         apis = (api,) if isinstance(api, str) else tuple(api)
+        if not meter.costs.serves(apis):
+            raise NotSupported(
+                f"{self.id} {path}: the exchange has no {'.'.join(apis)}, and the call would go to another"
+            )
         charges = self._charges(apis, path, api, method, params, config)
         reports = meter.costs.reports(apis, method, path)
         late: list[Grant] = []  # the reservation of a call that would have been sent too late: it is moved

@@ -6,7 +6,6 @@ Where a table does not name an endpoint its ``default`` rules apply; an exchange
 that paces calls as ccxt's own ``rateLimit`` would. Pure: nothing is read after `load`.
 """
 
-import datetime
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -20,6 +19,7 @@ from schemas.errors import ConfigError
 from . import wire
 from .answers import Positive
 from .names import NO_NAMES, Names
+from .paced import BY_CCXT, paced_by_ccxt
 from .tables import Table, Tables, convert, shipped
 from .wire import Sent
 
@@ -27,8 +27,6 @@ from .wire import Sent
 JITTER_MS: Final = 50.0
 # The name is part of keys in Redis, where a colon begins something else.
 _BUCKET_NAME: Final = re.compile(r"[a-z0-9_]+")
-# The source of the pace that is taken where no limits are known.
-BY_CCXT: Final = "ccxt rateLimit"
 # A call that ccxt counts as free is still a call.
 LEAST_CCXT_COST: Final = 0.1
 
@@ -322,6 +320,10 @@ class Costs:
         rules = self._rules(api, method, path)
         return rules is not self.default and all(rule.per_ccxt_cost is None for rule in rules)
 
+    def serves(self, api: tuple[str, ...]) -> bool:
+        """Whether the exchange has this api; its ccxt class may have others from another exchange's class."""
+        return self._api(api) not in self._table.not_served
+
     def reports(self, api: tuple[str, ...], method: str, path: str) -> bool:
         """Whether the exchange's count in the answer is right."""
         return f"{self._api(api)} {method} {path}" not in self._misreported
@@ -362,7 +364,7 @@ def load(exchange: str, rate_limit_ms: float, own: LimitsConfig | None = None, t
     file = tables.file(exchange)
     table = tables.of(exchange)
     if table is None or not table.buckets:
-        table = _paced_by_ccxt(exchange, rate_limit_ms)
+        table = paced_by_ccxt(exchange, rate_limit_ms)
     own = own or LimitsConfig()
     default = (f"{file}: default", table.default)
     if own.default is not None:
@@ -387,19 +389,6 @@ def load(exchange: str, rate_limit_ms: float, own: LimitsConfig | None = None, t
         if key not in endpoints:
             raise ConfigError(f"{file}: misreported[{number}]: expected an endpoint of the table, not {key!r}")
     return Costs(table, buckets, endpoints, _rules(*default, buckets))
-
-
-def _paced_by_ccxt(exchange: str, rate_limit_ms: float) -> Table:
-    bucket = {
-        "amount": 1,
-        "window_s": max(rate_limit_ms, 1.0) / 1000,
-        "kind": "paced",
-        "source": BY_CCXT,
-        "margin_ms": 0,
-        "certain": False,
-    }
-    rules = [{"bucket": "all", "per_ccxt_cost": 1}]
-    return Table(exchange=exchange, checked=datetime.date.min, buckets={"all": bucket}, default=rules)
 
 
 def _bucket(where: str, name: str, raw: Mapping[str, Any]) -> Bucket:

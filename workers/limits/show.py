@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 
 from schemas.config import Config
 
-from .costs import BY_CCXT, Bucket, Costs, load
+from .costs import Bucket, Costs, load
+from .paced import BY_CCXT
 from .tables import shipped
 
 

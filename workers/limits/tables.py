@@ -31,6 +31,7 @@ class Table(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         same_answers: ccxt ids whose answers mean the same, but whose limits are their own: they have no table, or one
             that says nothing of answers.
         same_apis: names that the classes of `same_limits` have for an api, each with the one that `endpoints` has.
+        not_served: apis that ccxt's class has by inheritance, and the exchange has not: no call to them is sent.
         apart: other ccxt ids of the same hosts or domain that share nothing with this one, each with the reason.
         refusal_pauses: what a refusal speaks of: every call from the ``address``, or the refused ``endpoint`` alone.
         pause_headers: headers that say how long to send no call, by their names in lower case.
@@ -49,6 +50,7 @@ class Table(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     same_limits: tuple[str, ...] = ()
     same_answers: tuple[str, ...] = ()
     same_apis: dict[str, str] = {}
+    not_served: tuple[str, ...] = ()
     apart: dict[str, str] = {}
     refusal_pauses: Literal["address", "endpoint"] = "address"
     pause_headers: dict[str, PauseHeader] = {}
