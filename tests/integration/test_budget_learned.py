@@ -1,6 +1,7 @@
 """What a bucket learns from the exchange: it said too many, and how long to be silent."""
 
 from collections.abc import AsyncIterator
+from random import Random
 from typing import Any
 
 import pytest
@@ -189,3 +190,23 @@ def test_without_redis_pauses_grow_by_the_same_rule() -> None:
             assert pauses.source(["x"]) == ""
         now_s += 60
         assert pauses.refused(["x"], 2, "a|b", most_s=70, named=named, at_s=now_s) == 2
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_pauses_are_as_long_without_redis_as_with_it(client: Any, seed: int) -> None:
+    """The rule is written twice, in Lua and in Python: random refusals make both the same pauses."""
+    random, told = Random(seed), Told(client, bucket(1000, 1))
+    now_s, till_s = START_US / 1e6, 0.0
+    pauses = Pauses(lambda: now_s)
+    for _ in range(60):
+        # Of a call from before the pause or after it, at once or later.
+        at_s = till_s + random.choice((-1, 0, 3, 9, 11, 40)) if till_s else now_s
+        now_s = max(now_s, at_s) + random.choice((0, 0, 1))
+        length_s, named, most_s = random.choice((1, 2, 10, 120)), random.random() < 0.5, random.choice((60, 3600))
+        await told.at(int(now_s * 1e6))
+        grant = Grant(0, int(at_s * 1e6))
+        shared_s = await told.budget.pause(length_s, "?", told=named, most_s=most_s, grant=grant)
+        alone_s = pauses.refused(["x"], length_s, "?|?", most_s=most_s, named=named, at_s=at_s)
+        assert alone_s == pytest.approx(shared_s, abs=1e-4)
+        assert shared_s >= length_s
+        till_s = now_s + shared_s
