@@ -21,6 +21,7 @@ from . import slips, unreadable
 
 # ccxt takes a table `params` and lists in it. No argument is nested deeper, and encoding one could exhaust a stack.
 _DEPTH_LIMIT: Final = 8
+_TEXT_LIMIT: Final = 500
 
 
 def envelope(properties: Basic.Properties, body: bytes, now_ms: int) -> Attempt:
@@ -146,6 +147,7 @@ def _decode(content_type: str, content_encoding: str, body: bytes) -> Request:
         of_field = isinstance(error, msgspec.ValidationError)
         # Arbitrary bytes are often a valid MessagePack integer: that is not a message with a wrong type.
         if of_field and not ("Expected `object`, got" in str(error) and " at `" not in str(error)):
-            raise InvalidMessage(ErrorCode.INVALID_REQUEST, f"{error}{slips.field(str(error))}") from error
+            text = str(error)[:_TEXT_LIMIT]  # it may name a field of any length
+            raise InvalidMessage(ErrorCode.INVALID_REQUEST, text + slips.field(str(error))) from error
         why = unreadable.what(content_type, content_encoding, body) or error
         raise InvalidMessage(ErrorCode.UNREADABLE, f"not a request in JSON or MessagePack: {why}") from error

@@ -27,6 +27,8 @@ _OTHER_NAMES: Final = {
     "arguments": "args",
     "request_id": "id",
 }
+# Longer names are no slips, and comparing them would take long.
+_LONGEST: Final = 128
 _WORDS: Final = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _UNKNOWN: Final = re.compile(r"unknown field `([^`]*)`")
 # Codes of currencies that some exchanges and charts use, by those of ccxt (its `commonCurrencies`).
@@ -44,7 +46,7 @@ def field(error: str) -> str:
     unknown = _UNKNOWN.search(error)
     if unknown is None:
         return ""
-    name = unknown[1]
+    name = unknown[1][:_LONGEST]
     if name in _ARGUMENTS:
         return f"; {name} belongs into args"
     snake = _WORDS.sub("_", name).lower()

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import DecodeError, Raw
 
 from schemas.encodings import MARK, is_json
-from schemas.messages import JSON, MSGPACK, SHORT_LIMIT_BYTES, decode_with
+from schemas.messages import BODY_LIMIT_BYTES, JSON, MSGPACK, SHORT_LIMIT_BYTES, decode_with
 
 _COMPRESSED: Final = {
     b"\x1f\x8b": "gzip",
@@ -94,6 +94,8 @@ def named(content_type: str, body: bytes) -> tuple[str, str]:
 
 def _readings(body: bytes) -> Iterator[bytes]:
     yield body
+    if len(body) > BODY_LIMIT_BYTES:  # looking further would hold up the others' requests
+        return
     if coding := _wide(body):
         yield body.decode(coding, errors="replace").removeprefix("\ufeff").encode(errors="replace")
     if inner := _unwrapped(body):

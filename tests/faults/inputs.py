@@ -5,8 +5,11 @@ body are changed too. In a fifth only the arguments are wrong, so that they reac
 those that are valid on purpose have a deadline of seconds.
 """
 
+import base64
+import gzip
 import json
 import random
+import zlib
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -74,6 +77,18 @@ STRANGE_IN_MSGPACK: Final[tuple[Any, ...]] = (
     *({1: 2}, {None: None}, {b"x": 1}, {1.5: [True]}),
 )
 CONTENT_TYPES: Final = (JSON, MSGPACK, None, "", "text/plain", "application/json; charset=utf-16", "\0", "x" * 255)
+# Other forms of a body.
+FORMS: Final[tuple[Callable[[bytes], bytes], ...]] = (
+    *(
+        gzip.compress,
+        zlib.compress,
+        base64.b64encode,
+        lambda body: b"\xef\xbb\xbf" + body,
+        lambda body: repr(body).encode(),
+    ),
+    *(lambda body: body.decode("latin-1").encode("utf-16"), lambda body: body.decode("latin-1").encode("utf-32-be")),
+    *(lambda body: b"[" + body + b"]", lambda body: json.dumps(body.decode("latin-1")).encode()),
+)
 PIECES: Final = (b"\xc1", b"\xff\xff\xff\xff", b"\x00", b"\x91" * 40, b"[" * 40, b"{}", b'"', b"\xdf\xff\xff\xff\xff")
 
 
@@ -109,6 +124,8 @@ class Inputs:
         if self._rng.random() < VALID:
             return Input("valid requests", _encode(self._plain_request(token), content_type), content_type)
         body = self._bad(self._plain_request(token), content_type)
+        if self._rng.random() < 0.05:
+            return Input(kind, self._rng.choice(FORMS)(body), self._rng.choice(CONTENT_TYPES))
         if self._rng.random() < 0.1:
             return Input(kind, body, self._rng.choice(CONTENT_TYPES))
         return Input(kind, body, content_type)

@@ -148,3 +148,8 @@ def test_size_and_id_have_their_limits() -> None:
 def test_what_is_no_request_keeps_what_its_properties_say() -> None:
     envelope = intake.envelope(Basic.Properties(message_id="m", content_type=JSON), b"{", NOW_MS)
     assert (envelope.request.id, envelope.request.method, envelope.content_type) == ("m", "", JSON)
+
+
+@pytest.mark.parametrize("name", ["x", "exchanges_", "é"])
+def test_an_error_is_short_whatever_a_field_is_called(name: str) -> None:
+    assert len(refused(msgspec.json.encode({**REQUEST, name * 20_000: 1})).message) < 1000
