@@ -39,6 +39,26 @@ def test_an_exchange_names_all_its_lanes_and_a_lane_only_itself(router: Router) 
     assert {decide(router, attempt("kraken.us")) for _ in range(10)} == {Send("kraken.us")}
 
 
+def test_a_testnet_is_reached_by_those_who_name_it(router: Router) -> None:
+    lanes = {"okx": LaneConfig(exchange="okx"), "okx.test": LaneConfig(exchange="okx", sandbox=True)}
+    router.configure(Config(lanes=lanes, dispatcher=CONFIG))
+    heard(router, *(LaneReport(name, methods=["fetch_ticker"]) for name in lanes))
+    assert {lane_of(decide(router, attempt(*names))) for names in ((), ("okx",)) for _ in range(5)} == {"okx"}
+    assert lane_of(decide(router, attempt("okx-sandbox"))) == lane_of(decide(router, attempt("okx.test"))) == "okx.test"
+    assert [each.request.exchanges for each in router.fan_out(to_all())] == [["okx"]]
+    assert [each.request.exchanges for each in router.fan_out(to_all("okx", "okx-sandbox"))] == [
+        ["okx"],
+        ["okx-sandbox"],
+    ]
+    router.configure(Config(lanes={"okx": LaneConfig(exchange="okx", sandbox=True)}, dispatcher=CONFIG))
+    assert [each.request.exchanges for each in router.fan_out(to_all())] == [["okx-sandbox"]]
+
+
+def to_all(*exchanges: str) -> Attempt:
+    of = attempt(*exchanges)
+    return replace(of, request=replace(of.request, exchanges_mode="all"))
+
+
 def test_failover_takes_the_order_given(router: Router) -> None:
     of = attempt("okx", "binance")
     of = replace(of, request=replace(of.request, strategy="failover"))
