@@ -62,7 +62,7 @@ def examples(*, refused: bool) -> list[Any]:
 
 
 class Exchanges:
-    """Bybit and Bitstamp with one market each, which the simulator does not have."""
+    """Bybit and Bitso with one market each, which the simulator does not have."""
 
     urls: dict[str, str]
 
@@ -74,13 +74,11 @@ class Exchanges:
         result = {"category": category, "list": spot if category == "spot" else [], "nextPageCursor": ""}
         return web.json_response({"retCode": 0, "retMsg": "OK", "result": result, "time": 1})
 
-    async def _bitstamp_markets(self, _: web.Request) -> web.Response:
-        coins = {"base_currency": "BTC", "counter_currency": "USDT", "base_decimals": 8, "counter_decimals": 0}
-        market = {"name": "BTC/USDT", "market_symbol": "btcusdt", "market_type": "SPOT", "trading": "Enabled"}
-        return web.json_response([{**coins, **market, "minimum_order_value": "10", "description": "Bitcoin / Tether"}])
-
-    async def _bitstamp_ticker(self, _: web.Request) -> web.Response:
-        return web.json_response({"timestamp": "1686068944", "last": "5", "bid": "4", "ask": "6", "pair": "BTC/USDT"})
+    async def _bitso(self, request: web.Request) -> web.Response:
+        ticker = {"created_at": "2026-11-29T00:00:00+00:00", "last": "5", "bid": "4", "ask": "6", "book": "btc_usdt"}
+        market = {"book": "btc_usdt", "minimum_amount": "1", "fees": {"flat_rate": {"maker": "1", "taker": "1"}}}
+        payload: dict[str, Any] = {"ticker": ticker, "available_books": [market], "catalogues": {}}
+        return web.json_response({"success": True, "payload": payload[request.match_info["what"]]})
 
     @classmethod
     @asynccontextmanager
@@ -88,14 +86,11 @@ class Exchanges:
         exchanges = cls()
         app = web.Application()
         app.router.add_get("/v5/market/{what:instruments-info|tickers}", exchanges._bybit)
-        app.router.add_get("/api/v2/markets/", exchanges._bitstamp_markets)
-        app.router.add_get("/api/v2/ticker/btcusdt/", exchanges._bitstamp_ticker)
+        app.router.add_get("/api/v3/{what:ticker|available_books|catalogues}", exchanges._bitso)
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        exchanges.urls = dict.fromkeys(
-            ("api.bybit.com", "www.bitstamp.net"), f"http://127.0.0.1:{runner.addresses[0][1]}"
-        )
+        exchanges.urls = dict.fromkeys(("api.bybit.com", "bitso.com"), f"http://127.0.0.1:{runner.addresses[0][1]}")
         try:
             yield exchanges
         finally:

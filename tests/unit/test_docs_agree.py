@@ -137,9 +137,9 @@ def test_limits_keys_and_example(tmp_path: Path) -> None:
     [rule] = costs.load("coinbase", 20, own=limits["coinbase"]).rules["v3.public GET brokerage/market/products"]
     assert rule.cost == 2
     file.write_text(whole, encoding="utf-8")
-    own = costs.load("bitstamp", 75, own=config.load(file, {}).limits["bitstamp"])
-    assert own.knows(("public",), "GET", "ticker/{pair}/")
-    # All that a bucket, a rule and a case may have stands there, but for what no parameter of Bitstamp is like.
+    own = costs.load("bitso", 75, own=config.load(file, {}).limits["bitso"])
+    assert own.knows(("public",), "GET", "ticker")
+    # All that a bucket, a rule and a case may have stands there, but for what no parameter of Bitso is like.
     shown = set(re.findall(r"\b(\w+) = ", whole))
     assert {field.name for field in fields} - shown == {
         "buckets",

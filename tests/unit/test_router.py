@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from dispatcher.router import End, Router, Send, Wait
 from schemas import topology
 from schemas.config import Config, LaneConfig
-from schemas.messages import Bound, ErrorCode, Outcome, Request, Strategy, Try
+from schemas.messages import Attempt, Bound, ErrorCode, Outcome, Request, Strategy, Try
 from schemas.reports import LaneReport
 from schemas.runtime.results import failure
 from tests.support.routers import CONFIG, NOW_MS, WEIGHTS, attempt, config, decide, failed, heard, lane_of, new

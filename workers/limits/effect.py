@@ -14,7 +14,7 @@ from msgspec import Struct
 from schemas.config import LimitsConfig
 from schemas.errors import ConfigError
 
-from .costs import Costs, Rule, load
+from .costs import Costs, load
 from .endpoints import family, near
 from .tables import shipped
 
@@ -107,7 +107,6 @@ def check(own: LimitsConfig, costs: Costs, called: Called) -> None:
             )
         for param in costs.buckets[name].per if "per" in keys else ():
             _check_per(f"{where}.buckets.{name}.per", param, costs.exchange, called)
-    _check_cases(own, costs, called)
 
 
 def _check_endpoint(where: str, key: str, named: set[str], called: Called) -> None:
@@ -130,21 +129,6 @@ def _check_per(where: str, param: str, exchange: str, called: Called) -> None:
             f"{where}: expected parameters of calls that name a pair or an instrument; "
             f"ccxt's {exchange} sends no {param!r}{_near(param, called)}"
         )
-
-
-def _check_cases(own: LimitsConfig, costs: Costs, called: Called) -> None:
-    parts: list[tuple[str, list[Rule]]] = [(f'endpoints."{key}"', costs.rules[key]) for key in own.endpoints]
-    if own.default is not None:
-        parts.append(("default", costs.default))
-    for part, rules in parts:
-        for number, rule in enumerate(rules):
-            for place, case in enumerate(rule.cases):
-                for param in case.reads:
-                    if not called.has(param):
-                        raise ConfigError(
-                            f"limits.{costs.exchange}.{part}[{number}].cases[{place}]: "
-                            f"ccxt's {costs.exchange} sends no {param!r}{_near(param, called)}"
-                        )
 
 
 def _near(param: str, called: Called) -> str:
