@@ -112,14 +112,14 @@ def test_what_stands_before_an_exchange_refuses_the_whole_address(
 ) -> None:
     pause = limit_signal(shipped().answers(exchange), status, headers, body, NOW_S)
     assert pause is not None
-    assert (pause.seconds, pause.everything, pause.ban) == (seconds, True, True)
+    assert (pause.seconds, pause.everything, pause.most_s) == (seconds, True, 3 * 86400)
 
 
 def test_a_page_is_not_from_an_endpoint() -> None:
     for body, everything in (("<html>busy</html>", True), ("Too Many Requests", False)):
         pause = limit_signal(shipped().answers("okx"), 429, {}, body, NOW_S)
         assert pause is not None
-        assert (pause.everything, pause.ban) == (everything, False)
+        assert (pause.everything, pause.most_s) == (everything, 3600)
 
 
 @pytest.mark.parametrize(

@@ -198,8 +198,7 @@ class Meter:
 
     async def _pause(self, pause: Pause, charges: Sequence[Charge], grant: Grant) -> Pause:
         paused = () if pause.everything else charges
-        # A ban is the address's: the account may go on elsewhere.
-        account = not pause.ban and any(charge.bucket.scope == "account" for charge in charges)
+        account = any(charge.bucket.scope == "account" for charge in charges)
         known_s = self.budget.known_pause_s(paused, account=account)
         seconds = await self.budget.pause(
             pause.seconds,

@@ -40,7 +40,6 @@ class Pause(Struct, frozen=True):
         seconds: for how long.
         reason: why, in a few words without secrets.
         everything: False where the exchange limits each endpoint alone: then only the call's own buckets are meant.
-        ban: the address is banned: its account may go on at other addresses.
         told: False where the exchange named no time to come, and `seconds` is our guess.
         source: where the length is from.
         most_s: it is never made longer than this, however often the exchange refuses.
@@ -49,7 +48,6 @@ class Pause(Struct, frozen=True):
     seconds: float
     reason: str
     everything: bool = True
-    ban: bool = False
     told: bool = True
     source: str = OUR_BACKOFF
     most_s: float = 3600.0
@@ -91,13 +89,11 @@ def limit_signal(
         return None
     least_s, most_s = answer.bounds_s
     seconds, source = _told(answers, {name.lower(): value for name, value in headers.items()}, body, now_s)
-    ban = answer.means == "ban"
     return Pause(
         min(max(seconds or answer.pause_s, least_s), most_s),
         f"status {status}: {clean(body[:BODY_SEARCHED], hide)[:80]}".rstrip(": "),
         # A page of HTML is not from the exchange's own program: its endpoints can't be what is meant.
-        everything=ban or not answers.endpoint_alone or body.lstrip()[:1] == "<",
-        ban=ban,
+        everything=answer.means == "ban" or not answers.endpoint_alone or body.lstrip()[:1] == "<",
         told=bool(seconds),
         source=source,
         most_s=most_s,
