@@ -176,7 +176,7 @@ async def test_an_answer_that_names_a_new_market_makes_the_markets_be_read_again
         tickers(server, "BTC", f"N{number}")
         for lane in lanes:
             await lane.call("fetch_tickers", {}, call("binance"))
-            await lane.refresh(every_s=60, max_age_s=math.inf)
+            await lane.refresh(every_s=0.01, max_age_s=math.inf)
     assert server.hits.count(INFO) == 2
     # What stays unlisted is not looked for again.
     await aged(workers[0].client, 2 * RELIST_S)
@@ -247,6 +247,20 @@ async def test_without_redis_each_reads_its_own(server: Answers, workers: list[L
             await lane.open()
             assert (await lane.call("fetch_ticker", BTC, call("binance")))["last"] == 5
     assert server.hits.count(INFO) == 2
+
+
+async def test_a_kind_of_markets_that_is_barred_here_can_be_left_out(server: Answers, workers: list[Lanes]) -> None:
+    server.by_path["/api/v3/exchangeInfo"] = server.by_path.pop("exchangeInfo")
+    server.answer = (451, {}, '{"code":0,"msg":"Service unavailable from a restricted location"}')
+    options: dict[str, Any] = {"fetchMargins": False}
+    settings = server.settings("binance") | {"has": {"fetchCurrencies": False}, "options": options}
+    del settings["markets"]
+    lane = workers[0].lane("binance", settings)[0]
+    with pytest.raises(Exception, match="451") as raised:
+        await lane.open()
+    assert "lanes.binance.ccxt.options.fetchMarkets.types, now ['spot', 'linear', 'inverse']" in lane.say(raised.value)
+    options["fetchMarkets"] = {"types": ["spot"]}
+    await workers[0].lane("binance", settings)[0].open()
 
 
 async def test_a_load_that_fails_leaves_what_there_was(server: Answers, workers: list[Lanes]) -> None:

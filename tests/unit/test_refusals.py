@@ -185,6 +185,7 @@ def test_what_is_right_but_empty_is_data(method: str, args: dict[str, Any], data
         ("fetch_mark_ohlcv", ["<"], False),
         ("fetch_trades", None, False),
         ("fetch_time", None, False),
+        ("fetch_status", ["ok"], False),
         ("fetch_markets", [], False),
         ("load_markets", {}, False),
     ],

@@ -1,5 +1,6 @@
 """Which names in answers make an exchange's markets be read again."""
 
+import asyncio
 import math
 
 import pytest
@@ -7,18 +8,27 @@ import pytest
 from workers.exchange.unlisted import KEPT, LONGEST, Unlisted
 
 
-def test_a_name_is_new_until_markets_that_were_read_after_it() -> None:
+async def test_a_name_is_new_until_markets_that_were_read_after_it() -> None:
     unlisted = Unlisted("okx")
     unlisted.note("NEW-USDT")
-    assert unlisted.seen.is_set()
+    await unlisted.wait()
     unlisted.settle(-math.inf)  # the markets are older
     assert len(unlisted) == 1
     unlisted.settle(math.inf)
     assert len(unlisted) == 0
     # It is still not listed, so it is no market.
-    unlisted.seen.clear()
     unlisted.note("NEW-USDT")
-    assert (len(unlisted), unlisted.seen.is_set()) == (0, False)
+    assert len(unlisted) == 0
+
+
+async def test_many_names_are_one_reason_to_look() -> None:
+    unlisted = Unlisted("okx")
+    unlisted.note("A-USDT")
+    await unlisted.wait()
+    unlisted.note("B-USDT")
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(unlisted.wait(), 0.01)
+    assert len(unlisted) == 2
 
 
 @pytest.mark.parametrize("name", ["BTC-240101-40000-C", "BTC-240101-40000-P"])

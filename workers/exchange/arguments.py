@@ -247,6 +247,8 @@ def _misshapen(method: str, data: Any) -> str:
         # The ticker of a market without trades has no price, but it has the exchange's raw data.
         silent = not data.get("info") and all(data.get(name) is None for name in _TICKER_PRICES)  # pyright: ignore
         return "a ticker with nothing in it" if silent else ""
+    if method == "fetch_status" and not isinstance(data, dict):
+        return "not a status"
     if method in _BOOKS:
         book: Mapping[str, Any] = data if isinstance(data, dict) else {}  # pyright: ignore[reportUnknownVariableType]
         fair = all(_is_side(book.get(side)) for side in ("bids", "asks"))

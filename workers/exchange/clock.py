@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from ccxt.base.errors import ChecksumError, InvalidNonce  # pyright: ignore[reportMissingTypeStubs]
+from ccxt.base.errors import BadResponse, ChecksumError, InvalidNonce  # pyright: ignore[reportMissingTypeStubs]
 
 from .call import Seen
 
@@ -27,6 +27,14 @@ def clock_refused(error: BaseException, seen: Seen) -> bool:
     # ccxt raises an `InvalidNonce` for a stream's checksum too.
     by_class = isinstance(error, InvalidNonce) and not isinstance(error, ChecksumError)
     return by_class or seen.says("clock")
+
+
+async def server_ms(fetch_time: Callable[[], Awaitable[Any]]) -> float:
+    """The exchange's time, Unix milliseconds; raises `BadResponse` where its answer holds none."""
+    found = await fetch_time()
+    if isinstance(found, (int, float)) and math.isfinite(found):
+        return found
+    raise BadResponse("fetch_time: the exchange's answer holds no time")
 
 
 class SigningClock:
@@ -61,9 +69,9 @@ class SigningClock:
         async with self._measuring:
             if self._measured_s >= since_s:
                 return
-            server_ms = int(await fetch_time())
-            error_s = trip_s() / 2 + (0.0 if server_ms % 1000 else _WHOLE_S)
-            ahead_s = server_ms / 1000 - time.time() + trip_s() / 2
+            told_ms = await server_ms(fetch_time)
+            error_s = trip_s() / 2 + (0.0 if told_ms % 1000 else _WHOLE_S)
+            ahead_s = told_ms / 1000 - time.time() + trip_s() / 2
             self.ahead_s = ahead_s if abs(ahead_s) > error_s else 0.0
             self._measured_s = time.monotonic()
             log.warning("clock_measured", extra={"lane": self._lane, "ahead_s": round(self.ahead_s, 3)})

@@ -25,8 +25,9 @@ from . import arguments, settings
 from .bounds import Bounds
 from .call import CALL, Call
 from .charged import CCXT_VERSION, charged
-from .clock import SigningClock, clock_refused
+from .clock import SigningClock, clock_refused, server_ms
 from .egress import Egress
+from .errors import judge
 from .markets import Markets
 from .meter import Meter
 from .redaction import Redactor, in_one_line
@@ -188,9 +189,22 @@ class LaneExchange:
                 self._unlisted.settle(self._markets.read_s(self._markets_key))
                 if loaded and any(bucket.kind == "fixed" for bucket in self.costs.buckets.values()):
                     await self._set_clock(call)
+        except BaseError as error:
+            if hint := self._kinds_hint(error, call):
+                raise type(error)(f"{hint}; {error}") from error
+            raise
         finally:
             CALL.reset(token)
             call.holding.close()
+
+    def _kinds_hint(self, error: BaseError, call: Call) -> str:
+        """How to go on without a kind of markets that the exchange does not serve here; empty where that is not it."""
+        setting = self._ccxt.options.get("fetchMarkets")
+        kinds: Any = setting.get("types") if isinstance(setting, dict) else None  # pyright: ignore
+        if not kinds or judge(error, call).code is not ErrorCode.RESTRICTED:
+            return ""
+        where = f"lanes.{self.name}.ccxt.options.fetchMarkets.types"
+        return f"if it serves other kinds of markets here, name them alone in {where}, now {kinds}"
 
     async def refresh(self, *, every_s: float, max_age_s: float) -> None:
         """Waits, then takes markets that are younger than `max_age_s`.
@@ -206,8 +220,7 @@ class LaneExchange:
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(every_s):
-                await self._unlisted.seen.wait()
-        self._unlisted.seen.clear()
+                await self._unlisted.wait()
         await self.open(max_age_s=min(max_age_s, RELIST_S) if len(self._unlisted) else max_age_s)
 
     async def _connect(self) -> None:
@@ -307,12 +320,12 @@ class LaneExchange:
         fixed = [bucket for bucket in self.costs.buckets.values() if bucket.kind == "fixed"]
         error_s, ahead_s = math.inf, 0.0
         for _ in range(CLOCK_TRIES):
-            server_ms = await self._ccxt.fetch_time()
+            told_ms = await server_ms(self._ccxt.fetch_time)
             if not call.windowed:  # the time of another host than the one that counts in windows
                 return
             if call.trip_s / 2 < error_s:
                 error_s = call.trip_s / 2
-                ahead_s = server_ms / 1000 - call.left_us / 1e6 - error_s
+                ahead_s = told_ms / 1000 - call.left_us / 1e6 - error_s
             if error_s * 1000 <= min(bucket.margin_ms for bucket in fixed) / 2:
                 break
         # Only the windows' start matters; and a wrong answer must not hold calls up for years.

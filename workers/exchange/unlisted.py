@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from typing import Final
 
@@ -25,19 +26,24 @@ class Unlisted:
 
     Args:
         lane: for the log.
-
-    Attributes:
-        seen: set when a name was seen for the first time, until somebody looks.
     """
 
     def __init__(self, lane: str) -> None:
-        self.seen = asyncio.Event()
         self._lane = lane
+        self._seen = asyncio.Event()
+        self._due_s = -math.inf
         self._new: dict[str, float] = {}
         self._strange: dict[str, None] = {}
 
     def __len__(self) -> int:
         return len(self._new)
+
+    async def wait(self) -> None:
+        """Returns when there is a new name, but not within `RELIST_S` of the last time: reading may have failed."""
+        await asyncio.sleep(max(self._due_s - time.monotonic(), 0.0))
+        await self._seen.wait()
+        self._seen.clear()
+        self._due_s = time.monotonic() + RELIST_S
 
     def note(self, name: str) -> None:
         """An answer names it, and it is not listed."""
@@ -47,7 +53,7 @@ class Unlisted:
         if name in self._strange or name in self._new or len(self._new) >= KEPT:
             return
         self._new[name] = time.monotonic()
-        self.seen.set()
+        self._seen.set()
 
     def settle(self, read_s: float) -> None:
         """The lane has markets now that were read from the exchange at `read_s`, by the monotonic clock."""
