@@ -288,7 +288,8 @@ class Router:
                     return End(ErrorCode.DEADLINE_EXCEEDED, text + _history(attempt))
                 turn = lane.load.waiting.book(request, lane.name, self.dispatchers)
         wait_ms = min(waits_ms.values())
-        if max(wait_ms, SHORTEST_WAIT_MS) > left_ms:
+        answer_ms = lane.load.usual_ms if attempt.bound is not None else 0.0  # budget is no use without time for it
+        if max(wait_ms, SHORTEST_WAIT_MS) + answer_ms > left_ms:
             return End(ErrorCode.DEADLINE_EXCEEDED, f"{_why(able, past, now_s, now_ms)}{_history(attempt)}")
         lane.load.waiting.put(now_s + topology.delay_for(wait_ms) / 1000, self.dispatchers)
         return Wait(wait_ms, turn)

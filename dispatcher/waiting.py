@@ -118,8 +118,10 @@ class Waiting:
             turn_ms = now_ms + self.delay_ms(attempt.request, now_ms)
         else:
             return said_ms
+        # Its line says that better than its try; but one that could not wait for room close by must not go round.
         by_line = attempt.bound is not None and bool(attempt.tries) and attempt.tries[-1].lane == lane
-        return turn_ms - lead_ms if by_line else max(said_ms, turn_ms - lead_ms)
+        far = attempt.bound is not None and attempt.bound.at_ms - now_ms > lead_ms
+        return turn_ms - lead_ms if by_line and far else max(said_ms, turn_ms - lead_ms)
 
     def book(self, request: Request, lane: str, dispatchers: int) -> Turn | None:
         """Gives the next turn to a request; None where there is no line for it.

@@ -77,6 +77,17 @@ def test_one_that_its_queue_refused_in_its_turn_rests(router: Router) -> None:
     assert decide(router, replace(attempt("okx"), turn=turn).handed_back(held)) == Wait(1_000, turn)
 
 
+def test_one_that_could_not_wait_for_room_close_by_does_not_go_round(router: Router) -> None:
+    """Its worker had no time for an answer after it: asked at once, it would say so again and again."""
+    turn, bound = Turn("okx", "all", NOW_MS + 300, 100.0), Bound("all", NOW_MS + 400, 100.0)
+    held = Try("okx", Outcome.THROTTLED, ErrorCode.NO_BUDGET, retry_at_ms=bound.at_ms)
+    back = router.refused(replace(attempt("okx"), turn=turn).handed_back(held, bound), "okx", bound.at_ms, NOW_MS)
+    assert decide(router, back) == Wait(400, back.turn)
+    heard(router, LaneReport("okx", ok=1, exchange_ms=3_000.0), now_s=0.1)
+    late = replace(attempt("okx", left_ms=3_200), turn=turn).handed_back(held, bound)
+    assert isinstance(decide(router, late), End)
+
+
 def test_calls_that_are_out_at_a_slow_exchange_are_no_backlog(router: Router) -> None:
     for step in range(1, 50):
         heard(router, LaneReport("okx", ok=1, in_flight=1_000, unanswered=1_000, budget_ms=50.0), now_s=step / 5)
