@@ -21,6 +21,8 @@ from .charged import ccxt
 from .described import Described, described
 
 _HOSTNAME: Final = "{hostname}"
+# Options that name a kind of market.
+_TYPES: Final = frozenset({"defaultType", "defaultSubType", "defaultMarketType"})
 
 
 def check(config: Config) -> None:
@@ -105,11 +107,7 @@ def _check_ccxt(name: str, lane: LaneConfig, kind: Described) -> None:
     for key in lane.ccxt.get("has", {}):
         if key not in kind.has:
             raise ConfigError(f"{where}.has.{key}: ccxt's {exchange} has no such method{nearest(key, kind.has)}")
-    for key in lane.ccxt.get("options", {}):
-        if key not in kind.words:
-            raise ConfigError(
-                f"{where}.options.{key}: ccxt's {exchange} reads no such option{nearest(key, kind.words)}"
-            )
+    _check_options(f"{where}.options", exchange, lane.ccxt.get("options", {}), kind)
     urls = cast("Mapping[str, Any]", lane.ccxt.get("urls", {}))
     for key, own in urls.items():
         if key not in kind.urls:
@@ -117,6 +115,34 @@ def _check_ccxt(name: str, lane: LaneConfig, kind: Described) -> None:
         _check_tree(f"{where}.urls.{key}", own, kind.urls[key])
     if "hostname" in lane.ccxt and not _uses_hostname(urls, kind, lane):
         raise ConfigError(f"{where}.hostname: expected nothing: no URL of ccxt's {exchange} has {_HOSTNAME} in it")
+
+
+def _check_options(where: str, exchange: str, options: Mapping[str, Any], kind: Described) -> None:
+    """Refuses options that the class never reads, and kinds of markets that it never compares with."""
+    for key, own in options.items():
+        read = [(key, key)]
+        if key in kind.has and isinstance(own, dict):  # a method's own options; other tables may hold any names
+            method = cast("dict[str, Any]", own)
+            read += [(f"{key}.{name}", name) for name in method]
+            read += [(f"{key}.types.{name}", name) for name in _type_names(method.get("types"))]
+        if key in _TYPES:
+            read += [(f"{key} = {name!r}", name) for name in _type_names(own)]
+        for place, name in read:
+            if name not in kind.words:
+                raise ConfigError(f"{where}.{place}: ccxt's {exchange} reads no such option{nearest(name, kind.words)}")
+
+
+def _type_names(own: Any) -> Iterator[str]:
+    """The kinds of markets in an option: a text, a list of them, or a table of switches."""
+    if isinstance(own, str):
+        yield own
+    elif isinstance(own, (list, dict)):
+        for each in cast("list[Any] | dict[str, Any]", own):
+            yield from _type_names(each)
+    if isinstance(own, dict):
+        for each in cast("dict[str, Any]", own).values():
+            if isinstance(each, dict):
+                yield from _type_names(each)
 
 
 def _check_tree(where: str, own: Any, known: Any) -> None:

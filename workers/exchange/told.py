@@ -25,30 +25,37 @@ _SPANS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _NUMBER: Final = r"\d{1,19}(?:\.\d{1,9})?"
 _UNIT: Final = r"ms|milli(?:second)?s?|s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?"
 _COUNT: Final = rf"{_NUMBER}|(?:an?|one)(?=\s)"
-_SPAN: Final = rf"(?:{_COUNT})\s?(?:{_UNIT})(?![a-z])"
+# Of a range the later end counts. What was said minutes ago, or has a unit of another language, is no time to come.
+_RANGE: Final = rf"(?:{_NUMBER}\s?(?:-|\u2013|to)\s?)?"
+_SPAN: Final = rf"{_RANGE}(?:{_COUNT})\s?(?:{_UNIT})(?![^\W\d_]|\sago)"
 _SOME_SPANS: Final = rf"{_SPAN}(?:(?:,|\sand)?\s?{_SPAN}){{0,3}}"
-_ISO: Final = r"\d{4}-\d\d-\d\d(?:[t\s]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?\s?(?:z|utc|gmt|[+-]\d\d:?\d\d)?)?"
+_ZONE: Final = r"\s?\(?(?:z|(?:utc|gmt)?\s?[+-]\d\d?(?::?\d\d)?|utc|gmt)\)?"
+_ISO: Final = rf"\d{{4}}-\d\d-\d\d(?:[t\s]\d\d:\d\d(?::\d\d(?:\.\d{{1,9}})?)?(?:{_ZONE})?)?"
 _HTTP_DATE: Final = r"[a-z]{3}, \d\d [a-z]{3} \d{4} \d\d:\d\d:\d\d gmt"
 # What may stand between a word and its time: quotes and signs of JSON, and a preposition.
 _BETWEEN: Final = r"[\s\"'\\:=_-]{0,6}"
+_PREPOSITION: Final = rf"{_BETWEEN}(?:in|after|for|at|time|about|another)"
+# An amount may be available or locked too: 30 m of something are no minutes.
 _BEFORE: Final = (
-    r"(?:until|till|unblocked|unbanned|throttled|retry|again|wait|blocked|banned|locked|suspended|restricted|available"
-    r"|lifted|expires?|resets?|cool[ -]?down|back[ -]?off)"
+    r"(?:(?:until|till|unblocked|unbanned|throttled|retry|again|wait|blocked|banned|suspended|restricted|lifted"
+    rf"|expires?|resets?|cool[ -]?down|back[ -]?off)(?:{_PREPOSITION}){{0,2}}|(?:available|locked){_PREPOSITION})"
 )
-_ABOUT: Final = rf"(?:{_BETWEEN}(?:in|after|for|at|time|about|another)){{0,2}}"
 _TIMES: Final = re.compile(
-    rf"{_BEFORE}{_ABOUT}{_BETWEEN}(?:(?P<date>{_HTTP_DATE}|{_ISO})|(?P<span>{_SOME_SPANS})|(?P<unix>\d{{10,19}})(?!\d))",
+    rf"{_BEFORE}{_BETWEEN}(?:(?P<date>{_HTTP_DATE}|{_ISO})|(?P<span>{_SOME_SPANS})|(?P<unix>\d{{10,19}})(?!\d))",
     re.IGNORECASE,
 )
 # A number without a unit is a time only behind words that mean nothing else. It is seconds, unless its name says more.
 _BARE: Final = re.compile(
     rf"(?:retry[\s_-]?(?:after|in)|again (?:in|after)|wait(?:[\s_-]?for)?)(?P<ms>[\s_-]?(?:ms|millis(?:econds)?))?"
-    rf"(?:[\s_-]?sec(?:ond)?s)?[\s\"'\\:=]{{1,6}}(?P<bare>{_NUMBER})(?![\d.]?\d|\s?[a-z%/:-])",
+    rf"(?:[\s_-]?sec(?:ond)?s)?[\s\"'\\:=]{{1,6}}(?P<bare>{_NUMBER})(?![.,]?\d|\s?[\w%/:-])",
     re.IGNORECASE,
 )
 _ONE_SPAN: Final = re.compile(rf"(?P<count>{_COUNT})\s?(?P<unit>{_UNIT})(?![a-z])", re.IGNORECASE)
 _ALL_SPANS: Final = re.compile(_SOME_SPANS, re.IGNORECASE)
 _A_DATE: Final = re.compile(_ISO, re.IGNORECASE)
+_TO_THE_MINUTE: Final = len("2027-01-15T08:00")
+_A_ZONE: Final = re.compile(rf"{_ZONE}$", re.IGNORECASE)
+_AN_OFFSET: Final = re.compile(r"([+-])(\d\d?):?(\d\d)?")
 
 
 def number(text: str) -> float | None:
@@ -169,8 +176,11 @@ def _date_s(text: str) -> float | None:
     """Unix seconds of a date as HTTP or ISO 8601 writes it; without a zone it is UTC."""
     try:
         if _A_DATE.fullmatch(text):
-            zoned = re.sub(r"\s?(?:z|utc|gmt)$", "+00:00", text.lower())
-            date = datetime.datetime.fromisoformat(re.sub(r"\s(?=[+-]\d\d:?\d\d$)", "", zoned))
+            zone = _A_ZONE.search(text, _TO_THE_MINUTE)
+            date = datetime.datetime.fromisoformat(text[: zone.start()] if zone else text)
+            if zone and (offset := _AN_OFFSET.search(zone[0])):
+                ahead = datetime.timedelta(hours=int(offset[2]), minutes=int(offset[3] or 0))
+                date = date.replace(tzinfo=datetime.timezone(-ahead if offset[1] == "-" else ahead))
         else:
             date = email.utils.parsedate_to_datetime(text)
         if date.tzinfo is None:
