@@ -23,7 +23,7 @@ from typing import Final
 from msgspec import Struct
 
 from schemas.config import DispatcherConfig
-from schemas.messages import Attempt, Bound, Request
+from schemas.messages import Attempt, Bound, Request, Turn
 from schemas.reports import LaneReport
 
 from .circuit import Circuit, State
@@ -190,7 +190,28 @@ class LaneHealth(Choice):
     def refused(self, request: Request, until_ms: int, bound: Bound | None, now_ms: int) -> None:
         """A worker returned an attempt unsent: there is no budget before this time, for want of room in `bound`."""
         self.load.refused(request, until_ms, bound, now_ms)
-        self.open_from_ms = max(self.open_from_ms, until_ms, self.load.waiting.last_ms)
+        self.open_from_ms = max(self.open_from_ms, until_ms)
+        self._line_grew()
+
+    def again(self, turn: Turn, bound: Bound, dispatchers: int) -> Turn:
+        """Gives another turn in the line to a request that found no room in its own: see `Waiting.again`."""
+        turn = self.load.waiting.again(turn, bound, dispatchers)
+        self._line_grew()
+        return turn
+
+    def saw(self, request: Request, turn: Turn, now_ms: int) -> None:
+        """A request that has a turn in the line passed by: see `Waiting.saw`."""
+        self.load.waiting.saw(request, turn, now_ms)
+        self._line_grew()
+
+    def book(self, request: Request, dispatchers: int) -> Turn | None:
+        """Gives the next turn in the line to a request: see `Waiting.book`."""
+        turn = self.load.waiting.book(request, self.name, dispatchers)
+        self._line_grew()
+        return turn
+
+    def _line_grew(self) -> None:
+        self.open_from_ms = max(self.open_from_ms, self.load.waiting.last_ms)
 
     def takes(self, request: Request, now_s: float, now_ms: int) -> bool:
         """Whether it takes its share of such requests now."""

@@ -133,7 +133,7 @@ class Router:
         health.refused(attempt.request, until_ms, bound, now_ms)
         if bound is None or turn is None or turn.lane != lane:
             return attempt
-        return replace(attempt, turn=health.load.waiting.again(turn, bound, self.dispatchers))
+        return replace(attempt, turn=health.again(turn, bound, self.dispatchers))
 
     def candidates(self, request: Request) -> Sequence[LaneHealth] | End:
         """The lanes a request names, in its order, that have its method and list its symbol; an error if none does."""
@@ -223,7 +223,7 @@ class Router:
             return End(ErrorCode.DEADLINE_EXCEEDED, "the deadline passed" + _history(attempt))
         turn = attempt.turn
         if turn is not None and turn.at_ms > now_ms and (waited := self.health.get(turn.lane)):
-            waited.load.waiting.saw(attempt.request, turn, now_ms)
+            waited.saw(attempt.request, turn, now_ms)
         named = self.candidates(attempt.request)
         if isinstance(named, End):
             return named
@@ -275,22 +275,23 @@ class Router:
         now_ms: int,
     ) -> Wait | End:
         """Lets it wait for the lane that takes it first, in that lane's line if it has one; ends it if it can't."""
-        request, turn = attempt.request, attempt.turn
+        request, turn, joins = attempt.request, attempt.turn, False
         lane = next((lane for lane in able if turn and lane.name == turn.lane and turn.at_ms > now_ms), None)
         if lane is not None:  # other lines are no shorter for one that has its turn here
             waits_ms = {each.name: waits_ms[each.name] for each in able if not self._in_line(each, attempt, now_ms)}
         else:
             lane = min(able, key=lambda lane: waits_ms[lane.name])
-            if self._in_line(lane, attempt, now_ms):
+            if joins := self._in_line(lane, attempt, now_ms):
                 delay_ms = lane.load.delay_ms(request, now_ms)
-                if delay_ms > left_ms:
+                if delay_ms > left_ms >= lane.usable_in_ms(now_s, now_ms):
                     text = f"overloaded: queueing delay {delay_ms / 1000:.1f} s exceeds the {left_ms / 1000:.1f} s left"
                     return End(ErrorCode.DEADLINE_EXCEEDED, text + _history(attempt))
-                turn = lane.load.waiting.book(request, lane.name, self.dispatchers)
         wait_ms = min(waits_ms.values())
         answer_ms = lane.load.usual_ms if attempt.bound is not None else 0.0  # budget is no use without time for it
         if max(wait_ms, SHORTEST_WAIT_MS) + answer_ms > left_ms:
             return End(ErrorCode.DEADLINE_EXCEEDED, f"{_why(able, past, now_s, now_ms)}{_history(attempt)}")
+        if joins:  # not before: one that is refused for a pause, or for want of a worker, takes no place
+            turn = lane.book(request, self.dispatchers)
         lane.load.waiting.put(now_s + topology.delay_for(wait_ms) / 1000, self.dispatchers)
         return Wait(wait_ms, turn)
 
@@ -361,7 +362,7 @@ class Router:
                 waited.load.waiting.give_back(turn, now_ms, self.dispatchers)
             turn = None
         if turn is None and lane.load.waiting.delay_ms(request, now_ms):  # it takes a place in the line as it passes
-            turn = lane.load.waiting.book(request, lane.name, self.dispatchers)
+            turn = lane.book(request, self.dispatchers)
         trial = lane.sent(now_s, bulk=request.bulk, tries=not lane.due(now_s) or lane.tries(attempt))
         if trial and timeout_ms:
             timeout_ms = min(timeout_ms, self._config.trial_timeout_s * 1000)

@@ -243,7 +243,8 @@ def list_pauses(
     found: list[pauses.Pause] = _at_redis(redis_url, lambda client: pauses.held(client, exchange))
     for each in found:
         _say_pause("paused", each)
-    typer.echo(f"{len(found)} pauses")
+    others = "" if found or exchange == "*" else _others(redis_url)
+    typer.echo(f"{len(found)} pauses{others}")
 
 
 @pausing.command()
@@ -262,8 +263,15 @@ def lift(
     for each in ended:
         _say_pause("lifted", each)
     if not ended:
-        typer.echo(f"no pause of {exchange}", err=True)
+        typer.echo(f"no pause of {exchange}{_others(redis_url)}", err=True)
         raise typer.Exit(1)
+
+
+def _others(redis_url: str) -> str:
+    """What to say of the exchanges that have pauses where one has none: those of one host share theirs."""
+    found: list[pauses.Pause] = _at_redis(redis_url, pauses.held)
+    names = dict.fromkeys(each.exchange for each in found)
+    return f"; paused: {', '.join(names)} (exchanges on one host share pauses)" if names else ""
 
 
 def _at_redis(url: str, work: Callable[[redis.asyncio.Redis], Awaitable[Any]]) -> Any:

@@ -43,6 +43,11 @@ class Pause(Struct, frozen=True):
     reason: str
 
     @property
+    def exchange(self) -> str:
+        """Whose budgets they are."""
+        return self.place.partition("{")[2].partition("}")[0]
+
+    @property
     def key(self) -> str:
         """Its key in Redis."""
         return f"{self.place}:{self.bucket}:pause" if self.bucket else f"{self.place}:pause"

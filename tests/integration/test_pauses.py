@@ -233,7 +233,10 @@ async def test_an_operator_lifts_a_pause(stand: Stand) -> None:
 
     # The deadline may pass before the refused call is back.
     await wait_until(shown, "the list shows the pause", every_s=0.2)
-    code, said = await pause("lift", "htx", "--yes")
+    shared = "; paused: htx (exchanges on one host share pauses)\n"
+    assert await pause("list", "tokocrypto") == (0, f"0 pauses{shared}")
+    assert await pause("lift", "tokocrypto", "--yes") == (1, f"no pause of tokocrypto{shared}")
+    code, said = await pause("lift", "huobi", "--yes")
     assert code == 0
     assert "lifted: {htx}:" in said
     answer = await stand.client.ask("fetch_ticker", BTC, exchanges=["htx"], deadline_ms=now_ms() + 20_000)

@@ -242,7 +242,7 @@ class Stand(Struct, frozen=True):
     async def lift(self) -> None:
         """Ends all pauses, as an operator does: bans last for minutes, and those who banned have been healed."""
         async with redis_client.from_url(self.redis.url) as client:
-            for exchange in {each.place.partition("{")[2].partition("}")[0] for each in await pauses.held(client)}:
+            for exchange in {each.exchange for each in await pauses.held(client)}:
                 await pauses.lift(client, exchange)
 
     async def idle(self) -> bool:

@@ -81,6 +81,8 @@ class VirtualFleet:
         self.latency_s = latency_s
         self.now_s = 0.0
         self.left_s: dict[str, list[float]] = {name: [] for name in limits}
+        self.paused_until_s = dict.fromkeys(limits, 0.0)
+        self._lifted_ms = 0
         self._held = dict.fromkeys(limits, 0)
         self._out = dict.fromkeys(limits, 0)
         self._ok = dict.fromkeys(limits, 0)
@@ -109,6 +111,22 @@ class VirtualFleet:
         self.after(at_s - self.now_s, self._come, asked)
         return asked
 
+    def pause(self, lane: str, from_s: float, for_s: float) -> None:
+        """The exchange will ask for silence."""
+        self.after(from_s - self.now_s, self.paused_until_s.__setitem__, lane, from_s + for_s)
+
+    def lift(self, at_s: float) -> None:
+        """An operator will end all pauses."""
+        self.after(at_s - self.now_s, self._lift)
+
+    def _lift(self) -> None:
+        self.paused_until_s = dict.fromkeys(self.limits, 0.0)
+        self._lifted_ms = self.now_ms
+
+    def _paused_until_ms(self, lane: str) -> int:
+        until_s = self.paused_until_s[lane]
+        return NOW_MS + int(until_s * 1000) if until_s > self.now_s else 0
+
     def run(self, until_s: float) -> None:
         """Lets the time pass."""
         while self._events and self._events[0][0] <= until_s:
@@ -125,6 +143,8 @@ class VirtualFleet:
                 in_flight=self._held[name],
                 unanswered=self._out[name],
                 budget_ms=limit.step_s * 1000 if limit else 0.0,
+                paused_until_ms=self._paused_until_ms(name),
+                lifted_ms=self._lifted_ms,
             )
             for name, limit in self.limits.items()
         ]
@@ -157,8 +177,15 @@ class VirtualFleet:
     def _back(self, attempt: Attempt, asked: Asked) -> None:
         self._decide(attempt, asked, rested=True)
 
+    def _decide_again(self, attempt: Attempt, asked: Asked) -> None:
+        self._decide(attempt, asked, rested=False)
+
     def _take(self, attempt: Attempt, asked: Asked) -> None:
         lane, limit = attempt.lane, self.limits[attempt.lane]
+        if until_ms := self._paused_until_ms(lane):
+            item = Try(lane, Outcome.THROTTLED, ErrorCode.PAUSED, retry_at_ms=until_ms)
+            self.after(HOP_S, self._decide_again, attempt.handed_back(item), asked)
+            return
         at_s = limit.earliest_s(self.now_s) if limit else self.now_s
         most_s = MAX_WAIT_S if attempt.max_wait_ms is None else attempt.max_wait_ms / 1000
         if limit and at_s - self.now_s > max(0.0, min(most_s, asked.deadline_s - self.now_s - self.latency_s)):
@@ -166,7 +193,7 @@ class VirtualFleet:
             item = Try(lane, Outcome.THROTTLED, ErrorCode.NO_BUDGET, retry_at_ms=at_ms)
             asked.returned += 1
             back = attempt.handed_back(item, Bound("all", at_ms, limit.step_s * 1000))
-            self.after(HOP_S, lambda: self._decide(back, asked, rested=False))
+            self.after(HOP_S, self._decide_again, back, asked)
             return
         if limit:
             limit.granted_s.append(at_s)

@@ -97,6 +97,23 @@ def test_those_that_wait_longer_than_they_can_reserve_leave_evenly_and_in_order(
     assert all(after > before - TOLERANCE_S for before, after in pairwise(ended_s))
 
 
+@pytest.mark.parametrize("dispatchers", [1, 3])
+def test_those_that_are_refused_for_a_pause_take_no_places_in_line(dispatchers: int) -> None:
+    """Or those that come after it would be refused for a line in which nobody waits."""
+    fleet = VirtualFleet({"x": Limit(50, 10)}, dispatchers=dispatchers)
+    before = [fleet.ask(number / 10, 100, "x") for number in range(100)]  # twice what the limit has
+    fleet.pause("x", 10, 500)
+    during = [fleet.ask(10 + number / 10, 200, "x") for number in range(1000)]
+    fleet.lift(120)
+    after = [fleet.ask(121 + number, 20, "x") for number in range(60)]
+    fleet.run(300)
+    assert all(each.ended_s for each in (*before, *during, *after))
+    assert {each.why.partition(" for ")[0].partition(":")[2] for each in during if not each.ok} <= {" x is paused"}, (
+        Counter(each.why for each in during)
+    )
+    assert all(each.ok for each in after), Counter(each.why for each in after)
+
+
 def test_other_methods_and_bulk_requests_are_not_in_line() -> None:
     waiting, ticker = Waiting(), Request("fetch_ticker")
     waiting.refused(ticker, Bound("all", NOW_MS + 5_000, 100.0), NOW_MS)
