@@ -37,6 +37,7 @@ from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.process import Simulator, SimulatorError
 from deploy.standin import NAMES, StandIns
 from schemas.messages import Outcome, Request, Result
+from schemas.runtime.tasks import done_before
 
 FALLS: Final = "okx"
 FALLS_AT, RISES_AT = 0.35, 0.6  # parts of the time in which requests are published
@@ -119,8 +120,16 @@ class Producer:
             self.answers[result.id] = Answer(result, time.perf_counter() - self.published_s[result.id])
 
 
-async def run(console: Console, folder: Path, options: argparse.Namespace) -> list[str]:
+async def run(
+    console: Console, folder: Path, options: argparse.Namespace, stack: contextlib.AsyncExitStack
+) -> list[str]:
     """Runs the demo and prints its summary.
+
+    Args:
+        console: what to print on.
+        folder: for all files.
+        options: what the command line says.
+        stack: stops what was started, in the opposite order, however this ends.
 
     Returns:
         what went wrong, one sentence each; nothing if all went well.
@@ -128,43 +137,38 @@ async def run(console: Console, folder: Path, options: argparse.Namespace) -> li
     Raises:
         ProcessError, SimulatorError: a part did not start, or ended by itself.
     """
-    async with contextlib.AsyncExitStack() as stack:
-        try:
-            rabbitmq, redis = RabbitMQ(folder / "rabbitmq"), Redis(folder / "redis")
-            simulator = Simulator(options.seed, log=folder / "simulator.log")
-            # Entered one by one below: what was started is stopped in any case, in the opposite order.
-            console.print("starting RabbitMQ, Redis and a simulator of five exchanges")
-            for part in (simulator, redis, rabbitmq):
-                stack.push_async_callback(part.stop)
-            async with asyncio.TaskGroup() as boot:
-                for part in (simulator, redis, rabbitmq):
-                    boot.create_task(part.start())
-            stand_ins = await _stand_ins(console, folder, simulator, stack) if options.as_shipped else None
-            console.print(f"starting a dispatcher and {options.workers} workers on it")
-            fleet = Fleet(
-                folder,
-                FLEET_TOML if stand_ins else simulated(simulator.urls, WEIGHTS),
-                broker_url=rabbitmq.url,
-                redis_url=redis.url,
-                workers=options.workers,
-                stand_ins=stand_ins,
-            )
-            await stack.enter_async_context(fleet)
-            await _all_open(fleet)
-            connection = await stack.enter_async_context(await aio_pika.connect(rabbitmq.url))
-            producer = Producer()
-            await producer.open(connection)
-            planned = plan(options.seed, options.seconds, options.rate)
-            view = View(console, fleet.lanes, options.seconds)
-            watch = Watch(view, fleet.dispatchers[0])
-            await watch.listen(connection)
-            with view:
-                await _play(view, watch, fleet, simulator, producer, planned, options.seconds)
-            counters = await simulator.counters()
-            return _summary(console, planned, producer, counters, view)
-        except asyncio.CancelledError:
-            console.print("stopping")
-            raise
+    rabbitmq, redis = RabbitMQ(folder / "rabbitmq"), Redis(folder / "redis")
+    simulator = Simulator(options.seed, log=folder / "simulator.log")
+    console.print("starting RabbitMQ, Redis and a simulator of five exchanges")
+    for part in (simulator, redis, rabbitmq):
+        stack.push_async_callback(part.stop)
+    async with asyncio.TaskGroup() as boot:
+        for part in (simulator, redis, rabbitmq):
+            boot.create_task(part.start())
+    stand_ins = await _stand_ins(console, folder, simulator, stack) if options.as_shipped else None
+    console.print(f"starting a dispatcher and {options.workers} workers on it")
+    fleet = Fleet(
+        folder,
+        FLEET_TOML if stand_ins else simulated(simulator.urls, WEIGHTS),
+        broker_url=rabbitmq.url,
+        redis_url=redis.url,
+        workers=options.workers,
+        stand_ins=stand_ins,
+    )
+    stack.push_async_callback(fleet.stop)
+    await fleet.start()
+    await _all_open(fleet)
+    connection = await stack.enter_async_context(await aio_pika.connect(rabbitmq.url))
+    producer = Producer()
+    await producer.open(connection)
+    planned = plan(options.seed, options.seconds, options.rate)
+    view = View(console, fleet.lanes, options.seconds)
+    watch = Watch(view, fleet.dispatchers[0])
+    await watch.listen(connection)
+    with view:
+        await _play(view, watch, fleet, simulator, producer, planned, options.seconds)
+    counters = await simulator.counters()
+    return _summary(console, planned, producer, counters, view)
 
 
 async def _stand_ins(
@@ -302,11 +306,32 @@ def _time(times_s: Sequence[float], part: float) -> str:
     return f"{found_s * 1000:.0f} ms" if found_s < 1 else f"{found_s:.1f} s"
 
 
-async def _until_told(console: Console, folder: Path, options: argparse.Namespace) -> list[str]:
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    return await run(console, folder, options)
+async def _until_told(console: Console, folder: Path, options: argparse.Namespace) -> int:
+    """Runs the demo until it ends or a signal comes; returns the exit code.
+
+    What was started is stopped outside of what a signal cancels: a library may swallow a cancellation, so it is
+    repeated until it is heeded (`end_tasks`).
+    """
+    loop, stop, told = asyncio.get_running_loop(), asyncio.Event(), list[int]()
+
+    def on_signal(number: int) -> None:
+        told.append(number)
+        stop.set()
+        loop.remove_signal_handler(number)  # the second one ends it at once
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal, number)
+    wrong = list[str]()
+
+    async def play() -> None:
+        wrong.extend(await run(console, folder, options, stack))
+
+    async with contextlib.AsyncExitStack() as stack:
+        if not await done_before(stop, play()):
+            console.print("stopping")
+            return 128 + told[0]
+    console.print(Text("\n".join(wrong), "red") if wrong else Text("Every request has its data.", "green"))
+    return 1 if wrong else 0
 
 
 def main() -> int:
@@ -322,16 +347,12 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="ccxt-fleet-demo-"))
     code = 1
     try:
-        wrong = asyncio.run(_until_told(console, folder, options))
-        code = 1 if wrong else 0
-        console.print(Text("\n".join(wrong), "red") if wrong else Text("Every request has its data.", "green"))
+        code = asyncio.run(_until_told(console, folder, options))
     except* (ProcessError, SimulatorError) as group:
         for error in group.exceptions:
             console.print(Text(str(error), "red"), soft_wrap=True)
     except* KeyboardInterrupt:
         code = 128 + signal.SIGINT
-    except* asyncio.CancelledError:
-        code = 128 + signal.SIGTERM
     finally:
         if code == 1:
             console.print(f"logs: {folder}", soft_wrap=True)
