@@ -11,6 +11,7 @@ CONFIG = """
     [lanes."bitvavo.eu"]
     [lanes.coinmate]
     [lanes.gate]
+    [lanes.woo]
     [limits.coinmate]
     default = [{ bucket = "mine" }]
     [limits.coinmate.buckets.mine]
@@ -32,6 +33,9 @@ def test_it_shows_where_each_lane_s_limits_come_from(tmp_path: Path) -> None:
     assert "    mine: 100 in 60 s, rolling, per address" in done.output.splitlines()
     assert not any("all: 1 in" in line for line in done.output.partition("coinmate: ")[2].splitlines())
     assert "endpoint: 200 in 10 s, rolling, per address, endpoint" in done.output
+
+    uncertain = next(line for line in done.output.splitlines() if "endpoint: 10 in 1 s" in line)
+    assert uncertain.endswith("; not certain: by third parties and ccxt; its page was not read")
 
     one = CliRunner().invoke(app, ["show", "huobi", "--config", str(file)])
     assert {line.partition(":")[0] for line in one.output.splitlines() if not line.startswith(" ")} == {"huobi"}

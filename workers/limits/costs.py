@@ -51,7 +51,8 @@ class Bucket(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         per_endpoint: every endpoint has a count of its own.
         margin_ms: the least allowance for jitter: how much closer together two calls may arrive than they left. Calls
             keep this far from the boundaries of `fixed` windows, on both sides.
-        certain: False where sources disagree or say nothing: the value is then the safe one.
+        certain: False where sources disagree or say nothing, or only third parties or ccxt tell it: the value is then
+            the safest of those told.
         note: what one should know about it.
     """
 

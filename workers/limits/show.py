@@ -46,7 +46,7 @@ def _from(of: str, costs: Costs) -> str:
 
 def _bucket(bucket: Bucket) -> str:
     per = ["address" if bucket.scope == "egress" else "account", *["endpoint"] * bucket.per_endpoint, *bucket.per]
-    certain = "" if bucket.certain else "; not certain"
+    certain = "" if bucket.certain else f"; not certain: {bucket.note or bucket.source}"
     return (
         f"{bucket.name}: {bucket.amount:,.10g} in {bucket.window_s:g} s, {bucket.kind}, per {', '.join(per)}{certain}"
     )
