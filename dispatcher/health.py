@@ -199,9 +199,9 @@ class LaneHealth(Choice):
         self._line_grew()
         return turn
 
-    def saw(self, request: Request, turn: Turn, now_ms: int) -> None:
+    def saw(self, request: Request, turn: Turn, now_ms: int, dispatchers: int) -> None:
         """A request that has a turn in the line passed by: see `Waiting.saw`."""
-        self.load.waiting.saw(request, turn, now_ms)
+        self.load.waiting.saw(request, turn, now_ms, dispatchers)
         self._line_grew()
 
     def book(self, request: Request, dispatchers: int) -> Turn | None:

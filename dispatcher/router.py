@@ -223,7 +223,7 @@ class Router:
             return End(ErrorCode.DEADLINE_EXCEEDED, "the deadline passed" + _history(attempt))
         turn = attempt.turn
         if turn is not None and turn.at_ms > now_ms and (waited := self.health.get(turn.lane)):
-            waited.saw(attempt.request, turn, now_ms)
+            waited.saw(attempt.request, turn, now_ms, self.dispatchers)
         named = self.candidates(attempt.request)
         if isinstance(named, End):
             return named
@@ -284,8 +284,10 @@ class Router:
             if joins := self._in_line(lane, attempt, now_ms):
                 delay_ms = lane.load.delay_ms(request, now_ms)
                 if delay_ms > left_ms >= lane.usable_in_ms(now_s, now_ms):
-                    text = f"overloaded: queueing delay {delay_ms / 1000:.1f} s exceeds the {left_ms / 1000:.1f} s left"
-                    return End(ErrorCode.DEADLINE_EXCEEDED, text + _history(attempt))
+                    if delay_ms > left_ms + lane.load.waiting.doubt_ms(attempt, now_ms, self.dispatchers):
+                        text = f"queueing delay {delay_ms / 1000:.1f} s exceeds the {left_ms / 1000:.1f} s left"
+                        return End(ErrorCode.DEADLINE_EXCEEDED, f"overloaded: {text}{_history(attempt)}")
+                    joins, waits_ms = False, {lane.name: SHORTEST_WAIT_MS}  # another dispatcher's line may be shorter
         wait_ms = min(waits_ms.values())
         answer_ms = lane.load.usual_ms if attempt.bound is not None else 0.0  # budget is no use without time for it
         if max(wait_ms, SHORTEST_WAIT_MS) + answer_ms > left_ms:

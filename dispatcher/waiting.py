@@ -7,7 +7,9 @@ the line says how long one more would wait, and nothing is measured that could b
 
 A turn travels with its request. A dispatcher that has just started learns how long the line is from those that pass.
 Other dispatchers give turns of the same bucket too, about as many, as all of them take requests from the same queues in
-turns: so each keeps as many places apart as there are dispatchers.
+turns: so each keeps as many places apart as there are dispatchers. Which of them gets a request is chance, so their
+lines differ (`by_chance_ms`). A request that is late by no more than that asks again, and so others, before it is
+refused: the shortest of the lines takes it.
 """
 
 import math
@@ -25,6 +27,17 @@ TICK_S: Final = 0.1
 PLACES_KEPT: Final = 1_000
 # The longest line: no limit that is published has a longer window than a day.
 LONGEST_MS: Final = 25 * 3_600_000
+# So long after it came a request may ask other dispatchers too: each way through the shortest delay queue takes 250 ms
+# and may meet any of them, also one that it has met.
+ASKING_MS: Final = 2_000
+
+
+def by_chance_ms(length_ms: float, step_ms: float, dispatchers: int) -> float:
+    """How much the lines of several dispatchers may differ by chance.
+
+    Of n turns that each gives, the number varies by about the root of n. Here it is three times that.
+    """
+    return 3 * math.sqrt(max(0.0, length_ms * step_ms * dispatchers)) if dispatchers > 1 else 0.0
 
 
 class Line(Struct):
@@ -81,10 +94,14 @@ class Waiting:
         line = self._line(request, bound.key, bound.step_ms, now_ms, apart=bound.apart)
         self._reach(line, max(line.next_ms, min(bound.at_ms, now_ms + LONGEST_MS)))
 
-    def saw(self, request: Request, turn: Turn, now_ms: int) -> None:
-        """A request with a turn that is still to come passed by; another dispatcher may have given it."""
+    def saw(self, request: Request, turn: Turn, now_ms: int, dispatchers: int) -> None:
+        """A request with a turn that is still to come passed by; another dispatcher may have given it.
+
+        One that is later by chance changes nothing: all lines would become as long as the longest, and room be wasted.
+        """
         line = self._line(request, turn.key, turn.step_ms, now_ms, apart=turn.apart)
-        self._reach(line, max(line.next_ms, min(turn.at_ms + turn.step_ms, now_ms + LONGEST_MS)))
+        if turn.at_ms - line.next_ms >= by_chance_ms(turn.at_ms - now_ms, turn.step_ms, dispatchers):
+            self._reach(line, max(line.next_ms, min(turn.at_ms + turn.step_ms, now_ms + LONGEST_MS)))
 
     def delay_ms(self, request: Request, now_ms: float) -> float:
         """The time until the turn of one more such request; 0 where none waits."""
@@ -92,6 +109,19 @@ class Waiting:
             return 0.0
         place = self._place(request)
         return max(0.0, place.line.next_ms - now_ms) if place else 0.0
+
+    def doubt_ms(self, attempt: Attempt, now_ms: int, dispatchers: int) -> float:
+        """How much shorter another dispatcher's line may be; 0 for one that had time to ask them, or has none to.
+
+        Args:
+            attempt: the request.
+            now_ms: the clock.
+            dispatchers: how many give turns.
+        """
+        place = self._place(attempt.request)
+        if place is None or now_ms - attempt.received_ms >= ASKING_MS or attempt.deadline_ms - now_ms < 2 * LATE_MS:
+            return 0.0
+        return by_chance_ms(place.line.next_ms - now_ms, place.step_ms, dispatchers)
 
     def step_ms(self, request: Request) -> float:
         """How far behind its turn the next one comes."""

@@ -7,7 +7,7 @@ import heapq
 import itertools
 import random
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from msgspec import Struct
@@ -22,32 +22,44 @@ from schemas.reports import LaneReport, Report
 NOW_MS: Final = 1_000_000_000_000
 REPORT_S: Final = 0.2
 HOP_S: Final = 0.003
+TICKER: Final = "fetch_ticker"
 MAX_WAIT_S: Final = WorkerConfig().max_wait_s
 # As in rolling.lua: calls that wait for room anyway are granted apart by this part of the mean distance.
 APART: Final = 0.5
 
 
 class Limit:
-    """A rolling window, as the budget grants it."""
+    """A rolling window, as the budget grants it.
 
-    def __init__(self, amount: int, window_s: float) -> None:
+    Args:
+        amount: what it allows.
+        window_s: in which time.
+        costs: what a call costs, by method; 1 where it is not named.
+    """
+
+    def __init__(self, amount: int, window_s: float, costs: Mapping[str, int] | None = None) -> None:
         self.amount = amount
         self.window_s = window_s
-        self.granted_s: list[float] = []
+        self.costs = costs or {}
+        self.granted_s: list[float] = []  # an instant for each 1 of the amount
 
-    @property
-    def step_s(self) -> float:
-        """How far apart calls are on average that use all of it."""
-        return self.window_s / self.amount
+    def step_s(self, method: str) -> float:
+        """How far apart such calls are on average if they use all of it."""
+        return self.costs.get(method, 1) * self.window_s / self.amount
 
-    def earliest_s(self, now_s: float) -> float:
-        """When the next call has room."""
+    def earliest_s(self, method: str, now_s: float) -> float:
+        """When the next such call has room."""
         at_s = max([now_s, *self.granted_s[-1:]])
-        if len(self.granted_s) >= self.amount:
-            free_s = self.granted_s[-self.amount] + self.window_s
+        first = self.amount + 1 - self.costs.get(method, 1)
+        if len(self.granted_s) >= first:
+            free_s = self.granted_s[-first] + self.window_s
             if free_s > now_s:
-                at_s = max(at_s, free_s, self.granted_s[-1] + APART * self.step_s)
+                at_s = max(at_s, free_s, self.granted_s[-1] + APART * self.step_s(method))
         return at_s
+
+    def grant(self, method: str, at_s: float) -> None:
+        """Such a call leaves then."""
+        self.granted_s += [at_s] * self.costs.get(method, 1)
 
 
 class Asked(Struct):
@@ -56,6 +68,7 @@ class Asked(Struct):
     lanes: Sequence[str]
     at_s: float
     deadline_s: float
+    method: str = TICKER
     ended_s: float = 0.0
     ok: bool = False
     why: str = ""
@@ -90,10 +103,10 @@ class VirtualFleet:
         self.routers = [Router(config) for _ in range(dispatchers)]
         for router in self.routers:
             router.dispatchers = dispatchers
-        self._turns = itertools.cycle(self.routers)
         self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._numbers = itertools.count()
         self._random = random.Random(1)
+        self._takers = random.Random(1)
         self._report()
 
     @property
@@ -105,9 +118,9 @@ class VirtualFleet:
         """Lets something happen."""
         heapq.heappush(self._events, (self.now_s + wait_s, next(self._numbers), act, args))
 
-    def ask(self, at_s: float, left_s: float, *lanes: str) -> Asked:
+    def ask(self, at_s: float, left_s: float, *lanes: str, method: str = TICKER) -> Asked:
         """One request will come then, with so much time."""
-        asked = Asked(lanes, at_s, at_s + left_s)
+        asked = Asked(lanes, at_s, at_s + left_s, method)
         self.after(at_s - self.now_s, self._come, asked)
         return asked
 
@@ -142,7 +155,7 @@ class VirtualFleet:
                 exchange_ms=self.latency_s * 1000 if self._ok[name] else 0.0,
                 in_flight=self._held[name],
                 unanswered=self._out[name],
-                budget_ms=limit.step_s * 1000 if limit else 0.0,
+                budget_ms=limit.step_s(TICKER) * 1000 if limit else 0.0,
                 paused_until_ms=self._paused_until_ms(name),
                 lifted_ms=self._lifted_ms,
             )
@@ -154,11 +167,11 @@ class VirtualFleet:
         self.after(REPORT_S, self._report)
 
     def _come(self, asked: Asked) -> None:
-        request = Request("fetch_ticker", exchanges=list(asked.lanes), deadline_ms=NOW_MS + int(asked.deadline_s * 1e3))
+        request = Request(asked.method, exchanges=list(asked.lanes), deadline_ms=NOW_MS + int(asked.deadline_s * 1e3))
         self._decide(Attempt(request, "", 0, self.now_ms), asked, rested=False)
 
     def _decide(self, attempt: Attempt, asked: Asked, *, rested: bool) -> None:
-        router = next(self._turns)
+        router = self._takers.choice(self.routers)  # whichever has a hand free
         if attempt.tries and attempt.tries[-1].code is ErrorCode.NO_BUDGET and not rested:
             last = attempt.tries[-1]
             attempt = router.refused(attempt, last.lane, last.retry_at_ms or 0, self.now_ms)
@@ -186,17 +199,17 @@ class VirtualFleet:
             item = Try(lane, Outcome.THROTTLED, ErrorCode.PAUSED, retry_at_ms=until_ms)
             self.after(HOP_S, self._decide_again, attempt.handed_back(item), asked)
             return
-        at_s = limit.earliest_s(self.now_s) if limit else self.now_s
+        at_s = limit.earliest_s(asked.method, self.now_s) if limit else self.now_s
         most_s = MAX_WAIT_S if attempt.max_wait_ms is None else attempt.max_wait_ms / 1000
         if limit and at_s - self.now_s > max(0.0, min(most_s, asked.deadline_s - self.now_s - self.latency_s)):
             at_ms = NOW_MS + int(at_s * 1000)
             item = Try(lane, Outcome.THROTTLED, ErrorCode.NO_BUDGET, retry_at_ms=at_ms)
             asked.returned += 1
-            back = attempt.handed_back(item, Bound("all", at_ms, limit.step_s * 1000))
+            back = attempt.handed_back(item, Bound("all", at_ms, limit.step_s(asked.method) * 1000))
             self.after(HOP_S, self._decide_again, back, asked)
             return
         if limit:
-            limit.granted_s.append(at_s)
+            limit.grant(asked.method, at_s)
         self._held[lane] += 1
         self.after(at_s - self.now_s, self._leave, lane, asked)
 
@@ -214,7 +227,17 @@ class VirtualFleet:
 
 
 def false_refusals(asked: Sequence[Asked], tolerance_s: float) -> list[Asked]:
-    """The refused requests that could have been answered: one that came after was, before their deadlines."""
+    """The refused requests that could have been answered: one that came after was, before their deadlines.
+
+    Only such are compared as ask for the same: a cheaper call finds room where a dearer one does not.
+    """
+    found: list[Asked] = []
+    for kind in {(*each.lanes, each.method) for each in asked}:
+        found += _false([each for each in asked if (*each.lanes, each.method) == kind], tolerance_s)
+    return found
+
+
+def _false(asked: Sequence[Asked], tolerance_s: float) -> list[Asked]:
     found: list[Asked] = []
     earliest_s = float("inf")
     in_order = sorted(asked, key=lambda each: each.at_s)  # those of one instant stay in order

@@ -38,6 +38,22 @@ def test_what_the_line_would_make_too_late_is_refused_at_once_and_nothing_else(r
     assert isinstance(decide(router, attempt("kraken", left_ms=60_000), now_ms=later - 100), Wait)
 
 
+def test_one_that_is_late_by_chance_asks_other_dispatchers_before_it_is_refused(router: Router) -> None:
+    """Of 50 turns the number differs: another's line may be some seconds shorter."""
+    has_line(router, "okx")
+    asks = replace(attempt("okx", left_ms=4_000), received_ms=NOW_MS)
+    assert isinstance(decide(router, asks), End)
+    router.dispatchers = 2
+    assert decide(router, asks) == Wait(250)
+    assert isinstance(decide(router, replace(asks, received_ms=NOW_MS - 3_000), rested=True), End)
+    far = replace(attempt("okx", left_ms=1_500), received_ms=NOW_MS)
+    assert isinstance(decide(router, far), End)
+    other = new()
+    has_line(other, "okx", bound=Bound("all", NOW_MS + 3_000, 100.0))
+    decision = decide(other, asks, now_ms=NOW_MS + 250, rested=True)
+    assert decision == Wait(1_750, Turn("okx", "all", NOW_MS + 3_000, 100.0))
+
+
 def test_one_that_has_a_turn_waits_for_it_and_takes_no_other(router: Router) -> None:
     has_line(router, "okx")
     waits = decide(router, attempt("okx"))

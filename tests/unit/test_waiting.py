@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from dispatcher.waiting import LONGEST_MS, PLACES_KEPT, Waiting
 from schemas.messages import Bound, Request, Turn
+from tests.support.virtual_day import day
 from tests.support.virtual_fleet import Asked, Limit, VirtualFleet, false_refusals, late, most_in
 
 NOW_MS = 1_000_000_000_000
@@ -83,6 +84,45 @@ def test_what_is_too_much_is_refused_at_once_and_the_rest_is_answered_in_time(
     assert most_in(fleet.left_s["x"], window_s) <= amount
 
 
+@pytest.mark.parametrize("dispatchers", [2, 3])
+@pytest.mark.parametrize(
+    ("amount", "window_s", "per_s"),
+    [
+        pytest.param(5, 1, 4.85, id="1 s windows, nearly all"),
+        pytest.param(5, 1, 10, id="1 s windows, twice too much"),
+        pytest.param(50, 10, 10, id="10 s windows, twice too much"),
+        pytest.param(133, 30, 8.9, id="30 s windows, twice too much"),
+        pytest.param(300, 60, 10, id="60 s windows, twice too much"),
+    ],
+)
+def test_several_dispatchers_refuse_hardly_more_than_one(
+    amount: int, window_s: float, per_s: float, dispatchers: int
+) -> None:
+    """Their lines differ, as it is chance which of them a request meets; so it asks others before it is refused."""
+    alone, asked = (
+        ask(
+            VirtualFleet({"x": Limit(amount, window_s)}, dispatchers=number),
+            crowd=0,
+            every_s=SECONDS,
+            per_s=per_s,
+            deadlines_s=(1, 40),
+        )
+        for number in (1, dispatchers)
+    )
+    assert len(false_refusals(asked, TOLERANCE_S)) <= 0.015 * len(asked)
+    assert len(late(asked)) <= 0.005 * len(asked)
+    assert sum(each.ok for each in asked) >= 0.98 * sum(each.ok for each in alone)
+
+
+def test_a_day_of_mixed_load() -> None:
+    """A short one; `python -m tests.support.virtual_day` runs all of it."""
+    for dispatchers, part in ((1, 0.005), (2, 0.015)):
+        for row in day(0.25, dispatchers):
+            assert row.false <= part * row.asked, row
+            assert row.answered + row.refused + row.late == row.asked
+            assert row.late <= 0.002 * row.asked or "crowds" in row.name, row
+
+
 def test_those_that_wait_longer_than_they_can_reserve_leave_evenly_and_in_order() -> None:
     """They do not come back together when the window ends, and each comes back about once."""
     fleet = VirtualFleet({"x": Limit(133, 30)})
@@ -141,8 +181,18 @@ def test_a_dispatcher_that_has_just_started_learns_the_line_from_those_that_pass
     first.refused(ticker, Bound("all", NOW_MS + 5_000, 100.0), NOW_MS)
     turns = [first.book(ticker, "x", 1) for _ in range(10)]
     assert turns[-1]
-    second.saw(ticker, turns[-1], NOW_MS)
+    second.saw(ticker, turns[-1], NOW_MS, 2)
     assert second.delay_ms(ticker, NOW_MS) == first.delay_ms(ticker, NOW_MS) == 6_000
+
+
+def test_a_turn_that_is_later_by_chance_makes_the_line_no_longer() -> None:
+    """Else all lines would become as long as the longest, and nobody would use the room between."""
+    ticker, waiting = Request("fetch_ticker"), Waiting()
+    waiting.refused(ticker, Bound("all", NOW_MS + 5_000, 100.0), NOW_MS)
+    waiting.saw(ticker, Turn("x", "all", NOW_MS + 6_000, 100.0), NOW_MS, 2)
+    assert waiting.delay_ms(ticker, NOW_MS) == 5_000
+    waiting.saw(ticker, Turn("x", "all", NOW_MS + 15_000, 100.0), NOW_MS, 2)
+    assert waiting.delay_ms(ticker, NOW_MS) == 15_100
 
 
 def test_one_that_found_no_room_in_its_turn_does_not_go_to_the_end() -> None:
@@ -163,7 +213,7 @@ def test_whatever_a_message_says_the_line_is_no_longer_than_any_window(said: lis
     ticker, waiting = Request("fetch_ticker"), Waiting()
     for at_ms, step_ms, apart in said:
         waiting.refused(ticker, Bound("all", at_ms, step_ms, apart), NOW_MS)
-        waiting.saw(ticker, Turn("x", "all", at_ms, step_ms, apart), NOW_MS)
+        waiting.saw(ticker, Turn("x", "all", at_ms, step_ms, apart), NOW_MS, 3)
     assert 0 <= waiting.delay_ms(ticker, NOW_MS) <= LONGEST_MS
 
 
