@@ -9,9 +9,9 @@ import ipaddress
 import os
 import re
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeAlias, get_args
+from typing import Annotated, Any, Final, TypeAlias, get_args, get_type_hints
 from urllib.parse import urlsplit
 
 import msgspec
@@ -28,6 +28,8 @@ Count: TypeAlias = Annotated[int, Meta(ge=1, le=65_535)]  # AMQP says prefetch a
 BrokerUrl: TypeAlias = Annotated[str, Meta(pattern=r"^amqps?://")]
 RedisUrl: TypeAlias = Annotated[str, Meta(pattern=r"^(rediss?|unix)://")]
 
+# An entry in a path of msgspec's, as in ``groups[...].strategy``.
+_ENTRY: Final = re.compile(r"\[[^]]*\]")
 # A lane's name is part of queue names and routing keys; `.bulk` is the suffix of the bulk queues.
 _LANE_NAME: Final = re.compile(r"[a-z0-9]+(\.(?!bulk$)[a-z0-9_-]+)?")
 _LANE_NAME_LIMIT: Final = 128  # as in a request that names it
@@ -410,17 +412,32 @@ def _name_entry(raw: dict[str, Any]) -> str | None:
             try:
                 msgspec.convert(entry, kind)
             except msgspec.ValidationError as error:
-                where, separator, what = _explain(error).rpartition(": ")
+                where, separator, what = _explain(error, kind).rpartition(": ")
                 if section == "accounts" and what == "Expected `object | null`, got `str`":
                     what = 'expected { env = "NAME" } or { file = "PATH" }: secrets do not stand in this file'
                 return f"{section}.{name}.{where}{separator}{what}" if separator else f"{section}.{name}: {what}"
     return None
 
 
-def _explain(error: msgspec.ValidationError) -> str:
-    """Turns msgspec's ``… - at `$.worker.in_flight``` into ``worker.in_flight: …``."""
+def _explain(error: msgspec.ValidationError, kind: type[Struct] = Config) -> str:
+    """Says what is wrong in this Struct, and which keys there are where one is unknown.
+
+    Turns msgspec's ``… - at `$.worker.in_flight``` into ``worker.in_flight: …``.
+    """
     what, _, where = str(error).partition(" - at `$")
     if where.rstrip("`").endswith(".strategy"):
         what += f"; expected one of {', '.join(get_args(Strategy))}"
     where = where.rstrip("`").lstrip(".")
+    if "unknown field" in what:
+        for name in filter(None, _ENTRY.sub("", where).split(".")):
+            kind = next(_structs(get_type_hints(kind)[name]), kind)
+        what += f"; expected one of {', '.join(field.encode_name for field in msgspec.structs.fields(kind))}"
     return f"{where}: {what}" if where else what
+
+
+def _structs(hint: Any) -> Iterator[type[Struct]]:
+    """The Structs in a field's type: in a dict, or with None beside it."""
+    if isinstance(hint, type) and issubclass(hint, Struct):
+        yield hint
+    for part in get_args(hint):
+        yield from _structs(part)

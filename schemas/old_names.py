@@ -45,12 +45,16 @@ GIVEN_UP: Final = frozenset(
 
 
 def today(name: str) -> str:
-    """The name that ccxt has today for an exchange: ``htx`` for ``huobi``; any other name as it is."""
-    return RENAMED.get(name, name)
+    """The name that ccxt has today for an exchange: ``htx`` for ``huobi``; any other name as it is.
+
+    A testnet's name, ``<exchange>-sandbox``, changes with the exchange's; ccxt's ids have no dash.
+    """
+    exchange, dash, rest = name.partition("-")
+    return f"{RENAMED.get(exchange, exchange)}{dash}{rest}"
 
 
 def remark(name: str) -> str:
     """What to say of a name that reaches nothing: that it is an old one; empty where nothing is known of it."""
-    if name in RENAMED:
-        return f"{name} is {RENAMED[name]} today"
+    if (new := today(name)) != name:
+        return f"{name} is {new} today"
     return f"ccxt gave {name} up, and it has no successor" if name in GIVEN_UP else ""

@@ -254,7 +254,7 @@ def lift(
     redis_url: RedisUrl = REDIS_URL,
 ) -> None:
     """Ends all pauses of an exchange, for all workers. Use it only if you know that it takes calls again."""
-    if not exchange.isalnum():  # it becomes part of a pattern
+    if not exchange.replace("-", "").isalnum():  # it becomes part of a pattern
         raise typer.BadParameter(f"{exchange!r} is no exchange; `pause list` shows those that are paused")
     exchange = old_names.today(exchange)
     if not yes:

@@ -236,6 +236,8 @@ async def test_an_operator_lifts_a_pause(stand: Stand) -> None:
     shared = "; paused: htx (exchanges on one host share pauses)\n"
     assert await pause("list", "tokocrypto") == (0, f"0 pauses{shared}")
     assert await pause("lift", "tokocrypto", "--yes") == (1, f"no pause of tokocrypto{shared}")
+    assert await pause("lift", "huobi-sandbox", "--yes") == (1, f"no pause of htx-sandbox{shared}")
+    assert (await pause("lift", "*", "--yes"))[0] == 2
     code, said = await pause("lift", "huobi", "--yes")
     assert code == 0
     assert "lifted: {htx}:" in said

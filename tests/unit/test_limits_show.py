@@ -39,6 +39,11 @@ def test_it_shows_where_each_lane_s_limits_come_from(tmp_path: Path) -> None:
 
     one = CliRunner().invoke(app, ["show", "huobi", "--config", str(file)])
     assert {line.partition(":")[0] for line in one.output.splitlines() if not line.startswith(" ")} == {"huobi"}
+    by_lane = CliRunner().invoke(app, ["show", "bitvavo.eu", "huobi", "--config", str(file)])
+    assert sum(not line.startswith(" ") for line in by_lane.output.splitlines()) == 2
+    none = CliRunner().invoke(app, ["show", "bitmex", "--config", str(file)])
+    assert none.exit_code == 1
+    assert "bitmex: expected one of bitvavo, bitvavo.eu, coinmate, gate, htx, huobi" in none.output
 
 
 def test_a_lane_of_no_exchange_is_told(tmp_path: Path) -> None:

@@ -16,5 +16,7 @@ def test_the_names_that_users_still_write_are_there() -> None:
     assert {old_names.today(name) for name in ("huobi", "huobipro", "htx")} == {"htx"}
     assert {old_names.today(name) for name in ("okex", "okex3", "okex5", "okx")} == {"okx"}
     assert (old_names.today("gateio"), old_names.today("coinbasepro")) == ("gate", "coinbaseexchange")
+    assert (old_names.today("okex-sandbox"), old_names.today("okx-sandbox")) == ("okx-sandbox", "okx-sandbox")
+    assert old_names.remark("okex-sandbox") == "okex-sandbox is okx-sandbox today"
     assert all("gave" in old_names.remark(name) for name in ("bitmex", "bitmart", "ascendex", "coinex"))
     assert old_names.remark("okx") == ""

@@ -4,7 +4,9 @@ from email.utils import formatdate
 
 import pytest
 
+from schemas.accounts import Secret
 from workers.exchange.counts import counted
+from workers.exchange.redaction import Redactor
 from workers.exchange.signals import limit_signal
 from workers.limits.costs import Bucket, Scope
 from workers.limits.tables import shipped
@@ -141,6 +143,15 @@ def test_where_the_length_is_from_is_told(headers: dict[str, str], body: str, so
     assert pause is not None
     assert pause.source == source
     assert pause.told == (not source.startswith("our backoff"))
+
+
+def test_a_reason_holds_no_part_of_a_secret_however_the_body_is_indented() -> None:
+    """It is hidden before the text is cut and its blanks are taken out."""
+    hide = Redactor([Secret("k3y-of-the-account")]).hide
+    for before in range(1000, 1030):
+        pause = limit_signal(shipped().answers("okx"), 429, {}, " " * before + "k3y-of-the-account", 0.0, hide)
+        assert pause
+        assert "k3y" not in pause.reason
 
 
 def bucket(amount: float, window_s: float, scope: Scope = "egress") -> Bucket:

@@ -91,7 +91,7 @@ def limit_signal(
     seconds, source = _told(answers, {name.lower(): value for name, value in headers.items()}, body, now_s)
     return Pause(
         min(max(seconds or answer.pause_s, least_s), most_s),
-        f"status {status}: {clean(body[:BODY_SEARCHED], hide)[:80]}".rstrip(": "),
+        f"status {status}: {clean(body, hide)[:80]}".rstrip(": "),
         # A page of HTML is not from the exchange's own program: its endpoints can't be what is meant.
         everything=answer.means == "ban" or not answers.endpoint_alone or body.lstrip()[:1] == "<",
         told=bool(seconds),

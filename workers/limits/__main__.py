@@ -1,6 +1,7 @@
 """``python -m workers.limits show --config fleet.toml``: the limits that lanes keep to, and which are guesses."""
 
 import importlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,17 +23,21 @@ def _main() -> None:
 
 @app.command()
 def show(
-    exchanges: Annotated[list[str] | None, typer.Argument(help="only lanes of these exchanges")] = None,
+    exchanges: Annotated[list[str] | None, typer.Argument(help="only these lanes, or lanes of these exchanges")] = None,
     config: Annotated[Path, typer.Option(help="the fleet's TOML file")] = Path("deploy/fleet.toml"),
 ) -> None:
     """The limits of each lane, with what they are taken from."""
     try:
         fleet = load(config)
-        for line in lines(fleet, _paces_ms(fleet), [old_names.today(name) for name in exchanges or ()]):
+        for line in lines(fleet, _paces_ms(fleet), _wanted(exchanges or (), fleet)):
             typer.echo(line)
     except ConfigError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
+
+
+def _wanted(names: Iterable[str], config: Config) -> list[str]:
+    return [name if name in config.lanes else old_names.today(name) for name in names]
 
 
 def _paces_ms(config: Config) -> dict[str, float]:

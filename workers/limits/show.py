@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from schemas.config import Config
+from schemas.errors import ConfigError
 
 from .costs import Bucket, Costs, load
 from .paced import BY_CCXT
@@ -15,14 +16,18 @@ def lines(config: Config, paces_ms: dict[str, float], exchanges: Sequence[str] =
     Args:
         config: the configuration.
         paces_ms: ccxt's `rateLimit`, milliseconds, of each lane's exchange.
-        exchanges: only lanes of these; all when empty.
+        exchanges: only lanes of these, or with these names; all when empty.
 
     Raises:
-        ConfigError: the configuration's own limits are wrong.
+        ConfigError: the configuration's own limits are wrong, or it has no such lane.
     """
     tables = shipped()
+    names_of = {name: {name, lane.exchange, lane.known_as} for name, lane in config.lanes.items()}
+    for wanted in exchanges:
+        if not any(wanted in names for names in names_of.values()):
+            raise ConfigError(f"{wanted}: expected one of {', '.join(sorted(set().union(*names_of.values())))}")
     for name, lane in config.lanes.items():
-        if exchanges and lane.exchange not in exchanges:
+        if exchanges and names_of[name].isdisjoint(exchanges):
             continue
         of = tables.limits_of(lane.exchange)
         costs = load(lane.exchange, paces_ms[lane.exchange], config.limits.get(of))
