@@ -25,7 +25,9 @@ def lines(config: Config, paces_ms: dict[str, float], exchanges: Sequence[str] =
     names_of = {name: {name, lane.exchange, lane.known_as} for name, lane in config.lanes.items()}
     for wanted in exchanges:
         if not any(wanted in names for names in names_of.values()):
-            raise ConfigError(f"{wanted}: expected one of {', '.join(sorted(set().union(*names_of.values())))}")
+            raise ConfigError(
+                f"{wanted}: expected one of {', '.join(sorted({each for names in names_of.values() for each in names}))}"
+            )
     for name, lane in config.lanes.items():
         if exchanges and names_of[name].isdisjoint(exchanges):
             continue
