@@ -65,7 +65,7 @@ async def test_a_table_alone_makes_an_exchange_ours(server: Answers, lanes: Lane
 
     assert len(budget.granted) == len(server.hits) >= 2
     for charges in budget.granted:
-        assert [(charge.key, charge.cost) for charge in charges] == [("second", 1), ("ten_minutes", 1)]
+        assert [(charge.key, charge.cost) for charge in charges] == [("second", 1), ("minute", 1)]
 
     # Its own words for one call too many, at status 200, where ccxt knows nothing of them.
     server.by_path = {"ticker/": '{"status":"error","reason":"Request rate limit exceeded","code":"400.002"}'}
