@@ -23,11 +23,10 @@ def lines(config: Config, paces_ms: dict[str, float], exchanges: Sequence[str] =
     """
     tables = shipped()
     names_of = {name: {name, lane.exchange, lane.known_as} for name, lane in config.lanes.items()}
+    there = {each for names in names_of.values() for each in names}
     for wanted in exchanges:
-        if not any(wanted in names for names in names_of.values()):
-            raise ConfigError(
-                f"{wanted}: expected one of {', '.join(sorted({each for names in names_of.values() for each in names}))}"
-            )
+        if wanted not in there:
+            raise ConfigError(f"{wanted}: expected one of {', '.join(sorted(there))}")
     for name, lane in config.lanes.items():
         if exchanges and names_of[name].isdisjoint(exchanges):
             continue
