@@ -14,6 +14,8 @@ from msgspec.structs import replace
 from schemas.messages import BODY_LIMIT_BYTES, Attempt, ErrorCode, Outcome, Request, Try, encode
 from schemas.reports import Report
 from schemas.runtime import properties
+from schemas.runtime.once import Answered
+from schemas.runtime.store import connect
 from tests.support.fleet import Client, Stand, wait_until
 
 properties.read_leniently()  # this client must see what the fleet put aside
@@ -412,6 +414,13 @@ async def test_unknown_lanes_do_not_show_in_the_metrics(stand: Stand) -> None:
         await stand.client.publish(encode(attempt), queue)
         assert (await stand.client.answer(queue)).result.ok
     before = await stand.metric(stand.fleet.workers, "fleet_copies_dropped_total", "okx")
+    async with connect(stand.redis.url, timeout_s=5) as client:
+        marks = Answered(client)
+
+        async def noted() -> bool:
+            return await marks.answered([marks.mark(attempt)]) == [True]
+
+        await wait_until(noted, "the mark of its answer is written")
     await stand.client.publish(encode(replace(attempt, received_ms=1)), "fleet.work.okx")
 
     async def dropped() -> bool:
