@@ -179,7 +179,8 @@ async def test_queues_are_replaced_as_the_docs_say_and_nothing_is_lost(
             async with fleet(tmp_path / "old", simulator, vhost, redis_url, declare=False) as before:
                 await producer.more(50)
                 await shut(vhost)
-                await wait_until(empty, "the queues are empty", every_s=0.2)
+                # Workers open their lanes meanwhile, and the lane has its limit.
+                await wait_until(empty, "the queues are empty", timeout_s=120, every_s=0.2)
                 await before.stop()
             await shut(vhost)
             assert await empty()
