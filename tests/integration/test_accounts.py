@@ -1,7 +1,7 @@
 """Accounts: signed reads on the simulator, budgets by account and by address, and secrets that show nowhere."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from deploy.simulator.process import Simulator
 from schemas.messages import ErrorCode
 from schemas.runtime.store import connect
 from schemas.runtime.tasks import end_tasks
-from tests.support.exchange_lanes import Lanes, call, lanes_on
+from tests.support.exchange_lanes import Lanes, call
 from tests.support.fleet import QUICK, Client, opened, wait_until
 from workers.budget.budget import Budget, Grant, Refusal
 from workers.budget.ledger import Ledger
@@ -32,12 +32,6 @@ SCOPES: tuple[Scope, ...] = ("egress", "account")
 SIGNING = ("binance", "okx", "kraken")
 BTC: dict[str, Any] = {"symbol": "BTC/USDT"}
 SECRETS = [part for account in ACCOUNTS.values() for part in (account.key, account.secret, account.passphrase)]
-
-
-@pytest.fixture
-async def lanes(redis_url: str) -> AsyncIterator[Lanes]:
-    async with lanes_on(redis_url) as lanes:
-        yield lanes
 
 
 async def balance(lane: LaneExchange, account: Account) -> float:

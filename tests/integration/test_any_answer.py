@@ -1,7 +1,7 @@
 """Whatever an exchange answers, it is no fault of ours: no verdict is `internal`, and every one has words."""
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from random import Random
 from typing import Any, Final
 
@@ -11,7 +11,7 @@ from deploy.simulator.accounts import ACCOUNTS
 from schemas.config import WorkerConfig
 from schemas.messages import Attempt, ErrorCode, Outcome, Request
 from schemas.runtime import results
-from tests.support.exchange_lanes import Answers, Lanes, lanes_on
+from tests.support.exchange_lanes import Answers, Lanes
 from workers.attempts import run
 
 EXCHANGES: Final = ("binance", "okx", "htx", "coinbase", "kraken", "bybit", "kucoin", "gate")
@@ -111,18 +111,6 @@ def answer(draw: Random, exchange: str) -> tuple[int, dict[str, str], str]:
     if draw.random() < 0.7 and exchange in WELL:
         data = WELL[exchange](data)
     return status, headers, json.dumps(data)
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Answers]:
-    async with Answers.serving() as answers:
-        yield answers
-
-
-@pytest.fixture
-async def lanes(redis_url: str) -> AsyncIterator[Lanes]:
-    async with lanes_on(redis_url) as lanes:
-        yield lanes
 
 
 @pytest.mark.parametrize("seed", range(2))

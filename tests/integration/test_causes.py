@@ -6,7 +6,7 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote
@@ -18,7 +18,7 @@ from deploy.local import Fleet
 from deploy.processes import free_port
 from schemas.messages import ErrorCode
 from tests.support.canaries import canary
-from tests.support.exchange_lanes import Answers, Lanes, call, lanes_on
+from tests.support.exchange_lanes import Answers, Lanes, call
 from tests.support.fleet import Client, wait_until
 from workers.exchange import egress
 from workers.exchange.errors import Verdict, judge
@@ -30,12 +30,6 @@ IN_BROTLI: Final = bytes.fromhex(
     "8b1a807b22636f6465223a2230222c2264617461223a5b7b22696e73744964223a224254432d55534454222c226c617374223a2235227d5d7d03"
 )
 Serve: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-@pytest.fixture
-async def lanes(redis_url: str) -> AsyncIterator[Lanes]:
-    async with lanes_on(redis_url) as lanes:
-        yield lanes
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from schemas.config import WorkerConfig
-from tests.support.exchange_lanes import Answers, Lanes, call, lanes_on
+from tests.support.exchange_lanes import Answers, Lanes, call
 from tests.support.fleet import wait_until
 from workers.exchange.bounds import FIRST_AT_ONCE, MIB, Bounds, Crowded
 from workers.exchange.errors import judge
@@ -59,12 +59,6 @@ async def slow() -> AsyncIterator[tuple[Slow, Answers]]:
     yield exchange, answers
     exchange.open.set()
     await runner.cleanup()
-
-
-@pytest.fixture
-async def lanes(redis_url: str) -> AsyncIterator[Lanes]:
-    async with lanes_on(redis_url) as lanes:
-        yield lanes
 
 
 def crowded(lanes: Lanes, exchange: str, at: Answers, bounds: Bounds) -> LaneExchange:

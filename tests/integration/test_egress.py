@@ -11,7 +11,7 @@ import pytest
 from deploy.simulator.ccxt_config import ccxt_config
 from deploy.simulator.process import Simulator
 from schemas.messages import ErrorCode
-from tests.support.exchange_lanes import Answers, Lanes, call, lanes_on
+from tests.support.exchange_lanes import Answers, Lanes, call
 from tests.support.fleet import wait_until
 from tests.support.tcp_proxy import Proxy
 from workers.exchange import egress
@@ -20,12 +20,6 @@ from workers.exchange.lane_exchange import LaneExchange
 
 BTC: dict[str, Any] = {"symbol": "BTC/USDT"}
 TICKER = '{"symbol":"BTCUSDT","lastPrice":"5","bidPrice":"4","askPrice":"6"}'
-
-
-@pytest.fixture
-async def lanes(redis_url: str) -> AsyncIterator[Lanes]:
-    async with lanes_on(redis_url) as lanes:
-        yield lanes
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """How a lane's calls take budget: charged once, in order, bulk behind live, given back where they are not sent."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,7 +9,7 @@ import redis.asyncio
 
 from schemas.config import LimitsConfig
 from schemas.messages import ErrorCode
-from tests.support.exchange_lanes import Answers, CountedBudget, Lanes, call, lanes_on
+from tests.support.exchange_lanes import Answers, CountedBudget, Lanes, call
 from tests.support.fleet import wait_until
 from workers.budget.budget import Budget, Grant, Refusal
 from workers.exchange.call import Call
@@ -19,18 +19,6 @@ from workers.exchange.lane_exchange import LaneExchange
 TICKER = '{"symbol":"BTCUSDT","lastPrice":"5","bidPrice":"4","askPrice":"6"}'
 BITSTAMP_TICKER = '{"pair":"BTC/USDT","last":"5","timestamp":"1"}'
 BTC: dict[str, Any] = {"symbol": "BTC/USDT"}
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Answers]:
-    async with Answers.serving() as answers:
-        yield answers
-
-
-@pytest.fixture
-async def lanes(redis_url: str) -> AsyncIterator[Lanes]:
-    async with lanes_on(redis_url) as lanes:
-        yield lanes
 
 
 async def failed(

@@ -1,27 +1,12 @@
 """Every known error body of nine exchanges, through ccxt's real classes and a real HTTP server, to what is next."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from dispatcher import returns
 from dispatcher.returns import Move
 from schemas.messages import ErrorCode, Outcome, Try
-from tests.support.exchange_lanes import Answers, Lanes, call, lanes_on
+from tests.support.exchange_lanes import Answers, Lanes, call
 from workers.exchange.errors import judge
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Answers]:
-    async with Answers.serving() as answers:
-        yield answers
-
-
-@pytest.fixture
-async def lanes(redis_url: str) -> AsyncIterator[Lanes]:
-    async with lanes_on(redis_url) as lanes:
-        yield lanes
-
 
 RATE_LIMITED, UNAVAILABLE = ErrorCode.RATE_LIMITED, ErrorCode.EXCHANGE_UNAVAILABLE
 BAD_SYMBOL = ErrorCode.BAD_SYMBOL

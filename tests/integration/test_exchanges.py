@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from deploy.simulator.process import Simulator
 from schemas.errors import ConfigError, InvalidMessage
 from schemas.messages import ErrorCode, Outcome
 from schemas.methods import PUBLIC_READS
-from tests.support.exchange_lanes import Answers, Lanes, call, lanes_on
+from tests.support.exchange_lanes import Answers, Lanes, call
 from workers.exchange.call import CALL, Call
 from workers.exchange.errors import NoBudget, judge
 from workers.exchange.lane_exchange import CLOCK_TRIES, LaneExchange
@@ -28,18 +27,6 @@ READS: dict[str, dict[str, Any]] = {
     "fetch_trades": {**BTC, "limit": 5},
     "fetch_time": {},
 }
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Answers]:
-    async with Answers.serving() as answers:
-        yield answers
-
-
-@pytest.fixture
-async def lanes(redis_url: str) -> AsyncIterator[Lanes]:
-    async with lanes_on(redis_url) as lanes:
-        yield lanes
 
 
 async def failed(

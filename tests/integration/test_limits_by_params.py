@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -10,16 +9,10 @@ import pytest
 from deploy.simulator.ccxt_config import ccxt_config
 from deploy.simulator.process import Simulator
 from schemas.errors import InvalidMessage
-from tests.support.exchange_lanes import Lanes, call, lanes_on
+from tests.support.exchange_lanes import Lanes, call
 from workers.exchange.lane_exchange import LaneExchange
 
 ALIASES = ("XXBTZUSD", "XBTUSD", "XBT/USD", "BTC/USD", "BTCUSD", "xbtusd")
-
-
-@pytest.fixture
-async def lanes(redis_url: str) -> AsyncIterator[Lanes]:
-    async with lanes_on(redis_url) as lanes:
-        yield lanes
 
 
 async def tried(lane: LaneExchange, method: str, params: dict[str, Any], max_wait_s: float) -> None:

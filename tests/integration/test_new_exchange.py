@@ -2,14 +2,14 @@
 
 import re
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from schemas.messages import ErrorCode
-from tests.support.exchange_lanes import Answers, Lanes, call, lanes_on
+from tests.support.exchange_lanes import Answers, Lanes, call
 from workers.exchange.errors import NoBudget, judge
 from workers.limits import tables
 
@@ -35,18 +35,6 @@ def bitstamp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     tables.shipped.cache_clear()
     yield
     tables.shipped.cache_clear()
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Answers]:
-    async with Answers.serving() as answers:
-        yield answers
-
-
-@pytest.fixture
-async def lanes(redis_url: str) -> AsyncIterator[Lanes]:
-    async with lanes_on(redis_url) as lanes:
-        yield lanes
 
 
 def settings(server: Answers) -> dict[str, Any]:

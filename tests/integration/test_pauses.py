@@ -35,12 +35,6 @@ SIGNALS: dict[str, tuple[str, int, dict[str, str], str, float, bool]] = {
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[Answers]:
-    async with Answers.serving() as answers:
-        yield answers
-
-
-@pytest.fixture
 async def workers(redis_url: str) -> AsyncIterator[tuple[Lanes, Lanes]]:
     """Two workers with connections of their own."""
     async with lanes_on(redis_url) as one, lanes_on(redis_url) as two:

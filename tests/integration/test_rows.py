@@ -1,13 +1,13 @@
 """Answers of very many small rows: each ends as too large, before ccxt's class has made anything of one row."""
 
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import pytest
 
 from schemas.messages import ErrorCode
-from tests.support.exchange_lanes import Answers, Lanes, call, lanes_on
+from tests.support.exchange_lanes import Answers, Lanes, call
 from workers.exchange.errors import judge
 from workers.exchange.lane_exchange import LaneExchange
 from workers.exchange.reading import LONG
@@ -44,18 +44,6 @@ NESTED: Final[dict[str, Callable[[int], str]]] = {
     "lists under keys": lambda count: json.dumps({str(number): [{}] * 999 for number in range(count // 1000 + 1)}),
     "chains": lambda count: f"[{','.join(['[' * 100 + ']' * 100] * (count // 100 + 1))}]",
 }
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Answers]:
-    async with Answers.serving() as answers:
-        yield answers
-
-
-@pytest.fixture
-async def lanes(redis_url: str) -> AsyncIterator[Lanes]:
-    async with lanes_on(redis_url) as lanes:
-        yield lanes
 
 
 def bodies(method: str) -> Iterator[tuple[str, str]]:

@@ -2,26 +2,18 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 
 import aiohttp
-import pytest
 
 from deploy.simulator.ccxt_config import ccxt_config
 from deploy.simulator.process import Simulator
-from tests.support.exchange_lanes import Lanes, call, lanes_on
+from tests.support.exchange_lanes import Lanes, call
 from workers.exchange.errors import NoBudget
 
 AMOUNT, WINDOW_S, PRICE = 6000, 60, 2
 PART, GONE = 0.3, 0.75
 # Weight of one of ours: few calls fill the minute.
 OURS = 80
-
-
-@pytest.fixture
-async def lanes(redis_url: str) -> AsyncIterator[Lanes]:
-    async with lanes_on(redis_url) as lanes:
-        yield lanes
 
 
 async def test_a_stranger_takes_its_part_and_nobody_is_refused(lanes: Lanes) -> None:

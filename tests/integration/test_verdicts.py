@@ -2,7 +2,6 @@
 the lane pauses and a limit is learned. The rows are those that an audit found read wrongly, and their neighbours."""
 
 import time
-from collections.abc import AsyncIterator
 from typing import Any, Final, NamedTuple
 
 import pytest
@@ -11,20 +10,8 @@ from dispatcher import returns
 from dispatcher.returns import Move
 from schemas.messages import ErrorCode, Try
 from tests.support.checked import Refusal, refusals
-from tests.support.exchange_lanes import Answers, CountedBudget, Lanes, call, lanes_on
+from tests.support.exchange_lanes import Answers, CountedBudget, Lanes, call
 from workers.exchange.errors import judge
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Answers]:
-    async with Answers.serving() as answers:
-        yield answers
-
-
-@pytest.fixture
-async def lanes(redis_url: str) -> AsyncIterator[Lanes]:
-    async with lanes_on(redis_url) as lanes:
-        yield lanes
 
 
 class Learning(CountedBudget):
