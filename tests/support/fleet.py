@@ -221,6 +221,7 @@ class Stand(Struct, frozen=True):
             for service in self.services:
                 service.start()
             await opened(self.fleet)
+        await wait_until(self.connected, "all services are connected to RabbitMQ", timeout_s=60, every_s=0.1)
 
         if faulty:
             # The last slow or failed call must not be news to the dispatchers in the next test.
@@ -244,6 +245,11 @@ class Stand(Struct, frozen=True):
         async with redis_client.from_url(self.redis.url) as client:
             for exchange in {each.exchange for each in await pauses.held(client)}:
                 await pauses.lift(client, exchange)
+
+    async def connected(self) -> bool:
+        """Whether every service has its connection to RabbitMQ, which each makes again in its own time."""
+        seen = [await service.status() for service in self.services]
+        return all(status and status["process"]["connected"] for status in seen)
 
     async def idle(self) -> bool:
         """Whether no worker holds an attempt."""
