@@ -1,6 +1,6 @@
 # The commands of this project. Each gets what it needs first, see deploy/setup.sh; none leaves anything running.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test chaos fuzz neighbours check bench soak constraints clean
+.PHONY: help setup demo up wheel test chaos fuzz neighbours check bench soak constraints clean
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
@@ -24,7 +24,10 @@ demo: setup ## show the fleet at work on simulated exchanges
 	@$(FOREGROUND) $(BIN)/python -m deploy.demo $(ARGS)
 
 up: setup ## run the fleet against the real exchanges until Ctrl-C
-	@$(FOREGROUND) $(BIN)/python -m deploy.local $(ARGS)
+	@$(FOREGROUND) $(BIN)/python -m deploy.up $(ARGS)
+
+wheel: setup ## make the package, dist/ccxt_fleet-….whl, for pip install
+	@$(BIN)/python -m pip --quiet --disable-pip-version-check wheel --no-index --no-deps --no-build-isolation --wheel-dir dist .
 
 # Two processes, each with servers of its own, share the files among them; with three, tests that look at a moment miss it.
 # Then come the tests that kill and freeze servers, one after another: beside others a cluster on two CPUs is too slow in

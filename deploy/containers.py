@@ -10,7 +10,7 @@ from pathlib import Path
 
 from deploy.processes import Process, ProcessError
 
-INSTALL = "run `deploy/setup.sh` (every make target does), which installs it, or start Docker"
+INSTALL = "install it (Debian and Ubuntu: `sudo apt-get install {0}`), or start Docker"
 
 # The container ends when we do, however we end: the engine closes its standard input then. A shell gives its background
 # jobs no standard input, so it is passed on by hand. The second `wait` follows a first one that a signal cut short.
@@ -48,7 +48,7 @@ class Container(Process):
     ) -> None:
         """`ports` are the one here and the one inside; the log's folder appears as `mount` inside."""
         if not docker_answers():
-            raise ProcessError(f"{command[0]} is not on this machine: {INSTALL}")
+            raise ProcessError(f"{command[0]} is not on this machine: {INSTALL.format(command[0])}")
         super().__init__(["docker"], log=log, env=os.environ, stdin=subprocess.PIPE)
         self.name = ""
         self._run = ["docker", "run", "--rm", "--interactive", "--publish", f"127.0.0.1:{ports[0]}:{ports[1]}"]

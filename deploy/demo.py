@@ -31,12 +31,13 @@ from rich.table import Table
 from rich.text import Text
 
 from deploy.demo_view import View, Watch
-from deploy.local import FLEET_TOML, Fleet, simulated
+from deploy.local import Fleet, simulated
 from deploy.processes import ProcessError
 from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.process import Simulator, SimulatorError
 from deploy.standin import NAMES, StandIns
 from schemas.messages import Outcome, Request, Result
+from schemas.runtime import modules
 from schemas.runtime.tasks import done_before
 
 FALLS: Final = "okx"
@@ -149,7 +150,7 @@ async def run(
     console.print(f"starting a dispatcher and {options.workers} workers on it")
     fleet = Fleet(
         folder,
-        FLEET_TOML if stand_ins else simulated(simulator.urls, WEIGHTS),
+        modules.FLEET_TOML if stand_ins else simulated(simulator.urls, WEIGHTS),
         broker_url=rabbitmq.url,
         redis_url=redis.url,
         workers=options.workers,
@@ -336,7 +337,7 @@ async def _until_told(console: Console, folder: Path, options: argparse.Namespac
 
 def main() -> int:
     """Runs the demo with what the command line says; 0 only if all went well, 130 after Ctrl-C."""
-    parser = argparse.ArgumentParser(prog="python -m deploy.demo", description=__doc__)
+    parser = argparse.ArgumentParser(prog=f"python -m {modules.module('deploy.demo')}", description=__doc__)
     parser.add_argument("--seconds", type=float, default=24, help="how long requests are published (default: 24)")
     parser.add_argument("--rate", type=float, default=16, help="requests a second (default: 16)")
     parser.add_argument("--seed", type=int, default=1, help="requests and prices follow from it (default: 1)")

@@ -1,18 +1,11 @@
-"""The whole fleet on this machine: private RabbitMQ and Redis, dispatchers, workers, and a simulator if wanted.
+"""The fleet's services on this machine, on servers that are there: each is a process with its log in one folder.
 
-``python -m deploy.local`` (``make up``) runs it against the real exchanges until Ctrl-C. The demo, the tests and the
-benchmarks start the same parts from here. Each part is a process with its log in one folder.
+`deploy.up`, the demo, the tests and the benchmarks start them from here.
 """
 
-import argparse
 import asyncio
-import contextlib
 import json
 import os
-import signal
-import sys
-import tempfile
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -22,19 +15,13 @@ import tomli_w
 from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.processes import Process, ProcessError, Startable, free_port
-from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.ccxt_config import ccxt_config
 from deploy.standin import StandIns
 from schemas.config import load
-from schemas.errors import ConfigError
+from schemas.runtime import modules
 
-ROOT: Final = Path(__file__).resolve().parents[1]
-FLEET_TOML: Final = Path(__file__).with_name("fleet.toml")
 READY_TIMEOUT_S: Final = 60.0
 STOP_GRACE_S: Final = 20.0
-# A lane that is not healthy after this time has a reason worth printing, and perhaps another one later.
-EXPLAIN_AFTER_S: Final = 10.0
-EXPLAIN_EVERY_S: Final = 5.0
 
 
 def simulated(urls: Mapping[str, str], weights: Mapping[str, float] | None = None) -> dict[str, Any]:
@@ -56,11 +43,11 @@ def simulated(urls: Mapping[str, str], weights: Mapping[str, float] | None = Non
 class Service(Process):
     """A dispatcher or worker as a child process, with its metrics on a port of its own."""
 
-    def __init__(self, module: str, config_file: Path, log: Path, env: Mapping[str, str]) -> None:
+    def __init__(self, argv: Sequence[str], log: Path, env: Mapping[str, str]) -> None:
+        """`argv` runs the service with its configuration."""
         self.metrics_port = free_port()
-        argv = [sys.executable, "-m", module, "--config", str(config_file)]
-        argv += ["--metrics-port", str(self.metrics_port)]
-        super().__init__(argv, log=log, env=env, cwd=ROOT)
+        argv = [*argv, "--metrics-port", str(self.metrics_port)]
+        super().__init__(argv, log=log, env=env, cwd=modules.CHECKOUT)
         self.name = log.stem
 
     @property
@@ -120,14 +107,16 @@ class Fleet(Startable):
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         if isinstance(config, Path):
-            self.config_file = config
+            self.config_file = config.resolve()
         else:
-            self.config_file = folder / "fleet.toml"
+            self.config_file = folder.resolve() / "fleet.toml"
             self.config_file.write_text(tomli_w.dumps(config), encoding="utf-8")
         self.broker_url = broker_url
         self._env = {**os.environ, "FLEET_BROKER_URL": broker_url, "FLEET_REDIS_URL": redis_url}
         self._env |= stand_ins.env if stand_ins else {}
-        self._modules = {"dispatcher": "dispatcher", "worker": "deploy.standin_worker" if stand_ins else "workers"}
+        words = "--config", str(self.config_file)
+        worker = modules.command("deploy.standin_worker", *words) if stand_ins else modules.command("workers", *words)
+        self._argv = {"dispatcher": modules.command("dispatcher", *words), "worker": worker}
         self.lanes = list(load(self.config_file, {}).lanes)
         self.dispatchers: list[Service] = []
         self.workers: list[Service] = []
@@ -189,78 +178,7 @@ class Fleet(Startable):
 
     def _add(self, kind: str, services: list[Service]) -> Service:
         log = self.folder / f"{kind}-{len(services) + 1}.log"
-        service = Service(self._modules[kind], self.config_file, log, self._env)
+        service = Service(self._argv[kind], log, self._env)
         service.start()
         services.append(service)
         return service
-
-
-async def up(folder: Path, config: Mapping[str, Any], *, workers: int) -> None:
-    """Runs the fleet against the exchanges that the configuration names, until Ctrl-C or SIGTERM."""
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    print(f"starting RabbitMQ and Redis in {folder}", flush=True)
-    async with contextlib.AsyncExitStack() as stack:
-        rabbitmq = await stack.enter_async_context(RabbitMQ(folder / "rabbitmq"))
-        redis = await stack.enter_async_context(Redis(folder / "redis"))
-        fleet = Fleet(folder, config, broker_url=rabbitmq.url, redis_url=redis.url, workers=workers)
-        stack.push_async_callback(fleet.stop)
-        for _ in range(workers):
-            fleet.add_worker()
-        dispatcher = fleet.add_dispatcher()
-        print(f"RabbitMQ    {rabbitmq.url}\nRedis       {redis.url}")
-        for service in (dispatcher, *fleet.workers):
-            print(f"{service.name:<11} {service.metrics_url}  log {service.log}")
-        print(f"lanes       {', '.join(fleet.lanes)}; Ctrl-C ends it all", flush=True)
-        await _watch(fleet, stop)
-        print("stopping", flush=True)
-
-
-async def _watch(fleet: Fleet, stop: asyncio.Event) -> None:
-    """Prints each lane that comes or goes, and why others don't come; raises if a service ends by itself."""
-    known: dict[str, bool] = {}
-    said: dict[str, str] = {}
-    clock = asyncio.get_running_loop().time
-    explain_s = clock() + EXPLAIN_AFTER_S
-    while not stop.is_set():
-        for service in (*fleet.dispatchers, *fleet.workers):
-            if not service.running:
-                raise ProcessError(f"{service.name} ended. The end of {service.log}:\n{service.tail()}")
-        seen = await fleet.dispatchers[0].metrics()
-        for lane in fleet.lanes:
-            healthy = bool(seen.get(("fleet_lane_healthy", lane)))
-            if known.get(lane, False) is not healthy:
-                known[lane] = healthy
-                said.pop(lane, None)
-                print(f"{lane} is {'healthy' if healthy else 'offline'}", flush=True)
-        ill = [lane for lane in fleet.lanes if not known.get(lane)]
-        if ill and clock() > explain_s:
-            for lane, reason in (await fleet.reasons(ill)).items():
-                if said.get(lane) != reason:
-                    said[lane] = reason
-                    print(f"{lane} is not healthy: {reason}", flush=True)
-            explain_s = clock() + EXPLAIN_EVERY_S
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(0.5):
-                await stop.wait()
-
-
-def main() -> int:
-    """Runs `up` with what the command line says."""
-    parser = argparse.ArgumentParser(prog="python -m deploy.local", description=__doc__)
-    parser.add_argument("--config", type=Path, default=FLEET_TOML, help="the fleet's TOML file")
-    parser.add_argument("--workers", type=int, default=2, help="worker processes")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="ccxt-fleet-") as folder:
-        try:
-            config = tomllib.loads(options.config.read_text(encoding="utf-8"))
-            asyncio.run(up(Path(folder), config, workers=options.workers))
-        except (ProcessError, ConfigError, OSError, tomllib.TOMLDecodeError) as error:
-            print(error, file=sys.stderr)
-            return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

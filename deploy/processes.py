@@ -10,7 +10,9 @@ import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
+
+_CLAIMS: Final[list[socket.socket]] = []
 
 
 class ProcessError(RuntimeError):
@@ -54,6 +56,25 @@ def free_port() -> int:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))
             return port
+
+
+def claimed_port(wanted: int) -> int:
+    """This port of 127.0.0.1 while nothing listens on it, and a free one else.
+
+    No other process gets it from here as long as this one lives: a server takes seconds until it listens. The claim is
+    a name among Unix sockets, which needs no file and ends with the process (abstract, see unix(7)).
+    """
+    claim = socket.socket(socket.AF_UNIX)
+    try:
+        claim.bind(f"\0ccxt-fleet-port-{wanted}")
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", wanted))
+    except OSError:
+        claim.close()
+        return free_port()
+    _CLAIMS.append(claim)
+    return wanted
 
 
 class Process:

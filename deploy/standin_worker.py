@@ -11,6 +11,7 @@ import msgspec
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from deploy.standin import VARIABLE, Places
+from schemas.runtime import modules
 
 PLACES = msgspec.json.decode(Path(os.environ[VARIABLE]).read_bytes(), type=Places)
 
@@ -47,7 +48,7 @@ def main() -> None:
         raise RuntimeError("this aiohttp would find the real exchanges; install the version ccxt-fleet names")
     certifi.where = lambda: PLACES.authority
     aiohttp.connector.DefaultResolver = StandInResolver  # pyright: ignore[reportPrivateImportUsage]
-    runpy.run_module("workers", run_name="__main__", alter_sys=True)
+    runpy.run_module(modules.module("workers"), run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

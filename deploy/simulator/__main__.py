@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
+from schemas.runtime import modules
+
 from .board import make_tapes
 from .clock import Clock
 from .control import Control
@@ -26,7 +28,9 @@ VENUES: dict[str, type[Venue]] = {venue.name: venue for venue in (Binance, Okx, 
 
 
 def _arguments(words: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m deploy.simulator", description="Exchanges to practise on.")
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {modules.module('deploy.simulator')}", description="Exchanges to practise on."
+    )
     parser.add_argument("--seed", type=int, default=1, help="prices and faults follow from it (default: 1)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--exchanges", default=",".join(VENUES), help="which, by commas (default: all)")

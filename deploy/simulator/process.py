@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +14,8 @@ import aiohttp
 import msgspec
 
 from deploy.processes import Process, Startable
+from schemas.runtime import modules
 
-_ROOT = Path(__file__).resolve().parents[2]
 _READY = re.compile(r"^\{\"control\".*\}$", re.MULTILINE)
 
 
@@ -75,8 +74,8 @@ class Simulator(Startable):
         if self._log is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="ccxt-fleet-simulator-")
         log = self._log or Path(self._temporary.name if self._temporary else "") / "simulator.log"
-        argv = [sys.executable, "-m", "deploy.simulator", *self._words]
-        self._process = Process(argv, log=log, env=os.environ, cwd=_ROOT)
+        argv = modules.command("deploy.simulator", *self._words)
+        self._process = Process(argv, log=log, env=os.environ, cwd=modules.CHECKOUT)
         try:
             self._process.start()
             async with asyncio.timeout(self._start_timeout_s):

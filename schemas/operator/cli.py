@@ -21,8 +21,8 @@ from ..config import BrokerConfig, RedisConfig, broker_urls, load
 from ..config import redis_url as redis_url_in
 from ..definitions import definitions as make_definitions
 from ..errors import ConfigError
-from ..runtime import store
-from . import door, pauses
+from ..runtime import modules, store
+from . import door, pauses, services
 from .browsing import DeadLetters, Held
 from .dead import Filter, Letter
 
@@ -35,6 +35,7 @@ app = typer.Typer(
 dead = typer.Typer(
     no_args_is_help=True, help="Dead letters, the messages in fleet.dead: list them, replay them, drop them."
 )
+services.register(app)
 app.add_typer(dead, name="dead")
 pausing = typer.Typer(no_args_is_help=True, help="Pauses that exchanges asked for: list them, end them.")
 app.add_typer(pausing, name="pause")
@@ -129,7 +130,7 @@ def _main() -> None:
 
 @app.command()
 def definitions(
-    config: Annotated[Path, typer.Option(help="the fleet's TOML file, for its lanes")] = Path("deploy/fleet.toml"),
+    config: Annotated[Path, typer.Option(help="the fleet's TOML file, for its lanes")] = modules.FLEET_TOML,
     vhost: Annotated[str, typer.Option(help="the virtual host")] = "/",
 ) -> None:
     """Queues, exchanges, users and permissions for `rabbitmqctl import_definitions`."""

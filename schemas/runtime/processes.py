@@ -15,7 +15,7 @@ from typing import Final
 from ..config import Config
 from ..errors import FleetError
 from . import http as door
-from . import logs
+from . import logs, modules
 from .reload import ConfigFile
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ def main(name: str, make: Callable[[Config], door.Service]) -> int:
     """Runs a service until SIGTERM or SIGINT; one that can't run ends with a line that says why.
 
     Args:
-        name: the package, as in ``python -m dispatcher``.
+        name: the package in the checkout, as in ``python -m dispatcher``.
         make: makes the service from its configuration.
 
     Returns:
@@ -37,8 +37,8 @@ def main(name: str, make: Callable[[Config], door.Service]) -> int:
     # Only the services have it installed.
     import uvloop  # noqa: PLC0415
 
-    parser = argparse.ArgumentParser(prog=f"python -m {name}")
-    parser.add_argument("--config", type=Path, default=Path("deploy/fleet.toml"), help="the fleet's TOML file")
+    parser = argparse.ArgumentParser(prog=f"python -m {modules.module(name)}")
+    parser.add_argument("--config", type=Path, default=modules.FLEET_TOML, help="the fleet's TOML file")
     parser.add_argument("--metrics-port", type=int, help="serve metrics, status and health over HTTP on this port")
     parser.add_argument("--metrics-address", default="127.0.0.1", help="and on this address, by default %(default)s")
     options = parser.parse_args()

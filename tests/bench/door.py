@@ -15,8 +15,8 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from deploy.local import ROOT
 from deploy.simulator.process import Simulator
+from schemas.runtime import modules
 
 from .load import Door, Filled, next_minute, saturated, through, whole
 from .measure import Options, Table, met
@@ -127,7 +127,7 @@ async def _plain(exchanges: Sequence[str], programs: int, seconds: float) -> dic
         for _ in range(programs):
             argv = (sys.executable, "-m", "tests.bench.plain", urls)
             pipe = asyncio.subprocess.PIPE
-            program = await asyncio.create_subprocess_exec(*argv, stdin=pipe, stdout=pipe, cwd=ROOT)
+            program = await asyncio.create_subprocess_exec(*argv, stdin=pipe, stdout=pipe, cwd=modules.CHECKOUT)
             stack.push_async_callback(_end, program)
             running.append(program)
         for program in running:

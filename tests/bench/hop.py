@@ -21,12 +21,13 @@ import aio_pika
 import aiormq
 from msgspec import Struct
 
-from deploy.local import ROOT, Fleet
+from deploy.local import Fleet
 from deploy.processes import Process, ProcessError
 from deploy.servers import RabbitMQ
 from schemas import topology
 from schemas.messages import JSON, MSGPACK, Request, encode
 from schemas.reports import LaneReport, Report
+from schemas.runtime import modules
 from schemas.runtime.amqp.declaration import declare
 
 from .measure import Cpu, Options, Row, medians, show
@@ -115,7 +116,7 @@ async def _start_relay(channel: aiormq.Channel, url: str, folder: Path) -> Proce
         await channel.queue_declare(f"{_RELAY}.{lane}", durable=True, arguments=arguments)
         await channel.queue_bind(f"{_RELAY}.{lane}", f"{_RELAY}.work", lane)
     argv = [sys.executable, "-m", "tests.bench.relay", url, _RELAY, f"{_RELAY}.work", *LANES]
-    relay = Process(argv, log=folder / "relay.log", env=os.environ, cwd=ROOT)
+    relay = Process(argv, log=folder / "relay.log", env=os.environ, cwd=modules.CHECKOUT)
     relay.start()
     await _until(lambda: _consumers(channel, _RELAY), relay)
     return relay

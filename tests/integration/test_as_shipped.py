@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from deploy.local import FLEET_TOML, Fleet
+from deploy.local import Fleet
 from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.process import Simulator
 from deploy.standin import NAMES, StandIns
 from schemas.messages import ErrorCode, Outcome
+from schemas.runtime import modules
 from schemas.runtime.store import connect
 from tests.support.fleet import Client, Stand, opened, wait_until
 from tests.support.reads import BTC, served
@@ -27,7 +28,7 @@ async def shipped(
         simulator = await stack.enter_async_context(Simulator())
         urls = {name: simulator.urls[exchange] for name, exchange in NAMES.items()}
         stand_ins = await stack.enter_async_context(StandIns(tmp_path / "stand-ins", urls))
-        fleet = Fleet(tmp_path, FLEET_TOML, broker_url=vhost, redis_url=redis_url, stand_ins=stand_ins)
+        fleet = Fleet(tmp_path, modules.FLEET_TOML, broker_url=vhost, redis_url=redis_url, stand_ins=stand_ins)
         await stack.enter_async_context(fleet)
         await opened(fleet)
         client = await stack.enter_async_context(Client.on(vhost))

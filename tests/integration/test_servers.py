@@ -2,6 +2,9 @@
 
 import asyncio
 import contextlib
+import shutil
+import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import redis.asyncio as redis_client
 from aio_pika import DeliveryMode, Message
 
 from deploy.containers import Container
-from deploy.processes import ProcessError
+from deploy.processes import ProcessError, claimed_port, free_port
 from deploy.servers import RabbitMQ, Redis
 
 CHECKOUT = Path(__file__).parents[2]
@@ -27,6 +30,9 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+CLAIM = "import sys; from deploy.processes import claimed_port; print(claimed_port(int(sys.argv[1])))"
 
 
 async def test_the_broker_serves_and_listens_on_loopback_alone(rabbitmq: RabbitMQ, vhost: str) -> None:
@@ -52,6 +58,27 @@ async def test_redis_serves_and_starts_a_test_empty(redis_url: str) -> None:
 async def test_redis_is_empty_again_for_the_next_test(redis_url: str) -> None:
     async with redis_client.from_url(redis_url) as client:
         assert await client.dbsize() == 0
+
+
+async def test_where_the_machine_has_no_redis_it_is_the_valkey_that_came_with_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "setpriv").symlink_to(str(shutil.which("setpriv")))
+    monkeypatch.setenv("PATH", str(programs))
+    async with Redis(tmp_path / "redis") as server, redis_client.from_url(server.url) as client:
+        assert (await client.info("server"))["server_name"] == "valkey"
+
+
+def test_a_port_is_claimed_once_and_only_while_nothing_listens_on_it() -> None:
+    wanted = free_port()
+    with socket.create_server(("127.0.0.1", wanted)):
+        assert claimed_port(wanted) != wanted
+    assert claimed_port(wanted) == wanted
+    assert claimed_port(wanted) != wanted
+    said = subprocess.run([sys.executable, "-c", CLAIM, str(wanted)], cwd=CHECKOUT, capture_output=True, check=True)
+    assert int(said.stdout) != wanted
 
 
 async def test_a_killed_broker_comes_back_with_its_port_and_messages(rabbitmq: RabbitMQ, vhost: str) -> None:
@@ -102,7 +129,7 @@ def test_a_missing_server_is_named_with_the_command_that_gets_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))  # no Docker either
-    with pytest.raises(ProcessError, match=r"no-such-server .*deploy/setup\.sh"):
+    with pytest.raises(ProcessError, match=r"no-such-server .*apt-get install no-such-server`"):
         Container("image", ["no-such-server"], env={}, ports=(1, 1), mount="/data", log=tmp_path / "log")
 
 

@@ -20,7 +20,7 @@ async def test_lanes_that_open_and_one_that_does_not(tmp_path: Path) -> None:
         nowhere = f"http://127.0.0.1:{free_port()}"
         path.write_text(tomli_w.dumps(simulated({"okx": simulator.urls["okx"], "kraken": nowhere})))
         child = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "deploy.local", "--config", str(path), "--workers", "1"),
+            *(sys.executable, "-m", "deploy.up", "--config", str(path), "--workers", "1"),
             cwd=ROOT,
             stdout=asyncio.subprocess.PIPE,
         )

@@ -75,10 +75,3 @@ def test_pages_and_tables_are_where_their_checks_look() -> None:
     assert pages == {str(ROOT / "docs")}
     tables = {at for at, _, names in os.walk(ROOT / "workers") if any(name.endswith(".toml") for name in names)}
     assert tables == {str(ROOT / "workers" / "limits")}
-
-
-def test_the_package_has_every_folder_of_the_contract() -> None:
-    packages: list[str] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"][
-        "packages"
-    ]
-    assert {name.replace("ccxt_fleet", "schemas").replace(".", "/") for name in packages} == set(walked("schemas"))

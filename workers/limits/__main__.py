@@ -10,6 +10,7 @@ import typer
 from schemas import old_names
 from schemas.config import Config, load
 from schemas.errors import ConfigError
+from schemas.runtime import modules
 
 from .show import lines
 
@@ -24,7 +25,7 @@ def _main() -> None:
 @app.command()
 def show(
     exchanges: Annotated[list[str] | None, typer.Argument(help="only these lanes, or lanes of these exchanges")] = None,
-    config: Annotated[Path, typer.Option(help="the fleet's TOML file")] = Path("deploy/fleet.toml"),
+    config: Annotated[Path, typer.Option(help="the fleet's TOML file")] = modules.FLEET_TOML,
 ) -> None:
     """The limits of each lane, with what they are taken from."""
     try:
