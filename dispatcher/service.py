@@ -25,6 +25,7 @@ from schemas.runtime.once import Answered
 from schemas.runtime.outbox import Outbox
 from schemas.runtime.tasks import done_before, end_tasks
 from schemas.status import ConfigurationStatus, DispatcherStatus, ProcessStatus
+from schemas.version import VERSION
 
 from . import listings, metrics, probes, snapshot, status
 from .circuit import State
@@ -130,6 +131,7 @@ class Dispatcher:
                 configuration=configuration,
                 connected=self._broker.connected,
                 connects=self._broker.connects,
+                version=VERSION,
             ),
             results_dropped=sum(self._dropped.counts.values()),
             lanes=status.lanes(self._router.health.values(), self._lanes, self._since, now_s, now_ms),

@@ -20,6 +20,8 @@ class BucketReport(Struct, frozen=True, omit_defaults=True):
         granted: what this worker's calls took from it, in its own units.
         waited_ms: how long these calls waited for it, together.
         refused: how many calls found no room in it in time.
+        amount: what its table lets it hold, in its own units; 0 where the worker does not know.
+        window_s: the window of that amount.
     """
 
     used: Real = 0.0
@@ -28,6 +30,8 @@ class BucketReport(Struct, frozen=True, omit_defaults=True):
     granted: Real = 0.0
     waited_ms: Real = 0.0
     refused: Whole = 0
+    amount: Real = 0.0
+    window_s: Real = 0.0
 
 
 class Named(Struct, frozen=True, omit_defaults=True):
@@ -129,6 +133,9 @@ class Report(Struct, frozen=True):
         leaving: the worker shuts down and takes no more attempts.
         unopened: the lanes that it should serve but could not open yet, each with the reason; empty for one that it has
             just begun to open.
+        version: the fleet's version; empty where it is older than this field.
+        ccxt: ccxt's version.
+        started_ms: when the worker started.
     """
 
     worker: str
@@ -136,6 +143,9 @@ class Report(Struct, frozen=True):
     lanes: list[LaneReport]
     leaving: bool = False
     unopened: dict[str, str] = {}
+    version: str = ""
+    ccxt: str = ""
+    started_ms: Whole = 0
 
 
 _REPORT: Final = msgpack.Decoder(Report)

@@ -30,6 +30,7 @@ class ProcessStatus(Struct, frozen=True):
         configuration: the configuration in use.
         connected: whether its connections to RabbitMQ are up.
         connects: how often the connection was made that was lost most often.
+        version: the fleet's version; empty where it is older than this field.
     """
 
     service: str
@@ -39,6 +40,7 @@ class ProcessStatus(Struct, frozen=True):
     configuration: ConfigurationStatus
     connected: bool
     connects: int
+    version: str = ""
 
 
 class RoutedLane(Struct, frozen=True):

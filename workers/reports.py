@@ -267,5 +267,5 @@ def _buckets(tallies: Mapping[str, Tally], uses: Mapping[str, Use]) -> dict[str,
             refused=tally.refused,
         )
         if report != BucketReport():
-            buckets[name] = report
+            buckets[name] = replace(report, amount=use.amount, window_s=use.window_s)
     return buckets

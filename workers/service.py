@@ -22,6 +22,7 @@ from schemas.runtime.once import Answered, Once
 from schemas.runtime.outbox import Outbox
 from schemas.runtime.tasks import done_before, end_tasks
 from schemas.status import ConfigurationStatus, ProcessStatus, ServedLane, WorkerStatus
+from schemas.version import VERSION
 
 from . import metrics, status
 from .attempts import Attempts
@@ -101,6 +102,7 @@ class Worker:
                 configuration=configuration,
                 connected=self._broker.connected,
                 connects=self._broker.connects,
+                version=VERSION,
             ),
             ccxt=CCXT_VERSION,
             redis=all(lane.budget == "shared" for lane in lanes),
@@ -193,6 +195,9 @@ class Worker:
             self._reports.make(uses, pauses, lifted_ms, own_parts, knowledge),
             leaving=leaving,
             unopened={name: lane.error for name, lane in self._lanes.known.items() if name not in self._lanes.serving},
+            version=VERSION,
+            ccxt=CCXT_VERSION,
+            started_ms=self._started_ms,
         )
         await self._broker.publish(encode(report), "", exchange=topology.REPORTS, persistent=False, mandatory=False)
 

@@ -7,11 +7,11 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
-from msgspec import Struct, json
+from msgspec import json
 
 from ..config import Config
 from ..errors import ConfigError
-from ..status import ConfigurationStatus
+from ..status import ConfigurationStatus, DispatcherStatus, WorkerStatus
 
 
 class Service(Protocol):
@@ -30,7 +30,7 @@ class Service(Protocol):
         """
         ...
 
-    def status(self, configuration: ConfigurationStatus) -> Struct:
+    def status(self, configuration: ConfigurationStatus) -> DispatcherStatus | WorkerStatus:
         """The body of ``/status``."""
         ...
 

@@ -15,8 +15,9 @@ from typing import Final
 from ..config import Config
 from ..errors import FleetError
 from . import http as door
-from . import logs, modules
+from . import logs, modules, presence, store
 from .reload import ConfigFile
+from .tasks import end_tasks
 
 log = logging.getLogger(__name__)
 
@@ -72,12 +73,16 @@ async def _until_signal(options: argparse.Namespace, make: Callable[[Config], do
     asked = asyncio.Event()
     loop.add_signal_handler(signal.SIGHUP, asked.set)
     file = ConfigFile(options.config)
-    service = make(file.load())
+    config = file.load()
+    service = make(config)
     async with AsyncExitStack() as stack:
         if options.metrics_port is not None:
             where = options.metrics_address, options.metrics_port
             runner = await door.serve(service, lambda: file.status, *where)
             stack.push_async_callback(runner.cleanup)
+        redis = await stack.enter_async_context(store.connect(config.redis.url, timeout_s=config.redis.timeout_s))
+        telling = asyncio.create_task(presence.tell(redis, lambda: service.status(file.status)), name="presence")
+        stack.push_async_callback(end_tasks, [telling])
         await service.run(stop, lambda: file.follow(service.configure, asked))
 
 

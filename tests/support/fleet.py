@@ -21,7 +21,7 @@ from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.process import Simulator
 from schemas.messages import DeadLetter, Result, decode_letter
 from schemas.operator import pauses
-from schemas.reports import BucketReport, LaneReport, decode_report
+from schemas.reports import BucketReport, LaneReport, Report, decode_report
 
 # Short enough that a test can wait for a lane to go offline and come back.
 QUICK: Mapping[str, Mapping[str, object]] = {
@@ -288,15 +288,17 @@ class Stand(Struct, frozen=True):
 
 
 class Heard:
-    """The last report of each lane by each worker, and what all of them said of buckets."""
+    """The last report of each worker and of each lane by each worker, and what all of them said of buckets."""
 
     def __init__(self) -> None:
+        self.reports: dict[str, Report] = {}
         self.lanes: dict[tuple[str, str], LaneReport] = {}
         self._buckets: list[tuple[str, str, BucketReport]] = []
 
     async def take(self, message: AbstractIncomingMessage) -> None:
         """A report came."""
         report = decode_report(message.body)
+        self.reports[report.worker] = report
         self.lanes |= {(report.worker, lane.lane): lane for lane in report.lanes}
         self._buckets += [(lane.lane, name, said) for lane in report.lanes for name, said in lane.buckets.items()]
 

@@ -75,11 +75,15 @@ class Use(Struct, frozen=True):
         used: the used part of what it may hold, 0 to 1, strangers' calls included.
         effective: the part of its table's amount that it may hold: less than 1 where the exchange said "too many".
         paused_s: how long the exchange asked it, and not the whole scope, still to be silent.
+        amount: its table's amount.
+        window_s: the window of that.
     """
 
     used: float
     effective: float
     paused_s: float = 0.0
+    amount: float = 0.0
+    window_s: float = 0.0
 
 
 class Learned(Struct, frozen=True):

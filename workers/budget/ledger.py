@@ -244,6 +244,8 @@ class Ledger:
                 max(one.used / SCALE, other.used),
                 min(effective / SCALE, other.effective),
                 max(one.paused_us / 1e6, other.paused_s),
+                bucket.amount,
+                bucket.window_s,
             )
         return uses
 

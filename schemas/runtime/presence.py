@@ -1,0 +1,110 @@
+"""What every process says of itself in Redis, for people: its ``/status`` every two seconds.
+
+``fleet:processes`` is a sorted set of names, by when each last wrote (Unix seconds); ``fleet:status:<name>`` is the
+status in JSON, which Redis forgets soon after the process's last word. Best effort: nothing in the fleet depends on it.
+The command line reads it, as it reaches Redis and not the processes' HTTP ports.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+import redis.asyncio
+from msgspec import Struct
+
+from ..status import DispatcherStatus, WorkerStatus
+from . import store
+
+NAMES: Final = "fleet:processes"
+EVERY_S: Final = 2.0
+# A process that is busy for some seconds is still there.
+KEPT_S: Final = 10
+# How long a name may stay without its status: clocks of machines differ.
+NAME_KEPT_S: Final = 3600
+
+
+class Presence(Struct, frozen=True):
+    """The processes that have said lately how they are, by name."""
+
+    dispatchers: list[DispatcherStatus]
+    workers: list[WorkerStatus]
+
+
+def key_of(name: str) -> str:
+    """The key of a process's status."""
+    return f"fleet:status:{name}"
+
+
+async def tell(client: redis.asyncio.Redis, status: Callable[[], DispatcherStatus | WorkerStatus]) -> None:
+    """Says how a process is until cancelled, and then that it is gone.
+
+    Args:
+        client: Redis.
+        status: how it is now.
+    """
+    try:
+        while True:
+            await _write(client, status())
+            await asyncio.sleep(EVERY_S)
+    finally:
+        await _leave(client, status().process.name)
+
+
+async def _write(client: redis.asyncio.Redis, status: DispatcherStatus | WorkerStatus) -> None:
+    any_client: Any = client
+    name, now_s = status.process.name, int(time.time())
+    try:
+        await any_client.set(key_of(name), msgspec.json.encode(status), ex=KEPT_S)
+        await any_client.zadd(NAMES, {name: now_s})
+        await any_client.zremrangebyscore(NAMES, 0, now_s - NAME_KEPT_S)
+        await any_client.expire(NAMES, NAME_KEPT_S)
+    except store.AWAY as error:
+        store.lost(error, "status")
+
+
+async def _leave(client: redis.asyncio.Redis, name: str) -> None:
+    any_client: Any = client
+    try:
+        await any_client.delete(key_of(name))
+        await any_client.zrem(NAMES, name)
+    except store.AWAY as error:
+        store.lost(error, "status")
+
+
+async def read(client: redis.asyncio.Redis) -> Presence:
+    """The processes that are there. A status that this version can't read is left out.
+
+    Raises:
+        RedisError, OSError: Redis did not answer.
+    """
+    any_client: Any = client
+    names: list[bytes] = await any_client.zrange(NAMES, 0, -1)
+    bodies: list[bytes | None] = await any_client.mget([key_of(each.decode()) for each in names]) if names else []
+    found = Presence([], [])
+    for body in bodies:
+        status = None if body is None else _decoded(body)
+        if isinstance(status, DispatcherStatus):
+            found.dispatchers.append(status)
+        elif isinstance(status, WorkerStatus):
+            found.workers.append(status)
+    return found
+
+
+def _decoded(body: bytes) -> DispatcherStatus | WorkerStatus | None:
+    try:
+        service = msgspec.json.decode(body, type=_OfAny).process.service
+        if service == "workers":
+            return msgspec.json.decode(body, type=WorkerStatus)
+        return msgspec.json.decode(body, type=DispatcherStatus)
+    except msgspec.DecodeError:
+        return None
+
+
+class _Of(Struct):
+    service: str
+
+
+class _OfAny(Struct):
+    process: _Of
