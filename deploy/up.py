@@ -25,9 +25,12 @@ from schemas.errors import ConfigError
 from schemas.runtime import modules
 from schemas.runtime.tasks import done_before
 
-# A lane that is not healthy after this time has a reason worth printing, and perhaps another one later.
-EXPLAIN_AFTER_S: Final = 10.0
-EXPLAIN_EVERY_S: Final = 5.0
+# After so long it is said why a lane could not be opened; what may be mere slowness is said later.
+EXPLAIN_AFTER_S: Final = 3.0
+SLOW_AFTER_S: Final = 10.0
+EXPLAIN_EVERY_S: Final = 2.0
+# The reasons of lanes that are still being opened.
+OPENING: Final = ("its markets are being read", "it has not opened yet", "no worker reports it")
 # Where programs look for RabbitMQ and Redis that are told nothing.
 BROKER_URL: Final = BrokerConfig().urls[0]
 REDIS_URL: Final = RedisConfig().url
@@ -100,7 +103,7 @@ async def _watch(fleet: Fleet) -> None:
     known: dict[str, bool] = {}
     said: dict[str, str] = {}
     clock = asyncio.get_running_loop().time
-    explain_s = clock() + EXPLAIN_AFTER_S
+    explain_s, slow_s = clock() + EXPLAIN_AFTER_S, clock() + SLOW_AFTER_S
     while True:
         for service in (*fleet.dispatchers, *fleet.workers):
             if not service.running:
@@ -115,7 +118,7 @@ async def _watch(fleet: Fleet) -> None:
         ill = [lane for lane in fleet.lanes if not known.get(lane)]
         if ill and clock() > explain_s:
             for lane, reason in (await fleet.reasons(ill)).items():
-                if said.get(lane) != reason:
+                if said.get(lane) != reason and (clock() > slow_s or not reason.endswith(OPENING)):
                     said[lane] = reason
                     print(f"{lane} is not healthy: {reason}", flush=True)
             explain_s = clock() + EXPLAIN_EVERY_S

@@ -9,9 +9,9 @@ import ipaddress
 import os
 import re
 import tomllib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeAlias, get_args, get_type_hints
+from typing import Annotated, Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 import msgspec
@@ -20,6 +20,7 @@ from msgspec import Meta, Struct
 from . import ccxt_settings, methods, old_names, urls
 from .accounts import HIDDEN, AccountConfig
 from .errors import ConfigError
+from .explained import explained
 from .messages import Strategy
 
 Seconds: TypeAlias = Annotated[float, Meta(gt=0, le=1e6)]  # TOML knows `inf` and `nan`
@@ -28,8 +29,6 @@ Count: TypeAlias = Annotated[int, Meta(ge=1, le=65_535)]  # AMQP says prefetch a
 BrokerUrl: TypeAlias = Annotated[str, Meta(pattern=r"^amqps?://")]
 RedisUrl: TypeAlias = Annotated[str, Meta(pattern=r"^(rediss?|unix)://")]
 
-# An entry in a path of msgspec's, as in ``groups[...].strategy``.
-_ENTRY: Final = re.compile(r"\[[^]]*\]")
 # A lane's name is part of queue names and routing keys; `.bulk` is the suffix of the bulk queues.
 _LANE_NAME: Final = re.compile(r"[a-z0-9]+(\.(?!bulk$)[a-z0-9_-]+)?")
 _LANE_NAME_LIMIT: Final = 128  # as in a request that names it
@@ -262,10 +261,15 @@ def parse(path: Path, body: bytes, environment: Mapping[str, str] = os.environ) 
         raw = tomllib.loads(body.decode())
     except (ValueError, RecursionError) as error:  # also for a number of 5,000 digits, and 1,000 brackets
         raise ConfigError(f"{path}: not TOML: {error}") from error
+    return checked(path, raw, environment)
+
+
+def checked(path: Path, raw: dict[str, Any], environment: Mapping[str, str] = os.environ) -> Config:
+    """Checks a configuration as TOML gives it; raises as `load` does."""
     try:
         config = msgspec.convert(raw, Config)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{path}: {_name_entry(raw) or _explain(error)}") from error
+        raise ConfigError(f"{path}: {_name_entry(raw) or explained(error, Config)}") from error
     urls.check(f"{path}: redis.url", config.redis.url)
     for each in config.broker.urls:
         urls.check(f"{path}: broker.urls", each)
@@ -307,7 +311,7 @@ def _url(where: str, url: str, kind: Any) -> str:
     try:
         urls.check(where, msgspec.convert(url, kind))
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}: {_explain(error)}") from error
+        raise ConfigError(f"{where}: {explained(error, Config)}") from error
     return url
 
 
@@ -404,7 +408,12 @@ def _check_used(path: Path, config: Config) -> None:
 
 def _name_entry(raw: dict[str, Any]) -> str | None:
     """The first wrong entry by its name: msgspec's path is only ``lanes[...]``."""
-    for section, kind in (("lanes", LaneConfig), ("limits", LimitsConfig), ("accounts", AccountConfig)):
+    for section, kind in (
+        ("lanes", LaneConfig),
+        ("groups", GroupConfig),
+        ("limits", LimitsConfig),
+        ("accounts", AccountConfig),
+    ):
         if not isinstance(raw.get(section), dict):
             continue
         entries: dict[str, Any] = raw[section]
@@ -412,32 +421,8 @@ def _name_entry(raw: dict[str, Any]) -> str | None:
             try:
                 msgspec.convert(entry, kind)
             except msgspec.ValidationError as error:
-                where, separator, what = _explain(error, kind).rpartition(": ")
+                where, separator, what = explained(error, kind).rpartition(": ")
                 if section == "accounts" and what == "Expected `object | null`, got `str`":
                     what = 'expected { env = "NAME" } or { file = "PATH" }: secrets do not stand in this file'
                 return f"{section}.{name}.{where}{separator}{what}" if separator else f"{section}.{name}: {what}"
     return None
-
-
-def _explain(error: msgspec.ValidationError, kind: type[Struct] = Config) -> str:
-    """Says what is wrong in this Struct, and which keys there are where one is unknown.
-
-    Turns msgspec's ``… - at `$.worker.in_flight``` into ``worker.in_flight: …``.
-    """
-    what, _, where = str(error).partition(" - at `$")
-    if where.rstrip("`").endswith(".strategy"):
-        what += f"; expected one of {', '.join(get_args(Strategy))}"
-    where = where.rstrip("`").lstrip(".")
-    if "unknown field" in what:
-        for name in filter(None, _ENTRY.sub("", where).split(".")):
-            kind = next(_structs(get_type_hints(kind)[name]), kind)
-        what += f"; expected one of {', '.join(field.encode_name for field in msgspec.structs.fields(kind))}"
-    return f"{where}: {what}" if where else what
-
-
-def _structs(hint: Any) -> Iterator[type[Struct]]:
-    """The Structs in a field's type: in a dict, or with None beside it."""
-    if isinstance(hint, type) and issubclass(hint, Struct):
-        yield hint
-    for part in get_args(hint):
-        yield from _structs(part)

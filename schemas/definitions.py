@@ -1,6 +1,6 @@
 """The fleet as RabbitMQ definitions: its topology, and a user for each role with the least permissions it needs.
 
-``python -m schemas definitions --config deploy/fleet.toml`` writes them, ``rabbitmqctl import_definitions`` loads them.
+``ccxt-fleet definitions --config deploy/fleet.toml`` writes them, ``rabbitmqctl import_definitions`` loads them.
 Services that run as these users declare nothing (`broker.declare = false`).
 
 Permissions are RabbitMQ's: what a user may configure, write to and read from, each a pattern over the names of queues

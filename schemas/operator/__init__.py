@@ -1,1 +1,1 @@
-"""The command line `python -m schemas`, and its parts: dead letters, pauses."""
+"""The command line `ccxt-fleet`, in the checkout `python -m schemas`: a file a noun."""

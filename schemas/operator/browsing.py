@@ -20,10 +20,8 @@ from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
 from aiormq.exceptions import ChannelLockedResource
 
 from .. import topology
-from ..runtime import properties
+from . import servers
 from .dead import Filter, Letter, Replay
-
-properties.read_leniently()
 
 READER: Final = "fleet.dead.reader"
 BATCH: Final = 200
@@ -50,14 +48,17 @@ class DeadLetters:
 
     @classmethod
     @asynccontextmanager
-    async def at(cls, url: str, waits: Callable[[str], None]) -> AsyncGenerator[Self, None]:
+    async def at(cls, urls: tuple[str, ...], waits: Callable[[str], None]) -> AsyncGenerator[Self, None]:
         """The queue on this RabbitMQ; at the end, letters that were not taken out are back in it.
 
         Args:
-            url: RabbitMQ's.
+            urls: RabbitMQ's.
             waits: called with a text when another command makes this one wait.
+
+        Raises:
+            ServerAway: RabbitMQ is away, or refuses.
         """
-        async with await aio_pika.connect(url, timeout=TIMEOUT_S) as connection:
+        async with servers.rabbitmq(urls) as connection:
             waiting = False
             while True:
                 try:

@@ -154,7 +154,7 @@ class Filter(Struct, frozen=True):
     reason: str | None = None
     origin: str | None = None
     request_id: str | None = None
-    before_ms: int | None = None
+    before_ms: float | None = None
 
     def fits(self, letter: Letter) -> bool:
         """Whether a letter matches."""

@@ -4,18 +4,17 @@ The exchanges are deleted. RabbitMQ then refuses every publication, also those t
 channel with NOT_FOUND, and confirms nothing. Services that start, or connect again, declare the exchanges once more.
 """
 
-import aio_pika
-
 from .. import topology
+from . import servers
 
 
-async def shut(url: str) -> None:
+async def shut(urls: tuple[str, ...]) -> None:
     """Deletes the exchanges that requests are published to; those that are not there stay away.
 
     Raises:
-        OSError, AMQPError: RabbitMQ is not there, or does not allow it.
+        ServerAway: RabbitMQ is not there, or does not allow it.
     """
-    async with await aio_pika.connect(url) as connection:
+    async with servers.rabbitmq(urls) as connection:
         channel = await connection.channel()
         for name in (topology.REQUESTS, topology.BULK_REQUESTS):
             await channel.exchange_delete(name)

@@ -18,6 +18,7 @@ from deploy.local import Fleet
 from deploy.processes import free_port
 from schemas.messages import ErrorCode
 from tests.support.canaries import canary
+from tests.support.commands import command
 from tests.support.exchange_lanes import Answers, Lanes, call
 from tests.support.fleet import Client, wait_until
 from workers.exchange import egress
@@ -234,6 +235,10 @@ async def test_a_lane_that_does_not_open_says_why_everywhere(vhost: str, redis_u
             await wait_until(lambda: told(client, f"okx has not opened: ExchangeNotAvailable: {refused}"), "it is told")
         routed = {lane["lane"]: lane["reason"] for lane in (await fleet.dispatchers[0].status())["lanes"]}
         assert routed["okx"].startswith(f"it has not opened: ExchangeNotAvailable: {refused}")
+        for words in ("status", "lanes", "doctor"):
+            done = await command(words, broker_url=vhost, redis_url=redis_url)
+            assert f" has not opened: ExchangeNotAvailable: {refused}" in done.out
+            assert password not in done.out + done.err
         log = worker.tail(1000)
         assert refused in log
         assert password not in log

@@ -15,7 +15,9 @@ from deploy.servers import RabbitMQ
 from deploy.simulator.process import Simulator
 from schemas.config import load
 from schemas.definitions import ROLES, definitions
+from schemas.operator import output
 from schemas.runtime import modules
+from tests.support.commands import command
 from tests.support.fleet import QUICK, wait_until
 
 Act: TypeAlias = Callable[[AbstractChannel], Coroutine[Any, Any, object]]
@@ -186,3 +188,14 @@ async def test_a_fleet_works_as_these_users(users: dict[str, str], redis_url: st
 def test_the_file_is_what_the_program_makes() -> None:
     path = modules.FLEET_TOML.with_name("rabbitmq") / "definitions.json"
     assert msgspec.json.decode(path.read_bytes()) == definitions(load(modules.FLEET_TOML, {}).lanes)
+
+
+async def test_commands_that_look_need_no_more_than_an_operator_may(users: dict[str, str], redis_url: str) -> None:
+    for words in ("status", "lanes", "budget", "doctor", "dead list", "top --json --times 1"):
+        done = await command(*words.split(), broker_url=users["fleet-operator"], redis_url=redis_url)
+        assert done.code in {output.OK, output.WRONG}, done
+        assert "may not" not in done.out + done.err
+    for words in ("lanes", "budget", "dead list"):
+        done = await command(*words.split(), broker_url=users["fleet-producer"], redis_url=redis_url)
+        assert "Take the URL of the user fleet-operator" in done.err
+        assert "secret" not in done.out + done.err

@@ -434,9 +434,13 @@ async def test_command_lines(world: World) -> None:
     assert await world.run("schemas", "definitions", "--config", str(world.fleet.config_file)) == 0
     assert await world.run("schemas", "dead", "list") == 1  # there are none
     assert await world.run("schemas", "dead", "show", "no-such-key") == 1
+    for words in ("status", "status --json", "lanes", "budget --json", "doctor", "pause list", "top --json --times 1"):
+        assert await world.run("schemas", *words.split()) in {0, 1}
+    for words in ("config check", "config check --json", "limits show --config"):
+        assert await world.run("schemas", *words.split(), str(world.fleet.config_file)) in {0, 1}
     refused = world.environment["FLEET_BROKER_URL"].replace(f"{USER}:", "stranger:")
     for url in (refused, re.sub(r"@.*", f"@127.0.0.1:{free_port()}/", refused), refused + "-no-such-vhost"):
-        assert await world.run("schemas", "dead", "list", FLEET_BROKER_URL=url) == 1
+        assert await world.run("schemas", "dead", "list", FLEET_BROKER_URL=url) == 4
 
 
 async def test_the_fleet_leaves(world: World) -> None:

@@ -8,11 +8,13 @@ from typing import Annotated, Any
 import typer
 
 from schemas import old_names
-from schemas.config import Config, load
+from schemas.config import Config, LaneConfig, load
 from schemas.errors import ConfigError
 from schemas.runtime import modules
 
-from .show import lines
+from .show import ShownLane, lanes, lines, rendered
+
+__all__ = ["rendered", "show", "shown"]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="The limits of exchanges.")
 
@@ -39,6 +41,25 @@ def show(
 
 def _wanted(names: Iterable[str], config: Config) -> list[str]:
     return [name if name in config.lanes else old_names.today(name) for name in names]
+
+
+def shown(exchanges: Iterable[str], config: Path | None) -> list[ShownLane]:
+    """What lanes keep to.
+
+    Args:
+        exchanges: only these lanes, or lanes of these exchanges; without a file these exchanges of ccxt, as lanes.
+        config: the fleet's TOML file.
+
+    Raises:
+        ConfigError: the file is wrong; or there is no such lane or exchange.
+    """
+    names = [old_names.today(each) for each in exchanges]
+    if config is None:
+        fleet = Config(lanes={name: LaneConfig(exchange=name) for name in names})
+    else:
+        fleet = load(config)
+        names = _wanted(exchanges, fleet)
+    return list(lanes(fleet, _paces_ms(fleet), names))
 
 
 def _paces_ms(config: Config) -> dict[str, float]:

@@ -1,0 +1,248 @@
+"""How commands speak: data on standard output, talk on standard error, and one table of exit codes.
+
+Nothing here imports a server's client: `--help` has to be there at once.
+"""
+
+import contextlib
+import datetime
+import os
+import sys
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import Any, Final, NoReturn, TypeVar
+
+import typer
+
+T = TypeVar("T")
+
+OK: Final = 0
+WRONG: Final = 1
+USAGE: Final = 2
+AWAY: Final = 4
+STOPPED: Final = 130
+CLOSED: Final = 141
+
+# What docs/commands.md and `--help` say of them; `up`, `dispatcher` and `worker` have 3 beside these.
+EXIT_CODES: Final[dict[int, str]] = {
+    OK: "done",
+    WRONG: "done, and the answer is no: an error as result, nothing found, something is wrong",
+    USAGE: "the words of the command can't be used, or a file that it names",
+    3: "a service got a second signal and ended at once",
+    AWAY: "RabbitMQ or Redis can't be reached or refuses, or no fleet was ever started there",
+    STOPPED: "Ctrl-C",
+    CLOSED: "whoever read its output has closed it, as `| head` does",
+}
+EPILOG: Final = "Exit codes: " + "; ".join(f"{code} {what}" for code, what in EXIT_CODES.items()) + "."
+
+# Where a colour says more than the word alone, by words of ours.
+COLOURS: Final[dict[str, str]] = {
+    "healthy": "green",
+    "ok": "green",
+    "degraded": "yellow",
+    "note": "yellow",
+    "maintenance": "yellow",
+    "offline": "red",
+    "wrong": "red",
+    "unknown": "yellow",
+}
+
+
+def say(text: str) -> None:
+    """Tells people something that is no data."""
+    with contextlib.suppress(BrokenPipeError):
+        typer.echo(plain_lines(text), err=True)
+
+
+def out(text: str) -> None:
+    """Writes data.
+
+    Raises:
+        typer.Exit: nobody reads it any more, and the command ends in order.
+    """
+    try:
+        typer.echo(text)
+    except BrokenPipeError:
+        raise typer.Exit(CLOSED) from None
+
+
+def fail(text: str, code: int = WRONG) -> NoReturn:
+    """Ends the command with a line that says why."""
+    say(text)
+    raise typer.Exit(code)
+
+
+def show_json(value: Any) -> None:
+    """One JSON document."""
+    import msgspec  # only when it is needed: `--help` is quicker without
+
+    out(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2).decode())
+
+
+def show_json_line(value: Any) -> None:
+    """One JSON document on one line."""
+    import msgspec
+
+    out(msgspec.json.encode(value, enc_hook=str).decode())
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Columns as wide as their widest cell; in a terminal lines end at its edge."""
+    cells = [[plain("" if cell is None else str(cell)) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
+    right = [bool(cells) and all(_is_number(row[column]) for row in cells) for column in range(len(heads))]
+    for number, row in enumerate((list(heads), *cells)):
+        line = "  ".join(
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, width, to_right in zip(row, widths, right, strict=True)
+        ).rstrip()
+        if (width := _width()) and len(line) > width:
+            line = line[: width - 1] + "…"
+        out(line if number == 0 else coloured(line, row))
+
+
+def _is_number(cell: str) -> bool:
+    return not cell or (cell[0].isdigit() and not cell.count("-") and not cell.count(":"))
+
+
+def coloured(line: str, words: Iterable[str]) -> str:
+    """The line with the first of our words in its colour; as it is where no colours are wanted."""
+    if not colours():
+        return line
+    for word in words:
+        if colour := COLOURS.get(word):
+            return line.replace(word, typer.style(word, fg=colour), 1)
+    return line
+
+
+def colours() -> bool:
+    """Whether there may be colours: in a terminal, and unless NO_COLOR says no (no-color.org)."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and is_terminal()
+
+
+def is_terminal() -> bool:
+    """Whether people see what is printed."""
+    return sys.stdout.isatty()
+
+
+def talks() -> bool:
+    """Whether people read what is said beside the data."""
+    return sys.stderr.isatty()
+
+
+def clear() -> None:
+    """Empties the terminal."""
+    typer.echo("\x1b[2J\x1b[H", nl=False)
+
+
+def _width() -> int:
+    """How many characters a line may have; 0 where nobody cuts it off."""
+    if not is_terminal():
+        return 0
+    with contextlib.suppress(OSError):
+        return os.get_terminal_size(sys.stdout.fileno()).columns
+    return 0
+
+
+def plain(text: str) -> str:
+    """Text from outside, on one line and without control characters for the terminal."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+
+
+def plain_lines(text: str) -> str:
+    """The same for a text of several lines."""
+    return "\n".join(map(plain, text.split("\n")))
+
+
+def when(at_ms: int) -> str:
+    """A time in UTC, to the second; empty for none."""
+    try:
+        return datetime.datetime.fromtimestamp(at_ms / 1000, datetime.UTC).isoformat(" ", "seconds") if at_ms else ""
+    except (ValueError, OverflowError):  # anyone can write such a number; dates end with the year 9999
+        return f"{at_ms} ms"
+
+
+def duration(seconds: float) -> str:
+    """A length of time in two units at the most, as in ``3 d 4 h``."""
+    left = max(0, round(seconds))
+    units = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
+    parts: list[str] = []
+    for unit, size in units:
+        count, left = divmod(left, size)
+        if count or (parts and unit != "s") or (unit == "s" and not parts):
+            parts.append(f"{count} {unit}")
+        if len(parts) == 2:
+            break
+    return " ".join(part for part in parts if not part.startswith("0 ") or len(parts) == 1)
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Runs a command's work; Ctrl-C ends it in order.
+
+    Raises:
+        typer.Exit: it was stopped, or a server is away; the user was told.
+    """
+    import asyncio
+    import logging
+
+    from ..errors import FleetError
+
+    logging.disable()  # libraries would talk into the command's output; what matters it says itself
+    try:
+        return asyncio.run(work)
+    except KeyboardInterrupt:
+        raise typer.Exit(STOPPED) from None
+    except FleetError as error:
+        from .servers import ServerAway
+
+        fail(str(error), AWAY if isinstance(error, ServerAway) else WRONG)
+
+
+class App(typer.Typer):
+    """The whole command line: whatever happens below it, its user sees a sentence and no traceback."""
+
+    def __call__(self, *words: Any, **options: Any) -> Any:
+        """Runs the command line and exits."""
+        _open_standard_files()
+        try:
+            return super().__call__(*words, **options)
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else OK if end.code is None else WRONG
+            sys.exit(_flushed(STOPPED if code == WRONG and _was_interrupted(end) else code))
+        except KeyboardInterrupt:
+            sys.exit(_flushed(STOPPED))
+        except Exception as error:
+            if os.environ.get("FLEET_TRACEBACK"):
+                raise
+            say(
+                f"a fault of ours: {type(error).__name__}: {error}\n"
+                "Please report it, with what FLEET_TRACEBACK=1 in the environment shows."
+            )
+            sys.exit(WRONG)
+
+
+def _open_standard_files() -> None:
+    """Where somebody closed one (`>&-`), a server's connection would get its number and what we print."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
+
+
+def _was_interrupted(error: BaseException) -> bool:
+    """Whether it comes of Ctrl-C, which Typer makes an exit of its own."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, KeyboardInterrupt):
+        found = found.__cause__ or found.__context__
+    return found is not None
+
+
+def _flushed(code: int) -> int:
+    """Writes out what is left; the exit code, which is another one where nobody reads any more."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise Python complains as it exits
+        return CLOSED
+    return code

@@ -1,0 +1,86 @@
+"""docs/commands.md: each example prints what stands there, and each shape has the fields that are told."""
+
+import re
+import shlex
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from schemas.operator import output, shapes
+from tests.support.commands import ROOT, command, here, leaves
+from tests.support.fleet import Stand, wait_until
+
+TEXT = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+EXAMPLES = [
+    (words, printed)
+    for block in re.findall(r"```console\n(.*?)```", TEXT, re.DOTALL)
+    for words, printed in re.findall(r"^\$ ccxt-fleet (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE)
+]
+SHAPES = re.findall(r"<!-- (\w+) -->\n\| field \| meaning \|\n\| --- \| --- \|\n((?:\|.*\n)+)", TEXT)
+WRONG = """
+[dispatcher]
+strategy = "fast"
+[lanes.okx]
+weigth = 2
+[groups.best]
+exchanges = ["okx", "ftx"]
+"""
+
+
+def plain(line: str) -> str:
+    """A line without what is another one each time: numbers, hosts, words of a version, and how wide columns are."""
+    line = re.sub(r"\b[\w.-]+-\d+\b(?!-)", "process", line)
+    line = re.sub(r"\b(?=[0-9a-f]*\d)[0-9a-f]{12}\b", "digest", line)
+    return re.sub(r"\s+", " ", re.sub(r"\d[\d.,:-]*( [\d:]+)?", "#", line)).strip()
+
+
+@pytest.mark.parametrize(("words", "printed"), EXAMPLES, ids=[words for words, _ in EXAMPLES])
+async def test_an_example(words: str, printed: str, stand: Stand, tmp_path: Path) -> None:
+    dead = await stand.client.channel.get_queue("fleet.dead", ensure=False)
+    await dead.purge()
+    results = await stand.client.channel.get_queue("fleet.results", ensure=False)
+    await results.purge()
+    (tmp_path / "wrong.toml").write_text(WRONG, encoding="utf-8")
+    for lane in stand.fleet.lanes:
+        await stand.client.ask("fetch_ticker", {"symbol": "BTC/USDT"}, exchanges=[lane])
+
+    async def known() -> bool:
+        done = await command("lanes", "--json", broker_url=stand.url, redis_url=stand.redis.url)
+        return all(lane["latency_ms"] and lane["state"] == "healthy" for lane in done.json)
+
+    await wait_until(known, "what was asked is in what dispatchers say", timeout_s=60)
+    argv = [str(tmp_path / word) if word == "wrong.toml" else word for word in shlex.split(words)]
+    done = await command(*argv, broker_url=stand.url, redis_url=stand.redis.url)
+    assert done.code in {output.OK, output.WRONG}, done
+    said = [plain(line) for line in (done.out + done.err).splitlines()]
+    for line in filter(None, map(plain, printed.splitlines())):
+        assert line in said
+
+
+@pytest.mark.parametrize(("name", "table"), SHAPES, ids=[name for name, _ in SHAPES])
+def test_a_shape_has_the_fields_that_are_told(name: str, table: str) -> None:
+    told = [field for row in table.splitlines() for field in re.findall(r"`(\w+)`", row.split("|")[1])]
+    fields = [field.name for field in msgspec.structs.fields(getattr(shapes, name))]
+    assert sorted(told) == sorted(fields)
+
+
+def test_exit_codes() -> None:
+    rows = re.findall(r"^\| (\d+) \| (.*) \|$", TEXT, re.MULTILINE)
+    assert {int(code): what.replace("\\|", "|") for code, what in rows} == output.EXIT_CODES
+
+
+@pytest.mark.parametrize("words", [words for words, _ in leaves()], ids=" ".join)
+def test_every_command_is_told(words: tuple[str, ...]) -> None:
+    heading = re.findall(r"^## (.*)$", TEXT, re.MULTILINE)
+    assert any(words[0] in re.split(r"[ ,]+", each) for each in heading)
+    assert " ".join(words) in TEXT
+
+
+def test_what_all_commands_have() -> None:
+    for words, found in leaves():
+        options = {option for each in found.params for option in each.opts}
+        if words[0] not in {"definitions", "up", "dispatcher", "worker"}:
+            assert "--json" in options, words
+    assert "FLEET_TRACEBACK" in TEXT
+    assert here("--help").code == output.OK

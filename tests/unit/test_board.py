@@ -1,0 +1,86 @@
+"""What `top`, `lanes` and `budget` make of reports: rates over the last seconds, and lanes in an order."""
+
+import pytest
+
+from schemas.messages import ErrorCode
+from schemas.operator.board import SORTS, Board, ordered
+from schemas.operator.picture import SILENT_S, Picture
+from schemas.operator.screen import Keys, drawn
+from schemas.reports import BucketReport, LaneReport, Report
+
+
+def report(worker: str, *lanes: LaneReport, **unopened: str) -> Report:
+    return Report(worker, 1_000, list(lanes), unopened=unopened)
+
+
+def busy() -> LaneReport:
+    bucket = BucketReport(used=0.5, effective=0.8, amount=100, window_s=10, granted=7, refused=1)
+    failed = {ErrorCode.EXCHANGE_ERROR: 2}
+    return LaneReport("okx", ok=10, failed=failed, rejected=1, throttled=4, exchange_ms=20.0, buckets={"of_20": bucket})
+
+
+def test_rates_are_of_the_last_seconds() -> None:
+    picture = Picture()
+    board = Board(picture, 0.0)
+    for second in range(1, 20):
+        picture.observe(report("a", busy()), second, 0)
+        board.view(second, 0)
+    picture.observe(report("a", busy()), 20, 0)
+    [lane] = board.view(20, 0).lanes
+    assert (lane.ok_per_s, lane.failed_per_s, lane.throttled_per_s) == (10.0, 3.0, 4.0)
+    assert lane.latency_ms == 20.0
+    assert (lane.bucket, lane.used_part) == ("of_20", 0.5)
+    view = board.view(20 + SILENT_S + 1, 0)
+    # The worker reports no more: neither its lane nor its rates stay.
+    assert (view.workers, view.lanes) == (0, [])
+
+
+def test_buckets_are_those_of_all_workers() -> None:
+    picture = Picture()
+    lane = busy()
+    picture.observe(report("a", lane), 0, 0)
+    picture.observe(report("b", lane), 0, 0)
+    [bucket] = picture.bucket_views()
+    assert (bucket.used, bucket.capacity, bucket.amount) == (40.0, 80.0, 100.0)
+    assert (bucket.granted, bucket.refused) == (14, 2)
+
+
+def test_workers_come_and_go() -> None:
+    picture = Picture()
+    picture.observe(report("a", busy()), 0, 3_500)
+    picture.observe(report("b", okx="no route"), 0, 1_000)
+    assert picture.reports["a"].behind_ms == 2_500
+    assert picture.unopened("okx") == {"b": "no route"}
+    picture.observe(Report("a", 1, [], leaving=True), 1, 0)
+    assert [lane.reason for lane in picture.lanes()] == ["it has not opened: no route"]
+    picture.forget_silent(SILENT_S + 1)
+    assert picture.reports == {}
+
+
+@pytest.mark.parametrize("sort", SORTS)
+def test_every_order_has_its_opposite(sort: str) -> None:
+    picture = Picture()
+    board = Board(picture, 0.0)
+    lanes = [LaneReport(name, ok=number) for number, name in enumerate(("c", "a", "b"))]
+    picture.observe(report("a", *lanes), 1, 0)
+    shown = board.view(1, 0).lanes
+    assert ordered(shown, "rate")[0].lane == "b"
+    assert [each.lane for each in ordered(shown, "lane")] == ["a", "b", "c"]
+    assert sorted(each.lane for each in ordered(shown, sort, backwards=True)) == ["a", "b", "c"]
+    assert ordered(shown, "lane", backwards=True)[0].lane == "c"
+
+
+async def test_keys() -> None:
+    keys = Keys("lane")
+    for _ in SORTS:
+        keys.press("s")
+    assert keys.sort == "lane"
+    keys.press("r")
+    assert keys.backwards
+    keys.press("x")
+    assert not keys.quit.is_set()
+    drawn(Board(Picture(), 0.0).view(1, 0), keys)
+    for last in ("q", "\x03", ""):
+        keys.quit.clear()
+        keys.press(last)
+        assert keys.quit.is_set()

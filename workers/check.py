@@ -1,0 +1,29 @@
+"""Checks a configuration as a worker does when it starts, for `ccxt-fleet config check`."""
+
+from schemas.config import Config
+from schemas.runtime import store
+from schemas.runtime.broker import Broker
+from schemas.runtime.deliveries import Delivery
+
+from .lanes import Lanes
+from .reports import Reports
+
+
+async def check(config: Config) -> None:
+    """Makes every lane as a worker would, connects to nothing, and drops them again.
+
+    Raises:
+        ConfigError: a worker would not start with it; says which key it is, and what would work.
+    """
+    client = store.connect(config.redis.url, timeout_s=config.redis.timeout_s)
+    lanes = Lanes(config, client, Broker(config.broker, "check", []), Reports(), _take)
+    try:
+        await lanes.discard(await lanes.plan(config))
+    finally:
+        await lanes.close()
+        await client.aclose()
+
+
+async def _take(lane: str, delivery: Delivery) -> None:
+    """No lane is opened, so that no attempt comes."""
+    raise AssertionError(lane, delivery)
