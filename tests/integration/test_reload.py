@@ -57,6 +57,8 @@ async def changing(rabbitmq: RabbitMQ, own_fleet: tuple[str, Redis, Simulator, F
         yield stand
         fleet.config_file.unlink()
         fleet.config_file.write_bytes(before)
+        for service in stand.services:
+            service.send(signal.SIGHUP)  # looks at once
         await in_use(stand)
         await opened(fleet)
         await wait_until(lambda: stand.healthy(*fleet.lanes), "all lanes are healthy", timeout_s=60)
@@ -152,11 +154,17 @@ async def test_what_waits_for_a_removed_lane_goes_to_others_and_its_queue_goes(c
 async def test_attempts_under_way_end_on_the_lane_they_began_on(changing: Stand) -> None:
     stand = changing
     await stand.simulator.fault("okx", latency_ms=1000)
-    ids = [await stand.client.send({**TICKER, "exchanges": ["okx"]}) for _ in range(6)]
+    ids: list[str] = []
 
     async def held() -> bool:
-        # A probe may be there too.
-        return await stand.metric(stand.fleet.workers, "fleet_attempts_in_flight", "okx") >= 6
+        """Whether six are with workers. Six more are sent where the first was answered when the last came."""
+        ids.extend(await asyncio.gather(*(stand.client.send({**TICKER, "exchanges": ["okx"]}) for _ in range(6))))
+        sent = len(ids)
+        while not any(stand.client.answers.get(each) for each in ids[sent - 6 :]):
+            # A probe may be there too.
+            if await stand.metric(stand.fleet.workers, "fleet_attempts_in_flight", "okx") >= 6:
+                return True
+        return False
 
     await wait_until(held, "all are with workers")
     change(stand, lanes={"okx": {**lane_of(stand, "okx"), "live_reserve": 0.1}}, worker={"in_flight": 500})
