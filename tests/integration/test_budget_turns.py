@@ -285,7 +285,7 @@ async def test_a_pause_is_waited_for_or_refused(clocked: Clocked) -> None:
 
 
 @settings(
-    max_examples=settings().max_examples * 3 // 5,
+    max_examples=settings().max_examples * 2 // 5,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -316,6 +316,8 @@ async def test_a_wrong_change_of_the_configuration(world: World, case: str) -> N
         await wait_until(partial(refused, service), f"{service.name} refuses it")
     await world.look()
     world.fleet.config_file.write_bytes(before)
+    for service in world.services:
+        service.send(signal.SIGHUP)  # looks at once
     await wait_until(partial(used, world), "all have it as it was")
 
 
@@ -428,14 +430,17 @@ async def test_a_wrong_environment(world: World, variable: str) -> None:
 
 
 async def test_command_lines(world: World) -> None:
-    for words in ("dispatcher", "schemas definitions", "schemas dead list"):
-        assert await world.run(*words.split(), "--help") == 0
-    assert await world.run("schemas", "definitions", "--config", str(world.fleet.config_file)) == 0
-    assert await world.run("schemas", "dead", "list") == 1  # there are none
-    assert await world.run("schemas", "dead", "show", "no-such-key") == 1
-    refused = world.environment["FLEET_BROKER_URL"].replace(f"{USER}:", "stranger:")
-    for url in (refused, re.sub(r"@.*", f"@127.0.0.1:{free_port()}/", refused), refused + "-no-such-vhost"):
-        assert await world.run("schemas", "dead", "list", FLEET_BROKER_URL=url) == 1
+    run, broker = world.run, world.environment["FLEET_BROKER_URL"]
+    refused = broker.replace(f"{USER}:", "stranger:")
+    wrong = (refused, re.sub(r"@.*", f"@127.0.0.1:{free_port()}/", refused), refused + "-no-such-vhost")
+    left = await asyncio.gather(
+        *(run(*words.split(), "--help") for words in ("dispatcher", "schemas definitions", "schemas dead list")),
+        run("schemas", "definitions", "--config", str(world.fleet.config_file)),
+        run("schemas", "dead", "list"),
+        run("schemas", "dead", "show", "no-such-key"),
+        *(run("schemas", "dead", "list", FLEET_BROKER_URL=url) for url in wrong),
+    )
+    assert left == [0, 0, 0, 0, 1, 1, 1, 1, 1]  # there are no dead letters
 
 
 async def test_the_fleet_leaves(world: World) -> None:
