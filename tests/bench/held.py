@@ -3,7 +3,7 @@
 Sockets to exchanges are apart from other handles. aiohttp takes the connection that was idle for longest (since 3.11,
 https://github.com/aio-libs/aiohttp/pull/9672), so as long as calls come none is idle long enough to be closed: a worker
 holds as many as it once needed at the same time. That steps up when a machine is busy for a moment, and says nothing of
-a leak. A leak shows when no call has come for a while: then all that are still known are closed.
+a leak. A leak shows when no call has come for a while, nor a probe: then all that are still known are closed.
 """
 
 import asyncio

@@ -36,6 +36,7 @@ CAPACITY_S: Final = 30.0
 WARM_UP_S: Final = 10.0
 AT_ONCE: Final = 200
 SETTLE_S: Final = 60.0
+STOP_GRACE_S: Final = 20.0
 # aiohttp looks for idle connections that often, so one may have been idle for twice as long.
 CLOSED_AFTER_S: Final = 2 * IDLE_S + 10
 # The exchanges close none meanwhile: one that the fleet forgot would be closed by them, and not be seen.
@@ -129,7 +130,11 @@ async def main(minutes: float, options: Options) -> bool:
 
 
 async def _idle(stage: Stage) -> dict[str, int]:
-    """Each worker's connections to exchanges when those that nobody uses should all be closed."""
+    """Each worker's connections to exchanges when those that nobody uses should all be closed.
+
+    The dispatchers are stopped first: their probes of idle lanes would use two of them in turn, and keep both.
+    """
+    await asyncio.gather(*(dispatcher.stop(grace_s=STOP_GRACE_S) for dispatcher in stage.fleet.dispatchers))
     give_up_s = time.monotonic() + CLOSED_AFTER_S
     ports = exchange_ports(stage)
     while True:
