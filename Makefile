@@ -27,11 +27,10 @@ up: setup ## run the fleet against the real exchanges until Ctrl-C
 	@$(FOREGROUND) $(BIN)/python -m deploy.local $(ARGS)
 
 # Two processes, each with servers of its own, share the files among them; with three, tests that look at a moment miss it.
-# Then come the tests that kill and freeze servers, one after another: beside others a cluster on two CPUs is too slow in
-# choosing a leader. Code 5 is "nothing collected".
+# Then come the few tests that need the machine for themselves. Code 5 is "nothing collected".
 test: NODE := yes
 test: setup ## run all tests on real servers; LOWEST=1 with the oldest packages we allow, ARGS='-k name' for some
-	@status=5; for part in '-n 2 --dist loadfile --faults not' '--faults only'; do \
+	@status=5; for part in '-n 2 --dist loadfile --no-loadscope-reorder --alone not' '--alone only'; do \
 		$(BIN)/python -m pytest $$part $(ARGS); code=$$?; \
 		case "$$status $$code" in 0\ [!05]|5\ [!5]) status=$$code;; esac; \
 	done; exit $$status
@@ -45,12 +44,12 @@ fuzz: setup ## put 100,000 bad messages and configurations into a fleet; SEED=1,
 neighbours: setup ## one bad client beside twenty good ones, who must not notice; SEED=1, ARGS='--requests 400' for fewer
 	@$(BIN)/python -m tests.faults.neighbours --seed $(or $(SEED),1) $(ARGS)
 
+# Each of the two type checkers uses one CPU.
 check: CHECKS := yes
 check: setup ## lint (Lua too), check the format, the types, which way imports go, and that no file or function is too long
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
-	@$(BIN)/mypy
-	@$(BIN)/pyright
+	@$(BIN)/mypy & mypy=$$!; $(BIN)/pyright; pyright=$$?; wait $$mypy && exit $$pyright
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m tests.support.sizes
 	@$(BIN)/python -m tests.support.lua_lint
