@@ -26,11 +26,12 @@ demo: setup ## show the fleet at work on simulated exchanges
 up: setup ## run the fleet against the real exchanges until Ctrl-C
 	@$(FOREGROUND) $(BIN)/python -m deploy.local $(ARGS)
 
-# Two processes, each with servers of its own, share the files among them; with three, tests that look at a moment miss it.
-# Then come the few tests that need the machine for themselves. Code 5 is "nothing collected".
+# So many processes, each with servers of its own, share the files among them. Then come the few tests that need the machine
+# for themselves. Code 5 is "nothing collected".
+PROCESSES ?= 2
 test: NODE := yes
-test: setup ## run all tests on real servers; LOWEST=1 with the oldest packages we allow, ARGS='-k name' for some
-	@status=5; for part in '-n 2 --dist loadfile --no-loadscope-reorder --alone not' '--alone only'; do \
+test: setup ## run all tests on real servers; LOWEST=1 with the oldest packages we allow, ARGS='-k name' for some, PROCESSES=4 with more CPUs
+	@status=5; for part in '-n $(PROCESSES) --dist loadfile --no-loadscope-reorder --alone not' '--alone only'; do \
 		$(BIN)/python -m pytest $$part $(ARGS); code=$$?; \
 		case "$$status $$code" in 0\ [!05]|5\ [!5]) status=$$code;; esac; \
 	done; exit $$status
