@@ -5,14 +5,19 @@ they share again when it is over. `test_redis_lost.py` has the same for a Redis 
 """
 
 import asyncio
+import contextlib
+import socket
+import struct
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from deploy.servers import Redis
+from schemas.runtime import store
 from tests.support.fleet import Stand, opened, wait_until
 from tests.support.redis_faults import ERRORS, answering, losses, set_clock
 from tests.support.spenders import on_their_own, spenders, whole
@@ -120,3 +125,32 @@ async def test_a_fleet_goes_on_and_starts_while_redis_answers_errors(stand: Stan
     await wait_until(shared, "all share again", timeout_s=60)
     await wait_until(ask, "an answer", timeout_s=60)
     assert all(service.running for service in stand.services)
+
+
+async def reset_just_before_a_command(turns: int) -> None:
+    """Redis resets the connection so many turns of the loop before the next command is written to it."""
+    server_side: list[asyncio.StreamWriter] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server_side.append(writer)
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                writer.write(b"+PONG\r\n" * data.count(b"*"))
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        client = store.connect(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0", timeout_s=10)
+        await client.ping()
+        for writer in server_side:
+            no_linger = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_linger)
+            writer.transport.abort()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        with contextlib.suppress(*store.AWAY):
+            await client.ping()
+        await client.aclose()
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_connection_that_is_reset_at_any_moment_is_a_loss_in_the_loop_of_the_services(turns: int) -> None:
+    await asyncio.to_thread(uvloop.run, reset_just_before_a_command(turns))
