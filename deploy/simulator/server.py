@@ -26,6 +26,7 @@ log = logging.getLogger("simulator")
 KEEP_ALIVE_S = 75.0
 _CUT_SHORT_BY = 1000
 _KEPT_ANSWERS = 2000
+_HELD_LOOK_S = 0.01
 
 
 class Door:
@@ -197,6 +198,8 @@ class Door:
                 request.transport.close()
                 return web.Response()
             self._used.add(request.transport)
+        while self.faults.held:
+            await asyncio.sleep(_HELD_LOOK_S)
         late_ms = faults.latency_ms + faults.latency_jitter_ms * self._random.random()
         if late_ms:
             await asyncio.sleep(late_ms / 1000)
