@@ -69,6 +69,7 @@ class Asked(Struct):
     at_s: float
     deadline_s: float
     method: str = TICKER
+    caller: str = ""
     ended_s: float = 0.0
     ok: bool = False
     why: str = ""
@@ -102,7 +103,7 @@ class VirtualFleet:
         config = Config(lanes={name: LaneConfig(exchange=name) for name in limits})
         self.routers = [Router(config) for _ in range(dispatchers)]
         for router in self.routers:
-            router.dispatchers = dispatchers
+            router.count(dispatchers)
         self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._numbers = itertools.count()
         self._random = random.Random(1)
@@ -118,9 +119,9 @@ class VirtualFleet:
         """Lets something happen."""
         heapq.heappush(self._events, (self.now_s + wait_s, next(self._numbers), act, args))
 
-    def ask(self, at_s: float, left_s: float, *lanes: str, method: str = TICKER) -> Asked:
+    def ask(self, at_s: float, left_s: float, *lanes: str, method: str = TICKER, caller: str = "") -> Asked:
         """One request will come then, with so much time."""
-        asked = Asked(lanes, at_s, at_s + left_s, method)
+        asked = Asked(lanes, at_s, at_s + left_s, method, caller)
         self.after(at_s - self.now_s, self._come, asked)
         return asked
 
@@ -168,7 +169,7 @@ class VirtualFleet:
 
     def _come(self, asked: Asked) -> None:
         request = Request(asked.method, exchanges=list(asked.lanes), deadline_ms=NOW_MS + int(asked.deadline_s * 1e3))
-        self._decide(Attempt(request, "", 0, self.now_ms), asked, rested=False)
+        self._decide(Attempt(request, "", 0, self.now_ms, asked.caller), asked, rested=False)
 
     def _decide(self, attempt: Attempt, asked: Asked, *, rested: bool) -> None:
         router = self._takers.choice(self.routers)  # whichever has a hand free
@@ -229,12 +230,16 @@ class VirtualFleet:
 def false_refusals(asked: Sequence[Asked], tolerance_s: float) -> list[Asked]:
     """The refused requests that could have been answered: one that came after was, before their deadlines.
 
-    Only such are compared as ask for the same: a cheaper call finds room where a dearer one does not.
+    Only such are compared as ask for the same, of one caller: a cheaper call finds room where a dearer one does not.
     """
     found: list[Asked] = []
-    for kind in {(*each.lanes, each.method) for each in asked}:
-        found += _false([each for each in asked if (*each.lanes, each.method) == kind], tolerance_s)
+    for kind in {_kind(each) for each in asked}:
+        found += _false([each for each in asked if _kind(each) == kind], tolerance_s)
     return found
+
+
+def _kind(asked: Asked) -> Sequence[str]:
+    return *asked.lanes, asked.method, asked.caller
 
 
 def _false(asked: Sequence[Asked], tolerance_s: float) -> list[Asked]:
