@@ -14,10 +14,11 @@ import heapq
 from collections import deque
 
 from .callers import Callers
+from .pace import Pace
 
 
 class Line:
-    """One line. All times are Unix milliseconds; a gap is the time that one turn takes of the line.
+    """One line. All times are Unix milliseconds; a gap is how much of the limit's time one turn takes (`Pace`).
 
     Attributes:
         next_ms: where it ends: the next turn of a caller who has the most turns in it.
@@ -29,6 +30,7 @@ class Line:
         self.next_ms = 0.0
         self.room_ms = 0.0
         self.callers = Callers()
+        self._pace = Pace()
         self._first_ms = 0.0  # the last turn that was given at the line's beginning
         self._owed: list[tuple[float, float]] = []  # a heap: since when, and how much
         self._owed_ms = 0.0
@@ -41,7 +43,7 @@ class Line:
         self.callers.observe(now_ms)
         while self._kept and self._kept[0][0] < now_ms:
             from_ms, to_ms = self._kept.popleft()
-            passed_ms = min(now_ms, to_ms) - from_ms
+            passed_ms = self._pace.between_ms(from_ms, min(now_ms, to_ms))
             self._kept_ms -= passed_ms
             self._due_ms -= min(passed_ms, max(0.0, self._due_ms))  # what was owed had room without it
             if to_ms > now_ms:
@@ -52,10 +54,12 @@ class Line:
             self._owed.clear()
             self._owed_ms = self._due_ms = 0.0
 
-    def refused(self, room_ms: float) -> None:
-        """A worker said that the bucket has no room before that time."""
+    def refused(self, room_ms: float, pace: Pace | None = None) -> None:
+        """A worker said that the bucket has no room before that time, and how it comes from then on."""
         self.room_ms = room_ms
-        self.next_ms = max(self.next_ms, room_ms)
+        if room_ms > self.next_ms:
+            self.next_ms = room_ms
+            self._pace = pace or Pace()
 
     def turn_ms(self, caller: str, gap_ms: float, now_ms: float) -> float:
         """When one more request of this caller would have its turn."""
@@ -75,17 +79,17 @@ class Line:
         elif not spare:
             if overtakes:
                 self._keep(gap_ms)
-            self.next_ms += gap_ms
+            self.next_ms = self._pace.later_ms(self.next_ms, gap_ms)
         self.callers.book(caller, at_ms, gap_ms)
         return at_ms
 
     def again(self, caller: str, gap_ms: float, room_ms: float) -> float:
         """Gives another turn to a request that found no room in its own; not at the end, for it has waited."""
-        at_ms = self._first_ms = max(self._first_ms + gap_ms, room_ms)
+        at_ms = self._first_ms = max(self._pace.later_ms(self._first_ms, gap_ms), room_ms)
         heapq.heappush(self._owed, (at_ms, gap_ms))
         self._owed_ms += gap_ms
         self._keep(gap_ms)
-        self.next_ms = max(self.next_ms + gap_ms, at_ms)
+        self.next_ms = max(self._pace.later_ms(self.next_ms, gap_ms), at_ms)
         self.callers.book(caller, at_ms, gap_ms)
         return at_ms
 
@@ -122,7 +126,7 @@ class Line:
         elif self._kept:
             self._take_kept(gap_ms)
         else:
-            self.next_ms += gap_ms
+            self.next_ms = self._pace.later_ms(self.next_ms, gap_ms)
         self.callers.book(caller, later_ms, gap_ms)
         return later_ms
 
@@ -140,12 +144,13 @@ class Line:
         overtakes_ms = self.callers.overtakes_ms(caller, gap_ms)
         if not overtakes_ms:
             return self.next_ms
-        at_ms, first_ms = self.next_ms - max(0.0, self._spare_ms) - overtakes_ms, max(self.room_ms, now_ms)
-        return at_ms if at_ms >= first_ms else max(self._first_ms + gap_ms, first_ms)
+        at_ms = self._pace.later_ms(self.next_ms, -overtakes_ms - max(0.0, self._spare_ms))
+        first_ms = max(self.room_ms, now_ms)
+        return at_ms if at_ms >= first_ms else max(self._pace.later_ms(self._first_ms, gap_ms), first_ms)
 
     def _owe(self, at_ms: float, gap_ms: float, now_ms: float) -> None:
         """A turn is taken that is another's."""
-        if at_ms <= max(self.room_ms, now_ms, self._first_ms + gap_ms):  # at the beginning
+        if at_ms <= max(self.room_ms, now_ms, self._pace.later_ms(self._first_ms, gap_ms)):  # at the beginning
             self._first_ms = max(self._first_ms, at_ms)
         heapq.heappush(self._owed, (at_ms, gap_ms))
         self._owed_ms += gap_ms
@@ -153,16 +158,17 @@ class Line:
     def _keep(self, gap_ms: float) -> None:
         """The end of the line is kept for one that yields."""
         from_ms = self._kept.pop()[0] if self._kept and self._kept[-1][1] == self.next_ms else self.next_ms
-        self._kept.append((from_ms, self.next_ms + gap_ms))
+        self._kept.append((from_ms, self._pace.later_ms(self.next_ms, gap_ms)))
         self._kept_ms += gap_ms
 
     def _take_kept(self, gap_ms: float) -> None:
         self._kept_ms -= gap_ms
         while gap_ms > 0 and self._kept:
             from_ms, to_ms = self._kept.popleft()
-            if to_ms - from_ms > gap_ms:
-                self._kept.appendleft((from_ms + gap_ms, to_ms))
-            gap_ms -= to_ms - from_ms
+            kept_ms = self._pace.between_ms(from_ms, to_ms)
+            if kept_ms > gap_ms:
+                self._kept.appendleft((self._pace.later_ms(from_ms, gap_ms), to_ms))
+            gap_ms -= kept_ms
 
     def _spare(self, gap_ms: float) -> bool:
         """Whether more room is kept than is owed, as some that had to yield could not."""

@@ -22,6 +22,7 @@ from msgspec.structs import replace
 from schemas.messages import Attempt, Bound, Request, Turn
 
 from .line import Line
+from .pace import Pace
 
 # A turn counts as come so much earlier: the shortest delay queue takes as long.
 LATE_MS: Final = 250
@@ -86,7 +87,9 @@ class Waiting:
     def refused(self, request: Request, bound: Bound, now_ms: int) -> None:
         """A worker found no room for such a request before that time."""
         line = self._line(request, bound.key, bound.step_ms, now_ms, apart=bound.apart)
-        line.refused(min(bound.at_ms, now_ms + LONGEST_MS))
+        room_ms = min(bound.at_ms, now_ms + LONGEST_MS)
+        rooms = [(at_ms, calls) for at_ms, calls in bound.rooms if at_ms <= now_ms + LONGEST_MS]
+        line.refused(room_ms, Pace(room_ms, bound.step_ms, rooms))
         self._grew(line)
 
     def saw(self, attempt: Attempt, turn: Turn, now_ms: int) -> None:

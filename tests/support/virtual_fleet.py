@@ -8,6 +8,7 @@ import itertools
 import random
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Final
 
 from msgspec import Struct
@@ -26,6 +27,8 @@ TICKER: Final = "fetch_ticker"
 MAX_WAIT_S: Final = WorkerConfig().max_wait_s
 # As in rolling.lua: calls that wait for room anyway are granted apart by this part of the mean distance.
 APART: Final = 0.5
+# So many points say how room comes.
+ROOMS: Final = 8
 
 
 class Limit:
@@ -56,6 +59,22 @@ class Limit:
             if free_s > now_s:
                 at_s = max(at_s, free_s, self.granted_s[-1] + APART * self.step_s(method))
         return at_s
+
+    def rooms(self, method: str) -> list[tuple[int, int]]:
+        """How room for such calls comes within a window, as the budget says it."""
+        cost = self.costs.get(method, 1)
+        most = self.amount // cost
+
+        def room_ms(calls: int) -> int:
+            place = len(self.granted_s) - self.amount + calls * cost - 1
+            return NOW_MS + int((self.granted_s[place] + self.window_s) * 1000) if place >= 0 else 0
+
+        known = {1: room_ms(1), most: room_ms(most)}
+        while len(known) < min(ROOMS, most):
+            pairs = [(before, after) for before, after in pairwise(sorted(known)) if after - before > 1]
+            before, after = max(pairs, key=lambda pair: known[pair[1]] - known[pair[0]])
+            known[(before + after) // 2] = room_ms((before + after) // 2)
+        return [(known[calls], calls) for calls in sorted(known)]
 
     def grant(self, method: str, at_s: float) -> None:
         """Such a call leaves then."""
@@ -206,7 +225,9 @@ class VirtualFleet:
             at_ms = NOW_MS + int(at_s * 1000)
             item = Try(lane, Outcome.THROTTLED, ErrorCode.NO_BUDGET, retry_at_ms=at_ms)
             asked.returned += 1
-            back = attempt.handed_back(item, Bound("all", at_ms, limit.step_s(asked.method) * 1000))
+            back = attempt.handed_back(
+                item, Bound("all", at_ms, limit.step_s(asked.method) * 1000, rooms=limit.rooms(asked.method))
+            )
             self.after(HOP_S, self._decide_again, back, asked)
             return
         if limit:

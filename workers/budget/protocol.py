@@ -133,7 +133,9 @@ def _planned(said: Any, buckets: int) -> Planned:
     if outcome == b"paused":
         return Planned(Refusal(earliest_ms, wait_s, "paused"), known)
     if outcome == b"refused":
-        return Planned(Refusal(earliest_ms, wait_s, "budget", held_by), known)
+        now_us = at_us - delay_us
+        rooms = [((room_us - now_us) / 1e6, int(calls)) for calls, room_us in zip(more[::2], more[1::2], strict=True)]
+        return Planned(Refusal(earliest_ms, wait_s, "budget", held_by, rooms), known)
     raise ValueError(outcome)
 
 
