@@ -30,6 +30,7 @@ SECONDS: Final = 90.0
 TOLERANCE_S: Final = 1.5
 # Requests of one crowd come in any order, and the first of it leave at once.
 CROWD_S: Final = 4.0
+EXAMPLES: Final = 5
 SLOW_MS: Final = 3_000.0
 PATIENT: Final = (300.0, 300.0)
 
@@ -175,6 +176,9 @@ def _row(table: Any, case: Case, workers: int, asked: Sequence[Asked]) -> None:
     well = [each for each in asked if each.result.ok]
     refused = [each for each in asked if each.refused]
     false, late = false_refusals(asked), [each for each in asked if not each.result.ok and not each.refused]
+    for each in late[:EXAMPLES]:
+        after = f"had {each.deadline_s - each.sent_s:.1f} s, ended after {each.ended_s - each.sent_s:.1f}"
+        print(f"Late: {after}: {each.result.error and each.result.error.message}", flush=True)
     crowded = case.every_s if case.crowd else 0
     seconds = Counter(int(each.ended_s) for each in well if not crowded or each.ended_s % crowded >= CROWD_S)
     even = case.amount / case.window_s
