@@ -29,12 +29,12 @@ up: setup ## run the fleet against the real exchanges until Ctrl-C
 wheel: setup ## make the package, dist/ccxt_fleet-….whl, for pip install
 	@$(BIN)/python -m pip --quiet --disable-pip-version-check wheel --no-index --no-deps --no-build-isolation --wheel-dir dist .
 
-# Two processes, each with servers of its own, share the files among them; with three, tests that look at a moment miss it.
-# Then come the tests that kill and freeze servers, one after another: beside others a cluster on two CPUs is too slow in
-# choosing a leader. Code 5 is "nothing collected".
+# So many processes, each with servers of its own, share the files among them. Then come the few tests that need the machine
+# for themselves. Code 5 is "nothing collected".
+PROCESSES ?= 2
 test: NODE := yes
-test: setup ## run all tests on real servers; LOWEST=1 with the oldest packages we allow, ARGS='-k name' for some
-	@status=5; for part in '-n 2 --dist loadfile --faults not' '--faults only'; do \
+test: setup ## run all tests on real servers; LOWEST=1 with the oldest packages we allow, ARGS='-k name' for some, PROCESSES=4 with more CPUs
+	@status=5; for part in '-n $(PROCESSES) --dist loadfile --no-loadscope-reorder --alone not' '--alone only'; do \
 		$(BIN)/python -m pytest $$part $(ARGS); code=$$?; \
 		case "$$status $$code" in 0\ [!05]|5\ [!5]) status=$$code;; esac; \
 	done; exit $$status
@@ -48,12 +48,12 @@ fuzz: setup ## put 100,000 bad messages and configurations into a fleet; SEED=1,
 neighbours: setup ## one bad client beside twenty good ones, who must not notice; SEED=1, ARGS='--requests 400' for fewer
 	@$(BIN)/python -m tests.faults.neighbours --seed $(or $(SEED),1) $(ARGS)
 
+# Each of the two type checkers uses one CPU.
 check: CHECKS := yes
 check: setup ## lint (Lua too), check the format, the types, which way imports go, and that no file or function is too long
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
-	@$(BIN)/mypy
-	@$(BIN)/pyright
+	@$(BIN)/mypy & mypy=$$!; $(BIN)/pyright; pyright=$$?; wait $$mypy && exit $$pyright
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m tests.support.sizes
 	@$(BIN)/python -m tests.support.lua_lint

@@ -193,20 +193,25 @@ class LaneHealth(Choice):
         self.open_from_ms = max(self.open_from_ms, until_ms)
         self._line_grew()
 
-    def again(self, turn: Turn, bound: Bound, dispatchers: int) -> Turn:
+    def again(self, attempt: Attempt, turn: Turn, bound: Bound) -> Turn:
         """Gives another turn in the line to a request that found no room in its own: see `Waiting.again`."""
-        turn = self.load.waiting.again(turn, bound, dispatchers)
+        turn = self.load.waiting.again(attempt, turn, bound)
         self._line_grew()
         return turn
 
-    def saw(self, request: Request, turn: Turn, now_ms: int, dispatchers: int) -> None:
-        """A request that has a turn in the line passed by: see `Waiting.saw`."""
-        self.load.waiting.saw(request, turn, now_ms, dispatchers)
+    def come(self, attempt: Attempt, turn: Turn, lead_ms: float, now_ms: int) -> Turn | None:
+        """A request that has a turn in the line passes by: see `Waiting.saw` and `Waiting.come`."""
+        if turn.at_ms <= now_ms:
+            return turn
+        waiting = self.load.waiting
+        waiting.saw(attempt, turn, now_ms)
+        due = waiting.come(attempt, turn, self.load.usual_ms, lead_ms, now_ms)
         self._line_grew()
+        return due
 
-    def book(self, request: Request, dispatchers: int) -> Turn | None:
-        """Gives the next turn in the line to a request: see `Waiting.book`."""
-        turn = self.load.waiting.book(request, self.name, dispatchers)
+    def book(self, attempt: Attempt, now_ms: float) -> Turn | None:
+        """Gives a turn in the line to a request: see `Waiting.book`."""
+        turn = self.load.waiting.book(attempt, self.name, now_ms)
         self._line_grew()
         return turn
 

@@ -14,7 +14,7 @@ answer many at once.
 import math
 from typing import Final
 
-from schemas.messages import Bound, Request
+from schemas.messages import Attempt, Bound, Request
 from schemas.reports import LaneReport
 
 from .waiting import Waiting
@@ -129,16 +129,16 @@ class Load:
         return (
             self.no_budget_until_ms.get(request.kind, 0) <= now_ms
             and not self.crowded
-            and not self.waiting.delay_ms(request, now_ms)
+            and not self.waiting.holds(request, now_ms)
         )
 
-    def delay_ms(self, request: Request, now_ms: int) -> float:
-        """The time until one more such request, behind those that wait, would be answered; 0 where none waits.
+    def delay_ms(self, attempt: Attempt, now_ms: int) -> float:
+        """The time until one more such request of its caller would be answered; 0 where none waits.
 
         That is when its turn is over: one place may go to a call that has no turn, as a probe.
         """
-        delay_ms = self.waiting.delay_ms(request, now_ms)
-        return delay_ms + self.waiting.step_ms(request) + self.usual_ms if delay_ms else 0.0
+        delay_ms = self.waiting.delay_ms(attempt, now_ms)
+        return delay_ms + self.waiting.step_ms(attempt, now_ms) + self.usual_ms if delay_ms else 0.0
 
     @property
     def busyness_ms(self) -> float:

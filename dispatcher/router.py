@@ -78,7 +78,6 @@ class Router:
     Attributes:
         health: the lanes, by name.
         knowledge: what they list.
-        dispatchers: how many dispatchers there are; each puts about as many requests into the delay queues.
     """
 
     def __init__(self, config: Config) -> None:
@@ -86,7 +85,7 @@ class Router:
         self._by_exchange: dict[str, list[str]] = {}
         self._able: dict[tuple[str, ...], Able] = {}
         self.knowledge = LaneKnowledge()
-        self.dispatchers = 1
+        self._dispatchers = 1
         self.health: dict[str, LaneHealth] = {}
         self._aside: list[LaneHealth] = []
         self.configure(config)
@@ -104,7 +103,14 @@ class Router:
     def _lane(self, name: str, lane: LaneConfig) -> LaneHealth:
         health = self.health.get(name) or LaneHealth(name, lane.weight, self._config)
         health.configure(lane.weight, self._config)
+        health.load.waiting.dispatchers = self._dispatchers
         return health
+
+    def count(self, dispatchers: int) -> None:
+        """Takes in how many dispatchers there are."""
+        self._dispatchers = dispatchers
+        for lane in self.health.values():
+            lane.load.waiting.dispatchers = dispatchers
 
     def observe(self, report: Report, now_s: float) -> None:
         """Takes in a worker's report."""
@@ -133,12 +139,11 @@ class Router:
         health.refused(attempt.request, until_ms, bound, now_ms)
         if bound is None or turn is None or turn.lane != lane:
             return attempt
-        return replace(attempt, turn=health.again(turn, bound, self.dispatchers))
+        return replace(attempt, turn=health.again(attempt, turn, bound))
 
     def candidates(self, request: Request) -> Sequence[LaneHealth] | End:
         """The lanes a request names, in its order, that have its method and list its symbol; an error if none does."""
-        able = self._having_method(request)
-        if isinstance(able, End):
+        if isinstance(able := self._having_method(request), End):
             return able
         listing = self.knowledge.able(able.names, request.method, asked(request.args))
         if listing is able.names:
@@ -221,11 +226,9 @@ class Router:
         left_ms = attempt.deadline_ms - now_ms
         if left_ms <= 0:
             return End(ErrorCode.DEADLINE_EXCEEDED, "the deadline passed" + _history(attempt))
-        turn = attempt.turn
-        if turn is not None and turn.at_ms > now_ms and (waited := self.health.get(turn.lane)):
-            waited.saw(attempt.request, turn, now_ms, self.dispatchers)
-        named = self.candidates(attempt.request)
-        if isinstance(named, End):
+        if (turn := attempt.turn) is not None and (waited := self.health.get(turn.lane)):
+            attempt = replace(attempt, turn=waited.come(attempt, turn, self._lead_ms, now_ms))
+        if isinstance(named := self.candidates(attempt.request), End):
             return named
         past = returns.past(attempt.tries)
         able = [lane for lane in named if lane.name not in past.never] if past.never else named
@@ -275,16 +278,16 @@ class Router:
         now_ms: int,
     ) -> Wait | End:
         """Lets it wait for the lane that takes it first, in that lane's line if it has one; ends it if it can't."""
-        request, turn, joins = attempt.request, attempt.turn, False
+        turn, joins = attempt.turn, False
         lane = next((lane for lane in able if turn and lane.name == turn.lane and turn.at_ms > now_ms), None)
         if lane is not None:  # other lines are no shorter for one that has its turn here
             waits_ms = {each.name: waits_ms[each.name] for each in able if not self._in_line(each, attempt, now_ms)}
         else:
             lane = min(able, key=lambda lane: waits_ms[lane.name])
             if joins := self._in_line(lane, attempt, now_ms):
-                delay_ms = lane.load.delay_ms(request, now_ms)
+                delay_ms = lane.load.delay_ms(attempt, now_ms)
                 if delay_ms > left_ms >= lane.usable_in_ms(now_s, now_ms):
-                    if delay_ms > left_ms + lane.load.waiting.doubt_ms(attempt, now_ms, self.dispatchers):
+                    if delay_ms > left_ms + lane.load.waiting.doubt_ms(attempt, now_ms):
                         text = f"queueing delay {delay_ms / 1000:.1f} s exceeds the {left_ms / 1000:.1f} s left"
                         return End(ErrorCode.DEADLINE_EXCEEDED, f"overloaded: {text}{_history(attempt)}")
                     joins, waits_ms = False, {lane.name: SHORTEST_WAIT_MS}  # another dispatcher's line may be shorter
@@ -293,8 +296,8 @@ class Router:
         if max(wait_ms, SHORTEST_WAIT_MS) + answer_ms > left_ms:
             return End(ErrorCode.DEADLINE_EXCEEDED, f"{_why(able, past, now_s, now_ms)}{_history(attempt)}")
         if joins:  # not before: one that is refused for a pause, or for want of a worker, takes no place
-            turn = lane.book(request, self.dispatchers)
-        lane.load.waiting.put(now_s + topology.delay_for(wait_ms) / 1000, self.dispatchers)
+            turn = lane.book(attempt, now_ms)
+        lane.load.waiting.put(now_s + topology.delay_for(wait_ms) / 1000)
         return Wait(wait_ms, turn)
 
     def _in_line(self, lane: LaneHealth, attempt: Attempt, now_ms: int) -> bool:
@@ -361,10 +364,10 @@ class Router:
         lane = self._chooser.choose(self.strategy(request), lanes)
         if turn is not None and turn.lane != lane.name:
             if waited := self.health.get(turn.lane):
-                waited.load.waiting.give_back(turn, now_ms, self.dispatchers)
+                waited.load.waiting.give_back(turn, now_ms)
             turn = None
-        if turn is None and lane.load.waiting.delay_ms(request, now_ms):  # it takes a place in the line as it passes
-            turn = lane.book(request, self.dispatchers)
+        if turn is None and lane.load.waiting.holds(request, now_ms):  # it takes a place in the line as it passes
+            turn = lane.book(attempt, now_ms)
         trial = lane.sent(now_s, bulk=request.bulk, tries=not lane.due(now_s) or lane.tries(attempt))
         if trial and timeout_ms:
             timeout_ms = min(timeout_ms, self._config.trial_timeout_s * 1000)

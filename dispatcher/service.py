@@ -23,7 +23,7 @@ from schemas.runtime.broker import Broker
 from schemas.runtime.deliveries import Delivery
 from schemas.runtime.once import Answered
 from schemas.runtime.outbox import Outbox
-from schemas.runtime.tasks import done_before, end_tasks
+from schemas.runtime.tasks import SideTasks, done_before, end_tasks
 from schemas.status import ConfigurationStatus, DispatcherStatus, ProcessStatus
 from schemas.version import VERSION
 
@@ -92,13 +92,13 @@ class Dispatcher:
             await self._broker.subscribe(queue, handler, prefetch=prefetch)
         self._serves = True
         log.info("dispatcher_ready", extra={"lanes": ",".join(self._router.health)})
-        async with asyncio.TaskGroup() as side_tasks:
+        async with SideTasks() as side_tasks:
             jobs = (
                 *(self._watch, self._probe, self._keep, self._learn, self._count_dispatchers),
                 *(self._broker.lasts, self._removed.run, self._dropped.run, self._requests.hedges.run, follow),
             )
             tasks = [side_tasks.create_task(job(), name=job.__name__) for job in jobs]
-            await stop.wait()
+            await side_tasks.until(stop)
             await end_tasks(tasks)
         await self._requests.hedges.close()
         await self._broker.stop_taking()
@@ -166,7 +166,7 @@ class Dispatcher:
         """Counts the dispatchers: they alone consume `fleet.returned`."""
         while True:
             try:
-                self._router.dispatchers = max(1, await self._broker.consumers(topology.RETURNED))
+                self._router.count(max(1, await self._broker.consumers(topology.RETURNED)))
             except BrokerError as error:
                 log.debug("dispatchers_not_counted", extra={"error": str(error)})
             await asyncio.sleep(COUNT_EVERY_S)

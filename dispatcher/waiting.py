@@ -9,15 +9,20 @@ A turn travels with its request. A dispatcher that has just started learns how l
 Other dispatchers give turns of the same bucket too, about as many, as all of them take requests from the same queues in
 turns: so each keeps as many places apart as there are dispatchers. Which of them gets a request is chance, so their
 lines differ (`by_chance_ms`). A request that is late by no more than that asks again, and so others, before it is
-refused: the shortest of the lines takes it.
+refused: the shortest of the lines takes it. How the turns of several callers come is told in `line.py`.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from schemas.messages import Attempt, Bound, Request, Turn
+
+from .line import Line
+from .pace import Pace
 
 # A turn counts as come so much earlier: the shortest delay queue takes as long.
 LATE_MS: Final = 250
@@ -40,18 +45,6 @@ def by_chance_ms(length_ms: float, step_ms: float, dispatchers: int) -> float:
     return 3 * math.sqrt(max(0.0, length_ms * step_ms * dispatchers)) if dispatchers > 1 else 0.0
 
 
-class Line(Struct):
-    """The requests that wait for room in one bucket. All times are Unix milliseconds.
-
-    Args:
-        next_ms: the next turn.
-        again_ms: the last turn that was given to a request that found no room in its own.
-    """
-
-    next_ms: float = 0.0
-    again_ms: float = 0.0
-
-
 class Place(Struct, frozen=True):
     """Which line requests of a kind wait in, how long such a call takes of its bucket, and whether pairs wait apart."""
 
@@ -65,11 +58,13 @@ class Waiting:
     """What waits for one lane.
 
     Attributes:
+        dispatchers: how many give turns; each puts about as many requests into the delay queues.
         count: how many requests wait in delay queues, about.
         last_ms: when the last of all turns comes (Unix milliseconds): later nobody waits.
     """
 
     def __init__(self) -> None:
+        self.dispatchers = 1
         self.count = 0
         self.last_ms = 0.0
         self._ticks: dict[int, int] = {}  # by tick: how many leave their delay queue then
@@ -77,10 +72,10 @@ class Waiting:
         self._places: dict[tuple[str, str], Place] = {}  # by kind and subject, which is empty where it does not matter
         self._apart = False
 
-    def put(self, until_s: float, dispatchers: int) -> None:
+    def put(self, until_s: float) -> None:
         """A request waits in a delay queue until then, and one for each other dispatcher."""
         tick = math.ceil(until_s / TICK_S)
-        self._ticks[tick] = self._ticks.get(tick, 0) + dispatchers
+        self._ticks[tick] = self._ticks.get(tick, 0) + self.dispatchers
 
     def observe(self, now_s: float) -> None:
         """Counts what waits, by the clock of `put`."""
@@ -92,40 +87,48 @@ class Waiting:
     def refused(self, request: Request, bound: Bound, now_ms: int) -> None:
         """A worker found no room for such a request before that time."""
         line = self._line(request, bound.key, bound.step_ms, now_ms, apart=bound.apart)
-        self._reach(line, max(line.next_ms, min(bound.at_ms, now_ms + LONGEST_MS)))
+        room_ms = min(bound.at_ms, now_ms + LONGEST_MS)
+        rooms = [(at_ms, calls) for at_ms, calls in bound.rooms if at_ms <= now_ms + LONGEST_MS]
+        line.refused(room_ms, Pace(room_ms, bound.step_ms, rooms))
+        self._grew(line)
 
-    def saw(self, request: Request, turn: Turn, now_ms: int, dispatchers: int) -> None:
+    def saw(self, attempt: Attempt, turn: Turn, now_ms: int) -> None:
         """A request with a turn that is still to come passed by; another dispatcher may have given it.
 
         One that is later by chance changes nothing: all lines would become as long as the longest, and room be wasted.
+        What is before it and was not known is taken for its caller's.
         """
-        line = self._line(request, turn.key, turn.step_ms, now_ms, apart=turn.apart)
-        if turn.at_ms - line.next_ms >= by_chance_ms(turn.at_ms - now_ms, turn.step_ms, dispatchers):
-            self._reach(line, max(line.next_ms, min(turn.at_ms + turn.step_ms, now_ms + LONGEST_MS)))
+        line = self._line(attempt.request, turn.key, turn.step_ms, now_ms, apart=turn.apart)
+        later_ms = turn.at_ms - line.next_ms
+        if later_ms >= by_chance_ms(turn.at_ms - now_ms, turn.step_ms, self.dispatchers):
+            next_ms = max(line.next_ms, min(turn.at_ms + turn.step_ms, now_ms + LONGEST_MS))
+            line.callers.book(attempt.reply_to, next_ms, next_ms - max(line.next_ms, now_ms))
+            line.next_ms = next_ms
+            self._grew(line)
 
-    def delay_ms(self, request: Request, now_ms: float) -> float:
-        """The time until the turn of one more such request; 0 where none waits."""
+    def holds(self, request: Request, now_ms: float) -> bool:
+        """Whether requests wait that such a one must not overtake without a turn."""
         if self.last_ms <= now_ms or request.bulk:
+            return False
+        return any(place.line.next_ms > now_ms for place in self._places_of(request))
+
+    def delay_ms(self, attempt: Attempt, now_ms: float) -> float:
+        """The time until the turn of one more such request of its caller; 0 where none waits."""
+        if not self.holds(attempt.request, now_ms):
             return 0.0
-        place = self._place(request)
-        return max(0.0, place.line.next_ms - now_ms) if place else 0.0
+        place = self._place(attempt, now_ms)
+        return max(0.0, self._turn_ms(place, attempt, now_ms) - now_ms) if place else 0.0
 
-    def doubt_ms(self, attempt: Attempt, now_ms: int, dispatchers: int) -> float:
-        """How much shorter another dispatcher's line may be; 0 for one that had time to ask them, or has none to.
-
-        Args:
-            attempt: the request.
-            now_ms: the clock.
-            dispatchers: how many give turns.
-        """
-        place = self._place(attempt.request)
+    def doubt_ms(self, attempt: Attempt, now_ms: int) -> float:
+        """How much shorter another dispatcher's line may be; 0 for one that had time to ask them, or has none to."""
+        place = self._place(attempt, now_ms)
         if place is None or now_ms - attempt.received_ms >= ASKING_MS or attempt.deadline_ms - now_ms < 2 * LATE_MS:
             return 0.0
-        return by_chance_ms(place.line.next_ms - now_ms, place.step_ms, dispatchers)
+        return by_chance_ms(self._turn_ms(place, attempt, now_ms) - now_ms, place.step_ms, self.dispatchers)
 
-    def step_ms(self, request: Request) -> float:
+    def step_ms(self, attempt: Attempt, now_ms: float) -> float:
         """How far behind its turn the next one comes."""
-        place = self._place(request)
+        place = self._place(attempt, now_ms)
         return place.step_ms if place else 0.0
 
     def bars(self, attempt: Attempt, lane: str, lead_ms: float, now_ms: int) -> bool:
@@ -138,14 +141,14 @@ class Waiting:
             now_ms: the clock.
         """
         has_turn = attempt.turn is not None and attempt.turn.lane == lane
-        return not has_turn and self.delay_ms(attempt.request, now_ms) > lead_ms
+        return not has_turn and self.delay_ms(attempt, now_ms) > lead_ms
 
     def not_before_ms(self, attempt: Attempt, lane: str, said_ms: int, lead_ms: float, now_ms: int) -> float:
         """When the lane may be asked at the earliest, by its line and by what its last try said (`said_ms`)."""
         if attempt.turn is not None and attempt.turn.lane == lane:
             turn_ms: float = attempt.turn.at_ms - LATE_MS
         elif self.bars(attempt, lane, lead_ms, now_ms):
-            turn_ms = now_ms + self.delay_ms(attempt.request, now_ms)
+            turn_ms = now_ms + self.delay_ms(attempt, now_ms)
         else:
             return said_ms
         # Its line says that better than its try; but one that could not wait for room close by must not go round.
@@ -153,36 +156,47 @@ class Waiting:
         far = attempt.bound is not None and attempt.bound.at_ms - now_ms > lead_ms
         return turn_ms - lead_ms if by_line and far else max(said_ms, turn_ms - lead_ms)
 
-    def book(self, request: Request, lane: str, dispatchers: int) -> Turn | None:
-        """Gives the next turn to a request; None where there is no line for it.
-
-        Args:
-            request: the request.
-            lane: the lane's name.
-            dispatchers: how many give turns.
-        """
-        place = self._place(request)
+    def book(self, attempt: Attempt, lane: str, now_ms: float) -> Turn | None:
+        """Gives a turn to a request; None where there is no line for it."""
+        place = self._place(attempt, now_ms)
         if place is None:
             return None
-        at_ms = place.line.next_ms
-        self._reach(place.line, at_ms + place.step_ms * dispatchers)
+        at_ms = place.line.book(attempt.reply_to, place.step_ms * self.dispatchers, now_ms)
+        self._grew(place.line)
         return Turn(lane, place.key, int(at_ms), place.step_ms, place.apart)
 
-    def again(self, turn: Turn, bound: Bound, dispatchers: int) -> Turn:
+    def again(self, attempt: Attempt, turn: Turn, bound: Bound) -> Turn:
         """Gives another turn to a request that found no room when its own had come: others were there before.
 
         It does not go to the end of the line. Who comes later waits longer for it.
         """
         line = self._lines.setdefault(bound.key, Line())
-        step_ms = bound.step_ms * dispatchers
-        line.again_ms = max(line.again_ms + step_ms, bound.at_ms)
-        self._reach(line, max(line.next_ms + step_ms, line.again_ms))
-        return Turn(turn.lane, bound.key, int(line.again_ms), bound.step_ms, bound.apart)
+        at_ms = line.again(attempt.reply_to, bound.step_ms * self.dispatchers, bound.at_ms)
+        self._grew(line)
+        return Turn(turn.lane, bound.key, int(at_ms), bound.step_ms, bound.apart)
 
-    def give_back(self, turn: Turn, now_ms: int, dispatchers: int) -> None:
+    def come(self, attempt: Attempt, turn: Turn, answer_ms: float, lead_ms: float, now_ms: int) -> Turn | None:
+        """A request with a turn passes by; says when it is now. None if it has to yield, and has no time for that.
+
+        Args:
+            attempt: the request.
+            turn: its turn.
+            answer_ms: how long it takes from its turn to the answer.
+            lead_ms: how long before its turn a request may be sent.
+            now_ms: the clock.
+        """
+        line = self._lines.get(turn.key)
+        if line is None or turn.at_ms - LATE_MS - lead_ms > now_ms or line.next_ms <= now_ms:
+            return turn
+        latest_ms = attempt.deadline_ms - turn.step_ms - answer_ms
+        at_ms = line.come(attempt.reply_to, turn.at_ms, turn.step_ms * self.dispatchers, latest_ms, now_ms)
+        self._grew(line)
+        return None if at_ms is None else replace(turn, at_ms=int(at_ms))
+
+    def give_back(self, turn: Turn, now_ms: int) -> None:
         """A request with a turn went elsewhere: the line is shorter."""
         if turn.at_ms > now_ms and (line := self._lines.get(turn.key)):
-            line.next_ms -= turn.step_ms * dispatchers
+            line.next_ms -= turn.step_ms * self.dispatchers
 
     def _line(self, request: Request, key: str, step_ms: float, now_ms: int, *, apart: bool) -> Line:
         if len(self._places) >= PLACES_KEPT:
@@ -195,16 +209,19 @@ class Waiting:
         self._places[request.kind, request.subject_digest if apart else ""] = place
         return line
 
-    def _reach(self, line: Line, next_ms: float) -> None:
-        line.next_ms = next_ms
-        self.last_ms = max(self.last_ms, next_ms)
+    def _grew(self, line: Line) -> None:
+        self.last_ms = max(self.last_ms, line.next_ms)
 
-    def _place(self, request: Request) -> Place | None:
-        """The longer one of the lines that such a request waits in: its symbol's, and that of all."""
-        places = [self._place_of(request, apart=False)]
-        if self._apart:
-            places.append(self._place_of(request, apart=True))
-        return max((place for place in places if place), key=lambda place: place.line.next_ms, default=None)
+    def _turn_ms(self, place: Place, attempt: Attempt, now_ms: float) -> float:
+        return place.line.turn_ms(attempt.reply_to, place.step_ms * self.dispatchers, now_ms)
 
-    def _place_of(self, request: Request, *, apart: bool) -> Place | None:
-        return self._places.get((request.kind, request.subject_digest if apart else ""))
+    def _place(self, attempt: Attempt, now_ms: float) -> Place | None:
+        """Where its turn is later, of the lines that such a request waits in: its symbol's, and that of all."""
+        places = self._places_of(attempt.request)
+        if len(places) < 2:
+            return places[0] if places else None
+        return max(places, key=lambda place: self._turn_ms(place, attempt, now_ms))
+
+    def _places_of(self, request: Request) -> Sequence[Place]:
+        names = [(request.kind, ""), (request.kind, request.subject_digest)] if self._apart else [(request.kind, "")]
+        return [place for name in names if (place := self._places.get(name))]

@@ -183,12 +183,15 @@ class Bound(Struct, frozen=True, omit_defaults=True):
         at_ms: when it has room for one such call again, Unix milliseconds.
         step_ms: how long one such call takes of it: its cost as a part of the amount, times the window.
         apart: it counts each pair or instrument apart, so it says nothing of other symbols.
+        rooms: pairs in order: an instant, and how many such calls have had room by then, within one window. Empty where
+            that comes as evenly as calls can be apart, and where it is not known.
     """
 
     key: str
     at_ms: Whole
     step_ms: Real
     apart: bool = False
+    rooms: list[tuple[Whole, Whole]] = []
 
 
 class Turn(Struct, frozen=True, omit_defaults=True):

@@ -40,14 +40,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--faults", choices=("only", "not"), help="the tests in tests/faults alone, or all others")
+    parser.addoption("--alone", choices=("only", "not"), help="those that are marked `alone`, or all others")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if part := config.getoption("--faults"):
+    if part := config.getoption("--alone"):
         parts: dict[str, list[pytest.Item]] = {"only": [], "not": []}
         for item in items:
-            parts["only" if item.path.parent.name == "faults" else "not"].append(item)
+            parts["only" if item.get_closest_marker("alone") else "not"].append(item)
         items[:] = parts[part]
         config.hook.pytest_deselected(items=parts["not" if part == "only" else "only"])
 

@@ -25,7 +25,7 @@ from schemas.config import Config, LaneConfig, LimitsConfig
 from schemas.errors import ConfigError
 from schemas.runtime.broker import Broker
 from schemas.runtime.deliveries import Delivery
-from schemas.runtime.tasks import end_tasks
+from schemas.runtime.tasks import SideTasks, end_tasks
 
 from . import metrics
 from .budget.budget import Budget
@@ -163,7 +163,7 @@ class Lanes:
                     raise
         return made
 
-    def apply(self, config: Config, made: dict[str, Lane], group: asyncio.TaskGroup) -> None:
+    def apply(self, config: Config, made: dict[str, Lane], group: SideTasks) -> None:
         """Applies a configuration and what was planned for it, in tasks of the group."""
         self._config = config
         self._bounds.configure(config.worker)
@@ -222,7 +222,7 @@ class Lanes:
         self._made.add(made)
         return made
 
-    async def _serve(self, name: str, lane: Lane, group: asyncio.TaskGroup) -> None:
+    async def _serve(self, name: str, lane: Lane, group: SideTasks) -> None:
         """Opens a lane, however long that takes, consumes its queues, and refreshes its markets and clock."""
         if (guess := lane.exchange.costs.guess) is not None:
             pace_ms = round(guess.window_s / guess.amount * 1000, 3)
@@ -297,7 +297,7 @@ class Lanes:
         await lane.leave()
         await self._close(lane)
 
-    def _start_leaving(self, group: asyncio.TaskGroup, job: Coroutine[Any, Any, None]) -> None:
+    def _start_leaving(self, group: SideTasks, job: Coroutine[Any, Any, None]) -> None:
         task = group.create_task(job)
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)

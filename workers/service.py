@@ -20,7 +20,7 @@ from schemas.runtime import results, store
 from schemas.runtime.broker import Broker
 from schemas.runtime.once import Answered, Once
 from schemas.runtime.outbox import Outbox
-from schemas.runtime.tasks import done_before, end_tasks
+from schemas.runtime.tasks import SideTasks, done_before, done_within, end_tasks
 from schemas.status import ConfigurationStatus, ProcessStatus, ServedLane, WorkerStatus
 from schemas.version import VERSION
 
@@ -47,7 +47,7 @@ class Worker:
         self._broker = Broker(config.broker, f"worker {self.name}", list(config.lanes), reports=True)
         self._redis = store.connect(config.redis.url, timeout_s=config.redis.timeout_s)
         self._reports = Reports()
-        self._side_tasks = asyncio.TaskGroup()
+        self._side_tasks = SideTasks()
         self._started_ms = results.now_ms()
         self._answered = Answered(self._redis)
         self._unknown: set[str] = set()  # lanes whose used budget Redis did not give in time, as was logged
@@ -142,8 +142,8 @@ class Worker:
         async with self._side_tasks as side_tasks:
             self._lanes.apply(self._start_with, made, side_tasks)
             jobs = (follow, self._report, self._broker.lasts)
-            tasks = [side_tasks.create_task(job()) for job in jobs]
-            await stop.wait()
+            tasks = [side_tasks.create_task(job(), name=job.__name__) for job in jobs]
+            await side_tasks.until(stop)
             self._lanes.hurry()
             await end_tasks(tasks)
             await self._lanes.stop()
@@ -151,8 +151,7 @@ class Worker:
             await self._broker.drain(self._config.grace_s)
             await self._lanes.leave()
         try:
-            async with asyncio.timeout(LEAVING_S):
-                await self._publish_report(leaving=True)
+            await done_within(LEAVING_S, self._publish_report(leaving=True))
         except (BrokerError, TimeoutError) as error:
             # Dispatchers notice soon that its reports stay away.
             log.warning("report_lost", extra={"error": repr(error)})

@@ -21,7 +21,7 @@ from .exchanges.coinbase import Coinbase
 from .exchanges.htx import Htx
 from .exchanges.kraken import Kraken
 from .exchanges.okx import Okx
-from .server import Door
+from .server import KEEP_ALIVE_S, Door
 from .venue import Venue, encode
 
 VENUES: dict[str, type[Venue]] = {venue.name: venue for venue in (Binance, Okx, Htx, Coinbase, Kraken)}
@@ -35,6 +35,12 @@ def _arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--exchanges", default=",".join(VENUES), help="which, by commas (default: all)")
     parser.add_argument("--ban-base-s", type=float, help="length of a first ban in seconds (default: the exchange's)")
+    parser.add_argument(
+        "--keep-alive-s",
+        type=float,
+        default=KEEP_ALIVE_S,
+        help=f"seconds after which an idle connection is closed (default: {KEEP_ALIVE_S:g})",
+    )
     parser.add_argument("--no-limits", action="store_true", help="count limits but never refuse")
     arguments = parser.parse_args(words)
     arguments.exchanges = [name for name in arguments.exchanges.split(",") if name]
@@ -54,7 +60,8 @@ async def serve(arguments: argparse.Namespace) -> None:
     tapes = make_tapes(arguments.seed)
     doors: dict[str, Door] = {}
     for name in arguments.exchanges:
-        doors[name] = Door(VENUES[name](clock, tapes), clock, arguments.seed, arguments.ban_base_s)
+        venue = VENUES[name](clock, tapes)
+        doors[name] = Door(venue, clock, arguments.seed, arguments.ban_base_s, arguments.keep_alive_s)
         doors[name].ledger.enforced = not arguments.no_limits
         await doors[name].open(arguments.host)
     runner = web.AppRunner(Control(doors, clock).app, access_log=None, shutdown_timeout=0)

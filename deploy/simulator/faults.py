@@ -38,6 +38,8 @@ class Faults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Every address is banned for so long, from the moment this is set."""
     hang: bool = False
     """Requests are read and never answered."""
+    held: bool = False
+    """Answers wait until this is off again."""
     hangs_up: bool = False
     """A connection's second request is not answered, but ends it: so it looks where an exchange took it for idle."""
     unlisted: tuple[str, ...] = ()

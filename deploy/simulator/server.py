@@ -22,8 +22,11 @@ from .venue import Answer, BadParameter, Endpoint, UnknownSymbol, Venue, reply
 
 log = logging.getLogger("simulator")
 
+# As nginx does by default.
+KEEP_ALIVE_S = 75.0
 _CUT_SHORT_BY = 1000
 _KEPT_ANSWERS = 2000
+_HELD_LOOK_S = 0.01
 
 
 class Door:
@@ -34,14 +37,19 @@ class Door:
         clock: the simulator's clock.
         seed: draws which requests fail and how late answers are.
         ban_base_s: length of a first ban, in place of the exchange's.
+        keep_alive_s: a connection that was idle for so long is closed.
     """
 
-    def __init__(self, venue: Venue, clock: Clock, seed: int, ban_base_s: float | None = None) -> None:
+    def __init__(
+        self, venue: Venue, clock: Clock, seed: int, ban_base_s: float | None = None, keep_alive_s: float = KEEP_ALIVE_S
+    ) -> None:
         self.venue = venue
         self.ledger = Ledger(LIMITS[venue.name], clock, ban_base_s, venue.counted_as)
         self.faults = HEALTHY
         self._random = Random(f"{seed}/{venue.name}/faults")
-        self._server = web.Server(self._handle, handler_cancellation=True, access_log=None, keepalive_timeout=75)
+        self._server = web.Server(
+            self._handle, handler_cancellation=True, access_log=None, keepalive_timeout=keep_alive_s
+        )
         self._listener: asyncio.Server | None = None
         self._host = ""
         self._port = 0
@@ -190,6 +198,8 @@ class Door:
                 request.transport.close()
                 return web.Response()
             self._used.add(request.transport)
+        while self.faults.held:
+            await asyncio.sleep(_HELD_LOOK_S)
         late_ms = faults.latency_ms + faults.latency_jitter_ms * self._random.random()
         if late_ms:
             await asyncio.sleep(late_ms / 1000)

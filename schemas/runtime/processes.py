@@ -7,10 +7,10 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from ..config import Config
 from ..errors import FleetError
@@ -49,7 +49,7 @@ def main(name: str, make: Callable[[Config], door.Service]) -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     code = 0
     try:
-        uvloop.run(_until_signal(options, make))
+        uvloop.run(_alone(_until_signal(options, make)))
     except* FleetError as errors:
         for error in _all(errors):
             print(f"{name}: {error}", file=sys.stderr)
@@ -83,7 +83,19 @@ async def _until_signal(options: argparse.Namespace, make: Callable[[Config], do
         redis = await stack.enter_async_context(store.connect(config.redis.url, timeout_s=config.redis.timeout_s))
         telling = asyncio.create_task(presence.tell(redis, lambda: service.status(file.status)), name="presence")
         stack.push_async_callback(end_tasks, [telling])
-        await service.run(stop, lambda: file.follow(service.configure, asked))
+
+        async def follow() -> None:
+            await file.follow(service.configure, asked)
+
+        await service.run(stop, follow)
+
+
+async def _alone(main: Coroutine[Any, Any, None]) -> None:
+    """Runs `main`, then ends what it left behind: `uvloop.run` would cancel that once, and wait as long as it takes."""
+    try:
+        await main
+    finally:
+        await end_tasks(task for task in asyncio.all_tasks() if task is not asyncio.current_task())
 
 
 def _all(errors: BaseExceptionGroup[FleetError]) -> list[FleetError]:

@@ -10,12 +10,13 @@ import functools
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import redis.asyncio
 import redis.exceptions
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -56,7 +57,25 @@ def connect(url: str, *, timeout_s: float) -> redis.asyncio.Redis:
         retry=Retry(NoBackoff(), 0),
         retry_on_error=[],
     )
+    pool.connection_class = type("Connection", (_Lost, pool.connection_class), {})
     return redis.asyncio.Redis.from_pool(pool)
+
+
+class _Lost(AbstractConnection):
+    """A connection that may be gone just before something is written to it.
+
+    The loop of asyncio drops what is written then. uvloop raises `RuntimeError`, which redis-py 8.1 lets through.
+    """
+
+    async def send_packed_command(
+        self,
+        command: bytes | str | Iterable[bytes],
+        check_health: bool = True,
+    ) -> None:
+        try:
+            await super().send_packed_command(command, check_health)
+        except RuntimeError as error:
+            raise redis.exceptions.ConnectionError(f"connection lost: {error}") from error
 
 
 async def admitted(client: redis.asyncio.Redis, url: str, *, timeout_s: float) -> None:

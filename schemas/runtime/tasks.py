@@ -3,12 +3,14 @@
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Iterable
-from typing import Any, Final
+from collections.abc import Awaitable, Coroutine, Iterable
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
 
 from aio_pika.exceptions import CONNECTION_EXCEPTIONS
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 # Tasks that have not ended after so long are in the log, with where they stand.
 SLOW_S: Final = 5.0
@@ -73,3 +75,85 @@ async def done_before(stop: asyncio.Event, job: Coroutine[Any, Any, None]) -> bo
         return running.done()
     finally:
         await end_tasks(task for task in (running, stopping) if not task.done())
+
+
+async def done_within(seconds: float, job: Awaitable[T]) -> T:
+    """Runs a job for so long at most; returns what it returns, and raises what it raises.
+
+    `asyncio.timeout` cancels once. A job that swallows that (see `end_tasks`), or waits for something else as it ends,
+    would have no limit any more.
+
+    Raises:
+        TimeoutError: it took longer; it has ended by now.
+    """
+
+    async def run() -> T:
+        return await job
+
+    running = asyncio.create_task(run())
+    try:
+        await asyncio.wait([running], timeout=seconds)
+        if not running.done():
+            raise TimeoutError
+        return running.result()
+    finally:
+        await end_tasks([running])
+
+
+class SideTasks:
+    """Tasks beside a main one, which end with it. Where one of them fails, the main one is to end too.
+
+    `asyncio.TaskGroup` would cancel each of them once and wait. One that swallows that (see `end_tasks`) goes on, and
+    the process with it, half dead and deaf to every signal.
+    """
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[None]] = set()
+        self._failures: list[Exception] = []
+        self._failed = asyncio.Event()
+
+    def create_task(self, job: Coroutine[Any, Any, None], *, name: str | None = None) -> asyncio.Task[None]:
+        """Starts a task. It may return, and whoever cancels it may do so; all else is a failure."""
+        task = asyncio.create_task(job, name=name)
+        self._running.add(task)
+        task.add_done_callback(self._on_done)
+        return task
+
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        error: BaseException | None = None
+        if not task.cancelled():
+            error = task.exception()
+        elif not task.cancelling():
+            error = RuntimeError(f"the task {task.get_name()!r} ended as if it had been cancelled, and nobody did that")
+        if isinstance(error, Exception):
+            self._failures.append(error)
+            self._failed.set()
+
+    async def until(self, stop: asyncio.Event) -> None:
+        """Returns when `stop` is set.
+
+        Raises:
+            ExceptionGroup: one of the tasks failed; it has what they raised.
+        """
+
+        async def failed() -> None:
+            await self._failed.wait()
+
+        await done_before(stop, failed())
+        self._look()
+
+    def _look(self) -> None:
+        if self._failures:
+            raise ExceptionGroup("a side task ended", self._failures)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        while self._running:  # one that swallowed its cancellation may start another one
+            await end_tasks(self._running)
+        if error is None:
+            self._look()

@@ -81,7 +81,7 @@ if __name__ == "__main__":
     parser.add_argument("--faults", type=_words, help="only these kinds of outages, e.g. refused,slow")
     parser.add_argument("--rate", type=float, help="requests a second under outages")
     parser.add_argument(
-        "--dispatchers", type=int, default=1, help="dispatcher processes of outages and crowd (default: 1)"
+        "--dispatchers", type=int, default=1, help="dispatcher processes of outages, waiting and crowd (default: 1)"
     )
     parser.add_argument("--kill", action="store_true", help="kill a dispatcher in the middle of each outage")
     parser.add_argument("--markdown", action="store_true", help="print tables for a page")

@@ -58,27 +58,23 @@ LOADS: Final[dict[str, tuple[Kind, ...]]] = {
     "okx": _kinds(15, 30, 30, 75),
     "htx": _kinds(15, 15, 15, 15),
     "coinbase": _kinds(4, 4, 4, 4),
-    # Candles and trades are counted per pair. That both have a count of their own is the simulator's reading; the fleet
-    # lets them share one, so each pair gets one of the two.
+    # Candles and trades are counted per pair, and all pairs together may have five a second: six ask for more. That
+    # both have a count of their own is the simulator's reading; the fleet lets them share one, so each pair gets one
+    # of the two.
     "kraken": (
         Kind("fetch_ticker", {}, 1),
         Kind("fetch_order_book", {"limit": 20}, 1),
-        *(Kind("fetch_ohlcv", CANDLES, 2, (pair,)) for pair in PAIRS[:3]),
-        *(Kind("fetch_trades", {"limit": 20}, 2, (pair,)) for pair in PAIRS[3:]),
+        *(Kind("fetch_ohlcv", CANDLES, 1, (pair,)) for pair in PAIRS[:3]),
+        *(Kind("fetch_trades", {"limit": 20}, 1, (pair,)) for pair in PAIRS[3:]),
     ),
 }
-# The limits at the simulator's door that these loads fill, and how many counts each has there.
-FILLED: Final[dict[str, dict[str, int]]] = {
-    "binance": {"weight": 1},
-    "okx": {"market/ticker": 1, "market/candles": 1, "market/books": 1, "market/trades": 1},
-    "htx": {
-        "/market/detail/merged": 1,
-        "/market/history/candles": 1,
-        "/market/depth": 1,
-        "/market/history/trade": 1,
-    },
-    "coinbase": {"public": 1},
-    "kraken": {"public": 1, "OHLC": 3, "Trades": 3},
+# The limits at the simulator's door that these loads fill.
+FILLED: Final[dict[str, tuple[str, ...]]] = {
+    "binance": ("weight",),
+    "okx": ("market/ticker", "market/candles", "market/books", "market/trades"),
+    "htx": ("/market/detail/merged", "/market/history/candles", "/market/depth", "/market/history/trade"),
+    "coinbase": ("public",),
+    "kraken": ("public", "pairs"),
 }
 
 Call = Callable[[str, str, dict[str, Any]], Awaitable[bool]]
@@ -170,7 +166,7 @@ class Door:
         now = (await simulator.counters())["exchanges"][exchange]["buckets"]
         took_s = time.monotonic() - self._begun_s
         found: list[Filled] = []
-        for name, counts in FILLED[exchange].items():
+        for name in FILLED[exchange]:
             if name not in now:
                 continue
             bucket = now[name]
@@ -178,9 +174,8 @@ class Door:
             weight = bucket["weight"] - self._before[exchange]["buckets"].get(name, {"weight": 0})["weight"]
             # A window of the clock begins all at once: of those, whole ones were measured.
             windows = round(took_s / window_s) if bucket["kind"] == "fixed" else took_s / window_s
-            used = weight / (amount * counts * max(windows, 1))
-            title = name if counts == 1 else f"{name}, {counts} pairs"
-            found.append(Filled(title, f"{amount} per {window_s:g} s", used, aim(window_s)))
+            used = weight / (amount * max(windows, 1))
+            found.append(Filled(name, f"{amount} per {window_s:g} s", used, aim(window_s)))
         return found
 
 

@@ -4,7 +4,8 @@ CPU time of `Router.decide`, which looks at every lane that a request may go to 
 A request is for any exchange, comes back after two attempts that failed, names every second exchange, or names 200
 symbols, others each time. Every lane is healthy; two workers report all lanes between decisions, as often as at 1,000
 requests a second, so that what is known of the lanes' load changes as it does at work. Lanes list 2,000 symbols each,
-no two of 5 the same ones, ten of 200. What a report costs is a row of its own, and so is taking in what a lane lists.
+no two of 5 the same ones, ten of 200. What a report costs is a row of its own, so is taking in what a lane lists, and
+so are requests that join a line in which others wait.
 """
 
 import itertools
@@ -15,9 +16,9 @@ from collections.abc import Sequence
 from typing import Any, Final, get_args
 
 from dispatcher.listings import Known, LaneKnowledge
-from dispatcher.router import Decision, Router, Send
+from dispatcher.router import Decision, Router, Send, Wait
 from schemas.config import Config, LaneConfig
-from schemas.messages import Attempt, ErrorCode, Outcome, Request, Strategy, Try, decode_attempt, encode
+from schemas.messages import Attempt, Bound, ErrorCode, Outcome, Request, Strategy, Try, decode_attempt, encode
 from schemas.reports import LaneReport, Report
 from schemas.runtime.listings import Knowledge, Listing
 
@@ -34,6 +35,8 @@ DEADLINE_MS: Final = 10_000
 LISTED: Final = 2_000
 CONTENTS: Final = {5: 5, 200: 20}
 NAMED: Final = 200
+WAITING: Final = 10_000
+CALLERS: Final = (1, 2_000)
 SYMBOL: Final = {"symbol": "C0/USDT"}
 
 
@@ -54,6 +57,8 @@ async def run(options: Options) -> None:
         stand = _Stand(lanes, "weighted_round_robin")
         table.row(f"{lanes}, taking in a report of all", stand.report_us(options.rounds), *[""] * 5)
     table.row("what a lane lists", _learned_us(options.rounds), *[""] * 5)
+    for callers in CALLERS:
+        table.row(f"a line of {WAITING:,} of {callers:,} callers", _joined_us(options.rounds, callers), *[""] * 5)
 
 
 class _Stand:
@@ -159,3 +164,20 @@ def _learned_us(rounds: int) -> float:
         lanes.learn(f"more{number}", known)
         took_us.append((time.process_time_ns() - before_ns) / 1000)
     return statistics.median(took_us)
+
+
+def _joined_us(rounds: int, callers: int) -> float:
+    """The CPU time of a decision on a request that joins a line in which so many callers wait."""
+    router = Router(Config(lanes={"lane": LaneConfig("lane")}))
+    router.observe(Report("one", NOW_MS, [LaneReport("lane", ok=5, exchange_ms=20.0, budget_ms=50.0)]), 0.0)
+    request = Request("fetch_ticker", SYMBOL, "r", deadline_ms=NOW_MS + 3_600_000)
+    router.health["lane"].refused(request, NOW_MS + 5_000, Bound("all", NOW_MS + 5_000, 50.0), NOW_MS)
+    draw, took_us = random.Random(1), list[float]()
+    for _ in range(1 + rounds):
+        count = WAITING if not took_us else DECISIONS
+        attempts = [Attempt(request, "", 0, NOW_MS, f"caller {draw.randrange(callers)}") for _ in range(count)]
+        before_ns = time.process_time_ns()
+        decisions = [router.decide(attempt, 0.0, NOW_MS, rested=False) for attempt in attempts]
+        took_us.append((time.process_time_ns() - before_ns) / count / 1000)
+        assert all(isinstance(decision, Wait) for decision in decisions)
+    return statistics.median(took_us[1:])

@@ -61,6 +61,7 @@ class Servers:
         workers: int = 1,
         weights: Mapping[str, float] | None = None,
         config: Mapping[str, Any] | None = None,
+        simulator_words: Sequence[str] = (),
     ) -> AsyncGenerator[Stage]:
         """Starts a fleet and a simulator of these exchanges; yields when all workers have opened all lanes.
 
@@ -70,6 +71,7 @@ class Servers:
             workers: how many.
             weights: the lanes' weights; 1 where none is given.
             config: the parts of the configuration beside the lanes.
+            simulator_words: further words of the simulator's command line.
         """
         name = f"bench{next(self._numbers)}"
         await self.rabbitmq.ctl("add_vhost", name)
@@ -78,7 +80,7 @@ class Servers:
         async with connect(self.redis.url, timeout_s=5) as redis:
             await redis.flushall()
         async with contextlib.AsyncExitStack() as stack:
-            simulator = await stack.enter_async_context(Simulator(exchanges=list(exchanges)))
+            simulator = await stack.enter_async_context(Simulator(exchanges=list(exchanges), arguments=simulator_words))
             fleet = Fleet(
                 self.folder / name,
                 {**simulated(simulator.urls, weights), **(config or {})},

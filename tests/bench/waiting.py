@@ -4,7 +4,7 @@ Each case sends crowds and single requests with deadlines of all lengths to one 
 (`[limits.binance]`), tighter than what the simulator enforces. A *false* refusal: one that came after it was answered
 before the deadline of the refused one, `TOLERANCE_S` and `CROWD_S` apart. *Late*: not refused, and not answered in time
 either. What leaves in each second is counted from `CROWD_S` after each crowd on: `busiest` is the most, `even` what the
-limit allows on average.
+limit allows on average. One case runs beside a crowd of another caller, whose requests have five minutes.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ from msgspec import Struct
 
 from schemas.messages import Request, Result
 
+from .client import Client
 from .measure import Options, met
 from .stage import Servers, Stage
 
@@ -29,7 +30,9 @@ SECONDS: Final = 90.0
 TOLERANCE_S: Final = 1.5
 # Requests of one crowd come in any order, and the first of it leave at once.
 CROWD_S: Final = 4.0
+EXAMPLES: Final = 5
 SLOW_MS: Final = 3_000.0
+PATIENT: Final = (300.0, 300.0)
 
 
 class Case(Struct, frozen=True):
@@ -45,6 +48,7 @@ class Case(Struct, frozen=True):
         per_s: how many more come each second, evenly.
         deadlines_s: the shortest and the longest deadline.
         latency_ms: how late the exchange answers.
+        beside: how many another caller asks for at once, before the first of these.
     """
 
     name: str
@@ -56,24 +60,28 @@ class Case(Struct, frozen=True):
     per_s: float
     deadlines_s: tuple[float, float]
     latency_ms: float = 0.0
+    beside: int = 0
 
 
 CASES: Final = (
     Case("10 s windows, 15/s of 20/s", "fetch_ticker", 200, 10, 280, 20, 1, (16, 30)),
     Case("30 s windows, 3/s of 4.4/s", "fetch_ohlcv", 133, 30, 180, 60, 0.5, (45, 70)),
     Case("10 s windows, twice too much", "fetch_trades", 50, 10, 150, 30, 5, (1, 40)),
+    Case("2/s of 5/s beside 300 at once", "fetch_order_book", 50, 10, 0, 0, 2, (12, 20), beside=300),
 )
 SLOW: Final = Case("answers after 3 s, no limit", "fetch_time", 4_000, 10, 0, 0, 80, (4.5, 8), latency_ms=SLOW_MS)
 ENDPOINTS: Final = {
     "fetch_ticker": "ticker/24hr",
     "fetch_ohlcv": "klines",
     "fetch_trades": "aggTrades",
+    "fetch_order_book": "depth",
     "fetch_time": "time",
 }
 ARGS: Final[Mapping[str, Mapping[str, Any]]] = {
     "fetch_ticker": {"symbol": "BTC/USDT"},
     "fetch_ohlcv": {"symbol": "BTC/USDT", "timeframe": "1m", "limit": 10},
     "fetch_trades": {"symbol": "BTC/USDT", "limit": 10},
+    "fetch_order_book": {"symbol": "BTC/USDT", "limit": 10},
     "fetch_time": {},
 }
 
@@ -132,6 +140,20 @@ def limits() -> dict[str, Any]:
 
 async def _run(stage: Stage, case: Case, seconds: float) -> list[Asked]:
     """Asks for so long; gives what became of each request."""
+    if case.beside:
+        async with Client.on(stage.url) as other:
+            patient = Case(
+                f"{case.name}: those", case.method, case.amount, case.window_s, case.beside, seconds, 0, PATIENT
+            )
+            crowd = asyncio.create_task(_ask(other, patient, seconds))
+            await asyncio.sleep(1)
+            asked = await _ask(stage.client, case, seconds)
+            print(f"Beside: {sum(each.result.ok for each in await crowd):,} of {case.beside:,} answered", flush=True)
+        return asked
+    return await _ask(stage.client, case, seconds)
+
+
+async def _ask(client: Client, case: Case, seconds: float) -> list[Asked]:
     random_ = random.Random(case.name)
     begun_s = time.monotonic()
     instants = [number / case.per_s for number in range(int(seconds * case.per_s))]
@@ -144,7 +166,7 @@ async def _run(stage: Stage, case: Case, seconds: float) -> list[Asked]:
         sent_s = time.monotonic()
         deadline_ms = int((time.time() + left_s) * 1000)
         request = Request(case.method, dict(ARGS[case.method]), exchanges=["binance"], deadline_ms=deadline_ms)
-        result = await stage.client.ask(request)
+        result = await client.ask(request)
         return Asked(sent_s - begun_s, sent_s - begun_s + left_s, time.monotonic() - begun_s, result)
 
     return await asyncio.gather(*(ask(at_s, random_.uniform(*case.deadlines_s)) for at_s in sorted(instants)))
@@ -154,6 +176,9 @@ def _row(table: Any, case: Case, workers: int, asked: Sequence[Asked]) -> None:
     well = [each for each in asked if each.result.ok]
     refused = [each for each in asked if each.refused]
     false, late = false_refusals(asked), [each for each in asked if not each.result.ok and not each.refused]
+    for each in late[:EXAMPLES]:
+        after = f"had {each.deadline_s - each.sent_s:.1f} s, ended after {each.ended_s - each.sent_s:.1f}"
+        print(f"Late: {after}: {each.result.error and each.result.error.message}", flush=True)
     crowded = case.every_s if case.crowd else 0
     seconds = Counter(int(each.ended_s) for each in well if not crowded or each.ended_s % crowded >= CROWD_S)
     even = case.amount / case.window_s

@@ -22,6 +22,8 @@ from tests.integration.test_reply_addresses import Direct
 from tests.support.fleet import QUICK, Client, opened, wait_until
 from tests.support.tcp_proxy import Proxy
 
+# Beside others a cluster on two CPUs is too slow in choosing a leader.
+pytestmark = pytest.mark.alone
 # Nodes give a frozen one up after a minute, as is RabbitMQ's default: long after our tests want to be through.
 PATIENT = ("cluster_partition_handling = pause_minority", "net_ticktime = 60")
 REQUESTS = 150

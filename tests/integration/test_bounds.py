@@ -171,7 +171,9 @@ async def test_whatever_an_exchange_sends_the_others_are_answered(scene: Scene, 
         (scene.worker / "clear_refs").write_text("5")  # the peak is measured from here
         before_mib = scene.memory_mib("VmRSS")
         scene.exchange.bomb, scene.exchange.bombed = bomb, 0
-        asked = {"exchanges": ["binance"], "deadline_ms": int((time.time() + 8) * 1000)}
+        # What is too large ends at once, unless the machine is busy; all else is tried until the deadline.
+        within_s = 8 if codes == LARGE else 4
+        asked = {"exchanges": ["binance"], "deadline_ms": int((time.time() + within_s) * 1000)}
         bombed = [client.ask("fetch_order_book", ticker, **asked) for _ in range(5)]
         bombing = asyncio.ensure_future(asyncio.gather(*bombed, client.ask("fetch_ticker", ticker, **asked)))
         try:

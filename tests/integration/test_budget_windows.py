@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from tests.support.budgets import MINUTE_US, NOW_KEY, START_US, TEST_CLOCK, bucket, charge, emptied, grants
-from workers.budget.budget import Budget, Grant
+from workers.budget.budget import Budget, Grant, Refusal
 from workers.budget.jitter import ENOUGH, GENERATION_S, SURE_CALLS_HERE
 from workers.budget.ledger import Ledger
 
@@ -130,3 +130,42 @@ async def test_what_is_reserved_moves_where_the_clock_puts_too_much_in_a_minute(
     moved = await budget.again(calls, waiting, max_wait_s=10)
     assert isinstance(moved, Grant)
     assert moved.at_us == START_US + MINUTE_US + 5_100_000
+
+
+async def test_a_refusal_says_how_room_comes_where_a_window_was_filled_in_parts(client: Any) -> None:
+    """By a few points, and none where it comes evenly."""
+    limit = charge(bucket(200, 60, margin_ms=100))
+    budget = Budget(Ledger(client, "x:1", clock=TEST_CLOCK))
+    for after_s, more in ((0, 101), (20, 35), (50, 64)):
+        await client.set(NOW_KEY, START_US + after_s * 1_000_000)
+        for _ in range(more):
+            assert isinstance(await budget.reserve([limit], max_wait_s=1), Grant)
+    refusal = await budget.reserve([limit], max_wait_s=1)
+    assert isinstance(refusal, Refusal)
+    assert refusal.wait_s == pytest.approx(10.1)
+    for wait_s, count in refusal.rooms:
+        assert wait_s == pytest.approx(10.1 if count <= 101 else 30.1 if count <= 136 else 60.1)
+    told = [count for _, count in refusal.rooms]
+    assert told == sorted(set(told))
+    assert (told[0], told[-1], len(told)) == (1, 200, 8)
+    assert any(101 - 8 <= count <= 101 for count in told)  # the longest gaps are found most closely
+    assert any(136 - 8 <= count <= 136 for count in told)
+    bulk = await budget.reserve([limit], max_wait_s=0, bulk=True)
+    assert isinstance(bulk, Refusal)
+    assert not bulk.rooms
+    dear = await budget.reserve([charge(limit.bucket, 60)], max_wait_s=1)
+    assert isinstance(dear, Refusal)
+    assert [wait_s for wait_s, _ in dear.rooms] == pytest.approx([10.1, 30.1, 60.1])
+    assert [count for _, count in dear.rooms] == [1, 2, 3]
+
+
+async def test_a_refusal_says_nothing_of_room_that_comes_evenly(client: Any) -> None:
+    limit = charge(bucket(100, 50, margin_ms=100))
+    budget = Budget(Ledger(client, "x:1", clock=TEST_CLOCK))
+    for number in range(100):
+        await client.set(NOW_KEY, START_US + number * 400_000)
+        assert isinstance(await budget.reserve([limit], max_wait_s=1), Grant)
+    refusal = await budget.reserve([limit], max_wait_s=1)
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason == "budget"
+    assert not refusal.rooms

@@ -177,7 +177,7 @@ async def test_queues_are_replaced_as_the_docs_say_and_nothing_is_lost(
         await queue.bind(topology.REQUESTS)
         async with Producer.at(vhost) as producer:
             async with fleet(tmp_path / "old", simulator, vhost, redis_url, declare=False) as before:
-                await producer.more(50)
+                await producer.more(20)
                 await shut(vhost)
                 # Workers open their lanes meanwhile, and the lane has its limit.
                 await wait_until(empty, "the queues are empty", timeout_s=120, every_s=0.2)
@@ -192,5 +192,5 @@ async def test_queues_are_replaced_as_the_docs_say_and_nothing_is_lost(
             assert len(producer.confirmed) == confirmed
             await channel.queue_delete(topology.REQUESTS)
             async with fleet(tmp_path / "again", simulator, vhost, redis_url):
-                await producer.more(50)
+                await producer.more(20)
                 await producer.all_answered()

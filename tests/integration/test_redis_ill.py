@@ -5,16 +5,23 @@ they share again when it is over. `test_redis_lost.py` has the same for a Redis 
 """
 
 import asyncio
+import contextlib
+import socket
+import struct
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
+import uvloop
 
 from deploy.servers import Redis
+from schemas.runtime import store
 from tests.support.fleet import Stand, opened, wait_until
 from tests.support.redis_faults import ERRORS, answering, losses, set_clock
 from tests.support.spenders import on_their_own, spenders, whole
+from tests.support.stores import STORES
 from tests.support.tcp_proxy import Proxy
 
 # What the losses are counted as.
@@ -27,14 +34,21 @@ KIND = {
 }
 
 
-@pytest.mark.parametrize("error", ERRORS)
-async def test_whatever_is_no_answer_is_a_loss(redis_server: Redis, redis_url: str, error: str) -> None:
-    async with spenders(redis_url, redis_url) as workers:
-        before = losses(KIND.get(error, error))
-        async with answering(redis_server, error):
-            assert await on_their_own(workers, time.time()) >= 0.5
-            assert losses(KIND.get(error, error)) > before
-        await whole(workers)
+@pytest.mark.parametrize("errors", [ERRORS[first : first + 3] for first in range(0, len(ERRORS), 3)], ids=", ".join)
+async def test_whatever_is_no_answer_is_a_loss(tmp_path: Path, errors: Sequence[str]) -> None:
+    """Three at the same time, each on a Redis of its own: most of it is waiting."""
+
+    async def lost(error: str) -> None:
+        async with Redis(tmp_path / error) as server, spenders(server.url, server.url) as workers:
+            before = losses(KIND.get(error, error))
+            async with answering(server, error):
+                assert await on_their_own(workers, time.time()) >= 0.5, error
+                assert losses(KIND.get(error, error)) > before, error
+            await whole(workers)
+
+    async with asyncio.TaskGroup() as group:
+        for error in errors:
+            group.create_task(lost(error), name=error)
 
 
 @asynccontextmanager
@@ -62,18 +76,26 @@ async def test_a_redis_that_flaps_is_as_good_as_a_dead_one(redis_server: Redis) 
             await whole(workers)
 
 
-@pytest.mark.both_stores
-@pytest.mark.parametrize("step_s", [10.0, -10.0, 0.5, -0.5])
+@pytest.mark.parametrize("store", STORES)
 async def test_a_clock_that_is_set_stops_no_worker_and_breaks_no_limit(
-    redis_url: str, step_s: float, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, store: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with spenders(redis_url, redis_url) as workers:
-        by_us = 0
-        for _ in range(2):
-            before_us, by_us = by_us, by_us + int(step_s * 1e6)
-            await set_clock(redis_url, by_us, before_us)
-            await whole(workers)
-    assert [record for record in caplog.records if record.message == "redis_clock_set"]
+    """By each of four steps at the same time, each on a server of its own."""
+
+    async def twice(step_s: float) -> None:
+        async with Redis(tmp_path / f"{step_s}", STORES[store]) as server, spenders(server.url, server.url) as workers:
+            by_us = 0
+            for _ in range(2):
+                before_us, by_us = by_us, by_us + int(step_s * 1e6)
+                await set_clock(server.url, by_us, before_us)
+                await whole(workers)
+
+    steps_s = (10.0, -10.0, 0.5, -0.5)
+    async with asyncio.TaskGroup() as group:
+        for step_s in steps_s:
+            group.create_task(twice(step_s))
+    noticed_s = [getattr(record, "by_s", 0.0) for record in caplog.records if record.message == "redis_clock_set"]
+    assert {round(by_s * 2) / 2 for by_s in noticed_s} >= {*steps_s}
 
 
 @pytest.mark.parametrize("error", ["MISCONF", "NOPERM"])
@@ -103,3 +125,32 @@ async def test_a_fleet_goes_on_and_starts_while_redis_answers_errors(stand: Stan
     await wait_until(shared, "all share again", timeout_s=60)
     await wait_until(ask, "an answer", timeout_s=60)
     assert all(service.running for service in stand.services)
+
+
+async def reset_just_before_a_command(turns: int) -> None:
+    """Redis resets the connection so many turns of the loop before the next command is written to it."""
+    server_side: list[asyncio.StreamWriter] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server_side.append(writer)
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                writer.write(b"+PONG\r\n" * data.count(b"*"))
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        client = store.connect(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0", timeout_s=10)
+        await client.ping()
+        for writer in server_side:
+            no_linger = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_linger)
+            writer.transport.abort()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        with contextlib.suppress(*store.AWAY):
+            await client.ping()
+        await client.aclose()
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_connection_that_is_reset_at_any_moment_is_a_loss_in_the_loop_of_the_services(turns: int) -> None:
+    await asyncio.to_thread(uvloop.run, reset_just_before_a_command(turns))

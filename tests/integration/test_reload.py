@@ -37,7 +37,9 @@ async def own_fleet(
     async with AsyncExitStack() as stack:
         redis = await stack.enter_async_context(Redis(folder / "redis"))
         simulator = await stack.enter_async_context(Simulator())
-        config = {**simulated(simulator.urls), **QUICK, "broker": {**QUICK["broker"], "patience_s": 3.0}}
+        # A call that a test holds back does not fail.
+        own = {"broker": {**QUICK["broker"], "patience_s": 3.0}, "worker": {"http_timeout_s": 20.0}}
+        config = {**simulated(simulator.urls), **QUICK, **own}
         fleet = Fleet(folder, config, broker_url=url, redis_url=redis.url, dispatchers=2)
         await stack.enter_async_context(fleet)
         await opened(fleet)
@@ -57,6 +59,8 @@ async def changing(rabbitmq: RabbitMQ, own_fleet: tuple[str, Redis, Simulator, F
         yield stand
         fleet.config_file.unlink()
         fleet.config_file.write_bytes(before)
+        for service in stand.services:
+            service.send(signal.SIGHUP)  # looks at once
         await in_use(stand)
         await opened(fleet)
         await wait_until(lambda: stand.healthy(*fleet.lanes), "all lanes are healthy", timeout_s=60)
@@ -151,7 +155,7 @@ async def test_what_waits_for_a_removed_lane_goes_to_others_and_its_queue_goes(c
 
 async def test_attempts_under_way_end_on_the_lane_they_began_on(changing: Stand) -> None:
     stand = changing
-    await stand.simulator.fault("okx", latency_ms=1000)
+    await stand.simulator.fault("okx", held=True)
     ids = [await stand.client.send({**TICKER, "exchanges": ["okx"]}) for _ in range(6)]
 
     async def held() -> bool:
@@ -161,12 +165,12 @@ async def test_attempts_under_way_end_on_the_lane_they_began_on(changing: Stand)
     await wait_until(held, "all are with workers")
     change(stand, lanes={"okx": {**lane_of(stand, "okx"), "live_reserve": 0.1}}, worker={"in_flight": 500})
     await in_use(stand)
+    await stand.simulator.clear("okx")
     answers = [await stand.client.answer(each) for each in ids]
     for answer in answers:
         assert answer.result.ok
         sent = [item for item in answer.result.attempts if item.outcome != "throttled"]
         assert len(sent) == 1, answer.result.attempts
-    await stand.simulator.clear("okx")
     assert (await stand.client.ask("fetch_time", exchanges=["okx"])).result.ok
 
 

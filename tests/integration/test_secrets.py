@@ -317,6 +317,8 @@ async def test_a_wrong_change_of_the_configuration(world: World, case: str) -> N
         await wait_until(partial(refused, service), f"{service.name} refuses it")
     await world.look()
     world.fleet.config_file.write_bytes(before)
+    for service in world.services:
+        service.send(signal.SIGHUP)  # looks at once
     await wait_until(partial(used, world), "all have it as it was")
 
 
@@ -429,18 +431,21 @@ async def test_a_wrong_environment(world: World, variable: str) -> None:
 
 
 async def test_command_lines(world: World) -> None:
-    for words in ("dispatcher", "schemas definitions", "schemas dead list"):
-        assert await world.run(*words.split(), "--help") == 0
-    assert await world.run("schemas", "definitions", "--config", str(world.fleet.config_file)) == 0
-    assert await world.run("schemas", "dead", "list") == 1  # there are none
-    assert await world.run("schemas", "dead", "show", "no-such-key") == 1
-    for words in ("status", "status --json", "lanes", "budget --json", "doctor", "pause list", "top --json --times 1"):
-        assert await world.run("schemas", *words.split()) in {0, 1}
-    for words in ("config check", "config check --json", "limits show --config"):
-        assert await world.run("schemas", *words.split(), str(world.fleet.config_file)) in {0, 1}
-    refused = world.environment["FLEET_BROKER_URL"].replace(f"{USER}:", "stranger:")
-    for url in (refused, re.sub(r"@.*", f"@127.0.0.1:{free_port()}/", refused), refused + "-no-such-vhost"):
-        assert await world.run("schemas", "dead", "list", FLEET_BROKER_URL=url) == 4
+    config, broker = str(world.fleet.config_file), world.environment["FLEET_BROKER_URL"]
+    refused = broker.replace(f"{USER}:", "stranger:")
+    wrong = (refused, re.sub(r"@.*", f"@127.0.0.1:{free_port()}/", refused), refused + "-no-such-vhost")
+    well = ("dispatcher --help", "schemas definitions --help", f"schemas definitions --config {config}")
+    none = ("dead list", "dead show no-such-key")
+    looks = ("status", "status --json", "lanes", "budget --json", "doctor", "pause list", "top --json --times 1")
+    checks = tuple(f"{words} {config}" for words in ("config check", "config check --json", "limits show --config"))
+    left = await asyncio.gather(
+        *(world.run(*words.split()) for words in well),
+        *(world.run("schemas", *words.split()) for words in (*none, *looks, *checks)),
+        *(world.run("schemas", "dead", "list", FLEET_BROKER_URL=url) for url in wrong),
+    )
+    assert left[:5] == [0, 0, 0, 1, 1]
+    assert set(left[5:-3]) <= {0, 1}
+    assert left[-3:] == [4, 4, 4]
 
 
 async def test_the_fleet_leaves(world: World) -> None:

@@ -68,16 +68,9 @@ class Net:
 
     async def true_us(self, at_us: int) -> int:
         """When an instant of the corrected clock is."""
-        return at_us - self.set_by_us - (await self._corrected())[0]
-
-    async def correction(self) -> str:
-        """The id of the latest correction of Redis's clock, or ''."""
-        return (await self._corrected())[1]
-
-    async def _corrected(self) -> tuple[int, str]:
         found: Any = await self.client.get("fleet:{x}:set")
-        by_us, name, _ = found.decode().split(":") if found else ("0", "", "")
-        return int(by_us), name
+        by_us = int(found.decode().partition(":")[0]) if found else 0
+        return at_us - self.set_by_us - by_us
 
     async def expire(self) -> None:
         async for key in self.client.scan_iter("fleet:*"):

@@ -83,6 +83,8 @@ class Proxy:
                     self.held.add(number)
                     await self._open.wait()
                     self.held.discard(number)
+                if sink.is_closing():
+                    break
                 sink.write(data)
                 await sink.drain()
         self._writers.discard(sink)

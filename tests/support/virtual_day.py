@@ -37,6 +37,8 @@ class Part(Struct, frozen=True):
         every_s: how often they do.
         candles: which part of the requests asks for candles, which cost `CANDLES_COST`.
         deadlines_s: the shortest and the longest.
+        callers: which part of the requests each caller sends. The first of several asks for more than his share, and
+            which of his are refused is his own affair: they are not counted as false.
     """
 
     amount: int
@@ -47,15 +49,18 @@ class Part(Struct, frozen=True):
     every_s: float = HOUR_S
     candles: float = 0.0
     deadlines_s: tuple[float, float] = (2, 40)
+    callers: tuple[float, ...] = (1.0,)
 
 
 CANDLES_COST: Final = 3
+CALLERS: Final = ("", "second", "third")
 PARTS: Final = {
     "one a second": Part(1, 1, 0.3, 1.5),
     "10 s, steady": Part(20, 10, 0.5, 0.97),
     "10 s, twice too much": Part(20, 10, 0.3, 2.0),
     "30 s, crowds": Part(60, 30, 0.2, 0.6, crowd=1.5, every_s=300, deadlines_s=(2, 70)),
     "60 s, two methods": Part(120, 60, 0.3, 1.3, candles=0.3),
+    "10 s, three callers": Part(20, 10, 0.3, 2.0, callers=(0.75, 0.17, 0.08)),
 }
 
 
@@ -85,6 +90,7 @@ def day(hours: float, dispatchers: int, seed: int = 1) -> list[Row]:
                 draw.uniform(*part.deadlines_s),
                 name,
                 method=CANDLES if draw.random() < part.candles else TICKER,
+                caller=draw.choices(CALLERS, part.callers)[0] if len(part.callers) > 1 else "",
             )
             for at_s in sorted(instants(part, hours * HOUR_S, draw))
         ]
@@ -95,7 +101,7 @@ def day(hours: float, dispatchers: int, seed: int = 1) -> list[Row]:
             len(each),
             sum(one.ok for one in each),
             sum(one.refused for one in each),
-            len(false_refusals(each, TOLERANCE_S)),
+            len(false_refusals([one for one in each if one.caller or len(PARTS[name].callers) == 1], TOLERANCE_S)),
             len(late(each)),
         )
         for name, each in asked.items()

@@ -8,6 +8,7 @@ import itertools
 import random
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Final
 
 from msgspec import Struct
@@ -26,6 +27,8 @@ TICKER: Final = "fetch_ticker"
 MAX_WAIT_S: Final = WorkerConfig().max_wait_s
 # As in rolling.lua: calls that wait for room anyway are granted apart by this part of the mean distance.
 APART: Final = 0.5
+# So many points say how room comes.
+ROOMS: Final = 8
 
 
 class Limit:
@@ -57,6 +60,22 @@ class Limit:
                 at_s = max(at_s, free_s, self.granted_s[-1] + APART * self.step_s(method))
         return at_s
 
+    def rooms(self, method: str) -> list[tuple[int, int]]:
+        """How room for such calls comes within a window, as the budget says it."""
+        cost = self.costs.get(method, 1)
+        most = self.amount // cost
+
+        def room_ms(calls: int) -> int:
+            place = len(self.granted_s) - self.amount + calls * cost - 1
+            return NOW_MS + int((self.granted_s[place] + self.window_s) * 1000) if place >= 0 else 0
+
+        known = {1: room_ms(1), most: room_ms(most)}
+        while len(known) < min(ROOMS, most):
+            pairs = [(before, after) for before, after in pairwise(sorted(known)) if after - before > 1]
+            before, after = max(pairs, key=lambda pair: known[pair[1]] - known[pair[0]])
+            known[(before + after) // 2] = room_ms((before + after) // 2)
+        return [(known[calls], calls) for calls in sorted(known)]
+
     def grant(self, method: str, at_s: float) -> None:
         """Such a call leaves then."""
         self.granted_s += [at_s] * self.costs.get(method, 1)
@@ -69,6 +88,7 @@ class Asked(Struct):
     at_s: float
     deadline_s: float
     method: str = TICKER
+    caller: str = ""
     ended_s: float = 0.0
     ok: bool = False
     why: str = ""
@@ -102,7 +122,7 @@ class VirtualFleet:
         config = Config(lanes={name: LaneConfig(exchange=name) for name in limits})
         self.routers = [Router(config) for _ in range(dispatchers)]
         for router in self.routers:
-            router.dispatchers = dispatchers
+            router.count(dispatchers)
         self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._numbers = itertools.count()
         self._random = random.Random(1)
@@ -118,9 +138,9 @@ class VirtualFleet:
         """Lets something happen."""
         heapq.heappush(self._events, (self.now_s + wait_s, next(self._numbers), act, args))
 
-    def ask(self, at_s: float, left_s: float, *lanes: str, method: str = TICKER) -> Asked:
+    def ask(self, at_s: float, left_s: float, *lanes: str, method: str = TICKER, caller: str = "") -> Asked:
         """One request will come then, with so much time."""
-        asked = Asked(lanes, at_s, at_s + left_s, method)
+        asked = Asked(lanes, at_s, at_s + left_s, method, caller)
         self.after(at_s - self.now_s, self._come, asked)
         return asked
 
@@ -168,7 +188,7 @@ class VirtualFleet:
 
     def _come(self, asked: Asked) -> None:
         request = Request(asked.method, exchanges=list(asked.lanes), deadline_ms=NOW_MS + int(asked.deadline_s * 1e3))
-        self._decide(Attempt(request, "", 0, self.now_ms), asked, rested=False)
+        self._decide(Attempt(request, "", 0, self.now_ms, asked.caller), asked, rested=False)
 
     def _decide(self, attempt: Attempt, asked: Asked, *, rested: bool) -> None:
         router = self._takers.choice(self.routers)  # whichever has a hand free
@@ -205,7 +225,9 @@ class VirtualFleet:
             at_ms = NOW_MS + int(at_s * 1000)
             item = Try(lane, Outcome.THROTTLED, ErrorCode.NO_BUDGET, retry_at_ms=at_ms)
             asked.returned += 1
-            back = attempt.handed_back(item, Bound("all", at_ms, limit.step_s(asked.method) * 1000))
+            back = attempt.handed_back(
+                item, Bound("all", at_ms, limit.step_s(asked.method) * 1000, rooms=limit.rooms(asked.method))
+            )
             self.after(HOP_S, self._decide_again, back, asked)
             return
         if limit:
@@ -229,12 +251,16 @@ class VirtualFleet:
 def false_refusals(asked: Sequence[Asked], tolerance_s: float) -> list[Asked]:
     """The refused requests that could have been answered: one that came after was, before their deadlines.
 
-    Only such are compared as ask for the same: a cheaper call finds room where a dearer one does not.
+    Only such are compared as ask for the same, of one caller: a cheaper call finds room where a dearer one does not.
     """
     found: list[Asked] = []
-    for kind in {(*each.lanes, each.method) for each in asked}:
-        found += _false([each for each in asked if (*each.lanes, each.method) == kind], tolerance_s)
+    for kind in {_kind(each) for each in asked}:
+        found += _false([each for each in asked if _kind(each) == kind], tolerance_s)
     return found
+
+
+def _kind(asked: Asked) -> Sequence[str]:
+    return *asked.lanes, asked.method, asked.caller
 
 
 def _false(asked: Sequence[Asked], tolerance_s: float) -> list[Asked]:

@@ -1,11 +1,15 @@
 """Tasks are cancelled until they end; one that does not is named in the log, with where it stands."""
 
 import asyncio
+import contextlib
+import itertools
 import logging
+import sys
 
 import pytest
 
 from schemas.runtime import tasks
+from tests.support.cancels import Cancelling, awaited
 
 
 async def held(go: asyncio.Event) -> None:
@@ -43,3 +47,94 @@ async def test_tasks_that_end_are_no_news(monkeypatch: pytest.MonkeyPatch, caplo
     monkeypatch.setattr(tasks, "SLOW_S", 0.0)
     await tasks.end_tasks([asyncio.create_task(asyncio.sleep(60))])
     assert not caplog.records
+
+
+async def swallows_one() -> None:
+    """As `asyncio.wait_for` of Python 3.11 does, where the cancellation comes at a certain moment."""
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.sleep(60)
+    await asyncio.sleep(60)
+
+
+async def fails() -> None:
+    raise OSError("for a reason")
+
+
+async def test_where_a_side_task_fails_the_others_end_whatever_they_swallow() -> None:
+    side_tasks = tasks.SideTasks()
+    deaf = side_tasks.create_task(swallows_one())
+    with pytest.raises(ExceptionGroup) as raised:
+        async with side_tasks:
+            side_tasks.create_task(fails())
+            await side_tasks.until(asyncio.Event())
+    assert [str(error) for error in raised.value.exceptions] == ["for a reason"]
+    assert deaf.cancelled()
+
+
+async def test_a_side_task_that_ends_as_if_it_had_been_cancelled_is_a_failure() -> None:
+    """A connection that dies cancels what waits on it: whatever that task was for would not be done any more."""
+    side_tasks, connection = tasks.SideTasks(), asyncio.get_running_loop().create_future()
+
+    async def waits() -> None:
+        await connection
+
+    with pytest.raises(ExceptionGroup) as raised:
+        async with side_tasks:
+            side_tasks.create_task(waits(), name="report")
+            await asyncio.sleep(0)
+            connection.cancel()
+            await side_tasks.until(asyncio.Event())
+    assert "'report'" in str(raised.value.exceptions[0])
+
+
+async def test_side_tasks_may_return_and_be_cancelled_and_end_with_the_main_one() -> None:
+    stop = asyncio.Event()
+    async with tasks.SideTasks() as side_tasks:
+        side_tasks.create_task(asyncio.sleep(0))
+        ended = side_tasks.create_task(swallows_one())
+        left = side_tasks.create_task(swallows_one())
+        await asyncio.sleep(0)
+        await tasks.end_tasks([ended])
+        stop.set()
+        await side_tasks.until(stop)
+    assert (ended.cancelled(), left.cancelled()) == (True, True)
+
+
+async def test_a_side_task_that_fails_while_the_main_one_ends_is_told_then() -> None:
+    stop = asyncio.Event()
+    stop.set()
+    done = False
+    with pytest.raises(ExceptionGroup):
+        async with tasks.SideTasks() as side_tasks:
+            await side_tasks.until(stop)
+            side_tasks.create_task(fails())
+            await asyncio.sleep(0.01)
+            done = True
+    assert done
+
+
+async def test_a_job_has_its_time_whatever_it_swallows() -> None:
+    with pytest.raises(TimeoutError):
+        await tasks.done_within(0.01, swallows_one())
+    assert await tasks.done_within(60, asyncio.sleep(0, "done")) == "done"
+    with pytest.raises(OSError, match="for a reason"):
+        await tasks.done_within(60, fails())
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_every_wait_of_a_job_can_be_cancelled(late: bool) -> None:
+    async def job() -> None:
+        for _ in range(3):
+            await asyncio.wait_for(asyncio.sleep(0.001), 60)
+            await asyncio.sleep(0)
+
+    number = 0
+    for number in itertools.count(1):
+        cancelling = Cancelling(job(), number, late=late)
+        task = asyncio.create_task(awaited(cancelling))
+        await asyncio.wait([task])
+        if cancelling.waits < number:
+            break
+        swallows = late and sys.version_info < (3, 12)
+        assert task.cancelled() or (swallows and number % 2), number
+    assert number == 7

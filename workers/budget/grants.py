@@ -60,12 +60,15 @@ class Refusal(Struct, frozen=True):
         reason: no room in time; the exchange asked for a pause; Redis can't be asked; or it can't be asked, and this
             worker's share of a bucket never holds the call.
         held_by: which of the call's charges had no room; None where that is not why.
+        rooms: how room comes there: after so many seconds so many such calls have had some, in order. Empty where it
+            comes as evenly as calls can be apart, and where it is not known.
     """
 
     earliest_ms: int
     wait_s: float
     reason: Reason
     held_by: int | None = None
+    rooms: Sequence[tuple[float, int]] = ()
 
 
 class Use(Struct, frozen=True):

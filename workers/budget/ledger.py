@@ -355,19 +355,26 @@ class Ledger:
 
     async def _is_possible(self, member: Membership, said: Framed, asked_s: float) -> bool:
         """Whether Redis's clock can have shown this since `asked_s`; where it can't it was set, and is corrected."""
-        behind_us, unsure_us = member.off_by(said.correction, said.now_us, asked_s)
+        behind_us, unsure_us = member.off_by(said.frame, said.now_us, asked_s)
         if behind_us:
             log.warning("redis_clock_set", extra={"scope": self.keys.egress, "by_s": round(-behind_us / 1e6, 3)})
+            new = secrets.token_hex(4)
             question = protocol.correct(
                 self.keys,
                 member.id,
-                known=said.correction,
+                found=said.frame.id,
+                known=member.frame,
                 behind_us=behind_us,
                 unsure_us=unsure_us,
-                new=secrets.token_hex(4),
+                new=new,
             )
             asked_s = self.now_s()
             answer = (await self._run(question, lambda: ANY_TIME)).answer
             correction, now_us = store.shaped(answer, question.read)
-            member.adopt(correction, now_us, asked_s)
+            if correction in (
+                said.frame.id,
+                new,
+            ):  # otherwise another one was faster, and is judged with its next answer
+                member.adopt(now_us, asked_s)
+                member.frame = replace(said.frame, id=correction)
         return not behind_us

@@ -41,7 +41,7 @@ from pathlib import Path
 from typing import Final
 
 from ..limits.costs import Bucket
-from .protocol import ANY_TIME, Beat, Beaten
+from .protocol import UNKNOWN_TIME, Beat, Beaten, Expected, Frame
 from .redis_clock import DRIFT, RedisClock
 from .rules import HORIZON_S, HORIZON_US, IS_PRESENT, LASTS_S, MARGIN_PART, PARTS, PRESENT_S
 from .share import Addition, Share
@@ -82,8 +82,8 @@ class Membership:
         self._floor_us = 0
         # For how long Redis remembers a part after its end: no window may be longer.
         self._keep_us = self._kept_us = 0
-        # The id of the correction of Redis's clock that we know.
-        self.frame = ""
+        # How Redis's clock was corrected, as far as we know.
+        self.frame = Frame()
 
     def beat(self, buckets: Iterable[Bucket]) -> Beat:
         """The next beat; every answer must go to `answered`."""
@@ -144,34 +144,36 @@ class Membership:
         earliest, latest = self.redis.shows(self.clock())
         return earliest, latest - earliest
 
-    def expected(self) -> tuple[str, int, int]:
+    def expected(self) -> Expected:
         """The correction that we know, and between which times of Redis's clock a question of now arrives there."""
         if not self.redis.known:
-            return self.frame, *ANY_TIME[1:]
+            return UNKNOWN_TIME
         earliest, error_us = self.now_us()
-        return self.frame, earliest - UNSURE_US, earliest + error_us + UNSURE_US + ON_ITS_WAY_US
+        return self.frame.id or "-", earliest - UNSURE_US, earliest + error_us + UNSURE_US + ON_ITS_WAY_US
 
-    def off_by(self, frame: str, now_us: int, asked_s: float) -> tuple[int, int]:
+    def off_by(self, frame: Frame, now_us: int, asked_s: float) -> tuple[int, int]:
         """By how much Redis's clock is behind the earliest that it can show, and how unsure that is; 0 if it can.
 
         Args:
-            frame: the id of the answer's correction; one that another worker made is believed.
+            frame: the answer's. Corrections that others made may have set the clock back, as far as they were unsure,
+                and ahead where all windows count as full.
             now_us: what Redis's clock showed.
             asked_s: not before this instant of ours.
         """
-        if frame not in ("", self.frame):
-            self.adopt(frame, now_us, asked_s)
+        is_known = frame.id in ("", self.frame.id)
         if self.redis.known:
-            earliest = self.redis.shows(asked_s)[0] - UNSURE_US
+            back_us = 0 if is_known else max(0, frame.behind_us - self.frame.behind_us)
+            earliest = self.redis.shows(asked_s)[0] - UNSURE_US - back_us
             latest = sum(self.now_us()) + UNSURE_US
-            if not earliest <= now_us <= latest:
+            if now_us < earliest or now_us > (latest if is_known else max(latest, frame.lost_us)):
                 return earliest - now_us, latest - earliest
+        if not is_known:
+            self.adopt(now_us, asked_s)
         self.frame = frame
         return 0, 0
 
-    def adopt(self, frame: str, now_us: int, asked_s: float) -> None:
+    def adopt(self, now_us: int, asked_s: float) -> None:
         """Redis's clock was corrected: it is measured anew from this answer on, also for a share."""
-        self.frame = frame
         if self.redis.known:
             self.redis.corrected(self.clock(), now_us, asked_s=asked_s)
             self._heard_us, self._answered_s = now_us, self.clock()

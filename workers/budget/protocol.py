@@ -21,8 +21,10 @@ from .script import Argument
 T = TypeVar("T")
 Expected: TypeAlias = tuple[str, int, int]
 
-# A question that may be run at any time, whatever Redis's clock shows: no correction is known.
+# A question that may be run at any time, whatever Redis's clock shows: by one that is no member of the scope, and by a
+# member that does not know the clock.
 ANY_TIME: Final[Expected] = ("", 0, 1 << 53)
+UNKNOWN_TIME: Final[Expected] = ("?", 0, 1 << 53)
 _BUCKET: Final = struct.Struct(BUCKET_FORMAT)
 _ASKED: Final = struct.Struct("<5d")
 
@@ -133,7 +135,9 @@ def _planned(said: Any, buckets: int) -> Planned:
     if outcome == b"paused":
         return Planned(Refusal(earliest_ms, wait_s, "paused"), known)
     if outcome == b"refused":
-        return Planned(Refusal(earliest_ms, wait_s, "budget", held_by), known)
+        now_us = at_us - delay_us
+        rooms = [((room_us - now_us) / 1e6, int(calls)) for calls, room_us in zip(more[::2], more[1::2], strict=True)]
+        return Planned(Refusal(earliest_ms, wait_s, "budget", held_by, rooms), known)
     raise ValueError(outcome)
 
 
@@ -293,11 +297,28 @@ def give(keys: Keys, member: str, key: str, bucket: Bucket, grants: Sequence[int
     return Question("give", [key, keys.clock, keys.members], args, nothing)
 
 
+class Frame(Struct, frozen=True):
+    """How Redis's clock was corrected, as far as every answer says it.
+
+    Args:
+        id: of the latest correction; empty for none.
+        believed_us: when one that did not know the correction, or the clock, was last answered and believed it.
+        behind_us: how far all corrections together may have set the clock too far back.
+        lost_us: all windows count as full before this time.
+    """
+
+    id: str = ""
+    believed_us: int = 0
+    behind_us: int = 0
+    lost_us: int = 0
+
+
 def correct(
-    keys: Keys, member: str, *, known: str, behind_us: int, unsure_us: int, new: str
+    keys: Keys, member: str, *, found: str, known: Frame, behind_us: int, unsure_us: int, new: str
 ) -> Question[tuple[str, int]]:
     """Reports that Redis's clock was set; the answer is the correction's id and the time from now on."""
-    args: list[Argument] = [member, known, behind_us, unsure_us, new]
+    believed_us = known.believed_us if known.id == found else -1
+    args: list[Argument] = [member, found, behind_us, unsure_us, new, believed_us]
     return Question("correct", [keys.members, keys.clock], args, _corrected)
 
 
@@ -305,13 +326,13 @@ class Framed(Struct, frozen=True):
     """What comes with every answer.
 
     Args:
-        correction: the id of the latest correction of Redis's clock; empty for none.
+        frame: how Redis's clock was corrected.
         now_us: what that clock showed, corrected.
         was_run: False where the question came at a time for which it was not meant; then it left no trace.
         answer: the entry's own.
     """
 
-    correction: str
+    frame: Frame
     now_us: int
     was_run: bool
     answer: Any
@@ -319,8 +340,9 @@ class Framed(Struct, frozen=True):
 
 def framed(said: Any) -> Framed:
     """Reads what stands around every answer."""
-    correction, now_us, was_run, answer = said
-    return Framed(correction.decode(), int(now_us), was_run == 1, answer)
+    correction, believed_us, behind_us, lost_us, now_us, was_run, answer = said
+    frame = Frame(correction.decode(), int(believed_us), int(behind_us), int(lost_us))
+    return Framed(frame, int(now_us), was_run == 1, answer)
 
 
 def nothing(_: Any) -> None:

@@ -3,7 +3,7 @@
 import math
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Final
 
@@ -93,6 +93,7 @@ class Call(Seen):
         holding: what it holds of answers.
         usual_s: how long the exchange usually takes for an answer: with less time left, it waits for no budget.
         lacked: for which charge there was no room in time.
+        rooms: how room comes for that one (`Refusal.rooms`).
     """
 
     max_wait_s: float = 0.0
@@ -111,6 +112,7 @@ class Call(Seen):
     holding: Holding = NOTHING
     usual_s: float = 0.0
     lacked: Charge | None = None
+    rooms: Sequence[tuple[float, int]] = ()
 
     def __post_init__(self) -> None:
         self.started_s = time.monotonic()

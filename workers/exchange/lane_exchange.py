@@ -296,8 +296,9 @@ class LaneExchange:
         charge = call.lacked
         if charge is None:
             return None
-        at_ms, bucket = now_ms() + int(wait_s * 1000), charge.bucket
-        return Bound(charge.key, at_ms, round(self._budget.step_s(charge) * 1000, 3), apart=bool(bucket.per))
+        told_ms, step_ms = now_ms(), round(self._budget.step_s(charge) * 1000, 3)
+        rooms = [(told_ms + int(room_s * 1000), calls) for room_s, calls in call.rooms]
+        return Bound(charge.key, told_ms + int(wait_s * 1000), step_ms, bool(charge.bucket.per), rooms)
 
     def hurry(self) -> None:
         """Hands back the bulk calls that wait for room, and those that still come."""

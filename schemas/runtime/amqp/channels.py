@@ -15,7 +15,7 @@ from aio_pika.abc import AbstractChannel as PikaChannel
 from aio_pika.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
 
 from ...errors import BrokerLost, TopologyError, Unroutable
-from ..tasks import end_tasks, lost
+from ..tasks import done_within, end_tasks, lost
 
 log = logging.getLogger(__name__)
 
@@ -92,8 +92,7 @@ class Channels:
         if channel is None or (closed := self._opened.pop(channel, None)) is None:
             return
         try:
-            async with asyncio.timeout(self._timeout_s):
-                await closed.close()
+            await done_within(self._timeout_s, closed.close())
         except (Exception, asyncio.CancelledError) as error:
             if not lost(error):
                 raise
@@ -116,8 +115,7 @@ class Channels:
             try:
                 yield lower
             except BaseException:
-                async with asyncio.timeout(self._timeout_s):
-                    await channel.close()
+                await done_within(self._timeout_s, channel.close())
                 raise
             if not lower.is_closed:
                 self._idle.append((channel, lower))
@@ -162,8 +160,7 @@ class Channels:
         self._opened.clear()
         self._idle.clear()
         try:
-            async with asyncio.timeout(self._timeout_s):
-                await self._connection.close()
+            await done_within(self._timeout_s, self._connection.close())
         except (Exception, asyncio.CancelledError) as error:
             if not lost(error):
                 raise

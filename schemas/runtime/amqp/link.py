@@ -30,7 +30,7 @@ from tenacity import (
 from ...config import BrokerConfig
 from ...errors import BrokerLost, ConfigError, FleetError, TopologyError
 from .. import permanent
-from ..tasks import end_tasks, lost
+from ..tasks import done_within, end_tasks, lost
 from . import refusals
 from .channels import Channels
 
@@ -171,8 +171,7 @@ class Link:
         url = next(self._urls)
         self._lost.clear()
         try:
-            async with asyncio.timeout(self._config.timeout_s * 3):
-                await self._connect(url)
+            await done_within(self._config.timeout_s * 3, self._connect(url))
         except ChannelPreconditionFailed as error:
             await self._drop()
             raise TopologyError(

@@ -237,7 +237,8 @@ end
 -- keys: those of a call (`planned`).
 -- args: five doubles (the longest wait, how long the caller needs to be ready, how far its calls spread, 1 if it has
 --   measured that, how far ahead it reserves), the epoch it knows or '', one to begin, the buckets.
--- answer: as `granted` or as `refused`.
+-- answer: as `granted`; or as `refused`, then how room comes (`rolling.rooms`) where a call that may wait lacks it in a
+--   rolling window.
 function entry.reserve(keys, args)
   local limit, lead, far, measured, ahead = struct.unpack('<ddddd', args[1])
   local known, new, packed = args[2], args[3], args[4]
@@ -262,7 +263,13 @@ function entry.reserve(keys, args)
   local at, held_later, fits = fitting(plan.buckets, t, 'fit')
   held_by = held_later or held_by
   if at - now > limit + lead or not fits then
-    return refused(plan, at, now, held_by, now + limit + lead)
+    local answer, b = refused(plan, at, now, held_by, now + limit + lead), plan.buckets[held_by]
+    if answer[1] == 'refused' and b and b.kind == rolling and limit > 0 then
+      for _, number in ipairs(rolling.rooms(b)) do
+        answer[#answer + 1] = number
+      end
+    end
+    return answer
   end
   for _, b in ipairs(plan.buckets) do
     b.kind.take(b, at, now)

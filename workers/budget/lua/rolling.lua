@@ -10,6 +10,8 @@ local LOOK_AGAIN, SOON = 60000, 25000
 local SAME, NEAR = 128, 3
 -- So many earlier grants are checked, because their calls may arrive later.
 local OLDER = 100
+-- ROOMS: so many points say how room comes within a window.
+local ROOMS = 8
 -- A grant is given back only if no more than so many came after it: all of those are written again.
 local GIVEN_BACK = 1000
 
@@ -137,6 +139,42 @@ function rolling.read(b)
   if b.since > 0 then
     b.last = math.max(b.last, b.since + b.window + b.margin)
   end
+end
+
+-- How room comes for calls like this one within a window: pairs of how many have had some, and the instant. Each new
+-- point halves the longest time between two. Nothing where room comes no later than calls can be apart.
+function rolling.rooms(b)
+  local most = b.cost > 0 and math.floor(b.cap / b.cost) or 0
+  if most < 2 then
+    return {}
+  end
+
+  local function room(calls)
+    local leave = b.total + calls * b.cost - b.cap
+    return leave > 0 and math.floor((first(b, leave))) + b.window + b.margin or b.at
+  end
+  local points = { 1, room(1), most, room(most) }
+  while #points < 2 * ROOMS do
+    local place_of, longest = nil, 0
+    for number = 1, #points - 3, 2 do
+      local time = points[number + 3] - points[number + 1]
+      if points[number + 2] - points[number] > 1 and time > longest then
+        place_of, longest = number, time
+      end
+    end
+    if not place_of then
+      break
+    end
+    local calls = math.floor((points[place_of] + points[place_of + 2]) / 2)
+    table.insert(points, place_of + 2, room(calls))
+    table.insert(points, place_of + 2, calls)
+  end
+  for number = 3, #points, 2 do
+    if points[number + 1] - points[2] > (points[number] - 1) * b.window / most then
+      return points
+    end
+  end
+  return {}
 end
 
 function rolling.fit(_, t)

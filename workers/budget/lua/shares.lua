@@ -360,19 +360,21 @@ end
 -- alone with its view of a large step.
 -- keys: members, clock.
 -- args: the caller's id, the correction's id as it found it, by how much to correct further, how uncertain that is, an
---   id for the new correction.
+--   id for the new correction, when one last believed as the caller knows it; -1 if it did not know this correction.
 -- answer: the correction's id and the time from now on.
 function entry.correct(keys, args)
   local members_key, clock_key = keys[1], keys[2]
   local id, found_id, by, wrong, new_id = args[1], args[2], tonumber(args[3]), tonumber(args[4]), args[5]
+  local believed = tonumber(args[6])
 
   local alone = math.abs(by) > 2 * PRESENT and answers_another(members_key, id, clock())
   if found_id ~= frame.id or alone then
     return { frame.id, clock() }
   end
-  frame.correction, frame.id = frame.correction + by, new_id
-  if -by >= KEPT then
-    frame.lost = clock() + HORIZON -- Redis has dropped keys that still counted.
+  frame.correction, frame.id, frame.behind = frame.correction + by, new_id, frame.behind + wrong
+  -- Redis has dropped keys that still counted; or grants were made by the clock that was behind.
+  if -by >= KEPT or by > 0 and believed ~= frame.believed then
+    frame.lost = clock() + HORIZON
   end
   write_frame()
   -- The exchange's clock is known by so much worse, until it is read again.
@@ -386,17 +388,29 @@ end
 -- What the loader registers: runs an entry, unless Redis's clock was set. By a clock that was set nothing is run, so
 -- that it leaves no trace.
 -- keys: the entry's, then the one of the clock's correction.
--- args: the entry's, then its name, the correction's id as the caller knows it or '', and between which times it is run
---   if the clock was not set.
--- answer: the correction's id or '', the time, 1 if it was run, the entry's answer or false.
+-- args: the entry's, then its name, the correction's id as the caller knows it, and between which times it is run if
+--   the clock was not set. In place of the id `-` for none, `?` for one that does not know the clock, and '' for a
+--   caller that is no member.
+-- answer: the correction's id or '', when one last believed, how far all corrections may be behind, the time before
+--   which all windows count as full, the time, 1 if it was run, the entry's answer or false.
 local function answer(keys, args)
   local latest, earliest = tonumber(table.remove(args)), tonumber(table.remove(args))
   local known, name, frame_key = table.remove(args), table.remove(args), table.remove(keys)
 
   read_frame(frame_key)
   local now = clock()
-  if (frame.id == '' or frame.id == known) and (now < earliest or now > latest) then
-    return { frame.id, now, 0, false }
+  local knows = known == (frame.id == '' and '-' or frame.id)
+  local possible = now <= latest and now >= earliest
+  if not knows and frame.id ~= '' then
+    possible = now <= math.max(latest, frame.lost)
   end
-  return { frame.id, now, 1, entry[name](keys, args) or false }
+  if not possible then
+    return { frame.id, frame.believed, frame.behind, frame.lost, now, 0, false }
+  end
+  if known ~= '' and not knows then
+    frame.believed = now
+    write_frame()
+  end
+  local said = entry[name](keys, args) or false
+  return { frame.id, frame.believed, frame.behind, frame.lost, now, 1, said }
 end

@@ -32,11 +32,12 @@ local function found_again(plan, at)
   return held, forgotten, short
 end
 
--- Whether a call that was granted for `at` and is to leave at `t` is so late that others, which looked for the last
--- time before, may use the room that it had left by then.
-local function overtaken(held, t, at)
+-- Whether a call that was granted for `at` and would be moved to `t` is so late that others, which looked for the last
+-- time before, may use the room that it had left by then. A window without a margin counts instants, so there `t` may
+-- have passed.
+local function overtaken(held, t, at, now)
   for _, b in pairs(held) do
-    if b.kind == rolling and t > at + b.length - SOON then
+    if b.kind == rolling and t > at and math.max(t, now) > at + b.length - SOON then
       return true
     end
   end
@@ -75,7 +76,7 @@ function entry.again(keys, args)
     return refused(plan, t, now, held_by, now + limit + lead)
   end
   -- A call that was forgotten may still be sent at its instant; not where calls before it may have been late unnoticed.
-  if overtaken(held, t, at) or forgotten and (t > at or short) then
+  if overtaken(held, t, at, now) or forgotten and (t > at or short) then
     each(held, 'drop')
     return { 'forgotten' }
   end

@@ -1,0 +1,114 @@
+"""What a service does beside its requests, cancelled at each of its waits: it ends, and what it used can be used again.
+
+A service that is told to stop cancels all of this, at whatever moment that is.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, TypeAlias
+
+import pytest
+import redis.asyncio
+
+from dispatcher import snapshot
+from schemas.runtime.once import Answered
+from schemas.runtime.store import connect
+from schemas.runtime.tasks import done_within, end_tasks
+from tests.support.cancels import Cancelling, awaited
+from tests.support.fleet import wait_until
+from tests.support.routers import attempt, new
+from tests.support.spenders import CALL
+from workers.budget.budget import Budget
+from workers.budget.ledger import Ledger
+from workers.budget.membership import Membership
+
+Job: TypeAlias = Callable[[], Coroutine[Any, Any, Any]]
+# Longer than any of these takes on a busy machine, and much longer than they may be under way.
+WITHIN_S = 20.0
+# A job that has not come to its next wait after so long waits for ever where it is.
+STILL_S = 1.0
+# Where a job never ends, so many waits contain each of its kinds several times.
+MOST = 30
+# As many as `schemas.runtime.store.connect` opens at most.
+CONNECTIONS = 16
+
+
+async def cancelled_everywhere(job: Job, works: Job) -> None:
+    """Cancels the job at each of its waits; each time it ends, and `works` still does what it does."""
+    for late in (False, True):
+        for number in range(1, MOST):
+            cancelling = Cancelling(job(), number, late=late)
+            task = asyncio.create_task(awaited(cancelling))
+            waited_s = time.monotonic()
+            while cancelling.waits < number and not task.done() and time.monotonic() < waited_s + STILL_S:
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(0.001)
+            await done_within(WITHIN_S, end_tasks([task]))
+            await done_within(WITHIN_S, works())
+            if cancelling.waits < number:
+                break
+
+
+@pytest.fixture
+async def client(redis_url: str) -> AsyncIterator[redis.asyncio.Redis]:
+    client = connect(redis_url, timeout_s=10)
+    yield client
+    await client.aclose()
+
+
+async def test_a_budget(client: redis.asyncio.Redis, redis_url: str) -> None:
+    budget = Budget(Ledger(client, "x:1", member=Membership()))
+    await budget.beat()
+
+    async def look() -> None:
+        await budget.usage()
+        await budget.paused()
+
+    async def works() -> None:
+        await budget.beat()
+        assert budget.own_part is None
+
+    async def acquire() -> None:
+        await budget.acquire(CALL, max_wait_s=1.0)
+
+    for job in (acquire, look, budget.share_trips, lambda: budget.follow(0.0005)):
+        await cancelled_everywhere(job, works)
+    await budget.leave()
+    await all_connections_are_left(client, redis_url)
+
+
+async def test_what_redis_keeps_beside_budgets(client: redis.asyncio.Redis, redis_url: str) -> None:
+    answered, asked, lanes = Answered(client), attempt("okx"), new().health
+
+    async def marks() -> None:
+        await answered.by_another(asked)
+        await answered.claim(asked)
+        await answered.answered([answered.mark(asked)])
+
+    async def keep() -> None:
+        await snapshot.load(client, lanes, 0.0, 0)
+        await snapshot.save(client, lanes, 0.0, 0)
+
+    async def works() -> None:
+        assert await client.ping()
+
+    for job in (marks, keep):
+        await cancelled_everywhere(job, works)
+    await all_connections_are_left(client, redis_url)
+
+
+async def all_connections_are_left(client: redis.asyncio.Redis, url: str) -> None:
+    """None of them is taken for in use."""
+    commands: Any = client
+    waiting: list[asyncio.Task[Any]] = [
+        asyncio.create_task(commands.blpop(["nothing"], 60)) for _ in range(CONNECTIONS)
+    ]
+    async with redis.asyncio.from_url(url) as other:
+
+        async def all_wait() -> bool:
+            found: Any = await other.info("clients")
+            return bool(found["blocked_clients"] == CONNECTIONS)
+
+        await wait_until(all_wait, "all connections are in use")
+    await end_tasks(waiting)
