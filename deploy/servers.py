@@ -41,7 +41,7 @@ class Server(Startable):
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.port = port or free_port()
-        self.version = ""
+        self.version = ""  # once it serves
         self._process = self._prepare()
 
     @property
@@ -72,6 +72,8 @@ class Server(Startable):
         Raises ProcessError with the end of the log when it ends or needs more than 120 s (900 s where Docker may
         have to fetch its image), or is too old for us.
         """
+        if not self._process.running:
+            self.version = ""
         self._process.start()
         limit_s = PULL_TIMEOUT_S if isinstance(self._process, Container) else BOOT_TIMEOUT_S
         deadline = asyncio.get_running_loop().time() + limit_s
@@ -90,7 +92,8 @@ class Server(Startable):
 
     async def stop(self) -> None:
         """End the server in order, by force after 20 s. Its data stays in the folder."""
-        await self._process.stop(grace_s=STOP_GRACE_S)
+        # RabbitMQ heeds no SIGTERM until it has booted.
+        await self._process.stop(grace_s=STOP_GRACE_S if self.version else 0.0)
 
     async def restart(self) -> None:
         """Stop, then start on the same port with what the server kept in its folder."""

@@ -24,7 +24,9 @@ USER_FOLDER = "raise ImportError('a module of the folder that the fleet was star
 LANES = ("binance", "okx", "htx", "coinbase", "kraken")
 SHOWN = """
 import importlib, sys
-import ccxt_fleet.deploy.up, ccxt_fleet.dispatcher.service, ccxt_fleet.workers.service
+import ccxt_fleet.dispatcher.service
+assert "ccxt" not in sys.modules, "a dispatcher does not need ccxt"
+import ccxt_fleet.deploy.up, ccxt_fleet.workers.service
 print(*(importlib.import_module(name).__file__ for name in sys.argv[1:]), sep="\\n")
 """
 

@@ -35,3 +35,17 @@ async def test_lanes_that_open_and_one_that_does_not(tmp_path: Path) -> None:
             await child.stdout.read()
             assert await child.wait() == 0
     assert "kraken is healthy" not in said
+
+
+async def test_ctrl_c_ends_it_also_while_it_starts() -> None:
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "deploy.up", "--simulator"), cwd=ROOT, stdout=asyncio.subprocess.PIPE
+    )
+    assert child.stdout is not None
+    async with asyncio.timeout(60):
+        said = (await child.stdout.readline()).decode()
+        assert said.startswith("starting RabbitMQ")
+        child.send_signal(signal.SIGINT)
+        assert await child.stdout.read() == b"stopping\n"
+        assert await child.wait() == 0
+    assert not await asyncio.to_thread(Path(said.split()[-1]).exists)
