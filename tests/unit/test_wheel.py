@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.wheel import PLACES, ROOT, NotMovable, make, moved
+from deploy.wheel import DATA, PLACES, ROOT, NotMovable, make, moved
 
 FILES = sorted(path for room in PLACES for path in (ROOT / room).rglob("*.py"))
 MODULES = frozenset({"workers.limits", "deploy.simulator"})
@@ -86,3 +86,9 @@ def test_an_earlier_build_leaves_nothing_behind(tmp_path: Path) -> None:
     make(tmp_path, tmp_path / "build" / "tree")
     assert not stale.exists()
     assert (tmp_path / "build" / "tree" / "ccxt_fleet" / "workers" / "__init__.py").exists()
+
+
+def test_no_file_is_left_behind_for_its_ending() -> None:
+    paths = [path for room in PLACES for path in (ROOT / room).rglob("*") if path.is_file()]
+    left = {path.relative_to(ROOT).as_posix() for path in paths if path.suffix not in {".py", ".pyc", *DATA}}
+    assert left == {"deploy/setup.sh"}
