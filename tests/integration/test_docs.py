@@ -1,23 +1,39 @@
 """The programs in the docs run as they stand there, against a fleet at work."""
 
 import asyncio
+import importlib.util
 import os
 import re
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support import node
 from tests.support.fleet import Stand
 
 ROOT = Path(__file__).resolve().parents[2]
+PRICE = r"\d+(\.\d+)?"
+# What the programs in docs/client.md print, less the last one.
+CLIENT_PRINTS = (
+    rf"BTC/USDT {PRICE}\n(\d{{13}} \[{PRICE}(, {PRICE}){{3}}\] {PRICE}\n){{3}}",
+    rf"{PRICE}\n",
+    r"(?s)((BTC|ETH)/USDT \d+\n){2}.*results.*2/2.*",
+    rf"((binance|okx|kraken) {PRICE}\n){{3}}",
+    r"okx \d+ ms \['okx'\]\n5\n",
+    r"bad_symbol .*BTC/NOTHING.* False [\w-]+ None \[.*\]\n",
+    r"okx \d{13}\n",
+)
 
 
 def programs(doc: str, language: str = "python") -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / doc).read_text(encoding="utf-8"), re.DOTALL)
 
 
-async def run(program: str, url: str, *, cwd: Path) -> str:
-    """Runs a program as a user would, and returns what it prints; it must end well."""
+async def run(program: str, url: str, *, cwd: Path, ends: int = 0) -> str:
+    """Runs a program as a user would, with the package under its own name; returns what it prints, errors last."""
+    if not (cwd / "ccxt_fleet").exists():
+        (cwd / "ccxt_fleet").symlink_to(ROOT / "schemas")
     child = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
@@ -34,15 +50,37 @@ async def run(program: str, url: str, *, cwd: Path) -> str:
         if child.returncode is None:
             child.kill()
             await child.wait()
-    assert child.returncode == 0, errors.decode()
-    return printed.decode()
+    assert child.returncode == ends, errors.decode()
+    return (printed + errors).decode()
 
 
 async def test_readme(stand: Stand, tmp_path: Path) -> None:
     (program,) = programs("README.md")
     printed = await run(program, stand.url, cwd=tmp_path)
-    assert "'ok': True" in printed
-    assert "'last': " in printed
+    assert re.fullmatch(r"BTC/USDT \d+(\.\d+)?\n", printed)
+
+
+@pytest.mark.parametrize(("number", "prints"), list(enumerate(CLIENT_PRINTS)))
+async def test_client(stand: Stand, tmp_path: Path, number: int, prints: str) -> None:
+    program = programs("docs/client.md")[number]
+    running = asyncio.create_task(run(program, stand.url, cwd=tmp_path))
+    if "fleet.results(" in program:  # what another program asks for
+        while not running.done():
+            await stand.client.send({"method": "fetch_time", "exchanges": ["okx"]}, reply_to=None)
+            await asyncio.wait([running], timeout=0.5)
+    assert re.fullmatch(prints, await running)
+
+
+def test_every_program_of_the_client_s_page_is_run() -> None:
+    assert len(programs("docs/client.md")) == len(CLIENT_PRINTS) + 1
+
+
+async def test_client_tables(stand: Stand, tmp_path: Path) -> None:
+    program = programs("docs/client.md")[-1]
+    if any(map(importlib.util.find_spec, ("pandas", "polars"))):
+        assert "volume" in await run(program, stand.url, cwd=tmp_path)
+    else:
+        assert "to_frame needs pandas or polars" in await run(program, stand.url, cwd=tmp_path, ends=1)
 
 
 async def test_messages(stand: Stand, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -10,6 +11,7 @@ import msgspec
 import pytest
 from aio_pika.abc import AbstractChannel
 
+import schemas as client
 from deploy.local import Fleet, simulated
 from deploy.servers import RabbitMQ
 from deploy.simulator.process import Simulator
@@ -158,6 +160,17 @@ async def test_each_role_may_do_its_work_and_nothing_that_is_another_s(users: di
                     assert "ACCESS_REFUSED" in str(error), (role, name, error)
                 else:
                     pytest.fail(f"{role} could {name}")
+
+
+async def test_the_client_needs_no_more_than_a_producer_may(users: dict[str, str]) -> None:
+    async with client.Fleet(users["fleet-producer"]) as fleet:
+        with pytest.raises(client.DeadlineExceeded, match="is a dispatcher running"):
+            await fleet.fetch_time(deadline=timedelta(seconds=0.2))
+        async with fleet.results("okx.#"):
+            pass
+    with pytest.raises(client.NotAllowed, match="our user may not do this"):
+        async with client.Fleet(users["fleet-worker"]):
+            pass
 
 
 async def test_a_fleet_works_as_these_users(users: dict[str, str], redis_url: str, tmp_path: Path) -> None:

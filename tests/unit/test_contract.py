@@ -11,6 +11,7 @@ from schemas.version import VERSION
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTRACT = sorted(path.stem for path in (ROOT / "schemas").glob("*.py") if not path.stem.startswith("__"))
+CONNECTED = ("client.fleet", "client.blocking", "runtime.amqp.link", "runtime.broker")
 SERVICES = ("redis", "typer", "rich", "ccxt", "aiohttp", "prometheus_client", "uvloop", "tomli_w", "hiredis")
 # A fresh interpreter, in which what the services need is as good as not installed.
 IMPORT = """
@@ -21,7 +22,7 @@ __import__(sys.argv[1])
 """
 
 
-@pytest.mark.parametrize("module", [*CONTRACT, "runtime.amqp.link", "runtime.broker"])
+@pytest.mark.parametrize("module", [*CONTRACT, *CONNECTED])
 def test_it_imports_without_what_the_services_need(module: str) -> None:
     argv = [sys.executable, "-c", IMPORT, f"schemas.{module}", ",".join(SERVICES)]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -53,6 +53,7 @@ class Link:
     Attributes:
         channels: of the connection at the moment, None while there is none.
         connects: how often it was made.
+        trouble: why there is no connection, as the last try found; empty while there is one.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Link:
         self._task: asyncio.Task[None] | None = None
         self.channels: Channels | None = None
         self.connects = 0
+        self.trouble = ""
         self.up = self._up.is_set
 
     async def start(self) -> None:
@@ -161,7 +163,10 @@ class Link:
         for left in reversed(range(len(self._config.urls))):
             try:
                 return await self._open()
-            except ConfigError as error:
+            except FleetError as error:
+                self.trouble = str(error)
+                if not isinstance(error, ConfigError):
+                    raise
                 if not left:
                     raise
                 log.warning("node_refused", extra={"connection": self._name, "error": str(error)})
@@ -185,6 +190,7 @@ class Link:
                 raise ConfigError(f"no connection to RabbitMQ at {_place(url)}: {why}") from error
             raise BrokerLost(f"no connection to RabbitMQ at {_place(url)}: {error!r}") from error
         self.connects += 1
+        self.trouble = ""
         self._up.set()
         log.info("connected", extra={"connection": self._name, "broker": _place(url), "count": self.connects})
 

@@ -1,0 +1,154 @@
+"""Makes requests of what a program says: ccxt's arguments, and how it is to be asked."""
+
+import itertools
+import os
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from types import MappingProxyType
+from typing import Any, Final, Literal, Required, TypeAlias, TypedDict
+
+from msgspec.structs import replace
+
+from ..messages import BODY_LIMIT_BYTES, ErrorCode, Priority, Request, Strategy, encode
+from .results import All, Answer, unanswered
+
+__all__ = ["EMPTY", "AccountHow", "All", "How", "Mode", "PublicHow", "RequestHow", "encoded", "request_of", "sent"]
+
+Mode: TypeAlias = Literal["any", "all"]
+EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
+# No deadline is later than this year's; a later one was meant in another unit.
+_MILLISECOND: Final = timedelta(milliseconds=1)
+
+
+class How(TypedDict, total=False):
+    """How the fleet is to ask; every read takes these by name.
+
+    Args:
+        exchanges: which may answer, by ccxt's ids or lanes' names; none for any.
+        strategy: how one of them is chosen.
+        deadline: how long it may take, or until when; None for the client's.
+        priority: ``live``, or ``bulk`` for what has time.
+        hedge: without an answer after so long, a second exchange is asked too.
+    """
+
+    exchanges: str | Sequence[str]
+    strategy: Strategy | None
+    deadline: timedelta | datetime | None
+    priority: Priority
+    hedge: timedelta | None
+
+
+class RequestHow(How, total=False):
+    """`How`, for any method, and with the request's id.
+
+    Args:
+        account: the account that is read.
+        id: names the request in its result and in the fleet's logs; without it one is made.
+    """
+
+    account: str | None
+    id: str
+
+
+class PublicHow(How, total=False):
+    """`How`, with the account whose keys are used where an exchange wants some for a public read."""
+
+    account: str | None
+
+
+class AccountHow(How, total=False):
+    """`How`, with the account that is read, by its name in the fleet's configuration."""
+
+    account: Required[str]
+
+
+def deadline_ms(deadline: timedelta | datetime) -> int:
+    """A deadline as requests carry it: Unix milliseconds; raises ValueError for a time without its zone."""
+    if isinstance(deadline, timedelta):
+        return time.time_ns() // 1_000_000 + deadline // _MILLISECOND
+    if deadline.tzinfo is None:
+        raise ValueError("a deadline needs its time zone, as in datetime.now(UTC) + timedelta(seconds=5)")
+    return int(deadline.timestamp() * 1000)
+
+
+def request_of(
+    method: str,
+    args: Mapping[str, Any] = EMPTY,
+    *,
+    id: str = "",
+    exchanges: str | Sequence[str] = (),
+    mode: Mode = "any",
+    strategy: Strategy | None = None,
+    deadline: timedelta | datetime | None = None,
+    priority: Priority = "live",
+    hedge: timedelta | None = None,
+    account: str | None = None,
+) -> Request:
+    """The request for a read.
+
+    Args:
+        method: as ccxt names it, in snake_case.
+        args: by their names. None, and an empty `params`, stand for the default and are left out.
+        id: the request's; without it one is made when it is sent.
+        exchanges: see `How`, also for the rest; a single text is one exchange.
+        mode: ``any`` for one answer, ``all`` for one from each exchange.
+        strategy: see `How`.
+        deadline: see `How`.
+        priority: see `How`.
+        hedge: see `How`.
+        account: see `PublicHow`.
+    """
+    given = {name: _plain(value) for name, value in args.items() if value is not None}
+    if not given.get("params", True):
+        del given["params"]
+    return Request(
+        method,
+        given,
+        id,
+        [exchanges] if isinstance(exchanges, str) else list(exchanges),
+        mode,
+        strategy,
+        None if deadline is None else deadline_ms(deadline),
+        priority,
+        None if hedge is None else hedge // _MILLISECOND,
+        account,
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    return list(value) if isinstance(value, (tuple, set, frozenset)) else value  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+
+
+class Ids:
+    """Makes ids of requests that no other client makes, and no child of this process."""
+
+    def __init__(self) -> None:
+        self._prefix = os.urandom(8).hex()
+        self._numbers = itertools.count()
+
+    def new(self) -> str:
+        """One that was not given out before."""
+        return f"{self._prefix}-{next(self._numbers)}"
+
+
+def sent(request: Request, ids: Ids, deadline: timedelta | datetime) -> Request:
+    """A request as it is sent: with an id, and a deadline, without which a copy of it would not be recognised."""
+    if request.id and request.deadline_ms is not None:
+        return request
+    until_ms = deadline_ms(deadline) if request.deadline_ms is None else request.deadline_ms
+    return replace(request, id=request.id or ids.new(), deadline_ms=until_ms)
+
+
+def encoded(request: Request) -> bytes | Answer:
+    """A request's body; or, for one that can't be sent, the error that the fleet would give."""
+    try:
+        body = encode(request)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        return unanswered(request, ErrorCode.INVALID_ARGUMENTS, f"the arguments can't be encoded: {error}")
+    if len(body) > BODY_LIMIT_BYTES:
+        text = f"the request has {len(body):,} bytes; at most {BODY_LIMIT_BYTES:,} are taken"
+        return unanswered(request, ErrorCode.TOO_LARGE, text)
+    return body

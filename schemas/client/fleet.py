@@ -1,0 +1,178 @@
+"""A program's way to the fleet: every read of ccxt as a method, whole results, and many requests at once."""
+
+import asyncio
+import logging
+import math
+import os
+import sys
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Literal, Self, Unpack, overload
+
+from ..config import BrokerConfig, broker_urls
+from ..messages import Request
+from . import asking
+from .asking import EMPTY, All, How, Mode, RequestHow
+from .errors import Closed, as_raised
+from .many import Requests, counted, mapped
+from .post import Letter, Post
+from .reads import Reads
+from .results import Answer
+from .stream import Results
+
+# What goes wrong is told by the errors; the logs are for programs that set some up.
+for _name in (__name__.partition(".")[0], "aio_pika", "aiormq"):
+    logging.getLogger(_name).addHandler(logging.NullHandler())
+
+DEADLINE: Final = timedelta(seconds=30)
+MAP_DEADLINE: Final = timedelta(minutes=10)
+PATIENCE: Final = timedelta(seconds=10)
+
+
+class Fleet(Reads):
+    """The fleet at a RabbitMQ, open within ``async with``; in one event loop, and in one process.
+
+    Args:
+        url: RabbitMQ's address, of a cluster several with commas between them; without it that of
+            ``FLEET_BROKER_URL``, else this machine's.
+        deadline: of requests that name none.
+        patience: how long to try to connect, when it opens.
+
+    Raises:
+        ConfigError: the address is none.
+    """
+
+    def __init__(self, url: str = "", *, deadline: timedelta = DEADLINE, patience: timedelta = PATIENCE) -> None:
+        where = "Fleet's url" if url else "FLEET_BROKER_URL in the environment"
+        said = url or os.environ.get("FLEET_BROKER_URL", "")
+        urls = broker_urls(where, said) if said else BrokerConfig().urls
+        patience_s = patience.total_seconds()
+        self._config = BrokerConfig(urls=urls, patience_s=patience_s, give_up_s=math.inf, declare=False)
+        self._deadline = deadline
+        self._ids = asking.Ids()
+        self._streams: list[Results] = []
+        self._post: Post | None = None
+        self._where: tuple[asyncio.AbstractEventLoop, int] | None = None
+
+    async def __aenter__(self) -> Self:
+        """Connects.
+
+        Raises:
+            NotConnected: RabbitMQ does not answer; the message says where it was looked for.
+            NotAllowed: RabbitMQ does not let us in.
+        """
+        if self._where is not None:
+            raise as_raised(Closed)("this Fleet was opened before; make another one")
+        self._where = (asyncio.get_running_loop(), os.getpid())
+        post = Post(self._config, f"client {Path(sys.argv[0]).name or 'python'}")
+        await post.open()
+        self._post = post
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Closes the connection. Calls that are still under way end in `Closed`."""
+        assert self._post is not None
+        for stream in self._streams:
+            await stream.aclose()
+        await self._post.close()
+
+    @overload
+    async def request(
+        self, method: str, args: Mapping[str, Any] = EMPTY, *, mode: Literal["any"] = "any", **how: Unpack[RequestHow]
+    ) -> Answer: ...
+
+    @overload
+    async def request(
+        self, method: str, args: Mapping[str, Any] = EMPTY, *, mode: Literal["all"], **how: Unpack[RequestHow]
+    ) -> list[Answer]: ...
+
+    async def request(
+        self, method: str, args: Mapping[str, Any] = EMPTY, *, mode: Mode = "any", **how: Unpack[RequestHow]
+    ) -> Answer | list[Answer]:
+        """Asks, and returns the whole result: data or error, the exchange, all attempts, when it came and went.
+
+        Args:
+            method: a ccxt read in snake_case.
+            args: its arguments by their names.
+            mode: ``any`` for one answer; ``all`` for a list with the result of each exchange.
+            how: see `How`.
+
+        Raises:
+            NoDispatcher, NotAllowed, Closed: it could not be asked.
+        """
+        answers = await self.ask(asking.request_of(method, args, mode=mode, **how))
+        return answers if mode == "all" else answers[0]
+
+    async def map(
+        self,
+        requests: Requests,
+        *,
+        concurrency: int = 100,
+        deadline: timedelta | datetime = MAP_DEADLINE,
+        progress: bool = False,
+    ) -> AsyncGenerator[Answer, None]:
+        """Asks for many at once, and gives the results as they come; each has its `request`.
+
+        An error of one request is a result like any other. While RabbitMQ's queue is full, or the connection away,
+        requests wait.
+
+        Args:
+            requests: taken one by one, as there is room.
+            concurrency: how many are under way.
+            deadline: of requests that name none, from when each is taken.
+            progress: whether to show a bar, where rich is installed.
+
+        Raises:
+            NoDispatcher, NotAllowed, Closed: nothing can be asked.
+        """
+        async with aclosing(mapped(lambda each: self.ask(each, deadline=deadline), requests, concurrency)) as answers:
+            with counted(requests, shown=progress) as count:
+                async for answer in answers:
+                    count(answer)
+                    yield answer
+
+    def results(self, pattern: str = "#") -> Results:
+        """The stream of results that go to `fleet.results`: those without a `reply_to`, and those that found none.
+
+        Args:
+            pattern: of keys ``<exchange>.<method>.<ok or error>``, as in ``binance.fetch_trades.*``.
+        """
+        self._open()
+        self._streams.append(stream := Results(self._config, pattern))
+        return stream
+
+    async def ask(self, request: Request, *, deadline: timedelta | datetime | None = None) -> list[Answer]:
+        """Asks what a request says; the results, one but for a request to ``all``. See `request` for errors.
+
+        Args:
+            request: with or without an id and a deadline.
+            deadline: where the request has none; without it the client's.
+        """
+        post = self._open()
+        request = asking.sent(request, self._ids, self._deadline if deadline is None else deadline)
+        body = asking.encoded(request)
+        return [body] if isinstance(body, Answer) else await post.ask(Letter(request, body))
+
+    async def read(self, method: str, args: Mapping[str, Any], mode: Mode, how: How) -> Any:
+        """Asks for a read by its name and its arguments' names: the data, or with ``all`` the data of each."""
+        answers = await self.ask(asking.request_of(method, args, mode=mode, **how))
+        if mode == "any":
+            return answers[0].get()
+        return All[Any].of(answers)
+
+    def _open(self) -> Post:
+        if self._post is None or self._where is None:
+            raise as_raised(Closed)("not open: use it within `async with Fleet(...) as fleet:`")
+        loop, process = self._where
+        if process != os.getpid():
+            raise as_raised(Closed)("opened in another process: a fork has no connection; open a Fleet of its own")
+        if loop is not asyncio.get_running_loop():
+            raise as_raised(Closed)("opened in another event loop: open one Fleet in each, or use FleetSync")
+        if self._post.closed:
+            raise as_raised(Closed)("closed: its `async with` block is over")
+        return self._post

@@ -1,0 +1,127 @@
+"""What a program says becomes the request that ccxt's own call would be."""
+
+import asyncio
+import inspect
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.client import asking
+from schemas.client.asking import How, Mode
+from schemas.client.blocking_reads import BlockingReads
+from schemas.client.reads import Reads
+from schemas.encodings import decode_request
+from schemas.messages import BODY_LIMIT_BYTES, MSGPACK, ErrorCode, Request, encode
+from schemas.methods import PRIVATE_READS, PUBLIC_READS
+from tests.support import client_code
+
+METHODS = sorted(PUBLIC_READS | PRIVATE_READS)
+TEXTS = st.text("BTCUSD/:-1hé", min_size=1, max_size=8)
+VALUES: dict[str, st.SearchStrategy[Any]] = {
+    "since": st.integers(0, 2**53),
+    "limit": st.integers(1, 1000),
+    "amount": st.floats(0, 1e9),
+    "reload": st.booleans(),
+    "symbols": st.lists(TEXTS, max_size=3),
+    "codes": st.lists(TEXTS, max_size=3),
+    "params": st.dictionaries(TEXTS, st.integers(0, 9) | TEXTS, max_size=3),
+}
+
+
+class Said(Reads):
+    """Returns the request in place of asking."""
+
+    async def read(self, method: str, args: Mapping[str, Any], mode: Mode, how: How) -> Any:
+        return asking.request_of(method, args, mode=mode, **how)
+
+
+class SaidBlocking(BlockingReads):
+    def read(self, method: str, args: Mapping[str, Any], mode: Mode, how: How) -> Any:
+        return asking.request_of(method, args, mode=mode, **how)
+
+
+@given(data=st.data(), method=st.sampled_from(METHODS))
+def test_arguments_mean_what_they_mean_in_ccxt(data: st.DataObject, method: str) -> None:
+    taken, _ = client_code.signature(method)
+    needed = [name for name, each in taken.parameters.items() if each.default is each.empty]
+    places = data.draw(st.integers(0, len(taken.parameters)))
+    positional = [data.draw(VALUES.get(name, TEXTS)) for name in list(taken.parameters)[:places]]
+    rest = list(taken.parameters)[places:]
+    named = {name: data.draw(VALUES.get(name, TEXTS)) for name in rest if name in needed or data.draw(st.booleans())}
+    bound = taken.bind(*positional, **named)
+    bound.apply_defaults()
+    meant = {name: value for name, value in bound.arguments.items() if value is not None}
+    if not meant["params"]:
+        del meant["params"]
+
+    request: Request = asyncio.run(getattr(Said(), method)(*positional, **named))
+    assert (request.method, request.args) == (method, meant)
+    assert getattr(SaidBlocking(), method)(*positional, **named) == request
+
+
+@pytest.mark.parametrize("kind", [Reads, BlockingReads])
+def test_names_and_order_are_ccxt_s(kind: type) -> None:
+    for method in METHODS:
+        theirs = [(each.name, each.default) for each in client_code.signature(method)[0].parameters.values()]
+        ours: list[tuple[str, Any]] = [
+            (each.name, {} if each.name == "params" else each.default)
+            for each in inspect.signature(getattr(kind, method)).parameters.values()
+            if each.kind is each.POSITIONAL_OR_KEYWORD and each.name != "self"
+        ]
+        assert ours == theirs, method
+
+
+def test_a_misspelt_option_is_an_error() -> None:
+    with pytest.raises(TypeError, match="exchange"):
+        SaidBlocking().fetch_time(exchange="okx")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportUnknownMemberType]
+
+
+@pytest.mark.parametrize(
+    ("how", "field", "value"),
+    [
+        ({}, "exchanges", []),
+        ({"exchanges": "okx"}, "exchanges", ["okx"]),
+        ({"exchanges": ("okx", "binance")}, "exchanges", ["okx", "binance"]),
+        ({"mode": "all"}, "exchanges_mode", "all"),
+        ({"strategy": "failover"}, "strategy", "failover"),
+        ({"priority": "bulk"}, "priority", "bulk"),
+        ({"hedge": timedelta(seconds=0.25)}, "hedge_ms", 250),
+        ({"account": "main"}, "account", "main"),
+        ({"id": "mine"}, "id", "mine"),
+        ({"deadline": datetime(2100, 1, 1, tzinfo=UTC)}, "deadline_ms", 4102444800000),
+        ({"deadline": datetime(2100, 1, 1, 2, tzinfo=timezone(timedelta(hours=2)))}, "deadline_ms", 4102444800000),
+        ({}, "deadline_ms", None),
+    ],
+)
+def test_what_the_fleet_adds(how: dict[str, Any], field: str, value: object) -> None:
+    request = asking.request_of("fetch_ticker", {"symbol": "BTC/USDT"}, **how)
+    assert getattr(request, field) == value
+    assert decode_request(MSGPACK, encode(request)) == request
+
+
+def test_a_request_is_sent_with_an_id_of_its_own_and_a_deadline() -> None:
+    ids, bare = asking.Ids(), Request("fetch_time")
+    first, second = (asking.sent(bare, ids, datetime(2100, 1, 1, tzinfo=UTC)) for _ in range(2))
+    assert first.deadline_ms == 4102444800000
+    assert first.id != second.id
+    whole = Request("fetch_time", id="mine", deadline_ms=4102444800001)
+    assert asking.sent(whole, ids, timedelta(seconds=1)) is whole
+
+
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [
+        ({"since": 2**64}, ErrorCode.INVALID_ARGUMENTS),
+        ({"symbol": "\ud800"}, ErrorCode.INVALID_ARGUMENTS),
+        ({"params": {"x": "x" * BODY_LIMIT_BYTES}}, ErrorCode.TOO_LARGE),
+    ],
+)
+def test_what_can_t_be_sent_is_an_error_at_once(args: dict[str, Any], code: ErrorCode) -> None:
+    answer = asking.encoded(asking.request_of("fetch_ticker", args, id="mine"))
+    assert not isinstance(answer, bytes)
+    assert answer.error is not None
+    assert (answer.id, answer.error.code) == ("mine", code)
