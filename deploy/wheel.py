@@ -54,14 +54,19 @@ def build_sdist(sdist_directory: str, config_settings: Any = None) -> str:
 
 def build_wheel(wheel_directory: str, config_settings: Any = None, metadata_directory: str | None = None) -> str:
     """Packs what `make` makes."""
-    make(ROOT, BUILD / "tree")
+    _make_anew()
     return str(build_meta.build_wheel(wheel_directory, config_settings, metadata_directory))
 
 
 def prepare_metadata_for_build_wheel(metadata_directory: str, config_settings: Any = None) -> str:
     """Writes the wheel's metadata, which name its packages."""
-    make(ROOT, BUILD / "tree")
+    _make_anew()
     return str(build_meta.prepare_metadata_for_build_wheel(metadata_directory, config_settings))
+
+
+def _make_anew() -> None:
+    shutil.rmtree(BUILD, ignore_errors=True)  # setuptools would pack what an earlier build left there
+    make(ROOT, BUILD / "tree")
 
 
 def make(source: Path, tree: Path) -> None:
@@ -69,13 +74,13 @@ def make(source: Path, tree: Path) -> None:
 
     Args:
         source: the checkout.
-        tree: where `ccxt_fleet` is to be. The folder around it is emptied first: setuptools packs what an earlier
-            build left there.
+        tree: where `ccxt_fleet` is to be, a folder that is made here.
 
     Raises:
+        FileExistsError: the folder is there already.
         NotMovable: a line that can't be moved; names file and line.
     """
-    shutil.rmtree(tree.parent, ignore_errors=True)
+    tree.mkdir(parents=True)
     modules = frozenset(_modules(source))
     for room, place in PLACES.items():
         for path in sorted((source / room).rglob("*")):
