@@ -54,19 +54,20 @@ def build_sdist(sdist_directory: str, config_settings: Any = None) -> str:
 
 def build_wheel(wheel_directory: str, config_settings: Any = None, metadata_directory: str | None = None) -> str:
     """Packs what `make` makes."""
-    _make_anew()
+    make_anew(ROOT)
     return str(build_meta.build_wheel(wheel_directory, config_settings, metadata_directory))
 
 
 def prepare_metadata_for_build_wheel(metadata_directory: str, config_settings: Any = None) -> str:
     """Writes the wheel's metadata, which name its packages."""
-    _make_anew()
+    make_anew(ROOT)
     return str(build_meta.prepare_metadata_for_build_wheel(metadata_directory, config_settings))
 
 
-def _make_anew() -> None:
-    shutil.rmtree(BUILD, ignore_errors=True)  # setuptools would pack what an earlier build left there
-    make(ROOT, BUILD / "tree")
+def make_anew(checkout: Path) -> None:
+    """Lays out the wheel's files in the checkout's ``build/tree``."""
+    shutil.rmtree(checkout / "build", ignore_errors=True)  # setuptools would pack what an earlier build left there
+    make(checkout, checkout / "build" / "tree")
 
 
 def make(source: Path, tree: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.wheel import DATA, PLACES, ROOT, NotMovable, make, moved
+from deploy.wheel import DATA, PLACES, ROOT, NotMovable, make, make_anew, moved
 
 FILES = sorted(path for room in PLACES for path in (ROOT / room).rglob("*.py"))
 MODULES = frozenset({"workers.limits", "deploy.simulator"})
@@ -83,9 +83,15 @@ def test_an_earlier_build_leaves_nothing_behind(tmp_path: Path) -> None:
     stale = tmp_path / "build" / "lib" / "ccxt_fleet" / "gone.py"
     stale.parent.mkdir(parents=True)
     stale.touch()
-    make(tmp_path, tmp_path / "build" / "tree")
+    make_anew(tmp_path)
     assert not stale.exists()
     assert (tmp_path / "build" / "tree" / "ccxt_fleet" / "workers" / "__init__.py").exists()
+
+
+def test_no_folder_that_is_there_is_taken_for_the_wheel_s(tmp_path: Path) -> None:
+    with pytest.raises(FileExistsError):
+        make(tmp_path, tmp_path)
+    assert tmp_path.exists()
 
 
 def test_no_file_is_left_behind_for_its_ending() -> None:
