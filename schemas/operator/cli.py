@@ -10,7 +10,7 @@ import typer
 
 from ..runtime import modules
 from ..version import VERSION
-from . import configs, doctor, letters, looking, output, pausing, services, top
+from . import calls, configs, doctor, letters, looking, output, pausing, services, top
 from .options import Json, Url, broker_urls
 
 app = output.App(
@@ -21,6 +21,9 @@ app = output.App(
     pretty_exceptions_enable=False,  # a traceback helps nobody, and its variables may hold a password
     context_settings={"help_option_names": ["--help", "-h"]},
 )
+app.command()(calls.call)
+app.command("map")(calls.map_file)
+app.command()(calls.tail)
 for each in (looking.status, looking.lanes, looking.budget, top.top, doctor.doctor):
     app.command()(each)
 services.register(app)

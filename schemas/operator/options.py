@@ -1,5 +1,6 @@
 """Options that several commands have, and what completes their words. No server's client is imported here."""
 
+import math
 from collections.abc import Iterable
 from typing import Annotated, Any, TypeAlias
 
@@ -28,6 +29,13 @@ def _checked_redis(url: str | None) -> str | None:
         except ConfigError as error:
             raise typer.BadParameter(str(error)) from None
     return url
+
+
+def finite(number: float | None) -> float | None:
+    """Refuses what is no number: it is neither too small nor too large."""
+    if number is not None and not math.isfinite(number):
+        raise typer.BadParameter("expected a number")
+    return number
 
 
 # Neither has a default that is shown: there may be a password in it.

@@ -28,6 +28,14 @@ exchanges = ["okx", "ftx"]
 """
 
 
+def written(folder: Path) -> dict[str, str]:
+    """The files that examples name, by their names."""
+    [requests] = re.findall(r"^`requests.jsonl` is:\n\n```text\n(.*?)```", TEXT, re.DOTALL | re.MULTILINE)
+    for name, text in {"wrong.toml": WRONG, "requests.jsonl": requests}.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return {path.name: str(path) for path in folder.iterdir()}
+
+
 def plain(line: str) -> str:
     """A line without what is another one each time: numbers, hosts, words of a version, and how wide columns are."""
     line = re.sub(r"\b[\w.-]+-\d+\b(?!-)", "process", line)
@@ -41,7 +49,6 @@ async def test_an_example(words: str, printed: str, stand: Stand, tmp_path: Path
     await dead.purge()
     results = await stand.client.channel.get_queue("fleet.results", ensure=False)
     await results.purge()
-    (tmp_path / "wrong.toml").write_text(WRONG, encoding="utf-8")
     for lane in stand.fleet.lanes:
         await stand.client.ask("fetch_ticker", {"symbol": "BTC/USDT"}, exchanges=[lane])
 
@@ -50,7 +57,8 @@ async def test_an_example(words: str, printed: str, stand: Stand, tmp_path: Path
         return all(lane["latency_ms"] and lane["state"] == "healthy" for lane in done.json)
 
     await wait_until(known, "what was asked is in what dispatchers say", timeout_s=60)
-    argv = [str(tmp_path / word) if word == "wrong.toml" else word for word in shlex.split(words)]
+    files = written(tmp_path)
+    argv = [files.get(word, word) for word in shlex.split(words)]
     done = await command(*argv, broker_url=stand.url, redis_url=stand.redis.url)
     assert done.code in {output.OK, output.WRONG}, done
     said = [plain(line) for line in (done.out + done.err).splitlines()]
@@ -84,3 +92,16 @@ def test_what_all_commands_have() -> None:
             assert "--json" in options, words
     assert "FLEET_TRACEBACK" in TEXT
     assert here("--help").code == output.OK
+
+
+README = re.search(r"From a shell.*?```sh\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.mark.parametrize("line", README[1].splitlines() if README else [])
+async def test_a_command_of_the_readme(line: str, stand: Stand) -> None:
+    words = shlex.split(line, comments=True)
+    assert words.pop(0) == "ccxt-fleet"
+    more = ["--json", "--times", "1"] if words == ["top"] else []
+    done = await command(*words, *more, broker_url=stand.url, redis_url=stand.redis.url)
+    assert done.code == output.OK or words == ["doctor"], done
+    assert done.out

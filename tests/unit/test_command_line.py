@@ -147,6 +147,26 @@ def test_completion_can_be_installed(shell: str, tmp_path: Path) -> None:
     assert "_CCXT_FLEET_COMPLETE" in done.stdout, done.stderr
 
 
+@pytest.mark.parametrize(
+    ("typed", "word"),
+    [
+        ("ccxt-fleet la", "lanes"),
+        ("ccxt-fleet call fetch_tick", "fetch_tickers"),
+        ("ccxt-fleet call fetch_ticker BTC/USDT --exchange bin", "binance"),
+        ("ccxt-fleet lanes ok", "okx"),
+        ("ccxt-fleet dead li", "list"),
+    ],
+)
+def test_the_shell_completes_words(typed: str, word: str) -> None:
+    number = str(len(typed.split()) - 1)
+    env = {**os.environ, "_CCXT_FLEET_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": number}
+    program = "import sys; sys.argv = ['ccxt-fleet']; from schemas.operator.cli import app; app(prog_name='ccxt-fleet')"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+    )
+    assert word in done.stdout.split(), done.stderr
+
+
 def test_words_are_completed() -> None:
     assert options.complete_method("fetch_tick") == ["fetch_ticker", "fetch_tickers"]
     assert "binance" in options.complete_exchange("bin")

@@ -1,0 +1,135 @@
+"""`call`, `map`, `tail`: ask the fleet, and read along."""
+
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from . import output
+from .options import Url, broker_urls, complete_exchange, complete_method, complete_strategy, finite
+
+if TYPE_CHECKING:
+    pass
+
+DEADLINE_S: Final = 30.0
+CONCURRENCY: Final = 500
+
+Exchanges = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--exchange",
+        "-e",
+        help="which may answer, the best first: ccxt ids, lanes, groups; repeat it for several",
+        autocompletion=complete_exchange,
+    ),
+]
+Account = Annotated[str | None, typer.Option(help="the account to read, by its name in the fleet's configuration")]
+StrategyName = Annotated[
+    str | None, typer.Option("--strategy", help="how one of them is chosen", autocompletion=complete_strategy)
+]
+Deadline = Annotated[
+    float, typer.Option(min=0.001, max=86_400, callback=finite, help="seconds until an answer is of no use any more")
+]
+Bulk = Annotated[bool, typer.Option("--bulk", help="it has time: never delay live requests")]
+Whole = Annotated[bool, typer.Option("--result/--data", help="the whole result, or the data alone")]
+OneLine = Annotated[bool, typer.Option("--raw", "--json", help="JSON on one line, for programs")]
+
+
+def call(
+    method: Annotated[str, typer.Argument(help="a ccxt read, e.g. fetch_ticker", autocompletion=complete_method)],
+    symbol: Annotated[str | None, typer.Argument(help="its symbol, e.g. BTC/USDT")] = None,
+    exchange: Exchanges = None,
+    arg: Annotated[
+        list[str] | None,
+        typer.Option("--arg", "-a", help="an argument by its ccxt name, as limit=5 or params={...}; repeat it"),
+    ] = None,
+    deadline: Deadline = DEADLINE_S,
+    everyone: Annotated[bool, typer.Option("--all", help="one answer from each exchange")] = False,
+    account: Account = None,
+    strategy: StrategyName = None,
+    bulk: Bulk = False,
+    hedge: Annotated[
+        float | None,
+        typer.Option(min=0.001, max=3600, callback=finite, help="ask a second exchange after so many seconds"),
+    ] = None,
+    whole: Whole = False,
+    url: Url = None,
+    one_line: OneLine = False,
+) -> None:
+    """Asks for one read, and prints the data as JSON; an error goes to standard error, with all attempts."""
+    from . import asked
+
+    request = asked.request(
+        method,
+        asked.arguments(symbol, arg or []),
+        exchanges=exchange or [],
+        everyone=everyone,
+        account=account,
+        strategy=strategy,
+        deadline_s=deadline,
+        bulk=bulk,
+        hedge_s=hedge,
+    )
+    answers = output.run(asked.ask(broker_urls(url), request))
+    show: Any = output.show_json_line if one_line else output.show_json
+    if whole:
+        wholes = [asked.plain(answer) for answer in answers]
+        show(wholes if everyone else wholes[0])
+    elif everyone:
+        show({answer.exchange or "": answer.data for answer in answers if answer.ok})
+    elif answers[0].ok:
+        show(answers[0].data)
+    for answer in answers:
+        if not answer.ok:
+            output.say(asked.told(answer))
+        elif output.talks():
+            output.say(asked.how(answer))
+    if not all(answer.ok for answer in answers):
+        raise typer.Exit(output.WRONG)
+
+
+def map_file(
+    file: Annotated[str, typer.Argument(help="requests, one JSON object a line; - reads standard input")],
+    exchange: Exchanges = None,
+    deadline: Deadline = DEADLINE_S,
+    concurrency: Annotated[int, typer.Option(min=1, max=100_000, help="how many are under way")] = CONCURRENCY,
+    account: Account = None,
+    strategy: StrategyName = None,
+    bulk: Bulk = False,
+    whole: Whole = True,
+    url: Url = None,
+    one_line: Annotated[bool, typer.Option("--raw", "--json", help="as it is in any case: JSON lines")] = False,
+) -> None:
+    """Asks for many: requests in, results out as they come, with their ids. Options fill what lines lack."""
+    from . import asked
+
+    del one_line
+    with asked.opened(file) as lines:
+        requests = asked.requests(
+            lines,
+            {
+                "exchanges": exchange or [],
+                "account": account,
+                "strategy": strategy,
+                "priority": "bulk" if bulk else "live",
+            },
+        )
+        counted = output.run(
+            asked.map_all(broker_urls(url), requests, deadline_s=deadline, concurrency=concurrency, whole=whole)
+        )
+    output.say(counted.told())
+    if counted.wrong:
+        raise typer.Exit(output.WRONG)
+
+
+def tail(
+    pattern: Annotated[
+        str, typer.Argument(help="which, as <exchange>.<method>.<ok or error>; * is one word, # any number")
+    ] = "#",
+    times: Annotated[int | None, typer.Option(min=1, help="end after so many")] = None,
+    url: Url = None,
+    one_line: OneLine = False,
+) -> None:
+    """Reads along: results that go to fleet.results from now on, which are those of requests without a reply_to."""
+    from . import asked
+
+    output.run(asked.follow(broker_urls(url), pattern, times, as_json=one_line))
