@@ -68,11 +68,14 @@ def _persistence(info: Mapping[str, Any], config: Mapping[str, str]) -> Iterator
     about = "Redis's disk"
     if int(info.get("loading", 0)):
         yield Finding(about, "wrong", "it is loading its data and answers nothing", "wait")
-    failed = [name for name in ("rdb_last_bgsave_status", "aof_last_write_status") if info.get(name) == "err"]
+    # A snapshot that failed makes Redis refuse writes only where it is to make some (`save`).
+    saves, appends = config.get("save") != "", bool(int(info.get("aof_enabled", 0)))
+    kept = {"rdb_last_bgsave_status": saves, "aof_last_write_status": appends}
+    failed = [name for name, wanted in kept.items() if wanted and info.get(name) == "err"]
     if failed:
         text = f"its last write to disk failed ({', '.join(failed)}): it refuses writes until one succeeds"
         yield Finding(about, "wrong", text, "its log says why: often a full disk, or a folder that it may not write")
-    elif not int(info.get("aof_enabled", 0)) and config.get("save") == "":
+    elif not saves and not appends:
         text = "it keeps nothing over a restart: workers then go on with their shares for the longest window in use"
         yield Finding(about, "note", text, "`appendonly yes` in redis.conf, if restarts are frequent")
     else:

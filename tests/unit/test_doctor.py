@@ -47,11 +47,17 @@ def test_rabbitmq_s_version(said: str, level: str) -> None:
     ],
 )
 def test_redis(info: dict[str, Any], says: str) -> None:
-    findings = list(ill_redis.findings({**HEALTHY, **info}, {"save": ""}))
+    findings = list(ill_redis.findings({**HEALTHY, **info}, {"save": "3600 1"}))
     said = wrong(findings)
     assert len(said) == bool(says)
     assert all(says in each for each in said)
     assert all(each.do for each in findings if each.level == "wrong")
+
+
+def test_a_snapshot_that_failed_where_none_are_made_any_more() -> None:
+    info = {**HEALTHY, "aof_enabled": 0, "rdb_last_bgsave_status": "err", "aof_last_write_status": "err"}
+    assert wrong(list(ill_redis.findings(info, {"save": ""}))) == []
+    assert wrong(list(ill_redis.findings(info, {})))  # it does not say whether it makes some
 
 
 def test_a_policy_without_a_limit_is_worth_a_note() -> None:
