@@ -9,7 +9,7 @@ import pytest
 
 from schemas.operator import output, shapes
 from tests.support.commands import ROOT, command, here, leaves
-from tests.support.fleet import Stand, wait_until
+from tests.support.fleet import Stand
 
 TEXT = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
 EXAMPLES = [
@@ -49,21 +49,24 @@ async def test_an_example(words: str, printed: str, stand: Stand, tmp_path: Path
     await dead.purge()
     results = await stand.client.channel.get_queue("fleet.results", ensure=False)
     await results.purge()
-    for lane in stand.fleet.lanes:
-        await stand.client.ask("fetch_ticker", {"symbol": "BTC/USDT"}, exchanges=[lane])
-
-    async def known() -> bool:
-        done = await command("lanes", "--json", broker_url=stand.url, redis_url=stand.redis.url)
-        return all(lane["latency_ms"] and lane["state"] == "healthy" for lane in done.json)
-
-    await wait_until(known, "what was asked is in what dispatchers say", timeout_s=60)
     files = written(tmp_path)
     argv = [files.get(word, word) for word in shlex.split(words)]
-    done = await command(*argv, broker_url=stand.url, redis_url=stand.redis.url)
-    assert done.code in {output.OK, output.WRONG}, done
-    said = [plain(line) for line in (done.out + done.err).splitlines()]
-    for line in filter(None, map(plain, printed.splitlines())):
-        assert line in said
+    told = [line for line in map(plain, printed.splitlines()) if line]
+
+    async def missing() -> list[str]:
+        for lane in stand.fleet.lanes:
+            await stand.client.ask("fetch_ticker", {"symbol": "BTC/USDT"}, exchanges=[lane])
+        done = await command(*argv, broker_url=stand.url, redis_url=stand.redis.url)
+        assert done.code in {output.OK, output.WRONG}, done
+        said = [plain(line) for line in (done.out + done.err).splitlines()]
+        return [line for line in told if line not in said]
+
+    # What was asked is soon in what dispatchers say; a window of a budget may end just before the command looks.
+    left: list[str] = []
+    for _ in range(10):
+        if not (left := await missing()):
+            return
+    assert left == []
 
 
 @pytest.mark.parametrize(("name", "table"), SHAPES, ids=[name for name, _ in SHAPES])
