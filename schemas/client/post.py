@@ -48,6 +48,8 @@ BACKOFF_MOST_S: Final = 5.0
 RENEW_AFTER_S: Final = 1.0
 # The longest that deleting the queue of results may take, at the end; else it goes by itself.
 LEAVE_S: Final = 2.0
+# How long a request waits for RabbitMQ's confirm when it has its result.
+CONFIRM_S: Final = 0.1
 # Ends messages about an address.
 HINT: Final = "the address comes from Fleet(url), else from FLEET_BROKER_URL"
 
@@ -79,18 +81,20 @@ class Letter:
         self.answers.setdefault(answer.exchange or "", answer)
         if len(self.answers) >= answer.results and not self.complete:
             self.complete = True
-            self.end(now=self.publishing)
+            self.end()
+            if self.publishing:  # the confirm is not needed any more, and in nearly all cases it is about to come
+                self.give_up(CONFIRM_S)
 
-    def end(self, *, now: bool) -> None:
-        """Whoever waits for the results looks again: they are there, can't come any more, or it is all over.
-
-        Args:
-            now: also whoever waits for a confirm, which may not come.
-        """
+    def end(self) -> None:
+        """Whoever waits for the results looks again: they are there, or they can't come any more."""
         if not self._done.done():
             self._done.set_result(None)
-        if now and self.limit.when() is not None and not self.limit.expired():
-            self.limit.reschedule(asyncio.get_running_loop().time())
+
+    def give_up(self, after_s: float) -> None:
+        """The request has so much time from now on, whatever its deadline."""
+        at_s, when_s = asyncio.get_running_loop().time() + after_s, self.limit.when()
+        if when_s is not None and when_s > at_s and not self.limit.expired():
+            self.limit.reschedule(at_s)
 
     async def wait(self) -> None:
         """Returns after the next `end`, or after one that nobody has waited for."""
@@ -143,7 +147,7 @@ class Post:
         """Ends all that is under way, with `Closed` for whoever waits, and the connection."""
         self.closed = True
         for letter in list(self._letters.values()):
-            letter.end(now=True)
+            letter.give_up(0.0)
         if self._queue and self.link.channels is not None:
             await self._leave()
         await end_tasks(self._acks)
@@ -271,7 +275,7 @@ class Post:
         if not self._queue or not await _is_there(channels, self._queue, self._config.timeout_s):
             self._queue = f"fleet.client.{os.urandom(10).hex()}"
             for letter in list(self._letters.values()):
-                letter.end(now=False)
+                letter.end()
         timeout_s, arguments = self._config.timeout_s, {"x-expires": EXPIRES_MS}
         await replies.queue_declare(self._queue, durable=True, arguments={**arguments}, timeout=timeout_s)
         channels.watch(replies)

@@ -128,7 +128,7 @@ async def _by_hand(url: str, reply_to: str) -> AsyncGenerator[Ask]:
             name = uuid.uuid4().hex
             deadline_ms = time.time_ns() // 1_000_000 + 30_000
             request = Request("fetch_ticker", {"symbol": "BTC/USDT"}, name, ["okx"], deadline_ms=deadline_ms)
-            waiting[name] = asyncio.get_running_loop().create_future()
+            answer = waiting[name] = asyncio.get_running_loop().create_future()
             message = aio_pika.Message(
                 encode(request),
                 content_type=MSGPACK,
@@ -139,7 +139,7 @@ async def _by_hand(url: str, reply_to: str) -> AsyncGenerator[Ask]:
             )
             await requests.publish(message, routing_key="")
             async with asyncio.timeout(31):
-                result = await waiting[name]
+                result = await answer
             if not result.ok:
                 raise RuntimeError(result.error)
             return result.data
