@@ -239,6 +239,8 @@ async def test_a_lane_that_does_not_open_says_why_everywhere(vhost: str, redis_u
             done = await command(words, broker_url=vhost, redis_url=redis_url)
             assert f" has not opened: ExchangeNotAvailable: {refused}" in done.out
             assert password not in done.out + done.err
+        done = await command("call", "fetch_time", "--exchange", "okx", "--deadline", "3", broker_url=vhost)
+        assert f"okx has not opened: ExchangeNotAvailable: {refused}" in done.err
         log = worker.tail(1000)
         assert refused in log
         assert password not in log
