@@ -38,7 +38,7 @@ _SEPARATORS: Final = re.compile(r"[^A-Z0-9]")
 # `binance:BTCUSDT` and `BINANCE:BTC/USDT`, but not `BTC/USDT:USDT`.
 _OF_EXCHANGE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.]*:(?=[^:]{3})")
 # How charts mark a perpetual.
-_PERPETUAL: Final = re.compile(r"([.\-_/]?PERP|\.P|[\-_]SWAP)$")
+_PERPETUAL: Final = re.compile(r"([.\-_/]?PERP(ETUAL)?|\.P|[\-_]SWAP)$")
 
 
 def field(error: str) -> str:
@@ -88,4 +88,4 @@ def letters(symbol: str) -> str:
 def symbol(name: str) -> str:
     """A symbol as other programs write it, without the exchange before it and the mark of a perpetual behind it."""
     plain = _OF_EXCHANGE.sub("", name.strip(), count=1) if _OF_EXCHANGE.match(name.strip()) else name.strip()
-    return _PERPETUAL.sub("", plain.upper())
+    return _PERPETUAL.sub("", plain.upper().replace("%2F", "/"))

@@ -7,6 +7,7 @@ Pure. Marks of formats: gzip RFC 1952, zlib RFC 1950, Zstandard RFC 8878, CBOR R
 import base64
 import binascii
 import codecs
+import json
 import re
 from collections.abc import Iterator
 from typing import Any, Final
@@ -38,16 +39,19 @@ _WIDE_MARKS: Final = {
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
-# How a text in ASCII begins in each, as an object in JSON does.
+# How a text in ASCII begins in each, as an object in JSON does: two characters, as a length before a body may look like
+# one.
 _WIDE_TEXTS: Final = {
-    "utf-32-le": re.compile(rb"[!-~]\0\0\0"),
-    "utf-32-be": re.compile(rb"\0\0\0[!-~]"),
-    "utf-16-le": re.compile(rb"[!-~]\0(?!\0)"),
-    "utf-16-be": re.compile(rb"\0[!-~]"),
+    "utf-32-le": re.compile(rb"[!-~]\0\0\0[\t-~]\0\0\0"),
+    "utf-32-be": re.compile(rb"\0\0\0[!-~]\0\0\0[\t-~]"),
+    "utf-16-le": re.compile(rb"[!-~]\0[\t-~]\0"),
+    "utf-16-be": re.compile(rb"\0[!-~]\0[\t-~]"),
 }
 _BASE64: Final = re.compile(rb"[A-Za-z0-9+/_-]{8,}={0,2}\s*")
 _SINGLE_QUOTES: Final = re.compile(rb"\s*\{\s*b?'")
-_NOT_FINITE: Final = re.compile(rb":\s*(NaN|-?Infinity)\b")
+_NOT_FINITE: Final = re.compile(rb"[:\[,]\s*(NaN|-?Infinity)\b")
+# How other programs spell the names of these fields, in lower case and without underscores.
+_SPELT: Final = {"id": ("id", "requestid"), "method": ("method",)}
 _CBOR_MAP: Final = re.compile(rb"[\xa1-\xb7\xbf].*fmethod", re.DOTALL)
 _JSON_FIELDS: Final = msgspec.json.Decoder(dict[str, Raw])
 _MSGPACK_FIELDS: Final = msgspec.msgpack.Decoder(dict[str, Raw])
@@ -85,7 +89,7 @@ def named(content_type: str, body: bytes) -> tuple[str, str]:
     for text in _readings(body):
         for is_text in (as_json, not as_json):
             if (fields := _fields(text, is_text=is_text)) is not None:
-                id_, method = (_value(fields, name, is_text=is_text) for name in ("id", "method"))
+                id_, method = (_value(fields, _spelt(fields, name), is_text=is_text) for name in _SPELT)
                 if isinstance(id_, int) and not isinstance(id_, bool):
                     id_ = str(id_)
                 return _usable(id_), _usable(method)
@@ -100,6 +104,25 @@ def _readings(body: bytes) -> Iterator[bytes]:
         yield body.decode(coding, errors="replace").removeprefix("\ufeff").encode(errors="replace")
     if inner := _unwrapped(body):
         yield inner
+    if _NOT_FINITE.search(body):
+        yield _finite(body)
+
+
+def _finite(body: bytes) -> bytes:
+    """The texts and numbers of an object in JSON that holds NaN, as Python writes it; empty where it is no object."""
+    try:
+        tree: Any = json.loads(body.removeprefix(MARK))
+    except (ValueError, RecursionError):
+        return b""
+    fields: dict[str, Any] = tree if isinstance(tree, dict) else {}  # pyright: ignore[reportUnknownVariableType]
+    return json.dumps({name: value for name, value in fields.items() if isinstance(value, (str, int))}).encode()
+
+
+def _spelt(fields: dict[str, Raw], name: str) -> str:
+    """The name of a field as the body has it: itself, else as another program may spell it."""
+    if name in fields:
+        return name
+    return next((each for each in fields if each.replace("_", "").casefold() in _SPELT[name]), name)
 
 
 def _first(marks: dict[bytes, str], body: bytes) -> str:

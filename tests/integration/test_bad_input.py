@@ -91,7 +91,7 @@ UNREADABLE: dict[str, tuple[bytes, str | None]] = {
     "JSON in base64": (base64.b64encode(request()), None),
 }
 # What of these has a method that can be read all the same.
-READABLE: Final = {"JSON called MessagePack", "MessagePack called JSON", "UTF-16", "JSON in base64"}
+READABLE: Final = {"JSON called MessagePack", "NaN", "MessagePack called JSON", "UTF-16", "JSON in base64"}
 
 
 @pytest.mark.parametrize("case", UNREADABLE)

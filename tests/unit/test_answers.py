@@ -91,6 +91,25 @@ def test_what_only_one_exchange_means_by_a_status_is_read_there_alone() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("exchange", "status", "body", "seconds"),
+    [
+        ("bitstamp", 400, '{"status":"error","reason":"Request rate limit exceeded","code":"400.002"}', 2),
+        ("bitso", 420, '{"success":false,"error":{"code":"0200","message":"Too many requests, retry in 60 s"}}', 60),
+        ("luno", 403, "Too Many Requests", 2),
+        # At 200 it may be data, and where a table knows the exchange its entries say what is a limit.
+        ("bitstamp", 200, '{"title":"Too many requests"}', None),
+        ("bitstamp", 400, '{"reason":"Too many decimals"}', None),
+        ("bybit", 400, '{"reason":"rate limit exceeded"}', None),
+    ],
+)
+def test_an_exchange_without_a_table_may_say_429_in_words(
+    exchange: str, status: int, body: str, seconds: float | None
+) -> None:
+    pause = limit_signal(shipped().answers(exchange), status, {}, body, NOW_S)
+    assert (pause and pause.seconds) == seconds
+
+
 @pytest.mark.parametrize("exchange", shipped().names)
 def test_every_entry_is_found_by_what_it_looks_for(exchange: str) -> None:
     """And so by the words that bodies are searched for first, in any letter case."""

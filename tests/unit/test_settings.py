@@ -90,6 +90,7 @@ def test_what_is_taken_is_read_by_some_class() -> None:
         ("options.defaultTpye = 5", "reads no such option; near it: defaultType"),
         ('options.defaultType = "spto"', "defaultType = 'spto': ccxt's okx reads no such option; near it: "),
         ('options.fetchMarkets.types = ["spot", "swpa"]', "fetchMarkets.types.swpa: ccxt's okx reads no such option"),
+        ('options.fetchMarkets = ["spot", "swpa"]', "'swpa'"),
         ("options.fetchMarkets.typs = []", "fetchMarkets.typs: ccxt's okx reads no such option"),
         ("options.fetchMarkets.types = { swap = { lineer = true } }", "types.lineer: ccxt's okx reads no such option"),
         ("options.fetchOHLCV.pagniate = true", "fetchOHLCV.pagniate: ccxt's okx reads no such option; near it"),
@@ -342,3 +343,11 @@ def places(exchange: Any) -> set[str]:
         return [leaf for branch in below.values() for leaf in leaves(branch)]
 
     return set(leaves(exchange.urls["api"]))
+
+
+def test_an_unknown_exchange_is_told_which_is_near() -> None:
+    assert refusal("[lanes.binanc]\n").startswith(
+        "lanes.binanc.exchange: expected an exchange id of ccxt, not 'binanc'; near it: binance"
+    )
+    assert "near it" not in refusal("[lanes.bitmex]\n")
+    assert "near it: okx" in refusal('[lanes.a]\nexchange = "OKX"\n')

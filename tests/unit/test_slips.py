@@ -53,7 +53,7 @@ def test_a_method(name: str, meant: str) -> None:
     "name",
     [
         *("BTC/USDT", "btc-usdt", "BTC_USDT", "BTCUSDT", "XBTUSDT", "binance:BTCUSDT", "BINANCE:BTC/USDT"),
-        *("BTCUSDT.P", "BTC-USDT-SWAP", "BTCUSDT-PERP", " BTC USDT ", "xbt/usdt"),
+        *("BTCUSDT.P", "BTC-USDT-SWAP", "BTCUSDT-PERP", " BTC USDT ", "xbt/usdt", "BTC%2FUSDT", "XBTUSDT-PERPETUAL"),
     ],
 )
 def test_a_symbol_has_the_letters_of_the_one_that_is_meant(name: str) -> None:

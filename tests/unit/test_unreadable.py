@@ -49,7 +49,8 @@ KINDS: Final[dict[str, tuple[bytes, str, str, bool]]] = {
     "CBOR": (CBOR, "application/cbor", "CBOR", False),
     "a list in JSON": (b"[" + BODY + b"]", JSON, "list", False),
     "a list in MessagePack": (msgspec.msgpack.encode(["fetch_ticker", {}]), "", "list", False),
-    "NaN": (b'{"method":"fetch_ticker","args":{"limit": NaN}}', JSON, "JSON has no NaN", False),
+    "NaN": (BODY[:-1] + b', "hedge_ms": NaN}', JSON, "JSON has no NaN", True),
+    "infinity in a list": (BODY[:-1] + b', "exchanges": [-Infinity]}', "", "JSON has no -Infinity", True),
     "a form": (b"method=fetch_ticker&symbol=BTC", "", "form", False),
     "XML": (b"<request/>", "", "XML", False),
     "nothing": (b"", "", "empty", False),
@@ -70,6 +71,31 @@ def test_an_encoding_that_leaves_no_mark_is_known_by_its_property(encoding: str,
     said = unreadable.what(JSON, encoding, b"\x0b\x02\x80abc\x03")
     assert (named in said) if named else said == ""
     assert len(said) < 150
+
+
+# A length before a body, as frames have, and what begins like a text with zeros between its letters.
+@pytest.mark.parametrize(
+    "body", [len(BODY).to_bytes(4, "big") + BODY, b"\0" + BODY, b"\0\0\0\0\x05" + BODY, b"\x26\0\0\0\x02method\0"]
+)
+def test_a_frame_s_length_is_no_encoding(body: bytes) -> None:
+    for content_type in (JSON, MSGPACK, ""):
+        assert "UTF" not in unreadable.what(content_type, "", body)
+
+
+@pytest.mark.parametrize("content_type", [JSON, MSGPACK])
+@pytest.mark.parametrize(
+    "names", [("Id", "Method"), ("ID", "METHOD"), ("requestId", "method"), ("request_id", "Method")]
+)
+def test_an_id_is_found_under_other_spellings(names: tuple[str, str], content_type: str) -> None:
+    encode = msgspec.msgpack.encode if content_type == MSGPACK else msgspec.json.encode
+    assert unreadable.named(content_type, encode(dict(zip(names, ("t-1", "fetch_ticker"), strict=True)))) == (
+        "t-1",
+        "fetch_ticker",
+    )
+
+
+def test_the_right_name_counts_before_another_spelling() -> None:
+    assert unreadable.named(JSON, b'{"requestId":"other","id":"t-1"}') == ("t-1", "")
 
 
 @pytest.mark.parametrize("body", [b"give me the price", BODY[:-3], PACKED[:-3], bytes(range(256)), b"\xc1", b"5"])

@@ -53,7 +53,8 @@ def check_exchange(lane: str, exchange: str) -> None:
     """Raises ConfigError for an id that ccxt does not know."""
     if exchange not in ccxt.exchanges:
         remark = f": {said}" if (said := old_names.remark(exchange)) else ""
-        raise ConfigError(f"lanes.{lane}.exchange: expected an exchange id of ccxt, not {exchange!r}{remark}")
+        near = "" if remark else nearest(exchange, ccxt.exchanges)
+        raise ConfigError(f"lanes.{lane}.exchange: expected an exchange id of ccxt, not {exchange!r}{remark}{near}")
 
 
 def enter_sandbox(lane: str, exchange: Any) -> None:
@@ -125,7 +126,7 @@ def _check_options(where: str, exchange: str, options: Mapping[str, Any], kind: 
             method = cast("dict[str, Any]", own)
             read += [(f"{key}.{name}", name) for name in method]
             read += [(f"{key}.types.{name}", name) for name in _type_names(method.get("types"))]
-        if key in _TYPES:
+        if key in _TYPES or (key == "fetchMarkets" and isinstance(own, list)):  # an older form of its types
             read += [(f"{key} = {name!r}", name) for name in _type_names(own)]
         for place, name in read:
             if name not in kind.words:

@@ -29,16 +29,19 @@ _COUNT: Final = rf"{_NUMBER}|(?:an?|one)(?=\s)"
 _RANGE: Final = rf"(?:{_NUMBER}\s?(?:-|\u2013|to)\s?)?"
 _SPAN: Final = rf"{_RANGE}(?:{_COUNT})\s?(?:{_UNIT})(?![^\W\d_]|\sago)"
 _SOME_SPANS: Final = rf"{_SPAN}(?:(?:,|\sand)?\s?{_SPAN}){{0,3}}"
-_ZONE: Final = r"\s?\(?(?:z|(?:utc|gmt)?\s?[+-]\d\d?(?::?\d\d)?|utc|gmt)\)?"
-_ISO: Final = rf"\d{{4}}-\d\d-\d\d(?:[t\s]\d\d:\d\d(?::\d\d(?:\.\d{{1,9}})?)?(?:{_ZONE})?)?"
+# Go writes the offset and the zone's name.
+_ZONE: Final = r"\s?\(?(?:z|(?:utc|gmt)?\s?[+-]\d\d?(?::?\d\d)?(?:\s(?:utc|gmt))?|utc|gmt)\)?"
+_ISO: Final = rf"\d{{4}}[-/]\d\d[-/]\d\d(?:[t\s]\d\d:\d\d(?::\d\d(?:\.\d{{1,9}})?)?(?:{_ZONE})?)?"
 _HTTP_DATE: Final = r"[a-z]{3}, \d\d [a-z]{3} \d{4} \d\d:\d\d:\d\d gmt"
 # What may stand between a word and its time: quotes and signs of JSON, and a preposition.
 _BETWEEN: Final = r"[\s\"'\\:=_-]{0,6}"
-_PREPOSITION: Final = rf"{_BETWEEN}(?:in|after|for|at|time|about|another)"
+_HEDGE: Final = r"about|another|approximately|approx\.?|around|roughly|at least|at most|up to|less than"
+_PREPOSITION: Final = rf"{_BETWEEN}(?:in|after|for|at|time|{_HEDGE})"
 # An amount may be available or locked too: 30 m of something are no minutes.
 _BEFORE: Final = (
-    r"(?:(?:until|till|unblocked|unbanned|throttled|retry|again|wait|blocked|banned|suspended|restricted|lifted"
-    rf"|expires?|resets?|cool[ -]?down|back[ -]?off)(?:{_PREPOSITION}){{0,2}}|(?:available|locked){_PREPOSITION})"
+    r"(?:(?:until|till|unblock(?:ed)?|unban(?:ned)?|throttled|retry(?:\s(?:(?:your|the|this)\s)?request)?|again|wait"
+    r"|blocked|banned|suspended|restricted|lifted|released|expires?|resets?|cool[ -]?down|back[ -]?off)"
+    rf"(?:{_PREPOSITION}){{0,2}}|(?:available|locked){_PREPOSITION})"
 )
 _TIMES: Final = re.compile(
     rf"{_BEFORE}{_BETWEEN}(?:(?P<date>{_HTTP_DATE}|{_ISO})|(?P<span>{_SOME_SPANS})|(?P<unix>\d{{10,19}})(?!\d))",
@@ -173,11 +176,11 @@ def _span_s(count: str, unit: str) -> float:
 
 
 def _date_s(text: str) -> float | None:
-    """Unix seconds of a date as HTTP or ISO 8601 writes it; without a zone it is UTC."""
+    """Unix seconds of a date as HTTP or ISO 8601 writes it, or with slashes; without a zone it is UTC."""
     try:
         if _A_DATE.fullmatch(text):
             zone = _A_ZONE.search(text, _TO_THE_MINUTE)
-            date = datetime.datetime.fromisoformat(text[: zone.start()] if zone else text)
+            date = datetime.datetime.fromisoformat((text[: zone.start()] if zone else text).replace("/", "-"))
             if zone and (offset := _AN_OFFSET.search(zone[0])):
                 ahead = datetime.timedelta(hours=int(offset[2]), minutes=int(offset[3] or 0))
                 date = date.replace(tzinfo=datetime.timezone(-ahead if offset[1] == "-" else ahead))

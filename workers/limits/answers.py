@@ -142,6 +142,18 @@ _NETWORKS: Final = (
     ),
 )
 
+# Refusals in the words of 429 at another status, where no table knows the exchange. At 200 they may be part of data.
+IN_WORDS: Final = tuple(
+    Answer(
+        means="limit",
+        status=status,
+        contains=("rate limit exceeded", "too many requests"),
+        pause_s=2,
+        source="RFC 6585: what 429 says; Bitstamp's 400.002 says it at 400",
+    )
+    for status in (400, 403, 420)
+)
+
 
 class PauseHeader(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A header that says how long to send no call, beside Retry-After.
