@@ -32,7 +32,8 @@ class Simulated:
         self.line = Line(net)
         self.net = net
         self.rate = 1 + net.chance.uniform(-4e-4, 4e-4)
-        self.member = Membership(clock=lambda: (net.now_us - START_US) / 1e6 * self.rate + 1000)
+        self.stood_still_us = 0
+        self.member = Membership(clock=lambda: (net.now_us - self.stood_still_us - START_US) / 1e6 * self.rate + 1000)
         self.budget = Budget(Ledger(cast("Any", self.line), "x:1", clock=TEST_CLOCK, member=self.member))
         self.next_beat_us = 0
 
@@ -95,6 +96,7 @@ async def test_no_limit_is_passed_whatever_fails(redis_url: str, chosen: list[Bu
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @example(chosen=limits(("rolling", 1), ("rolling", 1)), workers=2, seed=963)  # set twice while one is away
+@example(chosen=limits(("rolling", 1), ("rolling", 1)), workers=1, seed=429)  # set back to when one went away
 @given(chosen=buckets(), workers=st.integers(1, 4), seed=st.integers(0, 2**32))
 async def test_no_limit_is_passed_however_redis_s_clock_is_set(
     redis_url: str, chosen: list[Bucket], workers: int, seed: int
@@ -303,5 +305,63 @@ async def test_who_moves_the_clock_ahead_shortens_no_window_of_a_worker_that_bel
                 await send_all(worker)
         assert most(limit, sent) <= 1 + 1e-9
         assert len(sent) >= 40  # All windows counted as full once, and no longer.
+    finally:
+        await client.aclose()
+
+
+async def test_a_clock_that_was_set_back_to_when_a_worker_went_away_is_corrected(redis_url: str) -> None:
+    """By that clock the worker, which is on its share, had an answer just now."""
+    client: Any = connect(redis_url, timeout_s=5)
+    await client.flushdb()
+    await client.function_load(Library(TEST_CLOCK).text, replace=True)
+    net = Net(client, random.Random(0))
+    await net.pass_time(1)
+    (limit,) = limits(("rolling", 20))
+    calls = [Charge(limit, 1, "b0")]
+    here, away = fleet = [Simulated(net) for _ in range(2)]
+    sent: list[tuple[int, float]] = []
+
+    async def live(ticks: int, *senders: Simulated) -> None:
+        for _ in range(ticks):
+            await net.pass_time(TICK_US)
+            for worker in fleet:
+                await worker.budget.beat()
+            for worker in senders:
+                while (at := await worker.ask(calls, max_wait_s=1, bulk=False)) is not None:
+                    sent.append((at, 1.0))
+
+    try:
+        await live(20, here, away)
+        away.line.state = "cut"
+        cut_us = net.now_us
+        await live(80, away)
+        assert away.budget.own_part == 0.5
+        net.set_by_us = cut_us + 500_000 - net.now_us
+        await net.show()
+        await live(30, here, away)
+        assert here.budget.own_part is None
+        assert most(limit, sent) <= 1 + 1e-9
+    finally:
+        await client.aclose()
+
+
+async def test_a_worker_whose_own_clock_stood_still_does_not_correct_redis_s_beside_others(redis_url: str) -> None:
+    client: Any = connect(redis_url, timeout_s=5)
+    await client.flushdb()
+    await client.function_load(Library(TEST_CLOCK).text, replace=True)
+    net = Net(client, random.Random(0))
+    await net.pass_time(1)
+    awake, asleep = fleet = [Simulated(net) for _ in range(2)]
+    try:
+        for worker in fleet * 3:
+            await worker.budget.beat()
+        for _ in range(100):
+            await net.pass_time(TICK_US)
+            await awake.budget.beat()
+        asleep.stood_still_us = 100 * TICK_US
+        for worker in fleet * 3:
+            await worker.budget.beat()
+        assert (await client.get("fleet:{x}:set")).partition(b":")[0] == b"0"
+        assert [worker.budget.own_part for worker in fleet] == [None, None]
     finally:
         await client.aclose()

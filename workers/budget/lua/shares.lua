@@ -357,7 +357,8 @@ local function answers_another(key, id, now)
 end
 
 -- Redis's clock was set, as the caller's own has it. Nothing is done where another was faster, or where the caller is
--- alone with its view of a large step.
+-- alone with its view of a large step ahead. A step back is never the caller's own clock's, as that may stand still but
+-- does not run ahead; and by a clock that was set back a lease of long ago may look like a late one.
 -- keys: members, clock.
 -- args: the caller's id, the correction's id as it found it, by how much to correct further, how uncertain that is, an
 --   id for the new correction, when one last believed as the caller knows it; -1 if it did not know this correction.
@@ -367,7 +368,7 @@ function entry.correct(keys, args)
   local id, found_id, by, wrong, new_id = args[1], args[2], tonumber(args[3]), tonumber(args[4]), args[5]
   local believed = tonumber(args[6])
 
-  local alone = math.abs(by) > 2 * PRESENT and answers_another(members_key, id, clock())
+  local alone = -by > 2 * PRESENT and answers_another(members_key, id, clock())
   if found_id ~= frame.id or alone then
     return { frame.id, clock() }
   end
