@@ -210,7 +210,11 @@ class Membership:
         """What Redis has to add to its buckets before `settled`; the share must grant nothing any more."""
         if self.share is None:
             return []
-        now_us, error_us = self.now_us()
+        now_s = self.clock()
+        now_us = self.redis.shows(now_s)[0]
+        # Its calls may still be ahead, and clocks drift until they leave.
+        earliest, latest = self.redis.shows(max(now_s, self.redis.due(self.share.last_us)))
+        error_us = latest - earliest
         additions = self.share.additions(now_us, error_us=error_us)
         shift = self._now_us - now_us
         if abs(shift) < 1e6:
