@@ -98,6 +98,14 @@ async def test_no_limit_is_passed_whatever_fails(redis_url: str, chosen: list[Bu
 @example(chosen=limits(("rolling", 1), ("rolling", 1)), workers=2, seed=963)  # set twice while one is away
 @example(chosen=limits(("rolling", 1), ("rolling", 1)), workers=1, seed=429)  # set back to when one went away
 @example(chosen=limits(("paced", 1)), workers=1, seed=1909)  # a share ends with a call ahead
+@example(  # one that never had an answer began what Redis remembers, and begins it again when that was emptied
+    chosen=[
+        *limits(("paced", 1)),
+        Bucket(name="b1", kind="rolling", amount=8, window_s=5.0, margin_ms=MARGIN_MS, source=""),
+    ],
+    workers=3,
+    seed=200_191,
+)
 @given(chosen=buckets(), workers=st.integers(1, 4), seed=st.integers(0, 2**32))
 async def test_no_limit_is_passed_however_redis_s_clock_is_set(
     redis_url: str, chosen: list[Bucket], workers: int, seed: int

@@ -69,7 +69,7 @@ class Membership:
         self.clock = clock
         self.redis = RedisClock()
         self._beats = 0
-        self._hash, self._new = "", secrets.token_hex(8)
+        self._hash = ""
         # When Redis answered last, by its clock and by ours.
         self._heard_us, self._answered_s = 0, 0.0
         # The latest lease that Redis may know, and the latest that it knows for sure; ours while a share is out.
@@ -88,8 +88,6 @@ class Membership:
     def beat(self, buckets: Iterable[Bucket]) -> Beat:
         """The next beat; every answer must go to `answered`."""
         self._beats += 1
-        if self._new == self._hash:
-            self._new = secrets.token_hex(8)  # A hash that is forgotten and begun anew must not look like the old one.
         if self.share is None:
             self._leased_us = max(self._leased_us, self._heard_us)
             if self.part and self.now_us()[0] > self._known_us + LASTS_S * 1e6:
@@ -98,8 +96,11 @@ class Membership:
         part = max(self.part, self.share.parts if self.share else 0)
         # A lower bound: by our clock at its slowest, and Redis reads it later still.
         heard_us = max(0, int((self.clock() - self._answered_s) * (1 - DRIFT) * 1e6))
+        # A hash that is forgotten and begun anew must not look like the old one. That may have been begun by a beat of
+        # ours that had no answer, so each names its own.
+        new = secrets.token_hex(8)
         mine = self.id, self._beats, self._leased_us, part, self._keep_us
-        return Beat(*mine, self._hash, self._new, heard_us, self._others)
+        return Beat(*mine, self._hash, new, heard_us, self._others)
 
     def answered(self, answer: Beaten) -> float:
         """Takes in the answer to the latest beat; returns for how long everything is paused, seconds."""
