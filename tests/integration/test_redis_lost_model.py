@@ -282,6 +282,78 @@ async def test_workers_that_are_all_back_after_long_share_the_whole_limit_at_onc
         await client.aclose()
 
 
+async def test_who_finds_redis_away_and_then_empty_takes_nothing_that_others_may_use(redis_url: str) -> None:
+    """The others are on their shares, and come back a little later than the newcomer."""
+    client: Any = connect(redis_url, timeout_s=5)
+    await client.flushdb()
+    await client.function_load(Library(TEST_CLOCK).text, replace=True)
+    net = Net(client, random.Random(0))
+    await net.pass_time(1)
+    limit = Bucket(name="b", kind="rolling", amount=12, window_s=6, margin_ms=MARGIN_MS, source="")
+    calls = [Charge(limit, 1, "b")]
+    sent: list[tuple[Simulated, int]] = []
+
+    async def live(fleet: list[Simulated], ticks: int) -> None:
+        for _ in range(ticks):
+            await net.pass_time(TICK_US)
+            for worker in fleet:
+                await worker.budget.beat()
+                while (at := await worker.ask(calls, max_wait_s=0, bulk=False)) is not None:
+                    sent.append((worker, at))
+
+    try:
+        old, new = [Simulated(net) for _ in range(3)], Simulated(net)
+        await live(old, 10)
+        for worker in [*old, new]:
+            worker.line.state = "cut"
+        lost_us = net.now_us
+        await live([*old, new], 150)
+        assert {worker.member.id for worker, at in sent if at > lost_us} == {worker.member.id for worker in old}
+        await client.flushdb()
+        await net.show()
+        new.line.state = "good"
+        await live([new, *old], 30)
+        assert new.budget.own_part is None
+        for worker in old:
+            worker.line.state = "good"
+        await live([new, *old], 150)
+        assert most(limit, [(at, 1.0) for _, at in sent]) <= 1 + 1e-9
+        assert [worker.budget.own_part for worker in (new, *old)] == [None] * 4
+        assert any(one is new for one, _ in sent)
+    finally:
+        await client.aclose()
+
+
+async def test_a_fleet_that_was_there_before_redis_has_the_whole_limit_soon(redis_url: str) -> None:
+    """Nobody comes back, and no window counts as full."""
+    client: Any = connect(redis_url, timeout_s=5)
+    await client.flushdb()
+    await client.function_load(Library(TEST_CLOCK).text, replace=True)
+    net = Net(client, random.Random(0))
+    await net.pass_time(1)
+    fleet = [Simulated(net) for _ in range(2)]
+    limit = Bucket(name="b", kind="rolling", amount=20, window_s=60, margin_ms=MARGIN_MS, source="")
+
+    async def granted_after(ticks: int) -> int:
+        for _ in range(ticks):
+            await net.pass_time(TICK_US)
+            for worker in fleet:
+                await worker.budget.beat()
+        asked = [await worker.ask([Charge(limit, 1, "b")], max_wait_s=0, bulk=False) for worker in fleet * 20]
+        return sum(at is not None for at in asked)
+
+    try:
+        for worker in fleet:
+            worker.line.state = "cut"
+        assert await granted_after(10) == 0
+        for worker in fleet:
+            worker.line.state = "good"
+        assert await granted_after(20) == 0
+        assert await granted_after(25) == 20
+    finally:
+        await client.aclose()
+
+
 async def test_who_moves_the_clock_ahead_shortens_no_window_of_a_worker_that_believed_it(redis_url: str) -> None:
     """It was set back while one worker was away, and another one met Redis for the first time."""
     client: Any = connect(redis_url, timeout_s=5)

@@ -20,7 +20,9 @@ that is silent is cut off or dead. So parts of the limit are leases:
   parts are back that bounds what was forgotten, and after an absence that was longer the whole is shared at once.
 - They also name the workers that they knew. When all of those are back, known to be dead, or may send no more, nothing
   is set aside for forgotten workers any longer.
-- A worker that never met this Redis has no part.
+- A worker that never met this Redis has no part. One that found Redis away when it came can't know whether others are
+  on their shares. If it is the first at a Redis that knows nobody, nothing is granted until they have had time to come
+  back.
 
 Accepted: a worker that dies without leaving takes its part with it for `LASTS_S`, unless one on the same machine sees
 that it is dead. A bucket whose part does not hold one call is not divided: it stands still while Redis is away, and
@@ -43,7 +45,7 @@ from typing import Final
 from ..limits.costs import Bucket
 from .protocol import UNKNOWN_TIME, Beat, Beaten, Expected, Frame
 from .redis_clock import DRIFT, RedisClock
-from .rules import HORIZON_S, HORIZON_US, IS_PRESENT, LASTS_S, MARGIN_PART, PARTS, PRESENT_S
+from .rules import HORIZON_S, HORIZON_US, IS_PRESENT, LASTS_S, MARGIN_PART, PARTS, PRESENT_S, UNMET
 from .share import Addition, Share
 
 # Costs Redis 0.15 to 0.3 ms each time.
@@ -128,6 +130,7 @@ class Membership:
             effective: by bucket, the part of its table's amount that it may hold.
             far_us: how far this worker's calls may spread (`Spread.worst_us`).
         """
+        self._hash = self._hash or UNMET
         if self.share is None and self.part:
             self.redis.held = True
             self.share = Share(
