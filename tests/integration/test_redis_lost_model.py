@@ -32,7 +32,8 @@ class Simulated:
         self.line = Line(net)
         self.net = net
         self.rate = 1 + net.chance.uniform(-4e-4, 4e-4)
-        self.member = Membership(clock=lambda: (net.now_us - START_US) / 1e6 * self.rate + 1000)
+        self.stood_still_us = 0
+        self.member = Membership(clock=lambda: (net.now_us - self.stood_still_us - START_US) / 1e6 * self.rate + 1000)
         self.budget = Budget(Ledger(cast("Any", self.line), "x:1", clock=TEST_CLOCK, member=self.member))
         self.next_beat_us = 0
 
@@ -95,6 +96,16 @@ async def test_no_limit_is_passed_whatever_fails(redis_url: str, chosen: list[Bu
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @example(chosen=limits(("rolling", 1), ("rolling", 1)), workers=2, seed=963)  # set twice while one is away
+@example(chosen=limits(("rolling", 1), ("rolling", 1)), workers=1, seed=429)  # set back to when one went away
+@example(chosen=limits(("paced", 1)), workers=1, seed=1909)  # a share ends with a call ahead
+@example(  # one that never had an answer began what Redis remembers, and begins it again when that was emptied
+    chosen=[
+        *limits(("paced", 1)),
+        Bucket(name="b1", kind="rolling", amount=8, window_s=5.0, margin_ms=MARGIN_MS, source=""),
+    ],
+    workers=3,
+    seed=200_191,
+)
 @given(chosen=buckets(), workers=st.integers(1, 4), seed=st.integers(0, 2**32))
 async def test_no_limit_is_passed_however_redis_s_clock_is_set(
     redis_url: str, chosen: list[Bucket], workers: int, seed: int
@@ -271,6 +282,78 @@ async def test_workers_that_are_all_back_after_long_share_the_whole_limit_at_onc
         await client.aclose()
 
 
+async def test_who_finds_redis_away_and_then_empty_takes_nothing_that_others_may_use(redis_url: str) -> None:
+    """The others are on their shares, and come back a little later than the newcomer."""
+    client: Any = connect(redis_url, timeout_s=5)
+    await client.flushdb()
+    await client.function_load(Library(TEST_CLOCK).text, replace=True)
+    net = Net(client, random.Random(0))
+    await net.pass_time(1)
+    limit = Bucket(name="b", kind="rolling", amount=12, window_s=6, margin_ms=MARGIN_MS, source="")
+    calls = [Charge(limit, 1, "b")]
+    sent: list[tuple[Simulated, int]] = []
+
+    async def live(fleet: list[Simulated], ticks: int) -> None:
+        for _ in range(ticks):
+            await net.pass_time(TICK_US)
+            for worker in fleet:
+                await worker.budget.beat()
+                while (at := await worker.ask(calls, max_wait_s=0, bulk=False)) is not None:
+                    sent.append((worker, at))
+
+    try:
+        old, new = [Simulated(net) for _ in range(3)], Simulated(net)
+        await live(old, 10)
+        for worker in [*old, new]:
+            worker.line.state = "cut"
+        lost_us = net.now_us
+        await live([*old, new], 150)
+        assert {worker.member.id for worker, at in sent if at > lost_us} == {worker.member.id for worker in old}
+        await client.flushdb()
+        await net.show()
+        new.line.state = "good"
+        await live([new, *old], 30)
+        assert new.budget.own_part is None
+        for worker in old:
+            worker.line.state = "good"
+        await live([new, *old], 150)
+        assert most(limit, [(at, 1.0) for _, at in sent]) <= 1 + 1e-9
+        assert [worker.budget.own_part for worker in (new, *old)] == [None] * 4
+        assert any(one is new for one, _ in sent)
+    finally:
+        await client.aclose()
+
+
+async def test_a_fleet_that_was_there_before_redis_has_the_whole_limit_soon(redis_url: str) -> None:
+    """Nobody comes back, and no window counts as full."""
+    client: Any = connect(redis_url, timeout_s=5)
+    await client.flushdb()
+    await client.function_load(Library(TEST_CLOCK).text, replace=True)
+    net = Net(client, random.Random(0))
+    await net.pass_time(1)
+    fleet = [Simulated(net) for _ in range(2)]
+    limit = Bucket(name="b", kind="rolling", amount=20, window_s=60, margin_ms=MARGIN_MS, source="")
+
+    async def granted_after(ticks: int) -> int:
+        for _ in range(ticks):
+            await net.pass_time(TICK_US)
+            for worker in fleet:
+                await worker.budget.beat()
+        asked = [await worker.ask([Charge(limit, 1, "b")], max_wait_s=0, bulk=False) for worker in fleet * 20]
+        return sum(at is not None for at in asked)
+
+    try:
+        for worker in fleet:
+            worker.line.state = "cut"
+        assert await granted_after(10) == 0
+        for worker in fleet:
+            worker.line.state = "good"
+        assert await granted_after(20) == 0
+        assert await granted_after(25) == 20
+    finally:
+        await client.aclose()
+
+
 async def test_who_moves_the_clock_ahead_shortens_no_window_of_a_worker_that_believed_it(redis_url: str) -> None:
     """It was set back while one worker was away, and another one met Redis for the first time."""
     client: Any = connect(redis_url, timeout_s=5)
@@ -303,5 +386,63 @@ async def test_who_moves_the_clock_ahead_shortens_no_window_of_a_worker_that_bel
                 await send_all(worker)
         assert most(limit, sent) <= 1 + 1e-9
         assert len(sent) >= 40  # All windows counted as full once, and no longer.
+    finally:
+        await client.aclose()
+
+
+async def test_a_clock_that_was_set_back_to_when_a_worker_went_away_is_corrected(redis_url: str) -> None:
+    """By that clock the worker, which is on its share, had an answer just now."""
+    client: Any = connect(redis_url, timeout_s=5)
+    await client.flushdb()
+    await client.function_load(Library(TEST_CLOCK).text, replace=True)
+    net = Net(client, random.Random(0))
+    await net.pass_time(1)
+    (limit,) = limits(("rolling", 20))
+    calls = [Charge(limit, 1, "b0")]
+    here, away = fleet = [Simulated(net) for _ in range(2)]
+    sent: list[tuple[int, float]] = []
+
+    async def live(ticks: int, *senders: Simulated) -> None:
+        for _ in range(ticks):
+            await net.pass_time(TICK_US)
+            for worker in fleet:
+                await worker.budget.beat()
+            for worker in senders:
+                while (at := await worker.ask(calls, max_wait_s=1, bulk=False)) is not None:
+                    sent.append((at, 1.0))
+
+    try:
+        await live(20, here, away)
+        away.line.state = "cut"
+        cut_us = net.now_us
+        await live(80, away)
+        assert away.budget.own_part == 0.5
+        net.set_by_us = cut_us + 500_000 - net.now_us
+        await net.show()
+        await live(30, here, away)
+        assert here.budget.own_part is None
+        assert most(limit, sent) <= 1 + 1e-9
+    finally:
+        await client.aclose()
+
+
+async def test_a_worker_whose_own_clock_stood_still_does_not_correct_redis_s_beside_others(redis_url: str) -> None:
+    client: Any = connect(redis_url, timeout_s=5)
+    await client.flushdb()
+    await client.function_load(Library(TEST_CLOCK).text, replace=True)
+    net = Net(client, random.Random(0))
+    await net.pass_time(1)
+    awake, asleep = fleet = [Simulated(net) for _ in range(2)]
+    try:
+        for worker in fleet * 3:
+            await worker.budget.beat()
+        for _ in range(100):
+            await net.pass_time(TICK_US)
+            await awake.budget.beat()
+        asleep.stood_still_us = 100 * TICK_US
+        for worker in fleet * 3:
+            await worker.budget.beat()
+        assert (await client.get("fleet:{x}:set")).partition(b":")[0] == b"0"
+        assert [worker.budget.own_part for worker in fleet] == [None, None]
     finally:
         await client.aclose()

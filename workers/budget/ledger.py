@@ -93,8 +93,9 @@ class Ledger:
         self.spread = Spread()
         self.pauses = Pauses(self.now_s)
         self._script = Script(client, clock)
-        # The epoch of what Redis remembers that we have seen, and the one we begin where there is none.
-        self._known, self._new = "", secrets.token_hex(8)
+        # The epoch of what Redis remembers that we have seen. Each question that begins one names its own: one without
+        # an answer may have begun what others know, and another one of ours what came after that was forgotten.
+        self._known = ""
         # Whether Redis may not know what we do: at first, after a loss, and when it was emptied.
         self._unmet = True
         self._meeting = asyncio.Lock()
@@ -131,7 +132,7 @@ class Ledger:
                 spread_us=self.spread.margin_us(),
                 ahead_us=self._ahead_us,
                 known_epoch=self._known,
-                new_epoch=self._new,
+                new_epoch=secrets.token_hex(8),
                 reserve=self.live_reserve if bulk else 0.0,
             )
         )
@@ -277,7 +278,9 @@ class Ledger:
     async def beat(self, member: Membership) -> None:
         """One beat of the worker that shares the scope."""
         mine = member.beat(self._seen.values())
-        answer = await self._ask(protocol.beat(self.keys, mine, known_epoch=self._known, new_epoch=self._new))
+        answer = await self._ask(
+            protocol.beat(self.keys, mine, known_epoch=self._known, new_epoch=secrets.token_hex(8))
+        )
         self._known = answer.epoch
         if paused_s := member.answered(answer):
             self.pauses.keep(self.keys.pauses[:1], paused_s)

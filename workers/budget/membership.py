@@ -20,7 +20,9 @@ that is silent is cut off or dead. So parts of the limit are leases:
   parts are back that bounds what was forgotten, and after an absence that was longer the whole is shared at once.
 - They also name the workers that they knew. When all of those are back, known to be dead, or may send no more, nothing
   is set aside for forgotten workers any longer.
-- A worker that never met this Redis has no part.
+- A worker that never met this Redis has no part. One that found Redis away when it came can't know whether others are
+  on their shares. If it is the first at a Redis that knows nobody, nothing is granted until they have had time to come
+  back.
 
 Accepted: a worker that dies without leaving takes its part with it for `LASTS_S`, unless one on the same machine sees
 that it is dead. A bucket whose part does not hold one call is not divided: it stands still while Redis is away, and
@@ -43,7 +45,7 @@ from typing import Final
 from ..limits.costs import Bucket
 from .protocol import UNKNOWN_TIME, Beat, Beaten, Expected, Frame
 from .redis_clock import DRIFT, RedisClock
-from .rules import HORIZON_S, HORIZON_US, IS_PRESENT, LASTS_S, MARGIN_PART, PARTS, PRESENT_S
+from .rules import HORIZON_S, HORIZON_US, IS_PRESENT, LASTS_S, MARGIN_PART, PARTS, PRESENT_S, UNMET
 from .share import Addition, Share
 
 # Costs Redis 0.15 to 0.3 ms each time.
@@ -69,7 +71,7 @@ class Membership:
         self.clock = clock
         self.redis = RedisClock()
         self._beats = 0
-        self._hash, self._new = "", secrets.token_hex(8)
+        self._hash = ""
         # When Redis answered last, by its clock and by ours.
         self._heard_us, self._answered_s = 0, 0.0
         # The latest lease that Redis may know, and the latest that it knows for sure; ours while a share is out.
@@ -88,8 +90,6 @@ class Membership:
     def beat(self, buckets: Iterable[Bucket]) -> Beat:
         """The next beat; every answer must go to `answered`."""
         self._beats += 1
-        if self._new == self._hash:
-            self._new = secrets.token_hex(8)  # A hash that is forgotten and begun anew must not look like the old one.
         if self.share is None:
             self._leased_us = max(self._leased_us, self._heard_us)
             if self.part and self.now_us()[0] > self._known_us + LASTS_S * 1e6:
@@ -98,8 +98,11 @@ class Membership:
         part = max(self.part, self.share.parts if self.share else 0)
         # A lower bound: by our clock at its slowest, and Redis reads it later still.
         heard_us = max(0, int((self.clock() - self._answered_s) * (1 - DRIFT) * 1e6))
+        # A hash that is forgotten and begun anew must not look like the old one. That may have been begun by a beat of
+        # ours that had no answer, so each names its own.
+        new = secrets.token_hex(8)
         mine = self.id, self._beats, self._leased_us, part, self._keep_us
-        return Beat(*mine, self._hash, self._new, heard_us, self._others)
+        return Beat(*mine, self._hash, new, heard_us, self._others)
 
     def answered(self, answer: Beaten) -> float:
         """Takes in the answer to the latest beat; returns for how long everything is paused, seconds."""
@@ -127,6 +130,7 @@ class Membership:
             effective: by bucket, the part of its table's amount that it may hold.
             far_us: how far this worker's calls may spread (`Spread.worst_us`).
         """
+        self._hash = self._hash or UNMET
         if self.share is None and self.part:
             self.redis.held = True
             self.share = Share(
@@ -210,7 +214,11 @@ class Membership:
         """What Redis has to add to its buckets before `settled`; the share must grant nothing any more."""
         if self.share is None:
             return []
-        now_us, error_us = self.now_us()
+        now_s = self.clock()
+        now_us = self.redis.shows(now_s)[0]
+        # Its calls may still be ahead, and clocks drift until they leave.
+        earliest, latest = self.redis.shows(max(now_s, self.redis.due(self.share.last_us)))
+        error_us = latest - earliest
         additions = self.share.additions(now_us, error_us=error_us)
         shift = self._now_us - now_us
         if abs(shift) < 1e6:

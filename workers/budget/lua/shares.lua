@@ -106,8 +106,16 @@ local function read_hash(key, now, run_id, new)
     end
     members, hash = {}, { forgotten = now, answered = 0 }
   end
+  hash.is_new = not hash.id
   hash.id, hash.run_of = hash.id or new, run_id
   return members, hash
+end
+
+-- The caller found Redis away when it came, and is the first here: others may be on their shares. Everything is set
+-- aside until they have had time to come back.
+local function await_any(key, members, now)
+  members['?'] = { beats = 0, lease = 0, part = PARTS, keep = 0, drop = now + PRESENT + HORIZON }
+  write_member(key, '?', members['?'])
 end
 
 -- The members that the caller knew in the forgotten hash: until they come back, are buried, or may send no more.
@@ -132,7 +140,7 @@ local function set_aside(key, members, hash, mine, returns, now)
     members['?'] = { beats = 0, lease = 0, part = PARTS, keep = 0, drop = now + LASTS + mine.keep }
   end
   local rest = members['?']
-  if not rest then
+  if not rest or hash.forgotten == 0 then
     return
   end
   local till = hash.forgotten + LASTS + mine.keep
@@ -187,7 +195,7 @@ end
 
 -- keys: members, away, epoch, clock, pause.
 -- args: the member's id, the number of its beat, its lease, its part, how long a part of it is kept, the hash's id as
---   it knows it or '', one to begin, the epoch it knows or '', one to begin, how long ago Redis last answered it, then
+--   it knows it, '' or UNMET, one to begin, the epoch it knows or '', one to begin, how long ago Redis last answered it, then
 --   the others as they were then.
 -- answer: the time, the part, the number of members, the hash's id, the epoch, since when it is complete, the offset of
 --   the exchange's clock, the end of the pause, then the others: each `<id> <lease> <IS_PRESENT, or when its part
@@ -209,7 +217,10 @@ function entry.beat(keys, args)
   if before and before.beats == 0 then
     before, members[mine.id] = nil, nil
   end
-  local returns = known_hash ~= '' and known_hash ~= hash.id and not before
+  local returns = known_hash ~= '' and known_hash ~= UNMET and known_hash ~= hash.id and not before
+  if known_hash == UNMET and hash.is_new then
+    await_any(key, members, now)
+  end
   set_aside(key, members, hash, mine, returns, now)
   if returns then
     mine.lease = 0
@@ -357,7 +368,8 @@ local function answers_another(key, id, now)
 end
 
 -- Redis's clock was set, as the caller's own has it. Nothing is done where another was faster, or where the caller is
--- alone with its view of a large step.
+-- alone with its view of a large step ahead. A step back is never the caller's own clock's, as that may stand still but
+-- does not run ahead; and by a clock that was set back a lease of long ago may look like a late one.
 -- keys: members, clock.
 -- args: the caller's id, the correction's id as it found it, by how much to correct further, how uncertain that is, an
 --   id for the new correction, when one last believed as the caller knows it; -1 if it did not know this correction.
@@ -367,7 +379,7 @@ function entry.correct(keys, args)
   local id, found_id, by, wrong, new_id = args[1], args[2], tonumber(args[3]), tonumber(args[4]), args[5]
   local believed = tonumber(args[6])
 
-  local alone = math.abs(by) > 2 * PRESENT and answers_another(members_key, id, clock())
+  local alone = -by > 2 * PRESENT and answers_another(members_key, id, clock())
   if found_id ~= frame.id or alone then
     return { frame.id, clock() }
   end
