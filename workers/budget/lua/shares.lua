@@ -195,8 +195,8 @@ end
 
 -- keys: members, away, epoch, clock, pause.
 -- args: the member's id, the number of its beat, its lease, its part, how long a part of it is kept, the hash's id as
---   it knows it, '' or UNMET, one to begin, the epoch it knows or '', one to begin, how long ago Redis last answered it, then
---   the others as they were then.
+--   it knows it, '' or UNMET, one to begin, the epoch it knows or '', one to begin, how long ago Redis last
+--   answered it, then the others as they were then.
 -- answer: the time, the part, the number of members, the hash's id, the epoch, since when it is complete, the offset of
 --   the exchange's clock, the end of the pause, then the others: each `<id> <lease> <IS_PRESENT, or when its part
 --   is given back>`. Nothing where a later beat has overtaken this one: nobody waits for the answer.
