@@ -79,6 +79,11 @@ def limits(*kinds: tuple[Kind, int]) -> list[Bucket]:
 )
 @example(chosen=limits(("rolling", 3), ("rolling", 1)), workers=2, seed=77_977)  # one dies before its call leaves
 @example(chosen=limits(("decaying", 1), ("rolling", 3)), workers=1, seed=3_959)  # a clock that runs fast
+@example(  # one that had no part was granted something before Redis was emptied
+    chosen=[Bucket(name="b0", kind="rolling", amount=1, window_s=5.0, margin_ms=MARGIN_MS, source="")],
+    workers=2,
+    seed=400_480,
+)
 @given(chosen=buckets(), workers=st.integers(1, 4), seed=st.integers(0, 2**32))
 async def test_no_limit_is_passed_whatever_fails(redis_url: str, chosen: list[Bucket], workers: int, seed: int) -> None:
     client: Any = connect(redis_url, timeout_s=5)

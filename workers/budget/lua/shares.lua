@@ -150,14 +150,16 @@ local function set_aside(key, members, hash, mine, returns, now)
     await_others(key, members, mine, till)
   end
   -- A member that was known to none that came back has had time to come back itself.
-  local awaited = now < hash.forgotten + PRESENT + HORIZON
+  local known = false
   for other, m in pairs(members) do
-    awaited = awaited or m.beats == 0 and other ~= '?'
+    known = known or m.beats == 0 and other ~= '?'
   end
-  if not awaited then
+  local awaited = known or now < hash.forgotten + PRESENT + HORIZON
+  if not awaited and rest.part > 0 then
     hash.answered = 0 -- It is not known what the dead ones were granted last.
   end
-  if rest.part == 0 or not awaited then
+  -- Also when all parts are back: those without one may have been granted something too.
+  if not awaited then
     members['?'] = nil
     redis.call('HDEL', key, '?')
   else
@@ -185,7 +187,13 @@ end
 local function complete_since(since, members, hash)
   if hash.forgotten > 0 then
     since = math.max(since, hash.forgotten + HORIZON)
-    if hash.answered > 0 and not members['?'] then
+    -- Also those that had no part, as far as others knew them.
+    local rest = members['?']
+    local back = not rest or rest.part == 0
+    for other, m in pairs(members) do
+      back = back and (m.beats > 0 or other == '?')
+    end
+    if hash.answered > 0 and back then
       -- All are back. What they were granted before was granted until then, and has its instants at the latest.
       since = math.min(since, hash.answered + PRESENT + HORIZON)
     end
