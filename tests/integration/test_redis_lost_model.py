@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from schemas.runtime.store import connect
-from tests.support.lines import NOW_KEY, START_US, TEST_CLOCK, Line, Net, most
+from tests.support.lines import NOW_KEY, START_US, TEST_CLOCK, Line, Net, limits, most
 from tests.support.spenders import MARGIN_MS
 from workers.budget.budget import Budget, Grant
 from workers.budget.ledger import Ledger
@@ -62,13 +62,6 @@ def buckets(draw: st.DrawFn) -> list[Bucket]:
             source="",
         )
         for number in range(draw(st.integers(1, 2)))
-    ]
-
-
-def limits(*kinds: tuple[Kind, int]) -> list[Bucket]:
-    return [
-        Bucket(name=f"b{number}", kind=kind, amount=amount, window_s=1.0, margin_ms=MARGIN_MS, source="")
-        for number, (kind, amount) in enumerate(kinds)
     ]
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from redis.exceptions import ConnectionError as Lost
 
-from workers.limits.costs import Bucket
+from tests.support.spenders import MARGIN_MS
+from workers.limits.costs import Bucket, Kind
 
 NOW_KEY = "test:now"
 TEST_CLOCK = f"local function clock() return tonumber(redis.call('GET', '{NOW_KEY}')) end\n"
@@ -99,3 +100,11 @@ def most(bucket: Bucket, grants: list[tuple[int, float]]) -> float:
             level = max(0.0, level - (at - last) * bucket.amount / window) + cost
             worst, last = max(worst, level), at
     return worst / bucket.amount
+
+
+def limits(*kinds: tuple[Kind, int]) -> list[Bucket]:
+    """Buckets with windows of a second, by kind and amount."""
+    return [
+        Bucket(name=f"b{number}", kind=kind, amount=amount, window_s=1.0, margin_ms=MARGIN_MS, source="")
+        for number, (kind, amount) in enumerate(kinds)
+    ]
