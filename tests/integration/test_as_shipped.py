@@ -61,7 +61,15 @@ async def every_key_names_its_exchange(redis_url: str, lanes: list[str]) -> None
     """Each key in Redis belongs to one exchange, to one request, or to the whole fleet."""
     async with connect(redis_url, timeout_s=5) as client:
         found: Any = await client.keys("*")
-    of_the_fleet = ("fleet:health", "fleet:knowledge:", "fleet:answered:", "fleet:claimed:", "fleet:probe:")
+    of_the_fleet = (
+        "fleet:processes",
+        "fleet:health",
+        "fleet:knowledge:",
+        "fleet:answered:",
+        "fleet:claimed:",
+        "fleet:probe:",
+        "fleet:status:",
+    )
     keys = [key.decode() for key in found if not key.decode().startswith(of_the_fleet)]
     kinds = {lane: {key.split(":")[2] for key in keys if key.startswith(f"fleet:{{{lane}}}:")} for lane in lanes}
     assert sum(key.startswith(tuple(f"fleet:{{{lane}}}:" for lane in lanes)) for key in keys) == len(keys), keys
