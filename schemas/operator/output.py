@@ -194,6 +194,8 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         from .servers import ServerAway
 
         fail(str(error), AWAY if isinstance(error, ServerAway) else WRONG)
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 class App(typer.Typer):
