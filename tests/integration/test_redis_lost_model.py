@@ -5,11 +5,12 @@ lost, Redis forgets, workers come, leave and die. All workers together never pas
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 from unittest.mock import patch
 
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -222,10 +223,7 @@ async def play(
         dead: the members that the others see to be dead.
         set_by_us: by what Redis's clock may be set.
     """
-    await client.flushdb()
-    await client.function_load(Library(TEST_CLOCK).text, replace=True)
-    net = Net(client, chance)
-    await net.pass_time(1)
+    net = await begun(client, chance)
     life = Life(net, chosen, dead, set_by_us, 2 if set_by_us else 0, [Simulated(net) for _ in range(workers)])
     for tick in range(chance.choice([150, 300])):
         await net.pass_time(TICK_US)
@@ -243,13 +241,23 @@ async def play(
         assert most(bucket, spent) <= 1 + 1e-9
 
 
-async def test_workers_that_are_all_back_after_long_share_the_whole_limit_at_once(redis_url: str) -> None:
-    """A Redis that was killed has forgotten what it granted; but that has left every window meanwhile."""
-    client: Any = connect(redis_url, timeout_s=5)
+async def begun(client: Any, chance: random.Random) -> Net:
+    """An empty Redis whose clock the test moves."""
     await client.flushdb()
     await client.function_load(Library(TEST_CLOCK).text, replace=True)
-    net = Net(client, random.Random(0))
+    net = Net(client, chance)
     await net.pass_time(1)
+    return net
+
+
+@pytest.fixture
+async def net(redis_url: str) -> AsyncIterator[Net]:
+    async with connect(redis_url, timeout_s=5) as client:
+        yield await begun(client, random.Random(0))
+
+
+async def test_workers_that_are_all_back_after_long_share_the_whole_limit_at_once(net: Net) -> None:
+    """A Redis that was killed has forgotten what it granted; but that has left every window meanwhile."""
     fleet = [Simulated(net) for _ in range(2)]
     limit = Bucket(name="b", kind="rolling", amount=20, window_s=5, margin_ms=MARGIN_MS, source="")
     calls = [Charge(limit, 1, "b")]
@@ -263,32 +271,24 @@ async def test_workers_that_are_all_back_after_long_share_the_whole_limit_at_onc
     async def granted_at_once() -> int:
         return sum([await worker.ask(calls, max_wait_s=0, bulk=False) is not None for worker in fleet * 20])
 
-    try:
-        await beats(10)
-        assert await granted_at_once() == 20
-        for worker in fleet:
-            worker.line.state = "cut"
-        await beats(200)
-        await client.flushdb()
-        await client.set(NOW_KEY, net.now_us)
-        fleet[0].line.state = "good"
-        await beats(3)
-        assert fleet[0].budget.own_part == 0.5  # the other one may have been granted something since
-        fleet[1].line.state = "good"
-        await beats(3)
-        assert [worker.budget.own_part for worker in fleet] == [None, None]
-        assert await granted_at_once() == 20
-    finally:
-        await client.aclose()
+    await beats(10)
+    assert await granted_at_once() == 20
+    for worker in fleet:
+        worker.line.state = "cut"
+    await beats(200)
+    await net.client.flushdb()
+    await net.client.set(NOW_KEY, net.now_us)
+    fleet[0].line.state = "good"
+    await beats(3)
+    assert fleet[0].budget.own_part == 0.5  # the other one may have been granted something since
+    fleet[1].line.state = "good"
+    await beats(3)
+    assert [worker.budget.own_part for worker in fleet] == [None, None]
+    assert await granted_at_once() == 20
 
 
-async def test_who_finds_redis_away_and_then_empty_takes_nothing_that_others_may_use(redis_url: str) -> None:
+async def test_who_finds_redis_away_and_then_empty_takes_nothing_that_others_may_use(net: Net) -> None:
     """The others are on their shares, and come back a little later than the newcomer."""
-    client: Any = connect(redis_url, timeout_s=5)
-    await client.flushdb()
-    await client.function_load(Library(TEST_CLOCK).text, replace=True)
-    net = Net(client, random.Random(0))
-    await net.pass_time(1)
     limit = Bucket(name="b", kind="rolling", amount=12, window_s=6, margin_ms=MARGIN_MS, source="")
     calls = [Charge(limit, 1, "b")]
     sent: list[tuple[Simulated, int]] = []
@@ -301,36 +301,28 @@ async def test_who_finds_redis_away_and_then_empty_takes_nothing_that_others_may
                 while (at := await worker.ask(calls, max_wait_s=0, bulk=False)) is not None:
                     sent.append((worker, at))
 
-    try:
-        old, new = [Simulated(net) for _ in range(3)], Simulated(net)
-        await live(old, 10)
-        for worker in [*old, new]:
-            worker.line.state = "cut"
-        lost_us = net.now_us
-        await live([*old, new], 150)
-        assert {worker.member.id for worker, at in sent if at > lost_us} == {worker.member.id for worker in old}
-        await client.flushdb()
-        await net.show()
-        new.line.state = "good"
-        await live([new, *old], 30)
-        assert new.budget.own_part is None
-        for worker in old:
-            worker.line.state = "good"
-        await live([new, *old], 150)
-        assert most(limit, [(at, 1.0) for _, at in sent]) <= 1 + 1e-9
-        assert [worker.budget.own_part for worker in (new, *old)] == [None] * 4
-        assert any(one is new for one, _ in sent)
-    finally:
-        await client.aclose()
+    old, new = [Simulated(net) for _ in range(3)], Simulated(net)
+    await live(old, 10)
+    for worker in [*old, new]:
+        worker.line.state = "cut"
+    lost_us = net.now_us
+    await live([*old, new], 150)
+    assert {worker.member.id for worker, at in sent if at > lost_us} == {worker.member.id for worker in old}
+    await net.client.flushdb()
+    await net.show()
+    new.line.state = "good"
+    await live([new, *old], 30)
+    assert new.budget.own_part is None
+    for worker in old:
+        worker.line.state = "good"
+    await live([new, *old], 150)
+    assert most(limit, [(at, 1.0) for _, at in sent]) <= 1 + 1e-9
+    assert [worker.budget.own_part for worker in (new, *old)] == [None] * 4
+    assert any(one is new for one, _ in sent)
 
 
-async def test_a_fleet_that_was_there_before_redis_has_the_whole_limit_soon(redis_url: str) -> None:
+async def test_a_fleet_that_was_there_before_redis_has_the_whole_limit_soon(net: Net) -> None:
     """Nobody comes back, and no window counts as full."""
-    client: Any = connect(redis_url, timeout_s=5)
-    await client.flushdb()
-    await client.function_load(Library(TEST_CLOCK).text, replace=True)
-    net = Net(client, random.Random(0))
-    await net.pass_time(1)
     fleet = [Simulated(net) for _ in range(2)]
     limit = Bucket(name="b", kind="rolling", amount=20, window_s=60, margin_ms=MARGIN_MS, source="")
 
@@ -342,25 +334,17 @@ async def test_a_fleet_that_was_there_before_redis_has_the_whole_limit_soon(redi
         asked = [await worker.ask([Charge(limit, 1, "b")], max_wait_s=0, bulk=False) for worker in fleet * 20]
         return sum(at is not None for at in asked)
 
-    try:
-        for worker in fleet:
-            worker.line.state = "cut"
-        assert await granted_after(10) == 0
-        for worker in fleet:
-            worker.line.state = "good"
-        assert await granted_after(20) == 0
-        assert await granted_after(25) == 20
-    finally:
-        await client.aclose()
+    for worker in fleet:
+        worker.line.state = "cut"
+    assert await granted_after(10) == 0
+    for worker in fleet:
+        worker.line.state = "good"
+    assert await granted_after(20) == 0
+    assert await granted_after(25) == 20
 
 
-async def test_who_moves_the_clock_ahead_shortens_no_window_of_a_worker_that_believed_it(redis_url: str) -> None:
+async def test_who_moves_the_clock_ahead_shortens_no_window_of_a_worker_that_believed_it(net: Net) -> None:
     """It was set back while one worker was away, and another one met Redis for the first time."""
-    client: Any = connect(redis_url, timeout_s=5)
-    await client.flushdb()
-    await client.function_load(Library(TEST_CLOCK).text, replace=True)
-    net = Net(client, random.Random(0))
-    await net.pass_time(1)
     (limit,) = limits(("rolling", 20))
     calls = [Charge(limit, 1, "b0")]
     sent: list[tuple[int, float]] = []
@@ -369,34 +353,26 @@ async def test_who_moves_the_clock_ahead_shortens_no_window_of_a_worker_that_bel
         while (at := await worker.ask(calls, max_wait_s=0, bulk=False)) is not None:
             sent.append((at, 1.0))
 
-    try:
-        old, new = Simulated(net), Simulated(net)
-        await old.budget.beat()
-        await net.pass_time(5_000_000)
-        net.set_by_us = -2_000_000
-        await net.show()
-        await new.budget.beat()
-        await send_all(new)
-        await old.budget.beat()  # It corrects the clock.
-        assert int((await client.get("fleet:{x}:set")).partition(b":")[0]) > 1_900_000
-        for _ in range(60):
-            await net.pass_time(TICK_US)
-            for worker in (old, new):
-                await worker.budget.beat()
-                await send_all(worker)
-        assert most(limit, sent) <= 1 + 1e-9
-        assert len(sent) >= 40  # All windows counted as full once, and no longer.
-    finally:
-        await client.aclose()
+    old, new = Simulated(net), Simulated(net)
+    await old.budget.beat()
+    await net.pass_time(5_000_000)
+    net.set_by_us = -2_000_000
+    await net.show()
+    await new.budget.beat()
+    await send_all(new)
+    await old.budget.beat()  # It corrects the clock.
+    assert int((await net.client.get("fleet:{x}:set")).partition(b":")[0]) > 1_900_000
+    for _ in range(60):
+        await net.pass_time(TICK_US)
+        for worker in (old, new):
+            await worker.budget.beat()
+            await send_all(worker)
+    assert most(limit, sent) <= 1 + 1e-9
+    assert len(sent) >= 40  # All windows counted as full once, and no longer.
 
 
-async def test_a_clock_that_was_set_back_to_when_a_worker_went_away_is_corrected(redis_url: str) -> None:
+async def test_a_clock_that_was_set_back_to_when_a_worker_went_away_is_corrected(net: Net) -> None:
     """By that clock the worker, which is on its share, had an answer just now."""
-    client: Any = connect(redis_url, timeout_s=5)
-    await client.flushdb()
-    await client.function_load(Library(TEST_CLOCK).text, replace=True)
-    net = Net(client, random.Random(0))
-    await net.pass_time(1)
     (limit,) = limits(("rolling", 20))
     calls = [Charge(limit, 1, "b0")]
     here, away = fleet = [Simulated(net) for _ in range(2)]
@@ -411,38 +387,27 @@ async def test_a_clock_that_was_set_back_to_when_a_worker_went_away_is_corrected
                 while (at := await worker.ask(calls, max_wait_s=1, bulk=False)) is not None:
                     sent.append((at, 1.0))
 
-    try:
-        await live(20, here, away)
-        away.line.state = "cut"
-        cut_us = net.now_us
-        await live(80, away)
-        assert away.budget.own_part == 0.5
-        net.set_by_us = cut_us + 500_000 - net.now_us
-        await net.show()
-        await live(30, here, away)
-        assert here.budget.own_part is None
-        assert most(limit, sent) <= 1 + 1e-9
-    finally:
-        await client.aclose()
+    await live(20, here, away)
+    away.line.state = "cut"
+    cut_us = net.now_us
+    await live(80, away)
+    assert away.budget.own_part == 0.5
+    net.set_by_us = cut_us + 500_000 - net.now_us
+    await net.show()
+    await live(30, here, away)
+    assert here.budget.own_part is None
+    assert most(limit, sent) <= 1 + 1e-9
 
 
-async def test_a_worker_whose_own_clock_stood_still_does_not_correct_redis_s_beside_others(redis_url: str) -> None:
-    client: Any = connect(redis_url, timeout_s=5)
-    await client.flushdb()
-    await client.function_load(Library(TEST_CLOCK).text, replace=True)
-    net = Net(client, random.Random(0))
-    await net.pass_time(1)
+async def test_a_worker_whose_own_clock_stood_still_does_not_correct_redis_s_beside_others(net: Net) -> None:
     awake, asleep = fleet = [Simulated(net) for _ in range(2)]
-    try:
-        for worker in fleet * 3:
-            await worker.budget.beat()
-        for _ in range(100):
-            await net.pass_time(TICK_US)
-            await awake.budget.beat()
-        asleep.stood_still_us = 100 * TICK_US
-        for worker in fleet * 3:
-            await worker.budget.beat()
-        assert (await client.get("fleet:{x}:set")).partition(b":")[0] == b"0"
-        assert [worker.budget.own_part for worker in fleet] == [None, None]
-    finally:
-        await client.aclose()
+    for worker in fleet * 3:
+        await worker.budget.beat()
+    for _ in range(100):
+        await net.pass_time(TICK_US)
+        await awake.budget.beat()
+    asleep.stood_still_us = 100 * TICK_US
+    for worker in fleet * 3:
+        await worker.budget.beat()
+    assert (await net.client.get("fleet:{x}:set")).partition(b":")[0] == b"0"
+    assert [worker.budget.own_part for worker in fleet] == [None, None]
