@@ -56,10 +56,12 @@ async def _write(client: redis.asyncio.Redis, status: DispatcherStatus | WorkerS
     any_client: Any = client
     name, now_s = status.process.name, int(time.time())
     try:
-        await any_client.set(key_of(name), msgspec.json.encode(status), ex=KEPT_S)
-        await any_client.zadd(NAMES, {name: now_s})
-        await any_client.zremrangebyscore(NAMES, 0, now_s - NAME_KEPT_S)
-        await any_client.expire(NAMES, NAME_KEPT_S)
+        async with any_client.pipeline(transaction=False) as all_at_once:
+            all_at_once.set(key_of(name), msgspec.json.encode(status), ex=KEPT_S)
+            all_at_once.zadd(NAMES, {name: now_s})
+            all_at_once.zremrangebyscore(NAMES, 0, now_s - NAME_KEPT_S)
+            all_at_once.expire(NAMES, NAME_KEPT_S)
+            await all_at_once.execute()
     except store.AWAY as error:
         store.lost(error, "status")
 
