@@ -43,9 +43,7 @@ async def test_what_was_confirmed_is_answered_after_a_lost_connection(
     vhost: str, through: str, proxy: Proxy, admin: aio_pika.abc.AbstractChannel
 ) -> None:
     """The queue of results is still there: nothing is published again."""
-    exchange = await admin.declare_exchange("fleet.requests", "fanout", durable=True)
-    queue = await admin.declare_queue("fleet.requests", durable=True)
-    await queue.bind(exchange)
+    queue = await requested(admin)
     async with Fleet(through) as fleet:
         call = asyncio.create_task(fleet.ask(Request("fetch_time", id="mine")))
         message = await get(queue)
@@ -63,9 +61,7 @@ async def test_what_was_confirmed_is_answered_after_a_lost_connection(
 async def test_a_lost_queue_of_results_has_all_published_again(
     through: str, proxy: Proxy, admin: aio_pika.abc.AbstractChannel
 ) -> None:
-    exchange = await admin.declare_exchange("fleet.requests", "fanout", durable=True)
-    queue = await admin.declare_queue("fleet.requests", durable=True)
-    await queue.bind(exchange)
+    queue = await requested(admin)
     async with Fleet(through) as fleet:
         call = asyncio.create_task(fleet.ask(Request("fetch_time", id="mine")))
         first = await get(queue)
@@ -79,6 +75,14 @@ async def test_a_lost_queue_of_results_has_all_published_again(
         await admin.default_exchange.publish(message, second.reply_to or "")
         (answered,) = await call
     assert answered.data == 5
+
+
+async def requested(admin: aio_pika.abc.AbstractChannel) -> aio_pika.abc.AbstractQueue:
+    """The queue of requests, which no dispatcher reads."""
+    exchange = await admin.declare_exchange("fleet.requests", "fanout", durable=True)
+    queue = await admin.declare_queue("fleet.requests", durable=True)
+    await queue.bind(exchange)
+    return queue
 
 
 async def get(queue: aio_pika.abc.AbstractQueue) -> aio_pika.abc.AbstractIncomingMessage:
