@@ -28,6 +28,17 @@ _REDIS_VALUES: Final = {
     "ssl_min_version": r"\d+",
 }
 _NO_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_PORTS: Final = {"amqp": 5672, "amqps": 5671, "redis": 6379, "rediss": 6379}
+
+
+def place(url: str) -> str:
+    """Host and port of a server's URL, or its socket's path, for messages: never its user and password."""
+    parts = urlsplit(url)
+    return (
+        parts.path
+        if parts.scheme == "unix"
+        else f"{parts.hostname or 'localhost'}:{parts.port or _PORTS[parts.scheme]}"
+    )
 
 
 def check(where: str, url: str) -> None:

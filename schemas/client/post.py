@@ -13,7 +13,6 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final
-from urllib.parse import urlsplit
 
 import aiormq
 from aio_pika.exceptions import ChannelNotFoundEntity
@@ -30,6 +29,7 @@ from ..runtime.amqp.channels import Channels
 from ..runtime.amqp.link import Link
 from ..runtime.deliveries import AGAIN
 from ..runtime.tasks import end_tasks, lost
+from ..urls import place
 from .errors import Closed, NoDispatcher, NotAllowed, NotConnected, as_raised
 from .results import Answer, decode_answer, unanswered
 
@@ -345,8 +345,7 @@ def nobody(exchange: str, config: BrokerConfig) -> str:
 
 def places(config: BrokerConfig) -> str:
     """Where RabbitMQ is, for messages: never with a password."""
-    parts = map(urlsplit, config.urls)
-    return ", ".join(f"{each.hostname}:{each.port or (5671 if each.scheme == 'amqps' else 5672)}" for each in parts)
+    return ", ".join(map(place, config.urls))
 
 
 async def _is_there(channels: Channels, queue: str, timeout_s: float) -> bool:

@@ -20,6 +20,7 @@ from ..client.errors import NoDispatcher, NotAllowed, NotConnected
 from ..client.fleet import Fleet
 from ..explained import explained
 from ..messages import Request, Result
+from ..urls import place
 from . import output, servers
 from .servers import ServerAway
 
@@ -111,7 +112,7 @@ async def client(urls: tuple[str, ...]) -> AsyncGenerator[Fleet, None]:
         async with Fleet(",".join(urls), patience=timedelta(seconds=servers.TIMEOUT_S)) as fleet:
             yield fleet
     except NotConnected as error:
-        at = servers.place(urls[0], 5672)
+        at = place(urls[0])
         raise ServerAway(f"RabbitMQ at {at}: {servers.words(error)}\n{servers.HINT}") from error
     except NotAllowed as error:  # its cause has not the hint for those who write programs
         raise ServerAway(f"{error.__cause__ or error}\n--url or FLEET_BROKER_URL names another") from error
@@ -238,11 +239,6 @@ class Requests:
                 output.say(f"line {number} is no request: {why}")
                 continue
             yield found
-
-
-def requests(lines: TextIO, otherwise: Mapping[str, Any]) -> Requests:
-    """The requests in lines of JSON; see `Requests`."""
-    return Requests(lines, otherwise)
 
 
 async def map_all(

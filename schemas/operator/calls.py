@@ -104,7 +104,7 @@ def map_file(
 
     del one_line
     with asked.opened(file) as lines:
-        requests = asked.requests(
+        requests = asked.Requests(
             lines,
             {
                 "exchanges": exchange or [],

@@ -19,6 +19,7 @@ from .. import topology
 from ..reports import LaneReport, Report, decode_report
 from ..runtime import presence, store
 from ..runtime.presence import Presence
+from ..urls import place
 from . import pauses, servers
 from .pauses import Pause
 from .servers import ServerAway
@@ -291,13 +292,13 @@ def server(connection: AbstractConnection, urls: tuple[str, ...]) -> ServerView:
     names = [parts.get(name, b"") for name in ("product", "version")]
     said = " ".join(name.decode() if isinstance(name, bytes) else str(name) for name in names)
     at = any_connection.url
-    return ServerView(f"{at.host}:{at.port or servers.place(urls[0], 5672).rpartition(':')[2]}", said)
+    return ServerView(f"{at.host}:{at.port or place(urls[0]).rpartition(':')[2]}", said)
 
 
 async def look_at_redis(url: str, picture: Picture) -> None:
     """Asks Redis once; where it is away, the picture says why."""
     picture.presence = picture.pauses = None
-    at = servers.place(url, 6379)
+    at = place(url)
     try:
         async with servers.redis_at(url) as client:
             any_client: Any = client
@@ -362,7 +363,7 @@ async def taken(urls: tuple[str, ...], redis_url: str, *, queues: bool = True) -
             if queues:
                 await look_at_queues(connection, picture)
     except ServerAway as error:
-        at = picture.rabbitmq.place or servers.place(urls[0], 5672)
+        at = picture.rabbitmq.place or place(urls[0])
         picture.rabbitmq = ServerView(at, picture.rabbitmq.version, error=str(error))
     return picture
 

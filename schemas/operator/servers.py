@@ -6,7 +6,6 @@ import secrets
 import socket
 from collections.abc import AsyncGenerator, Iterator
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import aio_pika
 import aiormq.exceptions
@@ -17,6 +16,7 @@ from aio_pika.abc import AbstractChannel, AbstractConnection
 from ..errors import ConfigError, FleetError
 from ..runtime import permanent, properties, store, tasks
 from ..runtime.amqp import refusals
+from ..urls import place
 
 properties.read_leniently()
 
@@ -46,7 +46,7 @@ async def rabbitmq(urls: tuple[str, ...]) -> AsyncGenerator[AbstractConnection, 
     except (Exception, asyncio.CancelledError) as error:
         if not isinstance(error, (aiormq.exceptions.AMQPError, OSError)) and not tasks.lost(error):
             raise
-        raise ServerAway(f"RabbitMQ at {place(urls[0], 5672)}: {_refused(error)}") from error
+        raise ServerAway(f"RabbitMQ at {place(urls[0])}: {_refused(error)}") from error
     finally:
         # RabbitMQ reads nothing from a connection that it blocks, not even that it is to be closed.
         with contextlib.suppress(Exception):
@@ -68,7 +68,7 @@ async def _connected(urls: tuple[str, ...]) -> AbstractConnection:
             ):
                 raise
             why = await permanent.why_cut(error, url, TIMEOUT_S, refusals.why) or words(error)
-            said.append(f"RabbitMQ at {place(url, 5672)}: {why}")
+            said.append(f"RabbitMQ at {place(url)}: {why}")
     raise ServerAway("\n".join([*said, HINT]))
 
 
@@ -90,7 +90,7 @@ async def redis_at(url: str) -> AsyncGenerator[redis.asyncio.Redis, None]:
         raise ServerAway(f"{error}\n--redis-url or FLEET_REDIS_URL names another") from error
     except store.AWAY as error:
         raise ServerAway(
-            f"Redis at {place(url, 6379)}: {words(error)}\n"
+            f"Redis at {place(url)}: {words(error)}\n"
             "Is it running? `ccxt-fleet up` starts one for trying out; --redis-url or FLEET_REDIS_URL names another"
         ) from error
 
@@ -98,16 +98,6 @@ async def redis_at(url: str) -> AsyncGenerator[redis.asyncio.Redis, None]:
 async def own_queue(channel: AbstractChannel, **options: Any) -> Any:
     """A queue for this command alone, with a name that the fleet's users may declare."""
     return await channel.declare_queue(f"{_OWN}.{secrets.token_hex(8)}", exclusive=True, auto_delete=True, **options)
-
-
-def place(url: str, port: int) -> str:
-    """Host and port of a URL, or its socket's path: never its user and password."""
-    parts = urlsplit(url)
-    if parts.scheme == "unix":
-        return parts.path
-    if parts.scheme == "amqps":
-        port = 5671
-    return f"{parts.hostname or 'localhost'}:{parts.port or port}"
 
 
 def _refused(error: BaseException) -> str:

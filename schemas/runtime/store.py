@@ -12,7 +12,6 @@ import re
 import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
-from urllib.parse import urlsplit
 
 import redis.asyncio
 import redis.exceptions
@@ -21,6 +20,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from ..errors import ConfigError
+from ..urls import place
 from . import permanent
 
 if TYPE_CHECKING:
@@ -88,9 +88,7 @@ async def admitted(client: redis.asyncio.Redis, url: str, *, timeout_s: float) -
         await client.ping()  # pyright: ignore[reportGeneralTypeIssues, reportUnknownMemberType]
     except AWAY as error:
         if why := await permanent.why_cut(error, url, timeout_s, _why):
-            parts = urlsplit(url)
-            place = parts.path if parts.scheme == "unix" else f"{parts.hostname or 'localhost'}:{parts.port or 6379}"
-            raise ConfigError(f"no connection to Redis at {place}: {why}") from error
+            raise ConfigError(f"no connection to Redis at {place(url)}: {why}") from error
 
 
 def _why(error: BaseException, _: str) -> str:

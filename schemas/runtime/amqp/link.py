@@ -14,7 +14,6 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Final
-from urllib.parse import urlsplit
 
 import aio_pika
 import aiormq
@@ -29,6 +28,7 @@ from tenacity import (
 
 from ...config import BrokerConfig
 from ...errors import BrokerLost, ConfigError, FleetError, TopologyError
+from ...urls import place
 from .. import permanent
 from ..tasks import done_within, end_tasks, lost
 from . import refusals
@@ -180,19 +180,19 @@ class Link:
         except ChannelPreconditionFailed as error:
             await self._drop()
             raise TopologyError(
-                f"RabbitMQ at {_place(url)} holds a queue of ours with other arguments: {error}"
+                f"RabbitMQ at {place(url)} holds a queue of ours with other arguments: {error}"
             ) from error
         except (Exception, asyncio.CancelledError) as error:
             await self._drop()
             if not lost(error):
                 raise
             if why := await permanent.why_cut(error, url, self._config.timeout_s, refusals.why):
-                raise ConfigError(f"no connection to RabbitMQ at {_place(url)}: {why}") from error
-            raise BrokerLost(f"no connection to RabbitMQ at {_place(url)}: {error!r}") from error
+                raise ConfigError(f"no connection to RabbitMQ at {place(url)}: {why}") from error
+            raise BrokerLost(f"no connection to RabbitMQ at {place(url)}: {error!r}") from error
         self.connects += 1
         self.trouble = ""
         self._up.set()
-        log.info("connected", extra={"connection": self._name, "broker": _place(url), "count": self.connects})
+        log.info("connected", extra={"connection": self._name, "broker": place(url), "count": self.connects})
 
     async def _connect(self, url: str) -> None:
         timeout_s = self._config.timeout_s
@@ -210,9 +210,3 @@ class Link:
         channels, self.channels = self.channels, None
         if channels is not None:
             await channels.end()
-
-
-def _place(url: str) -> str:
-    """Host and port of a URL, for messages: never its password."""
-    parts = urlsplit(url)
-    return f"{parts.hostname}:{parts.port or (5671 if parts.scheme == 'amqps' else 5672)}"
