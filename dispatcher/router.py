@@ -1,28 +1,27 @@
 """Decides on a request: send it to a lane, let it wait, or end it. Pure: the clock is an argument."""
 
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from schemas import old_names, topology
+from schemas import topology
 from schemas.config import Config, LaneConfig
 from schemas.messages import Attempt, ErrorCode, Request, Strategy, Turn
 from schemas.reports import Report
 
-from . import returns, slips
+from . import returns
 from .health import LaneHealth
 from .listings import Lack, LaneKnowledge, asked
+from .names import Names
 from .strategies import Chooser
 
 # The time of the shortest delay queue: a request with less time left can't wait.
 SHORTEST_WAIT_MS: Final = 250
-# So long before its turn a request is sent to a worker, which holds it until there is room: it may come back late from
-# a delay queue. Half of what a worker waits, where that is less.
+# A request is sent to a worker so long before its turn, as it may come late out of a delay queue. The worker holds it
+# until there is room. It is half of what a worker waits, where that is less.
 LEAD_MS: Final = 1_000
-# So many results of `_having_method` are cached.
-CHOICES_KEPT: Final = 1_000
 
 
 class Send(Struct, frozen=True):
@@ -65,13 +64,6 @@ class End(Struct, frozen=True):
 Decision: TypeAlias = Send | Wait | End
 
 
-class Able(NamedTuple):
-    """The lanes a request names that have its method."""
-
-    lanes: Sequence[LaneHealth]
-    names: Sequence[str]
-
-
 class Router:
     """Chooses lanes, over the configured lanes and their health.
 
@@ -82,8 +74,6 @@ class Router:
 
     def __init__(self, config: Config) -> None:
         self._chooser = Chooser()
-        self._by_exchange: dict[str, list[str]] = {}
-        self._able: dict[tuple[str, ...], Able] = {}
         self.knowledge = LaneKnowledge()
         self._dispatchers = 1
         self.health: dict[str, LaneHealth] = {}
@@ -95,10 +85,7 @@ class Router:
         self._config, self._groups, self._lanes = config.dispatcher, config.groups, config.lanes
         self._lead_ms = min(LEAD_MS, config.worker.max_wait_s * 500)
         self.health = {name: self._lane(name, lane) for name, lane in config.lanes.items()}
-        self._by_exchange.clear()
-        for name, lane in config.lanes.items():
-            self._by_exchange.setdefault(lane.known_as, []).append(name)
-        self._able.clear()
+        self._names = Names(config, self.health)
 
     def _lane(self, name: str, lane: LaneConfig) -> LaneHealth:
         health = self.health.get(name) or LaneHealth(name, lane.weight, self._config)
@@ -125,7 +112,7 @@ class Router:
                 methods = health.methods
                 health.observe(report.worker, lane, now_s)
                 if health.methods != methods:
-                    self._able.clear()
+                    self._names.forget()
         for name, why in report.unopened.items():
             if health := self.health.get(name):
                 health.not_open(report.worker, why, now_s)
@@ -142,9 +129,9 @@ class Router:
         return replace(attempt, turn=health.again(attempt, turn, bound))
 
     def candidates(self, request: Request) -> Sequence[LaneHealth] | End:
-        """The lanes a request names, in its order, that have its method and list its symbol; an error if none does."""
-        if isinstance(able := self._having_method(request), End):
-            return able
+        """The lanes that a request names and that have its method and symbol, in its order; an error if none does."""
+        if isinstance(able := self._names.able(request), Lack):
+            return End(able.code, able.message)
         listing = self.knowledge.able(able.names, request.method, asked(request.args))
         if listing is able.names:
             return able.lanes
@@ -152,22 +139,10 @@ class Router:
             return End(listing.code, listing.message)
         return [self.health[name] for name in listing]
 
-    def _having_method(self, request: Request) -> Able | End:
-        key = request.method, request.account or "", *request.exchanges
-        if known := self._able.get(key):
-            return known
-        able = self._find(request)
-        # Only bounded keys are cached: unknown names may be long, and so may a list with repetitions.
-        if isinstance(able, Able) and len(request.exchanges) <= len(self.health):
-            if len(self._able) >= CHOICES_KEPT:
-                self._able.clear()
-            self._able[key] = able
-        return able
-
     def less_removed(self, attempt: Attempt) -> Attempt:
         """The attempt without exchanges that were removed meanwhile; unchanged if no other is left."""
         request = attempt.request
-        known = [name for name in request.exchanges if self._named(name)]
+        known = [name for name in request.exchanges if self._names.lanes(name)]
         if not known or len(known) == len(request.exchanges):
             return attempt
         return replace(attempt, request=replace(request, exchanges=known))
@@ -175,18 +150,19 @@ class Router:
     def fan_out(self, attempt: Attempt) -> list[Attempt]:
         """One attempt for each exchange that the request names, if it asks for all; else the attempt alone.
 
-        A name that stands for several lanes of one exchange gets one answer, from the best of them. One that nobody
-        knows gets an error, and the others their answers.
+        A name that stands for several lanes of one exchange gets one result, from the best of them. An unknown name
+        gets an error; that does not touch the others.
         """
         request = attempt.request
         if request.exchanges_mode == "any":
             return [attempt]
-        names = [name for each in request.exchanges for name in self._group(each)]
+        names = [name for each in request.exchanges for name in self._names.members(each)]
         if not names:
             if isinstance(able := self.candidates(request), End):
                 return [attempt]
             names = [self._lanes[lane.name].known_as for lane in able]
-        names = list(dict.fromkeys(self._today(name) if self._named(name) else name for name in names))
+        known = self._names
+        names = list(dict.fromkeys(known.today(name) if known.lanes(name) else name for name in names))
         return [replace(attempt, request=replace(request, exchanges=[name]), results=len(names)) for name in names]
 
     def hedge(self, attempt: Attempt, now_s: float, now_ms: int) -> Send | None:
@@ -255,7 +231,7 @@ class Router:
             for lanes in (again, ready):
                 if send := self._send(attempt, lanes, left_ms, now_s, now_ms):
                     return send
-        # Lanes that are ready here have just failed it: one gets it again after a backoff, unless a better lane is
+        # Lanes that are ready here have just failed it: one of them gets it again after a backoff, unless another is
         # usable before.
         rest_ms = returns.rest_ms(attempt, left_ms)
         waits_ms = {
@@ -277,10 +253,10 @@ class Router:
         now_s: float,
         now_ms: int,
     ) -> Wait | End:
-        """Lets it wait for the lane that takes it first, in that lane's line if it has one; ends it if it can't."""
+        """Lets it wait for the lane that takes it first, perhaps in that lane's line; ends it if time is short."""
         turn, joins = attempt.turn, False
         lane = next((lane for lane in able if turn and lane.name == turn.lane and turn.at_ms > now_ms), None)
-        if lane is not None:  # other lines are no shorter for one that has its turn here
+        if lane is not None:  # it keeps its turn: only lanes without a line may be sooner
             waits_ms = {each.name: waits_ms[each.name] for each in able if not self._in_line(each, attempt, now_ms)}
         else:
             lane = min(able, key=lambda lane: waits_ms[lane.name])
@@ -292,16 +268,16 @@ class Router:
                         return End(ErrorCode.DEADLINE_EXCEEDED, f"overloaded: {text}{_history(attempt)}")
                     joins, waits_ms = False, {lane.name: SHORTEST_WAIT_MS}  # another dispatcher's line may be shorter
         wait_ms = min(waits_ms.values())
-        answer_ms = lane.load.usual_ms if attempt.bound is not None else 0.0  # budget is no use without time for it
+        answer_ms = lane.load.usual_ms if attempt.bound is not None else 0.0  # budget without time is of no use
         if max(wait_ms, SHORTEST_WAIT_MS) + answer_ms > left_ms:
             return End(ErrorCode.DEADLINE_EXCEEDED, f"{_why(able, past, now_s, now_ms)}{_history(attempt)}")
-        if joins:  # not before: one that is refused for a pause, or for want of a worker, takes no place
+        if joins:  # only now: a request that was ended above, for a pause or another reason, takes no turn
             turn = lane.book(attempt, now_ms)
         lane.load.waiting.put(now_s + topology.delay_for(wait_ms) / 1000)
         return Wait(wait_ms, turn)
 
     def _in_line(self, lane: LaneHealth, attempt: Attempt, now_ms: int) -> bool:
-        """Whether requests wait for the lane's budget that this one must not overtake."""
+        """Whether it has to join the lane's line for budget, as others wait there."""
         return lane.load.waiting.bars(attempt, lane.name, self._lead_ms, now_ms)
 
     def _open(
@@ -312,7 +288,7 @@ class Router:
         now_s: float,
         now_ms: int,
     ) -> Sequence[LaneHealth]:
-        """The lanes that take it now, found by one look at each, as mostly all do; none while a trial is due."""
+        """The lanes that take it now; none while a trial is due. A short cut: mostly all do, at one look each."""
         if any(lane.due(now_s) for lane in self._aside):
             return ()
         open_ = [
@@ -359,67 +335,30 @@ class Router:
         others: bool,
         timeout_ms: float | None,
     ) -> Send:
-        """Sends it to the best of these lanes; `others` says whether others have budget for it too."""
+        """Sends it to the best of these lanes.
+
+        Args:
+            lanes: the candidates; at least one.
+            attempt: the request.
+            now_s: the monotonic clock.
+            now_ms: the wall clock.
+            others: whether other lanes have budget for it too, so that it should not wait long for budget here.
+            timeout_ms: as in `Send`, before a trial shortens it.
+        """
         request, turn = attempt.request, attempt.turn
         lane = self._chooser.choose(self.strategy(request), lanes)
         if turn is not None and turn.lane != lane.name:
             if waited := self.health.get(turn.lane):
                 waited.load.waiting.give_back(turn, now_ms)
             turn = None
-        if turn is None and lane.load.waiting.holds(request, now_ms):  # it takes a place in the line as it passes
+        if turn is None and lane.load.waiting.holds(
+            request, now_ms
+        ):  # it overtakes, and counts in the line all the same
             turn = lane.book(attempt, now_ms)
         trial = lane.sent(now_s, bulk=request.bulk, tries=not lane.due(now_s) or lane.tries(attempt))
         if trial and timeout_ms:
             timeout_ms = min(timeout_ms, self._config.trial_timeout_s * 1000)
         return Send(lane.name, trial, self._config.wait_with_others_s * 1000 if others else None, timeout_ms, turn)
-
-    def _find(self, request: Request) -> Able | End:
-        # A testnet's data is for those who name it; where the fleet has nothing else, it is what everyone asks for.
-        names = [name for name in self.health if not self._lanes[name].sandbox] or list(self.health)
-        if request.exchanges:
-            names.clear()
-            for named in request.exchanges:
-                wanted = self._today(named)
-                found = self._named(wanted)
-                if request.account is not None:  # an exchange means all its lanes then, even if a lane has its name
-                    found = [*found, *self._by_exchange.get(wanted, [])]
-                if not found:
-                    known = sorted({*self.health, *self._by_exchange, *self._groups})
-                    remark = f" ({said})" if (said := old_names.remark(named)) else slips.exchange(named, known)
-                    text = f"no lane reaches {named!r}{remark}; this fleet has {', '.join(known)}"
-                    return End(ErrorCode.UNKNOWN_EXCHANGE, text)
-                names += [name for name in found if name not in names]
-        if request.account is not None:
-            having = [name for name in names if self._lanes[name].account == request.account]
-            if not having:
-                return End(
-                    ErrorCode.UNKNOWN_EXCHANGE, f"none of {', '.join(names)} has the account {request.account!r}"
-                )
-            names = having
-        able = [lane for lane in map(self.health.__getitem__, names) if _has(lane, request.method)]
-        if not able:
-            return End(ErrorCode.NOT_SUPPORTED, f"none of {', '.join(names)} has {request.method!r} in ccxt")
-        return Able(able, [lane.name for lane in able])
-
-    def _named(self, name: str) -> Sequence[str]:
-        """The lanes that a name in a request stands for: itself, an exchange's, or a group's."""
-        name = self._today(name)
-        if name in self.health:
-            return [name]
-        if name in self._groups:
-            return [lane for each in self._group(name) for lane in self._named(each)]
-        return self._by_exchange.get(name, [])
-
-    def _today(self, name: str) -> str:
-        """A name in a request; today's where it is the old one of an exchange, and no lane or group has it."""
-        return name if name in self.health or name in self._groups else old_names.today(name)
-
-    def _group(self, name: str) -> Sequence[str]:
-        return self._groups[name].exchanges if name in self._groups else [name]
-
-
-def _has(lane: LaneHealth, method: str) -> bool:
-    return lane.methods is None or method in lane.methods
 
 
 def _ready(lanes: Sequence[LaneHealth], now_s: float, now_ms: int) -> Sequence[LaneHealth]:
