@@ -7,15 +7,15 @@ three times as much counts three times. Memory goes by callers and the seconds t
 import math
 from typing import Final
 
-# Turns are counted as booked until the second is over that they are in.
+# A turn counts as booked until the end of its second.
 TICK_MS: Final = 1_000
-# Callers are compared in classes of size, so many to each doubling: a request comes up to a fifth later for it.
+# Callers are compared by classes of what they booked, so many to each doubling. It makes a turn up to a fifth later.
 CLASSES_EACH: Final = 4
 SMALLEST_MS: Final = 2.0**-10
 CLASSES: Final = 40 * CLASSES_EACH
-# Less than this is what sums of fractions leave.
+# What is booked may come to this much less or more than 0 by rounding.
 NOTHING_MS: Final = 1e-6
-# A caller who took less than his share may take so many turns more afterwards: turns do not come evenly.
+# A caller who took less than his share may take so many turns more afterwards, as requests do not come evenly.
 CREDIT: Final = 4
 
 
@@ -31,7 +31,7 @@ class Callers:
 
     def __init__(self) -> None:
         self._booked_ms: dict[str, float] = {}
-        self._ticks: dict[int, dict[str, float]] = {}  # by the second that they are over in
+        self._ticks: dict[int, dict[str, float]] = {}  # by second: what is booked in it, by caller
         self._tick = 0
         self._counts = [0] * CLASSES
         self._sums_ms = [0.0] * CLASSES
@@ -56,7 +56,7 @@ class Callers:
         return len(self._there_until_ms)
 
     def book(self, caller: str, at_ms: float, gap_ms: float) -> None:
-        """A caller has a turn then. He shares the line until each that waits could have had one more."""
+        """A caller gets a turn. He counts as one who shares the line until each that waits could have one more."""
         tick = self._ticks.setdefault(math.ceil(at_ms / TICK_MS), {})
         tick[caller] = tick.get(caller, 0.0) + gap_ms
         self._add(caller, gap_ms)
@@ -75,12 +75,12 @@ class Callers:
         return max(0.0, sum(self._sums_ms[above:]) - mine_ms * sum(self._counts[above:]))
 
     def due_ms(self, caller: str, at_ms: float, gap_ms: float) -> float:
-        """When a caller's next turn is due by his share, where he has one at that time."""
+        """When the next turn of a caller is due by his share, who has a turn at `at_ms`."""
         earliest_ms = at_ms - CREDIT * gap_ms * max(1, self.count)
         return max(earliest_ms, self._due_ms.get(caller, earliest_ms))
 
     def went(self, caller: str, at_ms: float, gap_ms: float) -> None:
-        """A caller's request goes, in its turn: his next one is due when each of the others had one."""
+        """A caller's request leaves in its turn. His next one is due when each of the others had one."""
         self._due_ms[caller] = min(at_ms, self.due_ms(caller, at_ms, gap_ms)) + gap_ms * max(1, self.count)
 
     def _add(self, caller: str, gap_ms: float) -> None:

@@ -6,10 +6,10 @@
        ▲                                                   │  a trial is due
        └──── slow start ◀── enough good trials ◀───────────┘  after growing gaps
 
-The field's words: a lane that serves is a closed circuit, one that is set aside an open one, a trial under way makes it
-half-open. A trial is one real request, or a probe if none comes that may be one. A `degraded` lane (some errors, slow,
-no answers) also takes requests that have no other lane; one that is `offline` (nothing but failures) or in
-`maintenance` takes only trials.
+In the usual words: a lane that serves is a closed circuit, one that is set aside an open one, and a trial in flight
+makes it half-open. A trial is one real request, or a probe if no suitable request comes. A `degraded` lane (some
+errors, slow, no answers) also takes requests that have no other lane. One that is `offline` (nothing but failures) or
+in `maintenance` takes only trials.
 """
 
 import enum
@@ -47,7 +47,7 @@ class Counted(NamedTuple):
     Args:
         report: the report; repeated failures of suspects are excused in it.
         ill: how many failures speak against the lane.
-        of_trial: how many of them may be those of the trial under way.
+        of_trial: how many of them may be of the trial in flight.
     """
 
     report: LaneReport
@@ -76,8 +76,8 @@ class Circuit:
         self.trial_gap_s = config.trial_after_s
         self._was = State.DEGRADED  # the state in which it was set aside last
         self._back_s = -math.inf
-        self._sent_s = math.inf  # when the trial under way was sent; infinite without one
-        self._probing = False  # the trial under way is a probe
+        self._sent_s = math.inf  # when the trial in flight was sent; infinite without one
+        self._probing = False  # the trial in flight is a probe
         self._suspects_try = False  # a probe failed as a trial: the lane may answer everything but the probe's question
         self._suspects = Suspects()
         self._needed = self._left = 1  # good trials in a row
@@ -113,7 +113,7 @@ class Circuit:
     def decide(
         self, counted: Counted, evidence: Evidence, latency_ms: float, reports: Sequence[LaneReport], now_s: float
     ) -> bool:
-        """Takes in a report, of which the evidence knows already; says whether the lane has just come back.
+        """Takes in a report that `evidence` has taken in before; returns whether the lane has just come back.
 
         Args:
             counted: the report.
@@ -167,7 +167,7 @@ class Circuit:
         self.trial_at_s = now_s + self.trial_gap_s
 
     def _judge_trial(self, counted: Counted, row: int, now_s: float) -> bool:
-        """Takes in a report while it is set aside; says whether that brings it back."""
+        """Takes in a report while the lane is set aside; returns whether that brings it back."""
         report = counted.report
         trying = self._sent_s < math.inf
         if self.aside is State.DEGRADED:
@@ -175,7 +175,7 @@ class Circuit:
                 self.aside = self._was = State.OFFLINE
                 self.why = f"{row} failures in a row"
             elif not trying and not report.trials_ok:
-                return False  # calls that left before say nothing new; another dispatcher's good trial does
+                return False  # only a trial says anything new, this dispatcher's or another's
         slow = report.slowness >= self._config.slow_times and report.exchange_ms >= SLOW_FROM_MS
         unbroken = report.trials_ok or not report.failures_in_a_row
         if report.ok and unbroken and counted.of_trial <= 0 and not slow:
@@ -188,7 +188,8 @@ class Circuit:
             self._lengthen_gap(now_s)
             self._suspects_try = self._probing
         elif (report.throttled or report.trials_void) and not report.ok:
-            # It found no budget, or failed by a fault of its own: nothing is known, so the next one may come sooner.
+            # The trial found no budget, or failed by the request's own fault. That says nothing of the lane, so the
+            # next one comes after the shortest gap.
             self._sent_s = math.inf
             self.trial_at_s = now_s + self._config.trial_after_s
             self._suspects_try = self._probing and report.trials_void > 0
@@ -218,12 +219,12 @@ class Circuit:
         return self.aside is not None and now_s >= self.trial_at_s
 
     def tries(self, attempt: Attempt, lane: str) -> bool:
-        """Whether an attempt may be a trial of this lane: one that fails by its own fault shows nothing."""
+        """Whether an attempt may be a trial of this lane: one that may fail by its own fault would show nothing."""
         doubtful = any(item.lane == lane and item.code in _DOUBTFUL for item in attempt.tries)
         return not doubtful and (self._suspects_try or not self._suspects.knows(attempt))
 
     def sent(self, now_s: float, *, probe: bool) -> bool:
-        """An attempt was sent that may be a trial; says whether it is one. The next one waits for its gap."""
+        """An attempt was sent that may be a trial; returns whether it is one."""
         if not self.due(now_s):
             return False
         self._probing = probe
@@ -237,5 +238,5 @@ class Circuit:
         if self.aside in (None, State.DEGRADED):
             return 0.0
         trial_in_s = max(0.0, self.trial_at_s - now_s)
-        # A trial under way may bring it back before the next one is due.
+        # A trial in flight may bring it back before the next one is due.
         return trial_in_s if self._sent_s == math.inf else min(trial_in_s, self._config.trial_after_s)

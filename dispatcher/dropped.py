@@ -1,7 +1,7 @@
-"""Counts results that were not read in time: `fleet.results` drops its oldest when it is full, and too old ones.
+"""Counts results that nobody read in time: `fleet.results` drops what is too old, and its oldest when it is full.
 
 RabbitMQ counts no drops, but it dead-letters each dropped message, with the reason. So each dispatcher has a queue for
-each reason. It purges them every second, and the answer to `queue.purge` is the number of messages. No body leaves the
+each reason, and purges it every second. The answer to `queue.purge` is the number of messages, and no body leaves the
 broker for that. Every dispatcher counts all results that are dropped while it is connected.
 """
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 LOOK_EVERY_S: Final = 1.0
 # As RabbitMQ names them: the queue was full; the result was there for too long.
 REASONS: Final = ("maxlen", "expired")
-# The most that a queue keeps between two purges, also while a dispatcher is frozen; of more the count is too small.
+# The most that a queue keeps between two purges, or while a dispatcher is frozen. What is beyond that is not counted.
 KEPT_BYTES: Final = 256 * 2**20
 
 

@@ -10,18 +10,18 @@ from schemas.reports import LaneReport
 
 # Calls are counted over between a half and the whole of this time.
 WINDOW_S: Final = 3.0
-# An error rate takes from a lane's share only with at least so many calls.
+# An error rate of fewer calls than this takes nothing from a lane's share.
 RATE_CALLS: Final = 30
 # The error rate at which good calls exactly offset failures, as a part of the configured one. At a higher rate failures
 # accumulate. The lane is set aside with so many of them, or so many for each call of the window if that is more.
 BALANCED: Final = 0.75
 LEFT_OVER: Final = 2.3
 LEFT_OVER_PART: Final = 0.056
-# The answer "in maintenance" is believed when it came so many times in a row.
+# "In maintenance" is believed after so many of these answers in a row.
 MAINTENANCE_ROW: Final = 2
 # After so long without a good answer, failures that look like the requests' own fault may be the lane's nevertheless.
 UNPROVEN_S: Final = 3.0
-# The time constant with which slowness is averaged, and the least number of calls that it takes.
+# The time constant with which slowness is averaged, and the number of calls that count as so much time.
 SLOWNESS_S: Final = 1.0
 SLOWNESS_CALLS: Final = 5
 LEAST_SLOWNESS: Final = 0.01
@@ -90,7 +90,7 @@ class Failures:
     def _count_row(self, report: LaneReport, ill: int) -> None:
         maintenance = report.failed.get(ErrorCode.MAINTENANCE, 0)
         if report.ok or report.rejected or len(report.failed) > len(report.failed.keys() & ILL):
-            # The exchange answered: the row begins anew with the failures since then.
+            # The exchange answered: the row is that of the failures since then.
             self.row = report.failures_in_a_row
             self._row_maintenance = min(self.row, maintenance)
         else:

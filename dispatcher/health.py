@@ -1,4 +1,4 @@
-"""What a lane is, put together from its workers' reports, with the clock as an argument.
+"""What a dispatcher knows of one lane, put together from its workers' reports. Pure: the clock is an argument.
 
 ::
 
@@ -30,7 +30,7 @@ from .circuit import Circuit, State
 from .evidence import Evidence
 from .strategies import Choice
 
-# What a probe asks: the cheapest calls that an exchange answers; the status also tells whether it is in maintenance.
+# What a probe calls: the cheapest methods of an exchange. Its status also says whether it is in maintenance.
 QUESTIONS: Final = ("fetch_status", "fetch_time")
 # Nobody knows when a worker comes: requests for a silent lane look again after this time.
 SILENT_RECHECK_S: Final = 1.0
@@ -38,7 +38,7 @@ SILENT_RECHECK_S: Final = 1.0
 SLOW_FREE: Final = 2.0
 # A lane that serves keeps at least this part of its share: only calls show how it is.
 LEAST_PART: Final = 0.1
-# So long after a pause was lifted some workers may not have seen that.
+# For so long after a pause was lifted, some workers may still report it.
 LIFT_SPREADS_S: Final = 3.0
 
 
@@ -157,7 +157,7 @@ class LaneHealth(Choice):
         return [each for _, each in self._reports.values()]
 
     def _follow_pause(self, report: LaneReport, now_s: float) -> None:
-        """Keeps the longest pause of all reports. Those from before one was lifted count no more."""
+        """Keeps the longest pause of all reports. Once one was lifted, reports from before that count no more."""
         if report.lifted_ms > self._lifted_ms:
             self._lifted_ms, self._lifted_s = report.lifted_ms, now_s
             self.paused_until_ms, self.paused_by = report.paused_until_ms, report.paused_by
@@ -188,7 +188,7 @@ class LaneHealth(Choice):
         return self.methods is not None and not self.methods.isdisjoint(QUESTIONS)
 
     def refused(self, request: Request, until_ms: int, bound: Bound | None, now_ms: int) -> None:
-        """A worker returned an attempt unsent: there is no budget before this time, for want of room in `bound`."""
+        """A worker returned an attempt unsent: there is no budget before this time, as `bound` has no room."""
         self.load.refused(request, until_ms, bound, now_ms)
         self.open_from_ms = max(self.open_from_ms, until_ms)
         self._line_grew()
@@ -228,7 +228,7 @@ class LaneHealth(Choice):
         )
 
     def forget(self, worker: str) -> None:
-        """A worker said that it leaves."""
+        """A worker has left."""
         self._reports.pop(worker, None)
         last_s = max((at_s for at_s, _ in self._reports.values()), default=-math.inf)
         self.silent_at_s = last_s + self._config.silent_after_s
@@ -260,7 +260,7 @@ class LaneHealth(Choice):
         return self.circuit.aside is State.DEGRADED and not self.silent(now_s)
 
     def sent(self, now_s: float, *, bulk: bool = False, tries: bool = True, probe: bool = False) -> bool:
-        """An attempt or a probe was sent there. Says whether it is a trial, which it may be if it `tries`."""
+        """An attempt or a probe was sent there; returns whether it is a trial. Only one that `tries` can be."""
         if not bulk:
             self.load.sent()
             if self.load.crowded:
@@ -269,7 +269,7 @@ class LaneHealth(Choice):
         return tries and self.circuit.sent(now_s, probe=probe)
 
     def probe_every_s(self, now_s: float) -> float | None:
-        """If a probe is due: the time in which no other dispatcher sends one; None if none is due."""
+        """The time for which no other dispatcher sends a probe, if one is due; else None."""
         if self.circuit.aside:
             return self._config.trial_after_s if self.circuit.due(now_s) else None
         if self.unproven(now_s):
@@ -278,7 +278,7 @@ class LaneHealth(Choice):
         return every_s if now_s >= self._asked_s + every_s else None
 
     def unproven(self, now_s: float) -> bool:
-        """Whether its requests fail by faults of their own and none is answered, so that only a probe can tell."""
+        """Whether only a probe can tell how the lane is: its requests fail by their own fault, and none is answered."""
         return self._evidence.failures.unproven(now_s)
 
     def usable_in_s(self, now_s: float) -> float:
@@ -286,7 +286,7 @@ class LaneHealth(Choice):
         return SILENT_RECHECK_S if self.silent(now_s) else self.circuit.opens_in_s(now_s)
 
     def usable_in_ms(self, now_s: float, now_ms: int, *, not_before_ms: float = 0) -> float:
-        """The same in milliseconds, with pauses, and no sooner than at a time that the request itself has to keep."""
+        """The same in milliseconds, with pauses, and no sooner than the request itself may be sent."""
         until_ms = max(self.paused_until_ms, not_before_ms)
         return max(0.0, until_ms - now_ms, self.usable_in_s(now_s) * 1000)
 
@@ -305,7 +305,7 @@ class LaneHealth(Choice):
         )
 
     def remember(self, memory: Memory, now_s: float, now_ms: int) -> None:
-        """Restores another dispatcher's memory. The lane gets nothing all the same before a worker reports it."""
+        """Restores another dispatcher's memory. The lane still gets nothing before a worker reports it."""
         trial_at_s = now_s + (memory.trial_at_ms - now_ms) / 1000
         self.circuit.restore(memory.aside, memory.why, trial_at_s, memory.trial_gap_s)
         self.load.learn(memory.latency_ms, memory.budget_ms)

@@ -1,8 +1,8 @@
 """Hedges: second attempts at requests with `hedge_ms` whose first one has not answered in time.
 
-The dispatcher that sent the first attempt has a timer for each in memory. If that dispatcher dies there is no second
-attempt; the first is under way all the same. Answers do not pass through dispatchers. So a dispatcher looks for the
-marks of requests that wait long, and forgets those that were answered.
+The dispatcher that sent the first attempt keeps a timer in memory. If it dies there is no second attempt, but the first
+goes on. Results do not pass through dispatchers. So a dispatcher looks into Redis for the marks of requests whose
+`hedge_ms` is long, and forgets those that were answered.
 """
 
 import asyncio
@@ -23,21 +23,21 @@ from . import metrics
 
 log = logging.getLogger(__name__)
 
-# The most requests that wait for a second attempt, and their bytes; further ones get none.
+# The most second attempts that are planned at once, and the most bytes of their messages; further requests get none.
 KEPT: Final = 10_000
 KEPT_BYTES: Final = 64 * 2**20
-# The first look for a request's mark comes after so long, the next ones after twice as long each; no later than before
-# a mark expires.
+# The first look for a request's mark comes after so long, and each next one after twice as long as the one before. The
+# longest gap is shorter than a mark is kept.
 LOOK_EVERY_S: Final = 1.0
 LOOK_LATEST_S: Final = KEPT_S / 2
 LOOK_BATCH: Final = 500
 
 Ask: TypeAlias = Callable[[Attempt], Awaitable[bool]]
-"""Sends a second attempt beside this one; says whether there was a lane for it."""
+"""Sends a second attempt beside this one; returns whether a lane could take it."""
 
 
 class _Hedge(Struct):
-    """A second attempt that is still to come. The message of the first is all that it takes."""
+    """A second attempt that is planned. It is made from the message of the first, which takes less memory."""
 
     body: bytes
     mark: str
@@ -47,7 +47,7 @@ class _Hedge(Struct):
 
 
 class Hedges:
-    """The second attempts that are still to come.
+    """The second attempts that are planned.
 
     Args:
         marks: of the requests that were answered.
@@ -67,7 +67,7 @@ class Hedges:
         return len(self._kept)
 
     def plan(self, attempt: Attempt, body: bytes) -> None:
-        """A first attempt was sent as this message. A second one follows if there is no answer in time."""
+        """A first attempt was sent, with this body. A second one follows if there is no answer in time."""
         hedge_ms, key = attempt.request.hedge_ms, _key(attempt)
         if hedge_ms is None or attempt.number != 1 or attempt.hedge or key in self._kept:
             return
@@ -82,7 +82,7 @@ class Hedges:
         self.size_bytes += len(body)
 
     def cancel(self, attempt: Attempt) -> None:
-        """The attempt came back, and is sent elsewhere anyway."""
+        """The first attempt came back, so another one follows it anyway."""
         self._forget(_key(attempt))
 
     async def run(self) -> None:
@@ -95,7 +95,7 @@ class Hedges:
                 await self._look(due[first : first + LOOK_BATCH], now_s)
 
     async def close(self) -> None:
-        """Forgets all hedges that are still to come."""
+        """Forgets all that are planned."""
         await end_tasks([hedge.task for hedge in self._kept.values() if hedge.task is not None])
 
     async def _look(self, keys: Sequence[str], now_s: float) -> None:
@@ -120,11 +120,11 @@ class Hedges:
         await asyncio.sleep(wait_s)
         attempt = decode_attempt(hedge.body)
         if await self._marks.by_another(replace(attempt, hedge=True)) is not False:
-            return  # it was answered; or Redis is away, and then both attempts could answer
+            return  # it was answered; or Redis is away, and both attempts would answer
         try:
             sent = await self._ask(attempt)
         except BrokerError as error:
-            # Nothing is lost: the first attempt is under way.
+            # Nothing is lost: the first attempt goes on.
             log.warning("hedge_not_sent", extra={"request_id": attempt.request.id, "error": str(error)})
         else:
             metrics.HEDGES.inc(sent)

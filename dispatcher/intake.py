@@ -19,13 +19,13 @@ from schemas.messages import BODY_LIMIT_BYTES, JSON, MSGPACK, SHORT_LIMIT_BYTES,
 
 from . import slips, unreadable
 
-# ccxt takes a table `params` and lists in it. No argument is nested deeper, and encoding one could exhaust a stack.
+# ccxt's deepest argument is a table, `params`, with lists in it. Encoding a much deeper one could exhaust the stack.
 _DEPTH_LIMIT: Final = 8
 _TEXT_LIMIT: Final = 500
 
 
 def envelope(properties: Basic.Properties, body: bytes, now_ms: int) -> Attempt:
-    """A request as far as its properties tell: where its answer goes, and in which encoding."""
+    """What a message's properties tell of a request: where its result goes, and in which encoding."""
     content_type = properties.content_type or ""
     return Attempt(
         request=Request(method="", id=properties.message_id or "", deadline_ms=now_ms),
@@ -55,14 +55,14 @@ def read(envelope: Attempt, body: bytes, timeout_s: float, content_encoding: str
     try:
         request = _decode(envelope.content_type, content_encoding, body)
     except InvalidMessage as error:
-        # The answer to one of the fleet's own messages would come back too, and so on.
+        # A message of the fleet's own is routed here by mistake. So would be the result of it, and the result of that.
         if of_ours := kind(envelope.content_type, body):
             text = f"{of_ours} of the fleet, not a request: something publishes it to the exchange of requests"
             raise InvalidMessage(ErrorCode.UNREADABLE, text) from error
         raise
     now_ms = envelope.received_ms
     deadline_ms = now_ms + int(timeout_s * 1000) if request.deadline_ms is None else request.deadline_ms
-    # The id may become the answer's correlation id.
+    # The id becomes the result's correlation id where the request has none.
     if len(request.id.encode()) > SHORT_LIMIT_BYTES:
         raise InvalidMessage(ErrorCode.INVALID_REQUEST, f"id may have at most {SHORT_LIMIT_BYTES} bytes in UTF-8")
     return replace(
@@ -71,13 +71,13 @@ def read(envelope: Attempt, body: bytes, timeout_s: float, content_encoding: str
             request,
             id=request.id or envelope.request.id or uuid.uuid4().hex,
             deadline_ms=deadline_ms,
-            args={name: _plain(name, value, _DEPTH_LIMIT) for name, value in _said(request.args)},
+            args={name: _plain(name, value, _DEPTH_LIMIT) for name, value in _given(request.args)},
         ),
     )
 
 
 def named(envelope: Attempt, body: bytes) -> Attempt:
-    """A request that `read` refused, with its id and its method as far as they can be read."""
+    """A request that `read` refused, with its id and its method where they can be read."""
     id_, method = unreadable.named(envelope.content_type, body)
     return replace(envelope, request=replace(envelope.request, id=id_ or envelope.request.id, method=method))
 
@@ -111,13 +111,13 @@ def check(attempt: Attempt, allowed: Collection[str]) -> None:
         )
 
 
-def _said(table: Mapping[Any, Any]) -> list[tuple[Any, Any]]:
-    """What a table holds; null is the default of everything, as if it were left out."""
+def _given(table: Mapping[Any, Any]) -> list[tuple[Any, Any]]:
+    """The entries of a table that say something: null means the default, as if the entry were left out."""
     return [(key, value) for key, value in table.items() if not absent(value)]
 
 
 def _plain(name: str, value: Any, levels: int) -> Any:
-    """A value as it goes on; raises InvalidMessage where it can't."""
+    """An argument's value in the form that workers get; raises InvalidMessage where there is none."""
     value = whole(value)
     if isinstance(value, float) and not abs(value) < EXACT_BELOW:
         text = "is no number" if not math.isfinite(value) else "holds a float beyond 2^53, which may have lost digits"
@@ -133,7 +133,7 @@ def _plain(name: str, value: Any, levels: int) -> Any:
     table: dict[Any, Any] = value  # pyright: ignore[reportUnknownVariableType]
     if not all(isinstance(key, str) for key in table):
         raise InvalidMessage(ErrorCode.INVALID_ARGUMENTS, f"{name} has keys that are no text")
-    return {key: _plain(name, item, levels - 1) for key, item in _said(table)}
+    return {key: _plain(name, item, levels - 1) for key, item in _given(table)}
 
 
 def _decode(content_type: str, content_encoding: str, body: bytes) -> Request:

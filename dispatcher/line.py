@@ -1,13 +1,14 @@
-"""The requests that wait for room in one bucket: when the turn of each comes, and whose turn another takes. Pure.
+"""The requests that wait for room in one bucket: when each has its turn, and which of them yield theirs. Pure.
 
-Turns are a limit's calls apart, so that they leave evenly. A caller alone has one after the other. Several have their
-turns in rounds, one of each: so a request of one that asks for little gets a turn before many of one that asks for much
-(`overtakes`). That turn is taken already, and so another has to yield: the line remembers such turns (`_owed`) and the
-room that it keeps at its end for those that yield (`_kept`). When a request comes for its turn whose caller has had his
-share, and a turn is owed, it yields: it takes some of the room that was kept.
+Turns are as far apart as the bucket allows calls, so that calls leave evenly. A caller alone has one turn after the
+other. Several callers have theirs in rounds, one of each. So a request of a caller that asks for little gets a turn
+before many of a caller that asks for much (`Callers.overtakes_ms`). That turn has been given away already, and one
+request has to yield. The line counts the turns that it owes in this way (`_owed`), and keeps as much room at its end
+for the requests that yield (`_kept`). A request that comes for its turn yields if a turn is owed and its caller has had
+his share: it takes some of the room that was kept.
 
-So there are never more turns than the limit has calls, each overtaking costs one request one more wait, and dispatchers
-share nothing for it: what one of them owes is paid by those that pass it.
+So there are never more turns than the bucket has calls, and each overtaking costs one request one more wait.
+Dispatchers share nothing for this: what one of them owes is paid by requests that pass through it.
 """
 
 import heapq
@@ -21,7 +22,7 @@ class Line:
     """One line. All times are Unix milliseconds; a gap is how much of the limit's time one turn takes (`Pace`).
 
     Attributes:
-        next_ms: where it ends: the next turn of a caller who has the most turns in it.
+        next_ms: where it ends. A caller who has the most turns in it gets this one next.
         room_ms: when the bucket has room again, as a worker last said.
         callers: those who have turns in it.
     """
@@ -32,10 +33,10 @@ class Line:
         self.callers = Callers()
         self._pace = Pace()
         self._first_ms = 0.0  # the last turn that was given at the line's beginning
-        self._owed: list[tuple[float, float]] = []  # a heap: since when, and how much
-        self._owed_ms = 0.0
-        self._due_ms = 0.0  # what of that is to be paid by now; below 0 where more was paid
-        self._kept: deque[tuple[float, float]] = deque()  # from when to when
+        self._owed: list[tuple[float, float]] = []  # a heap of turns given twice: when each is, and its gap
+        self._owed_ms = 0.0  # the gaps in the heap
+        self._due_ms = 0.0  # gaps of turns that have left the heap and are to be yielded; below 0 where more were
+        self._kept: deque[tuple[float, float]] = deque()  # free stretches at the end: from when to when
         self._kept_ms = 0.0
 
     def observe(self, now_ms: float) -> None:
@@ -45,7 +46,7 @@ class Line:
             from_ms, to_ms = self._kept.popleft()
             passed_ms = self._pace.between_ms(from_ms, min(now_ms, to_ms))
             self._kept_ms -= passed_ms
-            self._due_ms -= min(passed_ms, max(0.0, self._due_ms))  # what was owed had room without it
+            self._due_ms -= min(passed_ms, max(0.0, self._due_ms))  # room that nobody took serves what was owed
             if to_ms > now_ms:
                 self._kept.appendleft((now_ms, to_ms))
         if not self._kept:
@@ -99,8 +100,8 @@ class Line:
         Args:
             caller: its caller.
             at_ms: its turn.
-            gap_ms: as always.
-            latest_ms: the latest that helps.
+            gap_ms: how much of the limit's time the turn takes.
+            latest_ms: the latest turn that it has time for.
             now_ms: the clock.
 
         Returns:
@@ -149,14 +150,14 @@ class Line:
         return at_ms if at_ms >= first_ms else max(self._pace.later_ms(self._first_ms, gap_ms), first_ms)
 
     def _owe(self, at_ms: float, gap_ms: float, now_ms: float) -> None:
-        """A turn is taken that is another's."""
+        """A turn was given that another request has already."""
         if at_ms <= max(self.room_ms, now_ms, self._pace.later_ms(self._first_ms, gap_ms)):  # at the beginning
             self._first_ms = max(self._first_ms, at_ms)
         heapq.heappush(self._owed, (at_ms, gap_ms))
         self._owed_ms += gap_ms
 
     def _keep(self, gap_ms: float) -> None:
-        """The end of the line is kept for one that yields."""
+        """Keeps room at the end of the line for a request that yields."""
         from_ms = self._kept.pop()[0] if self._kept and self._kept[-1][1] == self.next_ms else self.next_ms
         self._kept.append((from_ms, self._pace.later_ms(self.next_ms, gap_ms)))
         self._kept_ms += gap_ms
@@ -171,7 +172,7 @@ class Line:
             gap_ms -= kept_ms
 
     def _spare(self, gap_ms: float) -> bool:
-        """Whether more room is kept than is owed, as some that had to yield could not."""
+        """Whether more room is kept than is owed, because requests that had to yield had no time for it."""
         return bool(self._kept) and self._spare_ms >= gap_ms
 
     @property

@@ -1,7 +1,7 @@
-"""Which lanes list a symbol and have a time frame, from what workers publish; and corrections of that.
+"""Which lanes list a symbol and have a timeframe, from what workers publish; and corrections of that.
 
-A lane is passed over only if that is certain: all workers that serve it have reported what they list, and none of their
-contents has the symbol. ccxt takes more names than it lists: the exchange's own ids, ``BTC/USDT`` for
+A lane is passed over only if it certainly lacks the symbol: all workers that serve it have reported what they list, and
+none of their contents has it. ccxt takes more names than it lists: the exchange's own ids, ``BTC/USDT`` for
 ``BTC/USDT:USDT`` where settings say so, options that have expired. A request that is passed on in doubt costs nothing,
 as the worker's ccxt checks it again before anything is sent.
 """
@@ -27,17 +27,17 @@ log = logging.getLogger(__name__)
 
 # A worker whose last digest is so old is gone. Workers report theirs every 5 s.
 WORKER_GONE_S: Final = 20.0
-# A symbol that a lane refused goes there again after this time, or when the lane's markets have changed.
+# A symbol that a lane refused is sent there again after this time, or when the lane's markets have changed.
 CORRECTED_S: Final = 600.0
 CORRECTIONS_KEPT: Final = 10_000
 LOOK_EVERY_S: Final = 0.2
-# The pause after an error of Redis, or for a content that is not there.
+# The pause after an error of Redis, and while a content is not in Redis.
 AGAIN_S: Final = 2.0
-# So many symbols are compared with a wrong one, to suggest those that may be meant: each comparison costs 10 µs.
+# The most symbols that are compared with a wrong one, to suggest what may be meant. Each comparison takes 10 µs.
 POOL: Final = 50
 LONGEST_TIMEFRAME: Final = 64
 
-# Sets of contents, see `Contents`.
+# Sets of contents (see `Contents`): the bit of all that is not known, and every bit.
 DOUBT: Final = 1
 ALL: Final = -1
 
@@ -102,7 +102,7 @@ class Contents:
 
     def add(self, digest: str, known: Known) -> None:
         """Adds a content."""
-        bit = ~self._used & (self._used + 1)  # the lowest that is free
+        bit = ~self._used & (self._used + 1)  # the lowest free one
         self._used |= bit
         self.known[digest], self._bits[digest] = known, bit
         for name in known.names:
@@ -154,7 +154,7 @@ class LaneKnowledge:
     def __init__(self) -> None:
         self._contents = Contents()
         self._reported: dict[str, dict[str, tuple[str, float]]] = {}  # lane -> worker -> digest, when it was reported
-        self._of: dict[str, frozenset[str]] = {}  # lane -> digests
+        self._digests: dict[str, frozenset[str]] = {}  # lane -> digests
         self._sets: dict[str, int] = {}  # lane -> the same as a set of contents
         self._off_until_s: dict[tuple[str, str, str], float] = {}  # lane, method, symbol
         self._off: dict[str, dict[str, set[str]]] = {}  # method -> symbol -> lanes
@@ -167,7 +167,7 @@ class LaneKnowledge:
             del reported[gone]
         self._settle(lane)
         while self._off_until_s and next(iter(self._off_until_s.values())) <= now_s:  # in the order of their times
-            self._take_back(next(iter(self._off_until_s)))
+            self._lift(next(iter(self._off_until_s)))
 
     def forget(self, worker: str, lane: str) -> None:
         """A worker serves a lane no more."""
@@ -176,30 +176,30 @@ class LaneKnowledge:
 
     def _settle(self, lane: str) -> None:
         digests = frozenset(digest for digest, _ in self._reported[lane].values())
-        if digests == self._of.get(lane):
+        if digests == self._digests.get(lane):
             return
-        self._of[lane] = digests
+        self._digests[lane] = digests
         self._sets[lane] = self._contents.of(digests)
         for key in [key for key in self._off_until_s if key[0] == lane]:
-            self._take_back(key)
-        for digest in self._contents.known.keys() - frozenset[str]().union(*self._of.values()):
+            self._lift(key)
+        for digest in self._contents.known.keys() - frozenset[str]().union(*self._digests.values()):
             self._contents.drop(digest)
 
     def missing(self) -> set[str]:
         """The digests whose contents are still to be fetched."""
-        return set[str]().union(*self._of.values()) - self._contents.known.keys()
+        return set[str]().union(*self._digests.values()) - self._contents.known.keys()
 
     def learn(self, digest: str, known: Known) -> None:
         """Takes in the content of a digest."""
         if digest in self._contents.known:
             return
         self._contents.add(digest, known)
-        self._sets = {lane: self._contents.of(digests) for lane, digests in self._of.items()}
+        self._sets = {lane: self._contents.of(digests) for lane, digests in self._digests.items()}
 
     def correct(self, lane: str, request: Request, now_s: float) -> None:
-        """A lane refused a request's symbol though it may list it: it gets no more of them with this method."""
+        """A lane refused a request's symbol, perhaps though it lists it. It gets no more such requests for a while."""
         symbols = asked(request.args).symbols
-        # The lane may have refused one of several symbols, or the further parameters.
+        # Where there are several symbols, or further parameters, it is not known which of them was refused.
         if len(symbols) != 1 or request.args.get("params") or len(self._off_until_s) >= CORRECTIONS_KEPT:
             return
         if _NAME.fullmatch(symbols[0]):
@@ -207,7 +207,7 @@ class LaneKnowledge:
             self._off_until_s[lane, request.method, symbols[0]] = now_s + CORRECTED_S
             self._off.setdefault(request.method, {}).setdefault(symbols[0], set()).add(lane)
 
-    def _take_back(self, correction: tuple[str, str, str]) -> None:
+    def _lift(self, correction: tuple[str, str, str]) -> None:
         del self._off_until_s[correction]
         lane, method, symbol = correction
         self._off[method][symbol].discard(lane)
@@ -240,7 +240,7 @@ class LaneKnowledge:
         return lanes if len(having) == len(lanes) else having
 
     def _known(self, lanes: Sequence[str]) -> list[Known]:
-        digests = {digest for lane in lanes for digest in self._of.get(lane, ())}
+        digests = {digest for lane in lanes for digest in self._digests.get(lane, ())}
         return [self._contents.known[digest] for digest in sorted(digests) if digest in self._contents.known]
 
     def _no_frame(self, lanes: Sequence[str], timeframe: str) -> str:
@@ -248,9 +248,9 @@ class LaneKnowledge:
         return f"none of {', '.join(lanes)} has the timeframe {timeframe!r}; they have {', '.join(frames)}"
 
     def _no_symbol(self, lanes: Sequence[str], symbols: Sequence[str]) -> str:
-        theirs = self._contents.of({digest for lane in lanes for digest in self._of.get(lane, ())}) & ~DOUBT
+        theirs = self._contents.of({digest for lane in lanes for digest in self._digests.get(lane, ())}) & ~DOUBT
         strange = [symbol for symbol in symbols if not self._contents.listing([symbol]) & theirs]
-        if not strange:  # each of them somewhere, or listed and refused
+        if not strange:  # each is listed by some lane, but none lists all, or those that do have refused it
             return f"none of {', '.join(lanes)} has {', '.join(map(repr, symbols[:5]))} for this method"
         contents = self._known(lanes)
         near = dict.fromkeys(like for symbol in strange[:3] for like in _alike(symbol, contents))
@@ -259,7 +259,7 @@ class LaneKnowledge:
 
 
 async def follow(lanes: LaneKnowledge, client: redis.asyncio.Redis) -> None:
-    """Fetches the contents that workers report, until it is cancelled. Without Redis only methods are known."""
+    """Fetches the contents that workers report, until cancelled. Without Redis only methods are known."""
     while True:
         await asyncio.sleep(LOOK_EVERY_S)
         for digest in lanes.missing():
@@ -294,7 +294,7 @@ def _is_option(symbol: str) -> bool:
 
 
 def _alike(symbol: str, contents: Sequence[Known]) -> list[str]:
-    """Symbols that may be meant: of the same letters, of the same base, or of one that begins alike and is near."""
+    """Symbols that may be meant: those of the same letters, else of the same base, else of a base much like it."""
     plain = slips.symbol(symbol)
     letters = slips.letters(plain)
     same = dict.fromkeys(like for known in contents for like in known.by_letters.get(letters, ()))

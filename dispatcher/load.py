@@ -2,12 +2,12 @@
 
 That time is estimated here and nowhere else, in two ways:
 
-- `delay_ms` is known: where a limit has no room in time, requests wait in line for it, and workers say how fast that
-  goes (`waiting.py`). Requests that it makes too late are refused at once.
-- `answers_in_ms` is predicted: the budget that the attempts in flight take, plus the latency. It is known at once, also
-  for a burst that no report shows yet. Strategies compare lanes by it, and a `crowded` lane is passed over.
+- `delay_ms` is known. Where a limit has no room in time, requests wait in line for it, and workers say how fast the
+  line moves (`waiting.py`). A request that would be too late by it is refused at once.
+- `answers_in_ms` is predicted: the time in which the budget of the attempts in flight comes back, plus the latency. It
+  covers a burst that no report shows yet. Strategies compare lanes by it, and a `crowded` lane is passed over.
 
-Calls that are out at the exchange are in neither: they have their budget, and an exchange that answers slowly may
+Calls that are out at the exchange count in neither. They have their budget, and an exchange that answers slowly may
 answer many at once.
 """
 
@@ -19,11 +19,11 @@ from schemas.reports import LaneReport
 
 from .waiting import Waiting
 
-# Assumed latency before the first measurement: slower than most, so that new lanes get measured little by little.
+# Assumed latency before the first measurement: slower than most, so that few requests measure a new lane.
 UNKNOWN_LATENCY_MS: Final = 100.0
 # The time constant with which a falling latency is followed; a rise counts at once.
 LATENCY_FALL_S: Final = 10.0
-# A lane is crowded when the budget of its attempts in flight comes back so much later than an answer.
+# A lane is crowded when the budget of its attempts in flight takes so much longer to come back than an answer.
 CROWDED_MS: Final = 1_000.0
 # Attempts that were sent count as in flight for so long before reports show them.
 UNREPORTED_S: Final = 0.2
@@ -34,7 +34,7 @@ class Load:
 
     Args:
         latency_ms: its latency, 0 before the first measurement.
-        budget_ms: as below.
+        budget_ms: how much time of its tightest limit one attempt takes, as far as is known.
 
     Attributes:
         outstanding: attempts in flight: those that workers report, and those sent since.
@@ -101,7 +101,7 @@ class Load:
         self._predict()
 
     def sent(self) -> None:
-        """A live attempt was sent; reports show it a little later."""
+        """A live attempt was sent. It counts as in flight until reports show it."""
         self._unreported += 1
         self.outstanding += 1
         self._predict()
@@ -117,7 +117,7 @@ class Load:
         Args:
             request: the request.
             until_ms: the time.
-            bound: the limit that has no room; None where nothing of that is known.
+            bound: the limit that has no room, where it is known.
             now_ms: the clock of both.
         """
         self.no_budget_until_ms[request.kind] = until_ms
@@ -125,7 +125,7 @@ class Load:
             self.waiting.refused(request, bound, now_ms)
 
     def funded(self, request: Request, now_ms: int) -> bool:
-        """Whether there is budget for such a request, as far as is known; another symbol may find some anyway."""
+        """Whether there is budget for such a request, as far as is known. There may be some for another symbol."""
         return (
             self.no_budget_until_ms.get(request.kind, 0) <= now_ms
             and not self.crowded
@@ -135,12 +135,12 @@ class Load:
     def delay_ms(self, attempt: Attempt, now_ms: int) -> float:
         """The time until one more such request of its caller would be answered; 0 where none waits.
 
-        That is when its turn is over: one place may go to a call that has no turn, as a probe.
+        One place more than its own is counted: a call without a turn, as a probe's, may take one.
         """
         delay_ms = self.waiting.delay_ms(attempt, now_ms)
         return delay_ms + self.waiting.step_ms(attempt, now_ms) + self.usual_ms if delay_ms else 0.0
 
     @property
     def busyness_ms(self) -> float:
-        """Latency times the attempts in flight with one more, which is what `least_latency` compares."""
+        """Latency times the attempts in flight with one more: what `least_latency` compares."""
         return (self.outstanding + 1) * (self.latency_ms or UNKNOWN_LATENCY_MS)

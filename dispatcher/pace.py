@@ -1,24 +1,24 @@
-"""How fast the turns of a line may come: as a limit's calls are apart, or slower where its window was filled in parts.
+"""How fast the turns of a line may come: as a limit allows calls, or slower where its window was filled in parts. Pure.
 
-Pure. A limit's own time passes with the clock where it has room for one call after the other. Where its window was
-filled in parts, it stands or is slow between them, and so do turns, which are apart in the limit's time. After the
-window they are apart by the clock.
+Turns are evenly apart in the *limit's time*. That passes with the clock where the limit has room for one call after the
+other. Where its window was filled in parts, room comes back in parts: between them the limit's time stands still or is
+slow. After that window it passes with the clock again.
 """
 
 from bisect import bisect_right
 from collections.abc import Sequence
 
-# No more points are taken from a message.
+# A message may hold any number of points; the rest is passed over.
 POINTS_MOST = 16
 
 
 class Pace:
-    """The pace from when a bucket has room on.
+    """The pace of turns, from the instant on at which a bucket has room.
 
     Args:
         first_ms: when it has room for one call, Unix milliseconds.
         step_ms: how long a call takes of it.
-        rooms: pairs: until when it has had room for so many calls.
+        rooms: pairs in order: an instant, and for how many calls it has had room by then.
     """
 
     def __init__(self, first_ms: float = 0.0, step_ms: float = 0.0, rooms: Sequence[tuple[int, int]] = ()) -> None:
@@ -33,7 +33,7 @@ class Pace:
                 self._clock_ms.append(max(self._clock_ms[-1] + takes_ms, at_ms))
 
     def later_ms(self, at_ms: float, by_ms: float) -> float:
-        """The instant that is later by so much of the limit's time; earlier where that is below 0."""
+        """The instant that is later than another by so much of the limit's time, or earlier by a negative one."""
         if len(self._clock_ms) == 1:
             return at_ms + by_ms
         return _mapped(self._limit_ms, self._clock_ms, self._passed_ms(at_ms) + by_ms)

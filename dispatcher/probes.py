@@ -1,8 +1,8 @@
 """Health probes for lanes whose requests do not show how they are. Pure.
 
-A lane with requests needs none: their outcomes show how it is, and one that is set aside gets a request as its trial.
-So a probe goes to a lane that has been idle for a while, whose trial is due while no request comes that may be one, or
-whose requests all fail by faults of their own.
+Mostly requests show it: by their outcomes, and as trials of a lane that is set aside. So a probe goes to a lane that
+has been idle for a while, whose trial is due while no suitable request comes, or whose requests all fail by their own
+fault.
 """
 
 from collections.abc import Mapping
@@ -15,10 +15,10 @@ from schemas.messages import Attempt, Request
 from .circuit import State
 from .health import QUESTIONS, LaneHealth
 
-# A probe that only has to find out whether an exchange answers asks for the time first: a status may have next to no
-# budget (OKX allows one in 5 s), and a trial without budget delays the lane's return.
+# A probe that only has to find out whether an exchange answers asks for the time, if it can. A status may have next to
+# no budget (OKX allows one in 5 s), and a trial without budget delays the lane's return.
 _SHORT_QUESTIONS: Final = QUESTIONS[::-1]
-# A probe that finds no budget within this time is not needed: requests use the lane.
+# A probe that finds no budget within this time is not needed: requests use up the lane's budget.
 MAX_WAIT_MS: Final = 500.0
 
 
@@ -52,7 +52,7 @@ def due(lanes: Mapping[str, LaneHealth], now_s: float, now_ms: int) -> list[Prob
 
 
 def attempt(probe: Probe, now_ms: int, timeout_s: float, *, trial: bool) -> Attempt:
-    """A probe as an attempt. It has no result; only reports show how it ended."""
+    """A probe as an attempt. It gets no result; only reports show how it ended."""
     deadline_ms = now_ms + int(timeout_s * 1000)
     request = Request(probe.method, id=f"probe-{probe.lane}-{now_ms}", exchanges=[probe.lane], deadline_ms=deadline_ms)
     return Attempt(request, probe.lane, 1, now_ms, max_wait_ms=MAX_WAIT_MS, trial=trial, probe=True)

@@ -1,8 +1,8 @@
-"""Removed lanes: attempts that wait in their queues go to other lanes, and the queues are deleted when they are unused.
+"""Removed lanes: attempts in their queues go to other lanes, and queues that nobody uses any more are deleted.
 
-A queue is deleted when it had no consumer and no message for `quiet_s`, longer than any publish takes. No process holds
-a message of it then: a worker consumes until its last attempt of the lane has ended, and another dispatcher that took a
-message back has published it within that time.
+A queue is deleted when it had no consumer and no message for `quiet_s`, which is longer than any publish takes. Then no
+process holds a message of it: a worker consumes until its last attempt of the lane has ended, and another dispatcher
+publishes what it took back within that time.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ LOOK_EVERY_S: Final = 1.0
 
 
 class Removed:
-    """The queues of removed lanes that are still there, as far as this dispatcher knew the lanes.
+    """The queues that are left of removed lanes, as far as this dispatcher has served the lanes.
 
     Args:
         broker: RabbitMQ.
@@ -37,13 +37,11 @@ class Removed:
         self._changed = asyncio.Event()
 
     def change(self, removed: set[str], kept: set[str]) -> None:
-        """The configuration has changed: the first lanes are gone, the others are there, perhaps again."""
-        for lanes, gone in ((kept, False), (removed, True)):
-            for name in (queue.name for queue in topology.lane_queues(lanes)):
-                if gone:
-                    self._used_s[name] = time.monotonic()
-                else:
-                    self._used_s.pop(name, None)
+        """Takes another configuration, with these lanes gone; of those that are kept, some may be back."""
+        for queue in topology.lane_queues(kept):
+            self._used_s.pop(queue.name, None)
+        for queue in topology.lane_queues(removed):
+            self._used_s[queue.name] = time.monotonic()
         self._changed.set()
 
     async def run(self) -> None:

@@ -6,8 +6,8 @@
     fleet.returned ──▶ on_returned ────┼─▶ advance ──┼─ Wait ─▶ fleet.delay.*
     fleet.work.<lane> ▶ on_taken_back ─┘             └─ End ──▶ reply_to or fleet.results
 
-None of it passes through `service.py`, which only subscribes these handlers. `router.py` decides. `Once` says whether
-an attempt may be skipped, or is not needed though it came to nothing, and publishes each answer once.
+None of it passes through `service.py`, which only subscribes these handlers. `router.py` decides. `Once` says which
+attempts need not go on, as their request was answered, and publishes each answer once.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ from .router import End, Router, Send, Wait
 
 log = logging.getLogger(__name__)
 
-# An attempt that its lane's queue refused, or that expired there, looks at that lane again after this time.
+# An attempt that its lane's queue refused, or that expired there, may go to that lane again after this time.
 UNSENT_PAUSE_MS: Final = 1_000
 
 
@@ -49,7 +49,7 @@ class Requests:
         config: which methods are allowed, and the default deadline.
 
     Attributes:
-        hedges: second attempts that are still to come.
+        hedges: second attempts that are planned.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Requests:
         self.hedges = Hedges(marks, self._hedge)
 
     def configure(self, config: DispatcherConfig) -> None:
-        """Takes other settings; requests under way go on."""
+        """Takes other settings; requests in progress go on."""
         self._config = config
 
     async def on_request(self, delivery: Delivery) -> None:
@@ -85,11 +85,11 @@ class Requests:
         metrics.DECISION.observe(time.perf_counter() - started_s)
 
     async def on_returned(self, delivery: Delivery) -> None:
-        """Handles a message of `fleet.returned`: an attempt that failed, expired in a queue, or has waited."""
+        """Handles a message of `fleet.returned`: an attempt that failed, expired in a work queue, or has waited."""
         started_s = time.perf_counter()
         attempt = await self._read(delivery)
         if attempt is not None:
-            # One that expired in a work queue may have been with a worker that answered it and lost the broker.
+            # It may have expired in a work queue after a worker that lost its connection had answered it.
             if delivery.repeated or (delivery.death_reason and attempt.lane):
                 attempt = replace(attempt, repeated=True)
             await self._bring_back(attempt, delivery)
@@ -108,11 +108,11 @@ class Requests:
         await delivery.ack()
 
     async def send(self, attempt: Attempt) -> bytes:
-        """Publishes an attempt to its lane; gives the message.
+        """Publishes an attempt to its lane; returns the message's body.
 
         Raises:
             Refused: the lane's queue is full.
-            Unroutable: it has no queue: it was removed.
+            Unroutable: the lane has no queue, as it was removed.
             BrokerLost: the broker did not confirm it in time.
         """
         key, body = topology.work_key(attempt.lane, bulk=attempt.request.bulk), encode(attempt)
@@ -122,7 +122,7 @@ class Requests:
         return body
 
     async def _read(self, delivery: Delivery) -> Attempt | None:
-        """The attempt in a message; None where it holds none, and is in `fleet.dead` now."""
+        """The attempt in a message; None for a message without one, which goes to `fleet.dead`."""
         try:
             return decode_attempt(delivery.body)
         except DecodeError as error:
@@ -149,7 +149,7 @@ class Requests:
             await self._advance(self._router.less_removed(attempt), delivery, rested=rested)
 
     def _learn(self, attempt: Attempt) -> Attempt:
-        """Takes from the last try what it says of its lane; gives another turn to one that found no room in its own."""
+        """Takes from the last try what it says of its lane; one that found no room in its turn gets another turn."""
         last = attempt.tries[-1]
         if last.lane in self._router.health:  # metrics of a removed lane would come back
             metrics.RETURNED.labels(last.lane, last.code).inc()
@@ -160,13 +160,13 @@ class Requests:
         return attempt
 
     async def _advance(self, attempt: Attempt, delivery: Delivery, *, rested: bool, kept: bool = True) -> None:
-        """Sends a request, lets it wait, or ends it; returns when the broker has what was published.
+        """Sends a request, lets it wait, or ends it; returns when the broker has confirmed what was published.
 
         Args:
             attempt: the request, and what was tried.
             delivery: the message that it is from.
-            rested: whether it has just waited.
-            kept: whether it lies in a queue of ours as an attempt.
+            rested: whether it has just waited in a delay queue.
+            kept: whether the message is an attempt already, and not yet a producer's request.
         """
         while True:
             decision = self._router.decide(attempt, time.monotonic(), results.now_ms(), rested=rested)
@@ -184,21 +184,21 @@ class Requests:
                     except Refused:
                         attempt = _unsent(sent, ErrorCode.NO_BUDGET, f"{decision.lane}'s queue is full")
                         continue
-                    except Unroutable:  # another dispatcher knows already that the lane was removed
+                    except Unroutable:  # another dispatcher has read the new configuration first
                         attempt = _unsent(sent, ErrorCode.EXPIRED, f"{decision.lane} has no queue")
                         continue
                     self.hedges.plan(sent, body)
             return
 
     async def _hedge(self, attempt: Attempt) -> bool:
-        """Asks a second lane beside this attempt; says whether there was one."""
+        """Asks a second lane beside this attempt; returns whether one could take it."""
         decision = self._router.hedge(attempt, time.monotonic(), results.now_ms())
         if decision is not None:
             await self.send(replace(_sent(attempt, decision), hedge=True))
         return decision is not None
 
     async def _end(self, attempt: Attempt, end: End, delivery: Delivery, *, kept: bool = True) -> None:
-        """Answers with an error, once; always if its message is in `fleet.dead` as `delivery_limit`."""
+        """Answers with an error, once a request; after its delivery limit in any case."""
 
         async def publish() -> None:
             metrics.ENDED.labels(end.code).inc()
@@ -236,6 +236,6 @@ def _sent(attempt: Attempt, decision: Send) -> Attempt:
 
 
 def _unsent(attempt: Attempt, code: ErrorCode, message: str) -> Attempt:
-    """The attempt as one that never reached its lane: it costs none of the attempts a request has."""
+    """The attempt as one that never reached a worker: it costs none of the attempts that a request has."""
     item = Try(attempt.lane, Outcome.THROTTLED, code, message, retry_at_ms=results.now_ms() + UNSENT_PAUSE_MS)
     return attempt.handed_back(item)

@@ -15,7 +15,7 @@ from schemas.messages import Attempt, ErrorCode, Outcome, Try
 
 # The first backoff before a request goes to a lane that failed it again; doubled with every attempt.
 REST_MS: Final = 250.0
-# Doubled so often, it is longer than the longest delay queue.
+# After so many doublings it is longer than the longest delay queue.
 _REST_DOUBLED: Final = 8
 
 
@@ -39,10 +39,10 @@ MOVES: Final[dict[ErrorCode, Move]] = {
     ErrorCode.ATTEMPTS_EXHAUSTED: Move.END,
     ErrorCode.DELIVERY_LIMIT: Move.END,
     # This lane can't answer it, now or later.
-    # What is certain (by our check, or in the exchange's words) is rejected, and ends; else only this lane refuses it.
+    # (What is wrong for certain, by our check or in the exchange's words, has the outcome `rejected` and ends.)
     ErrorCode.INVALID_ARGUMENTS: Move.ELSEWHERE,
     ErrorCode.NOT_SUPPORTED: Move.ELSEWHERE,
-    # The exchange's answer is too large. A request that is too large itself (413) is rejected, and ends.
+    # The exchange's answer is too large. (A request that is too large itself, a 413, is `rejected`.)
     ErrorCode.TOO_LARGE: Move.ELSEWHERE,
     ErrorCode.BAD_SYMBOL: Move.ELSEWHERE,
     ErrorCode.AUTHENTICATION: Move.ELSEWHERE,
@@ -78,10 +78,10 @@ class Past(Struct, frozen=True):
     Args:
         final: the attempt that ends it.
         never: lanes that can't answer it.
-        failed: lanes that failed it, and how often; others go first.
-        retry_at_ms: by lane, the time (Unix milliseconds) before which it can't take it.
-        paused_until_ms: the same, only of lanes whose last attempt met a pause or asked for one. Those of an endpoint
-            alone are in no report, and others are there only after a while.
+        failed: by lane, how often it failed the request; others go first.
+        retry_at_ms: by lane, the time (Unix milliseconds) before which it can't take the request.
+        paused_until_ms: the same where a pause is the reason, else 0. Reports never have the pause of a single
+            endpoint, and have others only a little later.
         doubts: how many attempts failed in a way that may be the request's fault.
     """
 
@@ -122,7 +122,7 @@ def past(tries: Sequence[Try]) -> Past:
 
 
 def exhausted(attempt: Attempt, doubts: int, max_attempts: int) -> bool:
-    """Whether it was sent often enough: a request that may be at fault must not circulate until a deadline far away.
+    """Whether it was sent often enough: a request that may be at fault must not go round until a distant deadline.
 
     Failures that are plainly an exchange's do not end it before its deadline; the backoff between them grows.
     """
@@ -130,6 +130,6 @@ def exhausted(attempt: Attempt, doubts: int, max_attempts: int) -> bool:
 
 
 def rest_ms(attempt: Attempt, left_ms: float) -> float:
-    """The backoff before a lane that failed it gets it again; never so long that the deadline passes meanwhile."""
+    """The backoff before a lane that failed a request gets it again; at most half of the time that is left."""
     doubled = min(max(attempt.number - 1, 0), _REST_DOUBLED)
     return min(REST_MS * (1 << doubled), max(left_ms / 2, REST_MS))

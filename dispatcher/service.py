@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 PROBES_EVERY_S: Final = 0.5
 WATCH_EVERY_S: Final = 0.1
 COUNT_EVERY_S: Final = 2.0
-# Deliveries from the bulk queue, and of attempts that come back, are at most this fraction of `in_flight`.
+# Of the bulk queue, and of attempts that come back, at most one in so many of `in_flight` deliveries is held.
 BULK_PART: Final = 20
 RETURNED_PART: Final = 10
 
@@ -94,7 +94,7 @@ class Dispatcher:
         log.info("dispatcher_ready", extra={"lanes": ",".join(self._router.health)})
         async with SideTasks() as side_tasks:
             jobs = (
-                *(self._watch, self._probe, self._keep, self._learn, self._count_dispatchers),
+                *(self._watch, self._probe, self._save, self._follow_listings, self._count_dispatchers),
                 *(self._broker.lasts, self._removed.run, self._dropped.run, self._requests.hedges.run, follow),
             )
             tasks = [side_tasks.create_task(job(), name=job.__name__) for job in jobs]
@@ -106,7 +106,7 @@ class Dispatcher:
         await self._broker.drain(grace_s=self._config.grace_s)
 
     async def configure(self, config: Config) -> None:
-        """Takes another configuration; requests under way go on."""
+        """Takes another configuration; requests in progress go on."""
         await self._broker.serve_lanes(list(config.lanes))
         gone = self._lanes.keys() - config.lanes.keys()
         self._config, self._lanes = config.dispatcher, config.lanes
@@ -149,7 +149,7 @@ class Dispatcher:
         try:
             report = decode_report(delivery.body)
         except DecodeError as error:
-            # Nothing is lost: a report's content comes again with the next one of a worker of our version.
+            # Nothing is lost: workers report again 0.2 s later, those of our version in a form that can be read.
             log.warning("report_unreadable", extra={"error": str(error)})
             return
         self._router.observe(report, time.monotonic())
@@ -159,7 +159,7 @@ class Dispatcher:
             self._watch_states()
             await asyncio.sleep(WATCH_EVERY_S)
 
-    async def _learn(self) -> None:
+    async def _follow_listings(self) -> None:
         await listings.follow(self._router.knowledge, self._redis)
 
     async def _count_dispatchers(self) -> None:
@@ -171,13 +171,14 @@ class Dispatcher:
                 log.debug("dispatchers_not_counted", extra={"error": str(error)})
             await asyncio.sleep(COUNT_EVERY_S)
 
-    async def _keep(self) -> None:
+    async def _save(self) -> None:
+        """Saves what is known of the lanes for the next dispatcher."""
         while True:
             await asyncio.sleep(snapshot.EVERY_S)
             await snapshot.save(self._redis, self._router.health, time.monotonic(), results.now_ms())
 
     async def _probe(self) -> None:
-        """Sends the probes that are due; of several dispatchers one for each lane."""
+        """Sends the probes that are due; only one of several dispatchers probes a lane."""
         while True:
             await asyncio.sleep(PROBES_EVERY_S)
             for probe in probes.due(self._router.health, time.monotonic(), results.now_ms()):
@@ -223,12 +224,12 @@ class Dispatcher:
         task.add_done_callback(self._taking_back.discard)
 
     async def _take_back(self, lane: str) -> None:
-        """Takes back what waits in the queues of a lane that is set aside, so that it need not expire there first."""
+        """Takes back the attempts in the queues of a lane that went down: they need not expire there first."""
         for queue in topology.lane_queues([lane]):
             try:
                 taken = await self._broker.take_back(queue.name, self._requests.on_taken_back)
             except FleetError as error:
-                # Nothing is lost: attempts that are left there expire, and come back that way.
+                # Nothing is lost: attempts that are left there come back when they expire.
                 log.warning("take_back_failed", extra={"queue": queue.name, "error": str(error)})
             else:
                 if taken:
@@ -236,10 +237,10 @@ class Dispatcher:
 
 
 def _prefetch(config: DispatcherConfig) -> dict[str, int]:
-    """How many deliveries of each queue are in flight.
+    """How many deliveries of each queue a dispatcher holds at once, at most.
 
-    Bulk requests, and requests that come back from a delay queue, come by thousands. All deliveries in flight take
-    turns, so few of those leave room for new requests, and few keep a dispatcher as busy as many would.
+    Bulk requests and attempts that come back may lie there in thousands. A dispatcher works on all the deliveries that
+    it holds in turn. So it holds few of those: new requests are not held up by them, and few keep it as busy as many.
     """
     bulk, returned = (max(1, config.in_flight // part) for part in (BULK_PART, RETURNED_PART))
     return {topology.RETURNED: returned, topology.REQUESTS: config.in_flight, topology.BULK_REQUESTS: bulk}

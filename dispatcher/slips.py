@@ -29,9 +29,9 @@ _OTHER_NAMES: Final = {
 }
 # Longer names are no slips, and comparing them would take long.
 _LONGEST: Final = 128
-_WORDS: Final = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_WORD_STARTS: Final = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _UNKNOWN: Final = re.compile(r"unknown field `([^`]*)`")
-# Codes of currencies that some exchanges and charts use, by those of ccxt (its `commonCurrencies`).
+# Currency codes of some exchanges and charts, and what ccxt calls them (its `commonCurrencies`).
 _CODES: Final = {"XBT": "BTC", "XDG": "DOGE", "BCHSV": "BSV"}
 _OTHER_CODE: Final = re.compile("|".join(_CODES))
 _SEPARATORS: Final = re.compile(r"[^A-Z0-9]")
@@ -49,28 +49,27 @@ def field(error: str) -> str:
     name = unknown[1][:_LONGEST]
     if name in _ARGUMENTS:
         return f"; {name} belongs into args"
-    snake = _WORDS.sub("_", name).lower()
+    snake = _snake(name)
     meant = _OTHER_NAMES.get(snake) or next(iter(difflib.get_close_matches(snake, _FIELDS, n=1)), "")
     return f"; is {meant} meant?" if meant else f"; a request has {', '.join(_FIELDS)}"
 
 
 def method(name: str) -> str:
-    """What may be meant by a method that is none; empty where nothing is near, or where it is one."""
+    """What may be meant by an unknown method; empty where nothing is near, or where the method is known."""
     if name in FORBIDDEN_READS:
         return ""
-    snake = (
-        re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name[:128])
-        .lower()
-        .replace("-", "_")
-        .removesuffix("_ws")
-    )
+    snake = _snake(name[:_LONGEST]).replace("-", "_").removesuffix("_ws")
     known = sorted(PUBLIC_READS | PRIVATE_READS)
     meant = snake if snake in known else next(iter(difflib.get_close_matches(snake, known, n=1, cutoff=0.8)), "")
     return f"; is {meant!r} meant?" if meant and meant != name else ""
 
 
+def _snake(name: str) -> str:
+    return _WORD_STARTS.sub("_", name).lower()
+
+
 def exchange(name: str, known: Collection[str]) -> str:
-    """What may be meant by an exchange that is not there; empty where nothing is near."""
+    """What may be meant by an exchange that the fleet does not have; empty where nothing is near."""
     plain = name.strip().lower()
     head, _, symbol = plain.partition(":")
     by_case = {each.lower(): each for each in known}
@@ -81,7 +80,7 @@ def exchange(name: str, known: Collection[str]) -> str:
 
 
 def letters(symbol: str) -> str:
-    """The letters and digits of a symbol, with ccxt's codes of currencies: the same for BTC/USDT, btc-usdt, XBTUSDT."""
+    """A symbol's letters and digits, with ccxt's currency codes: the same for BTC/USDT, btc-usdt and XBTUSDT."""
     return _OTHER_CODE.sub(lambda found: _CODES[found[0]], _SEPARATORS.sub("", symbol.upper()))
 
 

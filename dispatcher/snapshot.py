@@ -1,7 +1,7 @@
 """A snapshot in Redis of what a dispatcher knows of the lanes, for the next one that starts.
 
-All dispatchers write the same key, as all of them know the same. Best effort: without it a dispatcher learns what it
-needs from reports within seconds.
+All dispatchers know the same and write the same key. It is best effort: without it a dispatcher learns what it needs
+from reports within seconds.
 """
 
 import logging
@@ -19,7 +19,7 @@ from .health import LaneHealth, Memory
 log = logging.getLogger(__name__)
 
 KEY: Final = "fleet:health"
-# An older snapshot is useless.
+# An older snapshot says nothing of the lanes as they are.
 KEPT_S: Final = 60
 EVERY_S: Final = 2.0
 

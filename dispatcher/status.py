@@ -52,7 +52,7 @@ def _lane(lane: LaneHealth, config: LaneConfig, since: Since | None, now_s: floa
         share=round(lane.share, 3) if lane.serving and not silent else 0.0,
         workers=lane.workers(now_s),
         in_flight=lane.load.outstanding,
-        waiting=round(lane.load.waiting.count),
+        waiting=lane.load.waiting.count,
         latency_ms=round(lane.load.latency_ms, 3),
         methods=None if lane.methods is None else len(lane.methods),
     )

@@ -1,4 +1,4 @@
-"""Strategies: they choose one lane of those that could take a request. Pure decisions with their state; no clock."""
+"""The strategies: each chooses one of the lanes that could take a request. Pure, but for the state that they keep."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ class Choice:
         load: what is in flight there, and how long until one more is answered.
     """
 
-    # Read for each lane of each request: a quarter less CPU where there are hundreds of lanes.
+    # These are read for each lane of each request. Slots take a quarter less CPU where there are hundreds of lanes.
     __slots__ = ("credit", "even_credit", "load", "name", "share", "weight")
 
     def __init__(self, name: str, weight: float) -> None:
@@ -30,7 +30,8 @@ class Choice:
         self.weight = weight
         self.share = weight
         self.load = Load()
-        # What it has earned and not been given yet, by weight and evenly, over requests with different candidates.
+        # What it has earned of requests and not been given yet, by its weight and evenly. Different requests may have
+        # different candidates, so each lane keeps its own.
         self.credit = 0.0
         self.even_credit = 0.0
 
@@ -107,7 +108,7 @@ def _even(lanes: Sequence[Choice]) -> Choice:
 
 
 def _adaptive(lanes: Sequence[Choice]) -> Choice:
-    """The lane that will probably answer first; a part of its share makes it count as that much slower."""
+    """The lane that will probably answer first; one with half of its share counts as twice as slow."""
     best, least_ms = lanes[0], math.inf
     for lane in lanes:  # a loop: half the time of `min` with a key
         if (ms := lane.load.answers_in_ms * lane.weight / lane.share) < least_ms:

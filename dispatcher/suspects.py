@@ -1,9 +1,9 @@
 """Suspects: requests, symbols and callers that failed on a lane and were not answered since. Pure.
 
-They make no good trials, and they are evidence only once. A lane may go offline over some symbols of one caller while
-nobody else uses it. When it is back and answers others, further failures of the same suspects say nothing new; counted
-again, they would set it aside again and again. One answer clears a suspect, so a lane that fails now and then is
-noticed as before.
+They are not sent as trials, and they are evidence only once. A lane may go offline over some symbols of one caller
+while nobody else uses it. When it is back and answers others, further failures of the same suspects say nothing new. If
+they counted, they would set it aside again and again. One answer clears a suspect, so a lane that fails now and then is
+still noticed.
 """
 
 import math
@@ -31,7 +31,7 @@ class Suspects:
     """The suspects of one lane, as all its workers report them. All times in seconds of one monotonic clock.
 
     Attributes:
-        answered_s: when a request last brought data. Probes do not count: a lane may answer nothing else.
+        answered_s: when a request last brought data. A probe does not count: it may be all that the lane answers.
     """
 
     def __init__(self) -> None:
@@ -48,12 +48,12 @@ class Suspects:
         Args:
             report: of this lane.
             back_s: when the lane came back last.
-            trial_sent_s: when the trial under way was sent; infinite without one. No suspect is a trial.
+            trial_sent_s: when the trial in flight was sent; infinite without one. No suspect is a trial.
             now_s: the clock.
 
         Returns:
-            The report, and how many of the failures left in it can't be the trial's, as they are of suspects. If
-            others were answered since the lane came back, failures of suspects from before are excused in it.
+            The report, in which failures of suspects from before the lane came back are excused, if others were
+            answered since; and how many of the failures left in it can't be the trial's, as they are of suspects.
         """
         self._clear(report.answered, now_s)
         repeats = self._repeats(report, min(back_s, self.answered_s))

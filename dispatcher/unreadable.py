@@ -1,7 +1,8 @@
-"""What a body is that is no request in JSON or MessagePack, for the program's author; and what can still be read of it.
+"""What a body is that holds no request in JSON or MessagePack, and what can still be read of it. Pure.
 
-Pure. Marks of formats: gzip RFC 1952, zlib RFC 1950, Zstandard RFC 8878, CBOR RFC 8949 (3.4.6), byte order marks RFC
-3629 and the Unicode standard (23.8), pickle and Java by their own documentation.
+The author of the program that published it learns it from the error. Marks of formats: gzip RFC 1952, zlib RFC 1950,
+Zstandard RFC 8878, CBOR RFC 8949 (3.4.6), byte order marks RFC 3629 and the Unicode standard (23.8), pickle and Java by
+their own documentation.
 """
 
 import base64
@@ -32,15 +33,15 @@ _SERIALIZED: Final = {
     b"\xac\xed\x00\x05": "Java's serialization",
     b"\xd9\xd9\xf7": "CBOR",
 }
-# The longer marks first: that of UTF-32 begins like that of UTF-16.
+# The longer marks come first: that of UTF-32 begins like that of UTF-16.
 _WIDE_MARKS: Final = {
     codecs.BOM_UTF32_LE: "utf-32-le",
     codecs.BOM_UTF32_BE: "utf-32-be",
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
-# How a text in ASCII begins in each, as an object in JSON does: two characters, as a length before a body may look like
-# one.
+# How text in ASCII, like an object in JSON, begins in each. Two characters are looked at, as the length that some
+# programs write before a body may look like one.
 _WIDE_TEXTS: Final = {
     "utf-32-le": re.compile(rb"[!-~]\0\0\0[\t-~]\0\0\0"),
     "utf-32-be": re.compile(rb"\0\0\0[!-~]\0\0\0[\t-~]"),
@@ -98,7 +99,7 @@ def named(content_type: str, body: bytes) -> tuple[str, str]:
 
 def _readings(body: bytes) -> Iterator[bytes]:
     yield body
-    if len(body) > BODY_LIMIT_BYTES:  # looking further would hold up the others' requests
+    if len(body) > BODY_LIMIT_BYTES:  # looking further would hold up other requests
         return
     if coding := _wide(body):
         yield body.decode(coding, errors="replace").removeprefix("\ufeff").encode(errors="replace")

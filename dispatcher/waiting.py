@@ -1,15 +1,17 @@
 """The live requests that wait for one lane, one behind the other, and when the turn of one more would come. Pure.
 
 A worker that has no room for a call in time names the bucket that has none, when it has some again, and how long such
-a call takes of it (`Bound`). From then on that bucket has a line: each request that has to wait gets the next turn in
-it, as far behind the one before as the limit has calls apart. So requests are asked for evenly and in order, the end of
-the line says how long one more would wait, and nothing is measured that could be measured over too little.
+a call takes of it (`Bound`). From then on that bucket has a line. Each request that has to wait gets the next turn in
+it, as far behind the one before as the bucket allows calls. So requests leave evenly and in order, and the end of the
+line says how long one more would wait. Nothing is measured over some seconds, which would say little of a long window.
 
-A turn travels with its request. A dispatcher that has just started learns how long the line is from those that pass.
-Other dispatchers give turns of the same bucket too, about as many, as all of them take requests from the same queues in
-turns: so each keeps as many places apart as there are dispatchers. Which of them gets a request is chance, so their
-lines differ (`by_chance_ms`). A request that is late by no more than that asks again, and so others, before it is
-refused: the shortest of the lines takes it. How the turns of several callers come is told in `line.py`.
+A turn travels with its request. A dispatcher that has just started learns how long the line is from the turns that
+pass. Other dispatchers give about as many turns of the same bucket, because all take requests from the same queues. So
+each puts its turns as many places apart as there are dispatchers. Which of them gets a request is chance, so their
+lines differ (`by_chance_ms`). A request that is late by no more than that is not refused yet. It goes through the
+shortest delay queue, so that other dispatchers meet it, and the shortest of their lines takes it.
+
+`line.py` says how several callers share a line.
 """
 
 import math
@@ -24,16 +26,16 @@ from schemas.messages import Attempt, Bound, Request, Turn
 from .line import Line
 from .pace import Pace
 
-# A turn counts as come so much earlier: the shortest delay queue takes as long.
+# A turn counts as come so much before its time: a request can't wait for less than the shortest delay queue takes.
 LATE_MS: Final = 250
-# Requests that leave their delay queue within so long are counted together.
+# Requests in delay queues are counted by when they leave, in steps of this length.
 TICK_S: Final = 0.1
-# Ends of lines that are over are forgotten once there are so many: there is one for each pair where pairs are limited.
+# Lines without turns are forgotten once there are so many: a limit of each pair has one for each pair.
 PLACES_KEPT: Final = 1_000
 # The longest line: no limit that is published has a longer window than a day.
 LONGEST_MS: Final = 25 * 3_600_000
-# So long after it came a request may ask other dispatchers too: each way through the shortest delay queue takes 250 ms
-# and may meet any of them, also one that it has met.
+# A request may ask other dispatchers until so long after it came. Each way through the shortest delay queue takes
+# 250 ms and leads to any of them, perhaps to one that it has asked.
 ASKING_MS: Final = 2_000
 
 
@@ -46,7 +48,14 @@ def by_chance_ms(length_ms: float, step_ms: float, dispatchers: int) -> float:
 
 
 class Place(Struct, frozen=True):
-    """Which line requests of a kind wait in, how long such a call takes of its bucket, and whether pairs wait apart."""
+    """The line in which requests of a kind wait.
+
+    Args:
+        line: the line.
+        key: its bucket's name, as in `Bound`.
+        step_ms: how long such a call takes of the bucket.
+        apart: whether pairs have lines of their own.
+    """
 
     line: Line
     key: str
@@ -59,8 +68,8 @@ class Waiting:
 
     Attributes:
         dispatchers: how many give turns; each puts about as many requests into the delay queues.
-        count: how many requests wait in delay queues, about.
-        last_ms: when the last of all turns comes (Unix milliseconds): later nobody waits.
+        count: about how many requests wait in delay queues.
+        last_ms: when the last turn of all lines is (Unix milliseconds).
     """
 
     def __init__(self) -> None:
@@ -73,7 +82,7 @@ class Waiting:
         self._apart = False
 
     def put(self, until_s: float) -> None:
-        """A request waits in a delay queue until then, and one for each other dispatcher."""
+        """A request waits in a delay queue until then; it stands for one of each other dispatcher, too."""
         tick = math.ceil(until_s / TICK_S)
         self._ticks[tick] = self._ticks.get(tick, 0) + self.dispatchers
 
@@ -96,7 +105,7 @@ class Waiting:
         """A request with a turn that is still to come passed by; another dispatcher may have given it.
 
         One that is later by chance changes nothing: all lines would become as long as the longest, and room be wasted.
-        What is before it and was not known is taken for its caller's.
+        Where the line grows, the stretch that was not known counts as booked by this request's caller.
         """
         line = self._line(attempt.request, turn.key, turn.step_ms, now_ms, apart=turn.apart)
         later_ms = turn.at_ms - line.next_ms
@@ -107,27 +116,27 @@ class Waiting:
             self._grew(line)
 
     def holds(self, request: Request, now_ms: float) -> bool:
-        """Whether requests wait that such a one must not overtake without a turn."""
+        """Whether requests of this kind wait in a line, so that this one needs a turn."""
         if self.last_ms <= now_ms or request.bulk:
             return False
         return any(place.line.next_ms > now_ms for place in self._places_of(request))
 
     def delay_ms(self, attempt: Attempt, now_ms: float) -> float:
-        """The time until the turn of one more such request of its caller; 0 where none waits."""
+        """The time until the turn that this request would get; 0 where none of its kind waits."""
         if not self.holds(attempt.request, now_ms):
             return 0.0
         place = self._place(attempt, now_ms)
         return max(0.0, self._turn_ms(place, attempt, now_ms) - now_ms) if place else 0.0
 
     def doubt_ms(self, attempt: Attempt, now_ms: int) -> float:
-        """How much shorter another dispatcher's line may be; 0 for one that had time to ask them, or has none to."""
+        """How much shorter another dispatcher's line may be; 0 for a request with no more time to ask others."""
         place = self._place(attempt, now_ms)
         if place is None or now_ms - attempt.received_ms >= ASKING_MS or attempt.deadline_ms - now_ms < 2 * LATE_MS:
             return 0.0
         return by_chance_ms(self._turn_ms(place, attempt, now_ms) - now_ms, place.step_ms, self.dispatchers)
 
     def step_ms(self, attempt: Attempt, now_ms: float) -> float:
-        """How far behind its turn the next one comes."""
+        """How long one such call takes of its bucket; 0 where there is no line for it."""
         place = self._place(attempt, now_ms)
         return place.step_ms if place else 0.0
 
@@ -151,7 +160,8 @@ class Waiting:
             turn_ms = now_ms + self.delay_ms(attempt, now_ms)
         else:
             return said_ms
-        # Its line says that better than its try; but one that could not wait for room close by must not go round.
+        # Its turn is a better answer than the worker's. But where room was close and a worker could not wait for it,
+        # the request would come back at once.
         by_line = attempt.bound is not None and bool(attempt.tries) and attempt.tries[-1].lane == lane
         far = attempt.bound is not None and attempt.bound.at_ms - now_ms > lead_ms
         return turn_ms - lead_ms if by_line and far else max(said_ms, turn_ms - lead_ms)
@@ -166,9 +176,9 @@ class Waiting:
         return Turn(lane, place.key, int(at_ms), place.step_ms, place.apart)
 
     def again(self, attempt: Attempt, turn: Turn, bound: Bound) -> Turn:
-        """Gives another turn to a request that found no room when its own had come: others were there before.
+        """Gives another turn to a request that found no room in its own, as other calls had taken it.
 
-        It does not go to the end of the line. Who comes later waits longer for it.
+        That is not at the end of the line: requests that come later wait longer.
         """
         line = self._lines.setdefault(bound.key, Line())
         at_ms = line.again(attempt.reply_to, bound.step_ms * self.dispatchers, bound.at_ms)
@@ -176,12 +186,12 @@ class Waiting:
         return Turn(turn.lane, bound.key, int(at_ms), bound.step_ms, bound.apart)
 
     def come(self, attempt: Attempt, turn: Turn, answer_ms: float, lead_ms: float, now_ms: int) -> Turn | None:
-        """A request with a turn passes by; says when it is now. None if it has to yield, and has no time for that.
+        """A request with a turn passes by. Returns its turn, perhaps a later one; None if it has no time for that.
 
         Args:
             attempt: the request.
             turn: its turn.
-            answer_ms: how long it takes from its turn to the answer.
+            answer_ms: the lane's usual latency.
             lead_ms: how long before its turn a request may be sent.
             now_ms: the clock.
         """
@@ -216,7 +226,7 @@ class Waiting:
         return place.line.turn_ms(attempt.reply_to, place.step_ms * self.dispatchers, now_ms)
 
     def _place(self, attempt: Attempt, now_ms: float) -> Place | None:
-        """Where its turn is later, of the lines that such a request waits in: its symbol's, and that of all."""
+        """Of the lines that a request waits in, its symbol's and that of all symbols, the one with the later turn."""
         places = self._places_of(attempt.request)
         if len(places) < 2:
             return places[0] if places else None
