@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import DecodeError, Raw
 
-from schemas.encodings import MARK, is_json
+from schemas.encodings import BYTE_ORDER_MARK, is_json
 from schemas.messages import BODY_LIMIT_BYTES, JSON, MSGPACK, SHORT_LIMIT_BYTES, decode_with
 
 _COMPRESSED: Final = {
@@ -112,7 +112,7 @@ def _readings(body: bytes) -> Iterator[bytes]:
 def _finite(body: bytes) -> bytes:
     """The texts and numbers of an object in JSON that holds NaN, as Python writes it; empty where it is no object."""
     try:
-        tree: Any = json.loads(body.removeprefix(MARK))
+        tree: Any = json.loads(body.removeprefix(BYTE_ORDER_MARK))
     except (ValueError, RecursionError):
         return b""
     fields: dict[str, Any] = tree if isinstance(tree, dict) else {}  # pyright: ignore[reportUnknownVariableType]
@@ -139,7 +139,9 @@ def _wide(body: bytes) -> str:
 def _fields(body: bytes, *, is_text: bool) -> dict[str, Raw] | None:
     """The fields of an object in JSON or a map in MessagePack, still encoded; None for anything else."""
     try:
-        return decode_with(_JSON_FIELDS if is_text else _MSGPACK_FIELDS, body.removeprefix(MARK) if is_text else body)
+        return decode_with(
+            _JSON_FIELDS if is_text else _MSGPACK_FIELDS, body.removeprefix(BYTE_ORDER_MARK) if is_text else body
+        )
     except DecodeError:
         return None
 
@@ -162,7 +164,7 @@ def _usable(text: Any) -> str:
 def _unwrapped(body: bytes) -> bytes:
     """The object in a text that was encoded twice: as JSON, or in base64; empty where there is none."""
     try:
-        text = msgspec.json.decode(body.removeprefix(MARK), type=str).encode()
+        text = msgspec.json.decode(body.removeprefix(BYTE_ORDER_MARK), type=str).encode()
     except (DecodeError, UnicodeError):
         text = _decoded(body) if _BASE64.fullmatch(body) else b""
     return text if any(_fields(text, is_text=is_text) is not None for is_text in (True, False)) else b""
@@ -186,7 +188,7 @@ def _inside(body: bytes) -> str:
 
 def _as_json(body: bytes) -> str:
     """What is wrong with a text, or with a value in JSON, that is no object."""
-    text = body.removeprefix(MARK).lstrip()
+    text = body.removeprefix(BYTE_ORDER_MARK).lstrip()
     if text[:1] == b"[" or _is_array(body):
         return "the body is a list: send an object (a map with text keys), and each request as a message of its own"
     if found := _NOT_FINITE.search(text):

@@ -62,8 +62,9 @@ class BrokerConfig(_WithUrls, frozen=True, forbid_unknown_fields=True):
         urls: AMQP URLs of the nodes, tried in random order; the first that answers is used.
         heartbeat_s: the interval of heartbeats; a frozen RabbitMQ is noticed after about three of them.
         timeout_s: the longest that one declaration or one attempt to connect may take.
-        patience_s: the longest that a publish may take, over all connections it needs, before it fails. More than the
-            three heartbeats after which a frozen RabbitMQ is noticed: messages that it has taken would be sent twice.
+        patience_s: the longest that a publish may take, over all connections it needs, before it fails. Keep it above
+            the three heartbeats after which a frozen RabbitMQ is noticed: below, messages that it has taken are sent
+            twice.
         give_up_s: how long a lost connection is tried again before the process ends, for its supervisor to restart it.
         declare: whether services declare exchanges and queues. Off where `definitions` made them: then services need
             no permission for it.
@@ -97,14 +98,15 @@ class DispatcherConfig(Struct, frozen=True, forbid_unknown_fields=True):
         timeout_s: the deadline of requests that name none, from when a dispatcher first received them.
         methods: the only methods that are run; empty allows all public reads.
         max_attempts: how often a request may fail for reasons that may be its own before it ends in an error.
-        in_flight: requests handled at a time, beside a tenth as many returned attempts and a twentieth as bulk.
+        in_flight: requests handled at a time, beside a tenth as many returned attempts and a twentieth as many from the
+            bulk queue.
         wait_with_others_s: the longest that an attempt waits for budget while another lane could take it.
         silent_after_s: a lane is offline when none of its workers has reported for so long.
         failures_in_a_row: a lane is offline after so many failures in a row.
-        error_rate: the part of failed calls above which a lane stands aside; below it, its share falls.
-        slow_times: a lane stands aside when it is so many times slower than its usual latency.
-        stalled_after_s: a lane stands aside when it has answered none of several calls for so long.
-        trial_after_s: the time until a lane that stands aside gets a trial; doubled after each trial that fails.
+        error_rate: the part of failed calls above which a lane is set aside; below it, its share falls.
+        slow_times: a lane is set aside when it is so many times slower than its usual latency.
+        stalled_after_s: a lane is set aside when it has answered none of several calls for so long.
+        trial_after_s: the time until a lane that is set aside gets a trial; doubled after each trial that fails.
         trial_after_max_s: the longest time between two trials.
         trial_timeout_s: the longest that a trial may take where another lane could answer too.
         slow_start_s: how long a lane that recovers takes to get its whole share.
@@ -384,7 +386,7 @@ def _limits(path: Path, limits: Mapping[str, LimitsConfig]) -> dict[str, LimitsC
 
 
 def _check_used(path: Path, config: Config) -> None:
-    """Refuses what would change nothing beside the rest of the configuration."""
+    """Refuses settings that others leave without effect."""
     for name in config.accounts:
         if all(lane.account != name for lane in config.lanes.values()):
             raise ConfigError(f'{path}: accounts.{name}: expected a lane with account = "{name}"')

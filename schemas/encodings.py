@@ -15,7 +15,7 @@ from .messages import Request, decode_with
 # From here on a float no longer stands for one whole number alone.
 EXACT_BELOW: Final = 2**53
 # RFC 8259, section 8.1: a parser may ignore it. .NET and PowerShell write it.
-MARK: Final = b"\xef\xbb\xbf"
+BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 # How msgpackr writes JavaScript's undefined, which `@msgpack/msgpack` writes as nil.
 _UNDEFINED: Final = msgpack.Ext(0, b"\0")
 # The first bytes of maps and arrays in MessagePack. No text in ASCII begins with one of them.
@@ -60,7 +60,7 @@ def decode_request(content_type: str, body: bytes) -> Request:
     """
     as_json = is_json(content_type, body)
     if as_json:
-        body = body.removeprefix(MARK)
+        body = body.removeprefix(BYTE_ORDER_MARK)
     try:
         return decode_with(_JSON_REQUEST if as_json else _MSGPACK_REQUEST, body)
     except ValidationError:

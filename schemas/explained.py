@@ -1,4 +1,4 @@
-"""What msgspec says of a wrong value, as people are told: the key's path, and what would work there. Pure."""
+"""Makes an error of msgspec's one that people can act on: the key's path, and what would work there. Pure."""
 
 import re
 from collections.abc import Iterator

@@ -176,15 +176,15 @@ class Try(Struct, frozen=True, omit_defaults=True):
 
 
 class Bound(Struct, frozen=True, omit_defaults=True):
-    """The limit for whose room an attempt came back unsent.
+    """The limit that had no room for an attempt, which came back unsent.
 
     Args:
         key: names the bucket; where it counts by endpoint or pair, its count.
         at_ms: when it has room for one such call again, Unix milliseconds.
         step_ms: how long one such call takes of it: its cost as a part of the amount, times the window.
         apart: it counts each pair or instrument apart, so it says nothing of other symbols.
-        rooms: pairs in order: an instant, and how many such calls have had room by then, within one window. Empty where
-            that comes as evenly as calls can be apart, and where it is not known.
+        rooms: how room comes back within one window, as pairs in order: an instant, and how many such calls have had
+            room by then. Empty where it comes as evenly as calls can be apart, and where it is not known.
     """
 
     key: str
@@ -226,7 +226,7 @@ class Attempt(Struct, frozen=True, omit_defaults=True):
         content_type: the encoding of the result.
         received_ms: when a dispatcher first received the request.
         throttled: how often it was returned unsent.
-        trial: whether this attempt finds out if a lane that stands aside has recovered.
+        trial: whether this attempt finds out if a lane that is set aside has recovered.
         max_wait_ms: the longest that it may wait for budget at the worker, None for as long as the worker allows.
         timeout_ms: the longest that it may take at the worker, as another lane could answer; None: until the deadline.
         results: how many results its request gets, with this one.

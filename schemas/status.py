@@ -52,7 +52,7 @@ class RoutedLane(Struct, frozen=True):
         state: `healthy`, `degraded`, `offline` or `maintenance`.
         reason: why it is not healthy.
         since_ms: when it came into this state.
-        trial_in_s: the time until the next trial of a lane that stands aside, None for others.
+        trial_in_s: the time until the next trial of a lane that is set aside, None for others.
         paused_until_ms: the end of a pause that the exchange asked for, None without one.
         paused_by: where the length of that pause is from: a header, the text of an answer, our backoff.
         weight: its configured weight.

@@ -1,4 +1,4 @@
-"""The version of the fleet, as in `pyproject.toml`; processes say it of themselves."""
+"""The version of the fleet, as in `pyproject.toml`; every process reports it."""
 
 from typing import Final
 

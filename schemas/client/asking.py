@@ -17,7 +17,6 @@ __all__ = ["EMPTY", "AccountHow", "All", "How", "Mode", "PublicHow", "RequestHow
 
 Mode: TypeAlias = Literal["any", "all"]
 EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
-# No deadline is later than this year's; a later one was meant in another unit.
 _MILLISECOND: Final = timedelta(milliseconds=1)
 
 

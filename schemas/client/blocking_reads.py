@@ -44,7 +44,7 @@ from .types import (
 
 
 class BlockingReads:
-    """The reads; whoever has them says how one is asked."""
+    """The reads; a subclass says how one is asked."""
 
     def read(self, method: str, args: Mapping[str, Any], mode: Mode, how: How) -> Any:
         """Asks for a read by the names of it and its arguments; what the methods below return."""

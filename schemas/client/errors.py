@@ -66,7 +66,7 @@ class RequestFailed(FleetError):
         return f"{self.code}: {self.message}" + (f" ({', '.join(about)})" if about else "")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled as its code and its values: which class of ccxt it is is found out anew."""
+        """Pickled as its code and its values; ccxt's class is found again where it is unpickled."""
         return _again, (self.code, self.message, self.method, self.request_id, self.exchange, self.attempts)
 
 

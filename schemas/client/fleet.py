@@ -23,7 +23,7 @@ from .reads import Reads
 from .results import Answer
 from .stream import Results
 
-# What goes wrong is told by the errors; the logs are for programs that set some up.
+# Errors say what goes wrong; the logs are for programs that set logging up.
 for _name in (__name__.partition(".")[0], "aio_pika", "aiormq"):
     logging.getLogger(_name).addHandler(logging.NullHandler())
 
@@ -36,7 +36,7 @@ class Fleet(Reads):
     """The fleet at a RabbitMQ, open within ``async with``; in one event loop, and in one process.
 
     Args:
-        url: RabbitMQ's address, of a cluster several with commas between them; without it that of
+        url: RabbitMQ's address; for a cluster several, with commas between them. Without it the address is that of
             ``FLEET_BROKER_URL``, else this machine's.
         deadline: of requests that name none.
         patience: how long to try to connect, when it opens.

@@ -1,8 +1,8 @@
 """Brings requests to the fleet and their results back, over one connection that comes back by itself.
 
-The results come to a queue that outlives a lost connection (`EXPIRES_MS`). So what was confirmed is answered there, and
-what was not is published again, marked as a copy, which the fleet drops where it has the first. If the queue itself is
-lost, all that waits is published again with the name of a new one.
+The results come to a queue that outlives a lost connection (`EXPIRES_MS`). A request that RabbitMQ had confirmed is
+answered there. One that it had not is published again, marked as a copy; the fleet drops it where it has the first. If
+the queue itself is lost, all that waits is published again with the name of a new one.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 # How long a queue of results lives without its client.
 EXPIRES_MS: Final = 60_000
-# How long after its deadline a request is given up: the fleet's own word, with its reasons, is on its way until then.
+# How long after its deadline a request is given up: until then the fleet's own error may come, which has the reasons.
 LATE_S: Final = 0.7
 # Results are acknowledged together, so often: one that is not is delivered again on the next connection.
 ACK_EVERY_S: Final = 0.05
@@ -86,7 +86,7 @@ class Letter:
                 self.give_up(CONFIRM_S)
 
     def end(self) -> None:
-        """Whoever waits for the results looks again: they are there, or they can't come any more."""
+        """Wakes the call that waits for the results: they are there, or they can't come any more."""
         if not self._done.done():
             self._done.set_result(None)
 
@@ -144,7 +144,7 @@ class Post:
             raise as_raised(NotAllowed)(f"{error}; {HINT}") from error
 
     async def close(self) -> None:
-        """Ends all that is under way, with `Closed` for whoever waits, and the connection."""
+        """Ends all calls that are under way, with `Closed`, and the connection."""
         self.closed = True
         for letter in list(self._letters.values()):
             letter.give_up(0.0)

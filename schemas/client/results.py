@@ -31,7 +31,7 @@ class Result(messages.Result, frozen=True):
         return self.data
 
 
-# What stands in a result until it is known whose it is.
+# Stands in an answer until `decode_answer` has put its own there.
 _NOBODYS: Final = Request("none")
 
 

@@ -19,9 +19,9 @@ from .errors import NoDispatcher, NotAllowed, NotConnected, as_raised
 from .post import EXPIRES_MS, nobody
 from .results import Result, decode_result
 
-# So many results are on their way at once to a program that reads them.
+# How many results RabbitMQ sends ahead of the program that reads them.
 AHEAD: Final = 200
-# What a slow reader leaves in its queue; then the oldest are dropped.
+# The most that waits in the queue of a slow reader; beyond it the oldest are dropped.
 QUEUE_BYTES: Final = 256 * 2**20
 
 

@@ -1,14 +1,11 @@
 """`call`, `map`, `tail`: ask the fleet, and read along."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 
 from . import output
 from .options import Url, broker_urls, complete_exchange, complete_method, complete_strategy, finite
-
-if TYPE_CHECKING:
-    pass
 
 DEADLINE_S: Final = 30.0
 CONCURRENCY: Final = 500

@@ -2,7 +2,7 @@
 
 import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -10,9 +10,6 @@ from ..runtime import modules
 from . import output
 from .doctor import show
 from .options import Json, complete_exchange
-
-if TYPE_CHECKING:
-    pass
 
 config = typer.Typer(no_args_is_help=True, help="The configuration: what is wrong with it.")
 limits = typer.Typer(no_args_is_help=True, help="The limits of exchanges.")

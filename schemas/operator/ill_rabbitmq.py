@@ -147,9 +147,9 @@ async def takes_messages(urls: tuple[str, ...]) -> Finding:
 
 
 async def clock_s(connection: AbstractConnection) -> tuple[float, float] | None:
-    """How far this machine's clock is ahead of RabbitMQ's, at least and at most, seconds; None where that is not told.
+    """How far this machine's clock is ahead of RabbitMQ's, at least and at most, seconds; None where it does not show.
 
-    RabbitMQ tells its time, in whole seconds, in what it dead-letters.
+    RabbitMQ writes its time, in whole seconds, into what it dead-letters.
     """
     channel: AbstractChannel = await connection.channel()
     after = await servers.own_queue(channel)

@@ -30,7 +30,7 @@ async def look(client: redis.asyncio.Redis) -> list[Finding]:
 
 
 def findings(info: Mapping[str, Any], config: Mapping[str, str]) -> Iterator[Finding]:
-    """What Redis's INFO, and its configuration where it tells it, say."""
+    """What Redis's INFO says, and its configuration where a user may read it."""
     yield _version(info)
     yield from _memory(info)
     yield from _persistence(info, config)

@@ -47,7 +47,7 @@ COLOURS: Final[dict[str, str]] = {
 
 
 def say(text: str) -> None:
-    """Tells people something that is no data."""
+    """Prints for people what is no data, on standard error."""
     with contextlib.suppress(BrokenPipeError):
         typer.echo(plain_lines(text), err=True)
 
@@ -178,7 +178,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     """Runs a command's work; Ctrl-C ends it in order.
 
     Raises:
-        typer.Exit: it was stopped, or a server is away; the user was told.
+        typer.Exit: it was stopped, or it failed; why is printed.
     """
     import asyncio
     import logging

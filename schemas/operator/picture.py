@@ -1,6 +1,6 @@
-"""The fleet as a command sees it: workers' reports and queues from RabbitMQ, what processes say of themselves in Redis.
+"""The fleet as a command sees it: workers' reports and queues from RabbitMQ, each process's status from Redis.
 
-Either server may be away: what the other one tells is shown all the same.
+Either server may be away: what comes from the other one is shown all the same.
 """
 
 import asyncio
@@ -68,7 +68,7 @@ class Picture:
         buckets: by lane and bucket.
         rabbitmq: RabbitMQ.
         redis: Redis.
-        presence: what processes say of themselves; None where Redis is away.
+        presence: the processes' statuses; None where Redis is away.
         pauses: those that hold; None where Redis is away.
         queues: the queues that are there, by name.
     """

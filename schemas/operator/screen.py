@@ -104,7 +104,6 @@ async def _views(
     urls: tuple[str, ...], redis: str, times: int | None, pressed: asyncio.Event
 ) -> AsyncGenerator[TopView, None]:
     """What there is to show, every second, and sooner where a key was pressed."""
-
     picture = pictures.Picture()
     await pictures.look_at_redis(redis, picture)
     board, shown = Board(picture, time.monotonic()), 0
@@ -138,12 +137,10 @@ async def _next(pressed: asyncio.Event, look: Callable[[], Any]) -> None:
 
 def drawn(view: TopView, keys: Keys) -> RenderableType:
     """What is on the screen."""
-
     return Group(_head(view), Text(""), _lanes(view, keys), Text(""), _queues(view), Text(HELP, style="dim"))
 
 
 def _head(view: TopView) -> RenderableType:
-
     text = Text(overflow="ellipsis", no_wrap=True)
     for name, server in (("RabbitMQ", view.rabbitmq), ("Redis", view.redis)):
         said = server.error.splitlines()[0] if server.error else f"{server.version or name} at {server.place}"
@@ -154,7 +151,6 @@ def _head(view: TopView) -> RenderableType:
 
 
 def _lanes(view: TopView, keys: Keys) -> RenderableType:
-
     table = Table(box=None, pad_edge=False, expand=True, header_style="bold")
     for name, sort in (
         ("lane", "lane"),
@@ -193,6 +189,5 @@ def _lanes(view: TopView, keys: Keys) -> RenderableType:
 
 
 def _queues(view: TopView) -> RenderableType:
-
     said = "   ".join(f"{each.name} {each.messages:,}" for each in view.queues)
     return Text(f"queues  {output.plain(said) or 'empty'}")

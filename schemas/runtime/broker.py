@@ -82,7 +82,7 @@ class Broker:
 
     @property
     def connected(self) -> bool:
-        """Whether all connections are up; but for those of direct reply-to, which clients can close."""
+        """Whether all connections are up; those of direct reply-to don't count, as clients can close them."""
         return all(each.link.up() for each in self._own)
 
     @property
@@ -92,7 +92,7 @@ class Broker:
 
     @property
     def connects(self) -> int:
-        """How often the connection was made that was lost most often; but for those of direct reply-to."""
+        """How often the connection was made that was lost most often; those of direct reply-to don't count."""
         return max(each.link.connects for each in self._own)
 
     async def lasts(self) -> None:

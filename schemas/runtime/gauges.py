@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def drop(lane: str, gauges: Iterable[Gauge]) -> None:
-    """Removes a lane that was removed from these gauges, so that its last values are shown no more."""
+    """Removes the values of a lane that has left the configuration: nothing would ever change them again."""
     for gauge in gauges:
         for family in gauge.collect():
             for sample in family.samples:

@@ -1,4 +1,4 @@
-"""One answer a request: of several attempts at it only the first gives a result. Marks in Redis tell which.
+"""One answer a request: of several attempts at it only the first gives a result. Marks in Redis say which.
 
 There are several attempts where a second lane is asked beside a slow one (a hedge), and where a message is delivered
 again: a worker that dies between publishing a result and acknowledging its message leaves a message whose work is done.

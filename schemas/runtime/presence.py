@@ -1,7 +1,7 @@
-"""What every process says of itself in Redis, for people: its ``/status`` every two seconds.
+"""Each process's ``/status`` in Redis, for people; it is written every two seconds.
 
 ``fleet:processes`` is a sorted set of names, by when each last wrote (Unix seconds); ``fleet:status:<name>`` is the
-status in JSON, which Redis forgets soon after the process's last word. Best effort: nothing in the fleet depends on it.
+status in JSON, which expires soon after the process wrote it last. Best effort: nothing in the fleet depends on it.
 The command line reads it, as it reaches Redis and not the processes' HTTP ports.
 """
 
@@ -26,7 +26,7 @@ NAME_KEPT_S: Final = 3600
 
 
 class Presence(Struct, frozen=True):
-    """The processes that have said lately how they are, by name."""
+    """The processes whose status is in Redis."""
 
     dispatchers: list[DispatcherStatus]
     workers: list[WorkerStatus]
@@ -37,8 +37,8 @@ def key_of(name: str) -> str:
     return f"fleet:status:{name}"
 
 
-async def tell(client: redis.asyncio.Redis, status: Callable[[], DispatcherStatus | WorkerStatus]) -> None:
-    """Says how a process is until cancelled, and then that it is gone.
+async def announce(client: redis.asyncio.Redis, status: Callable[[], DispatcherStatus | WorkerStatus]) -> None:
+    """Writes a process's status until cancelled, and then removes it.
 
     Args:
         client: Redis.

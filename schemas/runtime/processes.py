@@ -14,8 +14,7 @@ from typing import Any, Final
 
 from ..config import Config
 from ..errors import FleetError
-from . import http as door
-from . import logs, modules, presence, store
+from . import http, logs, modules, presence, store
 from .reload import ConfigFile
 from .tasks import end_tasks
 
@@ -25,7 +24,7 @@ log = logging.getLogger(__name__)
 FORCED_EXIT: Final = 3
 
 
-def main(name: str, make: Callable[[Config], door.Service]) -> int:
+def main(name: str, make: Callable[[Config], http.Service]) -> int:
     """Runs a service until SIGTERM or SIGINT; one that can't run ends with a line that says why.
 
     Args:
@@ -57,7 +56,7 @@ def main(name: str, make: Callable[[Config], door.Service]) -> int:
     return code
 
 
-async def _until_signal(options: argparse.Namespace, make: Callable[[Config], door.Service]) -> None:
+async def _until_signal(options: argparse.Namespace, make: Callable[[Config], http.Service]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -78,11 +77,11 @@ async def _until_signal(options: argparse.Namespace, make: Callable[[Config], do
     async with AsyncExitStack() as stack:
         if options.metrics_port is not None:
             where = options.metrics_address, options.metrics_port
-            runner = await door.serve(service, lambda: file.status, *where)
+            runner = await http.serve(service, lambda: file.status, *where)
             stack.push_async_callback(runner.cleanup)
         redis = await stack.enter_async_context(store.connect(config.redis.url, timeout_s=config.redis.timeout_s))
-        telling = asyncio.create_task(presence.tell(redis, lambda: service.status(file.status)), name="presence")
-        stack.push_async_callback(end_tasks, [telling])
+        announcing = asyncio.create_task(presence.announce(redis, lambda: service.status(file.status)), name="presence")
+        stack.push_async_callback(end_tasks, [announcing])
 
         async def follow() -> None:
             await file.follow(service.configure, asked)

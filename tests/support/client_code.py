@@ -158,7 +158,7 @@ def methods_module(*, blocking: bool) -> str:
     head += "from collections.abc import Mapping, Sequence\nfrom typing import Any, Literal, Unpack, overload\n\n"
     head += "from .asking import EMPTY, AccountHow, All, How, Mode, PublicHow\n"
     head += f"from .types import {', '.join(sorted(used, key=lambda name: (not name.isupper(), name)))}\n\n\n"
-    head += f'class {name}:\n    """The reads; whoever has them says how one is asked."""\n\n'
+    head += f'class {name}:\n    """The reads; a subclass says how one is asked."""\n\n'
     head += f"    {define} read(self, method: str, args: Mapping[str, Any], mode: Mode, how: How) -> Any:\n"
     head += '        """Asks for a read by the names of it and its arguments; what the methods below return."""\n'
     head += "        raise NotImplementedError\n\n"

@@ -8,7 +8,7 @@ from .link import Link
 
 log = logging.getLogger(__name__)
 
-# How long it takes at most to notice, twice this.
+# How often it looks, and how long it then waits for a sign: it notices after at most twice this.
 EVERY_S: Final = 0.5
 
 

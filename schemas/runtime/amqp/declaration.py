@@ -42,7 +42,7 @@ class Declaration:
         self._bound = True
 
     async def change(self, channel: aiormq.Channel, lanes: list[str]) -> None:
-        """Has other lanes from now on, once their queues exist: declares them, or where that is not ours, looks.
+        """Has other lanes from now on, once their queues exist: declares these, or only looks where that is not ours.
 
         Raises:
             ChannelPreconditionFailed: a queue exists with other arguments.

@@ -112,7 +112,7 @@ class Link:
             raise BrokerLost("no connection to RabbitMQ") from error
 
     def lose(self) -> None:
-        """The connection is of no use any more: it is closed and made again."""
+        """Gives the connection up: it is closed and made again."""
         self._up.clear()
         self._lost.set()
 

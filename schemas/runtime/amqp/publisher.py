@@ -185,7 +185,7 @@ class Publisher:
             if not limit.expired():
                 raise
             text = f"no confirm for {loop.time() - sent_s:.0f} s, while others have theirs"
-            held_up = publishing.held_up(channel, tag)
+            held_up = publishing.leave(channel, tag)
             raise Silent(
                 text, lambda: tag in channel.confirmations and not channel.is_closed, held_up=held_up
             ) from error

@@ -1,9 +1,9 @@
 """The two channels that a connection publishes on, so that one bad queue holds up no other one.
 
-`main` is for the fleet's own exchanges, and for reply queues that have confirmed a message. Reply queues that have not
-yet are newcomers, and share another channel: a quorum queue without a leader holds a channel up for 30 s that publishes
-to it for the first time (`rabbit_fifo_client` registers the channel with the queue, and waits). After that it only does
-not confirm.
+`main` is for the fleet's own exchanges, and for reply queues that have confirmed a message. Other reply queues are
+newcomers, and share a second channel. The first publish of a channel to a quorum queue without a leader holds the
+channel up for 30 s (`rabbit_fifo_client` registers the channel with the queue, and waits). Later ones only get no
+confirm.
 """
 
 import asyncio
@@ -85,10 +85,12 @@ class PublishingChannels:
                 self._known.clear()
             self._known.add(queue)
 
-    def held_up(self, channel: aiormq.Channel, tag: int | None) -> bool:
-        """Whether a message that is not confirmed may wait behind another queue's; newcomers get a fresh channel then.
+    def leave(self, channel: aiormq.Channel, tag: int | None) -> bool:
+        """Gives newcomers a fresh channel after a message without a confirm on theirs.
 
-        Only newcomers can be held up so. The first unconfirmed message there waits for its own queue alone.
+        Returns:
+            Whether that message may wait behind another queue's. Only those of newcomers can; the first unconfirmed one
+            there waits for its own queue alone.
         """
         if channel is self._newcomers:
             self._leave_newcomers()
