@@ -18,7 +18,7 @@ from deploy.standin import NAMES
 from schemas import config, messages, reports, topology
 from schemas.errors import ConfigError
 from workers.budget.course import MOVES
-from workers.limits import costs
+from workers.limits import cases, costs
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -124,7 +124,7 @@ def test_limits_keys_and_example(tmp_path: Path) -> None:
     text = section("configuration.md", "## `[limits.<exchange>]`")
     fields = [
         field
-        for struct in (config.LimitsConfig, costs.Bucket, costs.Rule, costs.Case, costs.Bars)
+        for struct in (config.LimitsConfig, costs.Bucket, costs.Rule, cases.Case, cases.Bars)
         for field in msgspec.structs.fields(struct)
         if (struct, field.name) != (costs.Bucket, "name")
     ]

@@ -12,6 +12,7 @@ import pytest
 from schemas.methods import PRIVATE_READS, PUBLIC_READS
 from tests.support.unsent import Call, Endpoint, described, markets, recording
 from workers.exchange.arguments import path_keys
+from workers.exchange.described import described as ccxt_class
 from workers.limits.costs import load
 from workers.limits.tables import LIMITS, shipped
 
@@ -86,6 +87,20 @@ async def run(function: Any, arguments: Mapping[str, Any]) -> None:
         return
 
 
+# What ccxt's `sign` sends with any call, and `variants` in `params`.
+SIGNED: Final = frozenset(
+    "accesskeyid signaturemethod signatureversion timestamp recvwindow signature nonce noncewindow request sig api_key "
+    "params method id type subtype params.type params.subtype".split()
+)
+
+
+def unknown_params(exchange: str, calls: list[Call]) -> set[tuple[str, str]]:
+    """The parameters of calls that the checks of a configuration take for slips."""
+    called = ccxt_class(exchange).called
+    sent = {(str(call.endpoint), name) for call in calls for name in call.sent.keys() - SIGNED}
+    return {(key, name) for key, name in sent if not called.has(name.rpartition(".")[2], key)}
+
+
 @pytest.mark.parametrize("exchange", TABLES)
 async def test_tables_know_every_endpoint_that_ccxt_calls_for_a_public_read(exchange: str) -> None:
     calls = await calls_of(exchange)
@@ -94,6 +109,7 @@ async def test_tables_know_every_endpoint_that_ccxt_calls_for_a_public_read(exch
     silent = (supported & PUBLIC_READS) - {call.method for call in calls}
     assert silent == {name for of, name in KEYED if of == exchange}
 
+    assert not unknown_params(exchange, calls)
     costs = load(exchange, 100)
     calls = [call for call in calls if costs.serves(call.endpoint.api)]
     unknown = {
@@ -135,6 +151,7 @@ async def test_an_account_s_reads_are_charged_to_it(exchange: str) -> None:
     keys = {"apiKey": "k", "secret": "c2VjcmV0", "password": "p", "uid": "1", "walletAddress": f"0x{1:040x}"}
     calls = await calls_of(exchange, PRIVATE_READS, keys)
     assert "fetch_balance" in {call.method for call in calls}
+    assert not unknown_params(exchange, calls)
     costs = load(exchange, 100)
     for call in calls:
         if not call.endpoint.signed or not costs.serves(call.endpoint.api):
