@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def _make(config: Config) -> "Worker":
-    # Imported here, as ccxt takes seconds: a signal that comes meanwhile is handled.
+    # Imported only here, because ccxt takes seconds: signals are handled by now.
     from .exchange import versions  # noqa: PLC0415
     from .exchange.charged import CCXT_VERSION  # noqa: PLC0415
     from .service import Worker  # noqa: PLC0415

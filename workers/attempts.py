@@ -5,8 +5,8 @@
     fleet.work.<lane> ─▶ take ─▶ skip? ─▶ run ─┬─ data, or rejected ────▶ answer once ─▶ reply_to or fleet.results
                                                └─ failed or throttled ─▶ hand back ──▶ fleet.returned
 
-None of it passes through `service.py`. `Once` says whether an attempt may be skipped, or is not needed though it
-failed, and publishes each answer once.
+None of it passes through `service.py`. `Once` says which attempts need not go on, as their request was answered, and
+publishes each answer once.
 """
 
 import asyncio
@@ -36,14 +36,14 @@ from .reports import Reports
 
 log = logging.getLogger(__name__)
 
-# An attempt for a lane that was removed looks at it again after this time: by then its dispatcher knows.
+# An attempt for a lane that was removed may go there again after this time. By then its dispatcher knows better.
 REMOVED_PAUSE_MS: Final = 1_000
-# A call ends with its time-out, or little later where Redis does not answer. If a fault of ours forgets the time-out,
-# the attempt ends after this time more.
+# A call ends at its time-out, or little later where Redis does not answer. If it goes on all the same, which is a fault
+# of ours, the attempt ends after this time more.
 HUNG_AFTER_S: Final = 10.0
-# The longest wait of a bulk attempt for budget. It costs nothing here, while an attempt that is handed back circulates.
+# The longest wait of a bulk attempt for budget. To wait here costs nothing; an attempt that is handed back goes round.
 BULK_WAIT_S: Final = 30.0
-# ccxt's words for an exchange that answers but does not work.
+# ccxt's words, in a status, for an exchange that answers but does not work.
 _CLOSED: Final = ("maintenance", "shutdown")
 
 
@@ -54,9 +54,9 @@ class Ended(Struct, frozen=True):
         item: the try, as the result shows it.
         data: the ccxt method's return value, None unless the outcome is ok.
         http_calls: how many HTTP calls it sent.
-        budget_ms: in which time the budget that they took comes back (`Call.budget_s`).
-        in_maintenance: the exchange was asked for its status, and said so.
-        of_connection: an error speaks of the way to the exchange, whatever was asked (`Verdict.of_connection`).
+        budget_ms: how long the budget that they took takes to come back (`Call.budget_s`).
+        in_maintenance: the exchange was asked for its status, and is in maintenance.
+        of_connection: it failed for a reason that has nothing to do with what was asked (`Verdict.of_connection`).
         bound: the limit that had no room for it.
     """
 
@@ -77,7 +77,7 @@ class Attempts:
         once: publishes each answer once.
         outbox: publishes results.
         reports: counts attempts.
-        serving: the open lane with this name, None if there is none.
+        serving: finds the open lane with a name; None if there is none.
         config: how long an attempt may wait for budget.
     """
 
@@ -98,7 +98,7 @@ class Attempts:
         self._config = config
 
     def configure(self, config: WorkerConfig) -> None:
-        """Takes other settings; attempts under way keep theirs."""
+        """Takes other settings; attempts in progress keep theirs."""
         self._config = config
 
     async def take(self, name: str, delivery: Delivery) -> None:
@@ -118,14 +118,14 @@ class Attempts:
         await delivery.ack()
 
     async def _read(self, name: str, delivery: Delivery) -> Attempt | None:
-        """The attempt in a message; None where it holds none, and is in `fleet.dead` now."""
+        """The attempt in a message; None for a message without one, which goes to `fleet.dead`."""
         try:
             attempt = decode_attempt(delivery.body)
         except DecodeError as error:
             metrics.UNREADABLE.inc()
             await results.bury(self._broker, delivery, ErrorCode.UNREADABLE, f"not an attempt: {error}")
             return None
-        if attempt.lane != name:  # no dispatcher sent it: metrics by lane must not get labels that are no lanes
+        if attempt.lane != name:  # no dispatcher sent it so: its text must not become a label of metrics
             attempt = replace(attempt, lane=name)
         return replace(attempt, repeated=True) if delivery.repeated else attempt
 
@@ -139,7 +139,7 @@ class Attempts:
             _drop_copy(attempt)
 
     async def _call(self, lane: Lane, attempt: Attempt) -> tuple[Ended, Try, results.Ready | None]:
-        """Runs an attempt and counts it. Its slot at the lane is free before anything is published."""
+        """Runs an attempt and counts it. It leaves the lane before anything is published."""
         name, bulk = attempt.lane, attempt.request.bulk
         self._reports.begin(name, bulk=bulk)
         try:
@@ -154,7 +154,7 @@ class Attempts:
         return ended, item, None if result is None else results.ready(attempt, result, body)
 
     async def _hand_back(self, attempt: Attempt, item: Try, bound: Bound | None = None) -> None:
-        """Returns an attempt to the dispatchers if it is needed; returns when the broker has it."""
+        """Publishes an attempt for the dispatchers, unless its request needs it no more."""
         if await self._once.dispensable(attempt):
             return
         log.info(
@@ -205,7 +205,7 @@ async def run(lane: LaneExchange, attempt: Attempt, config: WorkerConfig) -> End
         async with hung:
             data = await lane.call(request.method, request.args, call)
         in_maintenance = request.method == "fetch_status" and data.get("status") in _CLOSED
-    except Exception as error:  # every class has its verdict, unexpected ones too
+    except Exception as error:  # `judge` has a verdict for every class
         if hung.expired():
             log.exception("attempt_hung", extra={"request_id": request.id, "lane": lane.name})
         verdict = judge(error, call, lane.redactor.hide)
@@ -224,9 +224,9 @@ def _times(call: Call) -> dict[str, Any]:
 
 
 def _result(attempt: Attempt, lane: LaneExchange, ended: Ended) -> tuple[Try, Result | None, bytes | None]:
-    """The result of an attempt, already encoded if it carries data; None if it is to be handed back.
+    """An attempt's try and its result, already encoded if it has data; no result for one that is to be handed back.
 
-    Data that can't be encoded or sent is no success, so the outcome may change.
+    Data that can't be encoded, or is too large to be sent, is no success: then the try's outcome changes.
     """
     item = ended.item
     if item.outcome is Outcome.OK:

@@ -25,5 +25,5 @@ async def check(config: Config) -> None:
 
 
 async def _take(lane: str, delivery: Delivery) -> None:
-    """No lane is opened, so that no attempt comes."""
+    """Never called: no lane is opened."""
     raise AssertionError(lane, delivery)

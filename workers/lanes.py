@@ -1,9 +1,9 @@
 """The lanes of a worker: opened, refreshed, rebuilt when their configuration changes, drained when they are removed.
 
 An attempt stays on the lane where it began. A lane whose configuration changed serves on until the new one is open.
-Then attempts go to the new one, and the old one is closed after its last attempt. A lane that was removed runs no new
-attempt, but its queue is consumed until the last one has ended. Attempts that come meanwhile are handed back. So the
-queue has a consumer as long as a worker holds a message of it, and no dispatcher deletes it.
+Then new attempts go to that one, and the old one is closed after its last attempt. A lane that was removed runs no new
+attempt, but its queue is consumed until the last one has ended, and attempts that come meanwhile are handed back. So
+the queue has a consumer as long as a worker holds a message of it, and no dispatcher deletes it.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ OnAttempt: TypeAlias = Callable[[str, Delivery], Coroutine[Any, Any, None]]
 
 
 class Settings(Struct, frozen=True):
-    """What a lane is made from. A change of any of it makes another lane."""
+    """What a lane is made from. If any of it changes, the lane is made anew."""
 
     lane: LaneConfig
     limits: LimitsConfig | None
@@ -62,8 +62,8 @@ class Lane:
     Attributes:
         exchange: runs its attempts.
         budget: what it may send.
-        settings: what it was made of.
-        error: why it could not be opened; empty if it is open, or was not tried yet.
+        settings: what it was made from.
+        error: why it could not be opened; empty if it is open, or nothing has failed yet.
     """
 
     def __init__(self, exchange: LaneExchange, budget: Budget, settings: Settings) -> None:
@@ -78,7 +78,7 @@ class Lane:
 
     @contextlib.contextmanager
     def held(self) -> Generator[None, None, None]:
-        """Counts an attempt that runs on it."""
+        """Counts an attempt that runs on it, until the end of the context."""
         self._held += 1
         self._idle.clear()
         try:
@@ -111,7 +111,7 @@ class Lanes:
 
     Attributes:
         known: the configured lanes, by name.
-        serving: the open lanes, by name; while a changed lane opens, the one before it.
+        serving: the open lanes, by name; of a lane that changed, the old one until the new one is open.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class Lanes:
         self._egresses: dict[str, Egress] = {}
         self._made: set[Lane] = set()
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._changes: set[asyncio.Task[None]] = set()  # what changes of the configuration began
         self.known: dict[str, Lane] = {}
         self.serving: dict[str, Lane] = {}
 
@@ -137,7 +137,7 @@ class Lanes:
         """Makes the lanes that are new or changed in a configuration; `apply` starts them, `discard` drops them.
 
         Raises:
-            ConfigError: a lane can't be made; then none is.
+            ConfigError: one of them can't be made; then none is.
         """
         ccxt_settings.check(config)
         credentials = {
@@ -171,16 +171,16 @@ class Lanes:
             lanes = {self.known.pop(name), *([self.serving.pop(name)] if name in self.serving else [])}
             self._reports.drop_lane(name)
             metrics.forget(name)
-            self._start_leaving(group, self._remove(name, self._tasks.pop(name), lanes))
+            self._start(group, self._remove(name, self._tasks.pop(name), lanes))
             log.info("lane_removed", extra={"lane": name})
         for name, lane in made.items():
             before = self.known.get(name)
             self.known[name] = lane
             if before is not None:
-                self._start_leaving(group, self._supersede(name, before, self._tasks.pop(name)))
+                self._start(group, self._supersede(name, before, self._tasks.pop(name)))
             lane.follower = group.create_task(lane.budget.follow(BEAT_EVERY_S), name=f"budget {name}")
             self._tasks[name] = group.create_task(self._serve(name, lane, group), name=f"lane {name}")
-        self._start_leaving(group, self._resize())
+        self._start(group, self._resize())
 
     async def discard(self, made: dict[str, Lane]) -> None:
         """Closes planned lanes that are not applied."""
@@ -194,7 +194,7 @@ class Lanes:
 
     async def stop(self) -> None:
         """Stops opening, refreshing and removing lanes; open lanes still run attempts."""
-        await end_tasks([*self._tasks.values(), *self._leaving])
+        await end_tasks([*self._tasks.values(), *self._changes])
 
     async def leave(self) -> None:
         """Gives up this worker's parts of all budgets; nothing may run any more."""
@@ -237,7 +237,7 @@ class Lanes:
         self._reports.add_lane(name, exchange.methods, exchange.answering, exchange.tallies)
         metrics.LANE_OPEN.labels(name).set(1)
         if old is not None:
-            self._start_leaving(group, self._retire(old))
+            self._start(group, self._retire(old))
         for bulk in (False, True):
             queue = topology.work_name(name, bulk=bulk)
             if not self._broker.subscribed(queue):
@@ -255,9 +255,9 @@ class Lanes:
         def say(state: RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
             said = "" if error is None else lane.exchange.say(error)
-            if isinstance(error, NoBudget):  # others start too, or use the budget: the exchange was not called
+            if isinstance(error, NoBudget):  # the exchange was not called: others have used its budget
                 log.info("lane_open_throttled", extra={"lane": name, "why": said})
-                # That the next try has to wait is no reason why the one before failed.
+                # The error of an earlier try says more than that this one had no budget.
                 lane.error = lane.error if lane.error and error.reason == "budget" else said
             else:
                 lane.error = said
@@ -297,10 +297,10 @@ class Lanes:
         await lane.leave()
         await self._close(lane)
 
-    def _start_leaving(self, group: SideTasks, job: Coroutine[Any, Any, None]) -> None:
+    def _start(self, group: SideTasks, job: Coroutine[Any, Any, None]) -> None:
         task = group.create_task(job)
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
 
     async def _close(self, lane: Lane) -> None:
         self._made.discard(lane)
@@ -311,6 +311,6 @@ class Lanes:
 
 
 def _digest(credentials: Mapping[str, Secret]) -> str:
-    """A hash of secrets: equal for equal ones, and it reveals nothing of them."""
+    """A hash of secrets, by which to see that they changed."""
     values = "\0".join(f"{name}\0{secret.reveal()}" for name, secret in sorted(credentials.items()))
     return hashlib.sha256(values.encode()).hexdigest() if credentials else ""

@@ -22,7 +22,7 @@ from .exchange.latency import Answering
 METHODS_EVERY: Final = 25
 # The weight of one attempt in the mean budget of an attempt.
 _BUDGET_WEIGHT: Final = 1 / 20
-# A time-out sooner than this says something of the request's deadline, not of the exchange.
+# A time-out after less than this is due to the request's deadline, not to the exchange.
 _FAIR_MS: Final = 1_000.0
 # The most failed requests that a report names, and the most names of answered ones.
 _NAMED: Final = 50
@@ -67,7 +67,7 @@ class LaneKnown(Struct):
         answering: how its exchange answers.
         tallies: its budget's counts.
         budget_ms: the mean budget of a recent attempt, 0 before the first.
-        blame: finds out what its failures of the connection's kind speak against.
+        blame: finds out which failures of the connection speak against the lane.
     """
 
     methods: Sequence[str]
@@ -77,7 +77,7 @@ class LaneKnown(Struct):
     blame: Blame = field(default_factory=Blame)
 
     def speaks_against(self, item: Try, attempt: Attempt, now_s: float, *, of_connection: bool) -> bool:
-        """Whether a failure speaks against the exchange; a probe's always does."""
+        """Whether a failure speaks against the lane; a probe's always does."""
         blamed = of_connection and self.blame.failed(attempt.request, now_s)
         in_a_hurry = item.code is ErrorCode.EXCHANGE_TIMEOUT and item.exchange_ms < _FAIR_MS
         return attempt.probe or (blamed and not in_a_hurry)
@@ -126,8 +126,8 @@ class Reports:
             item: how it ended.
             attempt: the attempt.
             http_calls: how many HTTP calls it sent.
-            budget_ms: in which time the budget that it took comes back.
-            of_connection: a failure is of the connection's kind (`Verdict.of_connection`).
+            budget_ms: how long the budget that it took takes to come back.
+            of_connection: it failed for a reason that has nothing to do with what was asked (`Verdict.of_connection`).
         """
         lane, count, known = item.lane, self._lanes[item.lane], self._known[item.lane]
         request = attempt.request
@@ -193,7 +193,15 @@ class Reports:
         own_parts: Mapping[str, float],
         knowledge: Mapping[str, str],
     ) -> list[LaneReport]:
-        """The lanes' reports since the last call. The arguments come from the budgets, `knowledge` from the lanes."""
+        """The lanes' reports since the last call.
+
+        Args:
+            uses: by lane and bucket, how full the buckets are.
+            pauses: by lane, a pause of the whole lane.
+            lifted_ms: by lane, when an operator last ended a pause.
+            own_parts: by lane, the part of every limit that this worker uses by itself; absent while all share it.
+            knowledge: by lane, the digest of what it lists.
+        """
         with_methods = self._made % METHODS_EVERY == 0
         self._made += 1
         now_s = time.monotonic()
@@ -237,7 +245,7 @@ class Reports:
 
 
 def _void(count: LaneCount, attempt: Attempt) -> None:
-    """Counts an attempt that says nothing of the lane; another one like it would make no good trial."""
+    """Counts an attempt that says nothing of the lane, and names it: its like should not be sent as a trial."""
     count.trials_void += attempt.trial
     if not attempt.probe:
         _name(count.failing, attempt)

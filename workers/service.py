@@ -33,12 +33,12 @@ from .reports import LanePause, Reports
 
 log = logging.getLogger(__name__)
 
-# The longest that publishing the last report may take.
+# How long publishing the last report may take.
 LEAVING_S: Final = 2.0
 
 
 class Worker:
-    """One worker process. More of them are more replicas, nothing else: the budgets are shared."""
+    """One worker process. Any number run side by side, because they share the budgets."""
 
     def __init__(self, config: Config) -> None:
         self._start_with = config
@@ -50,7 +50,7 @@ class Worker:
         self._side_tasks = SideTasks()
         self._started_ms = results.now_ms()
         self._answered = Answered(self._redis)
-        self._unknown: set[str] = set()  # lanes whose used budget Redis did not give in time, as was logged
+        self._unknown: set[str] = set()  # lanes whose budget is not known now, as was logged
         self._outbox = Outbox(self._broker, lambda why: metrics.DIVERTED.labels(why).inc())
         attempts = Attempts(
             self._broker, Once(self._answered), self._outbox, self._reports, self._serving, config.worker
@@ -78,7 +78,7 @@ class Worker:
         log.info("worker_left", extra={"worker": self.name})
 
     async def configure(self, config: Config) -> None:
-        """Takes another configuration; attempts under way end on the lanes where they began."""
+        """Takes another configuration; attempts in progress end on the lanes where they began."""
         self._broker.check_lanes(config.lanes)
         made = await self._lanes.plan(config)
         try:
@@ -153,7 +153,7 @@ class Worker:
         try:
             await done_within(LEAVING_S, self._publish_report(leaving=True))
         except (BrokerError, TimeoutError) as error:
-            # Dispatchers notice soon that its reports stay away.
+            # Dispatchers notice after a while that its reports stay away.
             log.warning("report_lost", extra={"error": repr(error)})
 
     async def _report(self) -> None:
@@ -162,7 +162,7 @@ class Worker:
             try:
                 await self._publish_report(leaving=False)
             except BrokerError as error:
-                # Only the counts of 200 ms are lost; the next report brings the present state.
+                # Only these counts are lost; the next report brings the present state.
                 log.warning("report_lost", extra={"error": str(error)})
 
     async def _publish_report(self, *, leaving: bool) -> None:
@@ -201,7 +201,7 @@ class Worker:
         await self._broker.publish(encode(report), "", exchange=topology.REPORTS, persistent=False, mandatory=False)
 
     async def _look(self, name: str, budget: Budget) -> tuple[dict[str, Use], float] | None:
-        """A lane's used budget and the rest of its pause; None if Redis is too slow, as the report must go out."""
+        """A lane's used budget and the rest of its pause, seconds; None where Redis is away or slow: reports go out."""
         try:
             async with asyncio.timeout(self._config.report_every_s):
                 seen = await budget.usage(), await budget.paused()

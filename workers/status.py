@@ -9,7 +9,7 @@ def unready(connected: bool, lanes: Sequence[ServedLane]) -> str:
     """Why a worker does not serve yet, in one line; empty if it does.
 
     Lanes that failed to open do not count as long as another one serves: an exchange that is down must not stop a
-    roll-out.
+    deployment.
 
     Args:
         connected: whether its connections to RabbitMQ are up.
@@ -51,8 +51,8 @@ def lane(
         name: the lane's name.
         exchange: the ccxt id.
         markets: how many are known.
-        methods: those that it has.
-        in_flight: attempts with it, for lanes that are open.
+        methods: the ccxt methods that it has.
+        in_flight: by lane, how many attempts are held; of open lanes alone.
         error: why it could not be opened.
         own_part: the part of every limit that this worker may use by itself; None while all share the whole.
     """

@@ -10,6 +10,7 @@ from ccxt.base import errors  # pyright: ignore[reportMissingTypeStubs]
 
 from schemas.errors import InvalidMessage
 from schemas.messages import ErrorCode, Outcome
+from workers.budget.grants import Reason
 from workers.exchange.call import Seen
 from workers.exchange.errors import NoBudget, judge
 from workers.exchange.redaction import MESSAGE_LIMIT
@@ -219,11 +220,17 @@ def test_ccxt_asking_for_keys_is_not_the_exchange_refusing_them() -> None:
 
 @pytest.mark.parametrize(
     ("reason", "code"),
-    [("budget", ErrorCode.NO_BUDGET), ("paused", ErrorCode.PAUSED), ("redis_lost", ErrorCode.NO_BUDGET)],
+    [
+        ("budget", ErrorCode.NO_BUDGET),
+        ("paused", ErrorCode.PAUSED),
+        ("redis_lost", ErrorCode.NO_BUDGET),
+        ("share_too_small", ErrorCode.NO_BUDGET),
+    ],
 )
-def test_no_budget(reason: str, code: ErrorCode) -> None:
+def test_no_budget(reason: Reason, code: ErrorCode) -> None:
     verdict = judge(NoBudget(reason, 3.5), Seen("okx"))
     assert (verdict.outcome, verdict.code, verdict.pause_s) == (T, code, 3.5)
+    assert verdict.message.endswith("; there may be some in 3.500 s")
 
 
 def test_wrong_arguments() -> None:

@@ -8,6 +8,7 @@ from ccxt.base import errors  # pyright: ignore[reportMissingTypeStubs]
 from dispatcher import returns
 from dispatcher.returns import MOVES, Move
 from schemas.messages import Attempt, ErrorCode, Outcome, Request, Try
+from workers.budget.grants import Reason
 from workers.exchange.call import Seen
 from workers.exchange.errors import NoBudget, judge
 
@@ -76,8 +77,8 @@ def test_the_status_decides_where_the_class_is_vague(name: str, status: int | No
     assert returns.move(returned(CCXT[name]("x"), Seen("kraken", 1, status, body, by_status=True))) is move
 
 
-@pytest.mark.parametrize("reason", ["budget", "paused", "redis_lost"])
-def test_what_was_not_sent_waits(reason: str) -> None:
+@pytest.mark.parametrize("reason", ["budget", "paused", "redis_lost", "share_too_small"])
+def test_what_was_not_sent_waits(reason: Reason) -> None:
     assert returns.move(returned(NoBudget(reason, 3.5), Seen("okx"))) is Move.WAIT
 
 

@@ -20,7 +20,7 @@ Takes = Mapping[str, inspect.Parameter]
 
 _TEXT: Final = frozenset({"symbol", "timeframe", "code", "id", "type", "side"})
 _TEXT_LISTS: Final = frozenset({"symbols", "codes"})
-# Parameters that ccxt reads in Unix milliseconds at every exchange; an exchange's own are in a unit of its own.
+# Parameters that are Unix milliseconds at every exchange, as ccxt converts them. An exchange's own are in its own unit.
 _TIMES: Final = frozenset({"until", "till"})
 _TIME_DIGITS: Final = 40
 _TEXT_LIMIT: Final = 256
@@ -28,6 +28,7 @@ _IN_PATH: Final = re.compile(r"\{([\w-]+)\}")
 _SLASHES: Final = re.compile(r"[/\\%]")
 _STRAYS: Final = re.compile(r"\.\.|[?#\r\n]")
 
+_KEYS_ELSEWHERE: Final = "an account's keys are set in the configuration; the request names it as account"
 # Keys of `params` that would change how ccxt works, not what it asks for; each with what to do instead.
 _CLOSED_PARAMS: Final = {
     "paginate": "ask for each page with since and limit: every page is then budgeted and retried by itself",
@@ -45,9 +46,9 @@ _CLOSED_PARAMS: Final = {
     "timeout": "use the request's deadline_ms",
     "version": "the fleet calls the version that ccxt knows",
     "reload": "use fetch_markets for a fresh list",
-    "apikey": "lanes have no accounts",
-    "secret": "lanes have no accounts",
-    "password": "lanes have no accounts",
+    "apikey": _KEYS_ELSEWHERE,
+    "secret": _KEYS_ELSEWHERE,
+    "password": _KEYS_ELSEWHERE,
 }
 
 
@@ -151,8 +152,8 @@ def _check_params(method: str, params: Any) -> None:
 
 
 def _check_time(where: str, value: Any) -> None:
-    """Refuses what is silently another year; 0 is taken as the beginning of all that there is."""
-    time = int(value[:_TIME_DIGITS]) if isinstance(value, str) and value.isdecimal() else value  # ccxt takes texts too
+    """Refuses a time in another unit, which would be another year. 0 stands for the beginning of all data."""
+    time = int(value[:_TIME_DIGITS]) if isinstance(value, str) and value.isdecimal() else value  # ccxt takes text too
     if isinstance(time, (int, float)) and time and (reason := times.wrong_unit(time)):
         _refuse(f"{where} {time} {reason}")
 
@@ -165,7 +166,10 @@ def _check_paths(method: str, params: Any, in_path: Set[str]) -> None:
 
 
 def _check_counted(method: str, params: Any, written: Mapping[str, str]) -> None:
-    """Refuses lists, and names in another spelling: it is not known what the exchange would count for them."""
+    """Refuses parameters that costs depend on, where they are lists or are spelt otherwise.
+
+    What the exchange would count for those is not known.
+    """
     for key, value in _pairs(params):
         name = written.get(key.strip().casefold())
         if name not in (None, key):
@@ -177,7 +181,7 @@ def _check_counted(method: str, params: Any, written: Mapping[str, str]) -> None
 
 def _check_plain(where: str, value: Any) -> None:
     if isinstance(value, str):
-        # ccxt puts some values into the URL's path unchanged: the call would reach another endpoint than it pays for.
+        # ccxt puts some values into the URL's path unchanged: the call could reach another endpoint than it pays for.
         if _STRAYS.search(value):
             _refuse(f"{where} may not hold '..', '?', '#' or line breaks")
     elif value is not None and not isinstance(value, (bool, int, float)):
@@ -224,7 +228,7 @@ def check_answer(method: str, args: Mapping[str, Any], data: Any, http_calls: in
         args: its arguments.
         data: what it returned.
         http_calls: how many calls that took.
-        blank: the exchange's answer had no body: that means "none" if a list was asked for, and is no data otherwise.
+        blank: the exchange's answer had no body. Where a list was asked for that means an empty one, else no data.
 
     Raises:
         NotSupported: ccxt returned nothing without calling the exchange.

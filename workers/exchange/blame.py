@@ -12,11 +12,11 @@ from schemas.messages import Request
 
 T = TypeVar("T")
 
-# Failures in a row of one request or symbol that count against the lane though others are answered. Those of a lane
-# that fails now and then are mostly single.
+# How many failures in a row of one request or symbol count against the lane though others are answered. Where a lane
+# fails now and then, most rows have one.
 OFTEN: Final = 1
 # A lane answers others meanwhile if its last answer to another request is at most this old, whenever the failures
-# began. It delays the verdict on a lane that gets only requests which it never answered.
+# began. It delays the verdict on a lane of which only requests are left that it never answered.
 MEANWHILE_S: Final = 0.5
 # The same for a symbol that never worked here, which says less about the lane. Otherwise one caller with many such
 # symbols would make a lane stand aside again as soon as it is back, before it can answer any other request.
@@ -86,7 +86,7 @@ class Blame:
 
 
 def _keep(kept: dict[str, T], key: str, value: T) -> None:
-    """Puts it last; of too many the oldest goes."""
+    """Puts an entry last, and drops the oldest of too many."""
     kept.pop(key, None)
     kept[key] = value
     if len(kept) > KEPT:

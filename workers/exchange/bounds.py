@@ -2,8 +2,8 @@
 
 Parsed, an answer takes 5 to 20 times its own size. So the bytes of all bodies that are being read, parsed or turned
 into results are counted, and at the limit reading stops. What a call has read counts until the call ends. A call whose
-answer is likely to be large books room for it before it is charged: otherwise answers would be paid for, thrown away
-for want of room, and paid for again.
+answer is likely to be large books room for it before it is charged. Otherwise answers would be paid for, thrown away
+because there is no room, and paid for again.
 
 What real exchanges send, decompressed: markets are the largest by far (Binance's exchangeInfo 15 to 20 MB, OKX's
 instruments a few MB), then all tickers (Binance 1.6 MB) and whole order books (a few MB); one ticker or one page of
@@ -28,7 +28,7 @@ START_BYTES: Final = 64 * 1024
 # How long a reader waits for room, and how long its request is put off if there is none.
 PATIENCE_S: Final = 5.0
 REST_S: Final = 1.0
-# Before the first answer of an exchange to a method that may bring much: most calls in flight, and the size of each.
+# Before an exchange's first answer to a method with large answers: the most calls in flight, and how large one counts.
 FIRST_AT_ONCE: Final = 4
 FIRST_BYTES: Final = MIB
 # The estimate of what a call needs falls by this factor with each smaller answer.
@@ -51,15 +51,15 @@ _ONE_BYTES: Final = 4 * MIB
 
 
 def too_long(most_bytes: int) -> TooLarge:
-    """The error for an answer with more bytes than one may have; its connection is closed."""
+    """The error for an answer with more bytes than one may have."""
     return TooLarge(f"more than {most_bytes / MIB:g} MiB")
 
 
 class Crowded(Exception):
-    """The worker is at its limit for answers, and found no room in time: no fault of the exchange."""
+    """The worker holds as much of answers as it may, and no room came in time: no fault of the exchange."""
 
     def __init__(self) -> None:
-        super().__init__("the worker holds as much of answers as it may, and takes no more for now")
+        super().__init__("the worker holds as much of exchanges' answers as it may (max_answers_mib); no room in time")
 
 
 class Bounds:
@@ -99,7 +99,7 @@ class Bounds:
         return min(most, _ONE_BYTES) if method in _ONE else most
 
     def holding(self, exchange: str, method: str) -> "Holding":
-        """Counts a new call: it holds nothing yet."""
+        """A new call's holding, which is empty."""
         return Holding(self, self.most_bytes(method), rows.most(method), (exchange, method))
 
     async def book(self, holding: "Holding") -> None:
@@ -135,7 +135,7 @@ class Bounds:
         return self._sum + needs <= self._most and (alone or self._of[exchange] + needs <= self._most // 2)
 
     def _next(self) -> None:
-        """Ends the waiting of calls for whose answers there is room, in order for each exchange and method."""
+        """Lets calls go for whose answers there is room, of each exchange and method in their order."""
         behind: set[tuple[str, str]] = set()
         for holding, turn in list(self._queue.items()):
             if holding.key not in behind and (not self._needs(holding) or self._fits(holding)):
@@ -206,7 +206,7 @@ class Holding:
     Args:
         bounds: the worker's; None for a call that reads nothing.
         most_bytes: the most that one answer may have, decompressed.
-        most: how many rows it may have.
+        most: how many rows one answer may have.
         key: the exchange and the method.
 
     Attributes:

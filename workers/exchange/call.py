@@ -20,7 +20,7 @@ _NAMES: Final = re.compile(r"(?i)symbol|inst|pair|contract|product|market|coin|c
 
 
 class Seen(Struct):
-    """What was seen of an attempt's HTTP calls; the last one counts.
+    """What was seen of an attempt's HTTP calls, mostly of the last one.
 
     Args:
         exchange: the ccxt id.
@@ -29,8 +29,8 @@ class Seen(Struct):
         body: the start of its body.
         pause: the pause that it asked for.
         headers: its headers.
-        by_status: ccxt found no error in its body, so what ccxt raises speaks of its status alone.
-        data: it was taken for data, so an error after it is of what ccxt made of it.
+        by_status: ccxt found no error in its body, so what ccxt raises is due to its status alone.
+        data: it passed for data, so an error after it is about how ccxt reads it.
         args: the request's arguments; None where they are not known.
     """
 
@@ -74,7 +74,7 @@ class Seen(Struct):
 
 
 class Call(Seen):
-    """One attempt's calls. All times in seconds.
+    """One attempt's calls. All times are seconds, but for `left_us`.
 
     Args:
         max_wait_s: the longest it may wait for budget, all its HTTP calls together.
@@ -91,8 +91,8 @@ class Call(Seen):
         windowed: its last HTTP call counted in a fixed window of the exchange's clock.
         blank: the last answer had no body, as an answer that says "none" may.
         holding: what it holds of answers.
-        usual_s: how long the exchange usually takes for an answer: with less time left, it waits for no budget.
-        lacked: for which charge there was no room in time.
+        usual_s: how long the exchange usually takes for an answer. With no more time left than this it does not wait.
+        lacked: the charge for which there was no room in time.
         rooms: how room comes for that one (`Refusal.rooms`).
     """
 
@@ -124,7 +124,7 @@ class Call(Seen):
 
     @property
     def room_s(self) -> float:
-        """How long it may still wait before it is sent: what comes later would be cut off before its answer."""
+        """How long it may still wait before it is sent: a later call would be cut off before its answer."""
         return max(min(self.max_wait_s - self.waited_s, self.left_s - self.usual_s), 0.0)
 
 

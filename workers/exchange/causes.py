@@ -1,8 +1,8 @@
-"""Why a call got no usable answer, in the words of the system, of TLS, of the proxy or of the HTTP parser. Pure.
+"""Why a call got no usable answer, as the system, TLS, the proxy or the HTTP parser says it. Pure.
 
-ccxt raises the same `ExchangeNotAvailable` with nothing but the URL for a host without a name, a port where nobody
-listens, a wrong certificate and a dead proxy (4.5.90); what really happened is in the error that it was raised from.
-aiohttp's own texts may hold the whole URL with its query, so only their parts are taken.
+For an unknown host, a closed port, a wrong certificate and a dead proxy, ccxt raises the same `ExchangeNotAvailable`
+with nothing but the URL (4.5.90). What really happened is in the error that it was raised from. aiohttp's own texts may
+hold the whole URL with its query, so only their parts are taken.
 """
 
 import os
@@ -14,7 +14,7 @@ import aiohttp
 
 
 def cause(error: BaseException) -> str:
-    """The first thing in the chain of an error's causes that says why; empty where none does.
+    """The reason that the first error in a chain of causes names; empty where none names one.
 
     Args:
         error: what ccxt or aiohttp raised. The words may come from outside: they are to be cleaned.
@@ -64,7 +64,7 @@ def _place(error: aiohttp.ClientConnectorError | aiohttp.ClientConnectorCertific
 
 
 def _of_system(error: BaseException) -> str:
-    """The words of the system or of TLS, without numbers, addresses and places in its source."""
+    """What the system or TLS says, without error numbers, addresses and source lines."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return error.verify_message
     if isinstance(error, ssl.SSLError):

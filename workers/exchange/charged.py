@@ -40,7 +40,7 @@ BODY_KEPT: Final = 1024
 
 
 class _Stale(Exception):
-    """The server closed an idle keep-alive connection while we wrote to it. The call may have arrived nevertheless."""
+    """The server closed an idle keep-alive connection while we wrote to it. The call may have arrived all the same."""
 
 
 class _Send(Passage):
@@ -51,9 +51,9 @@ class _Send(Passage):
         self.endpoint = endpoint
         self.charges = charges
         self.grant = grant
-        self.reports = False  # the exchange's count in its answer is right
+        self.reports = False  # the exchange's count in the answer can be used
         self.http_calls = 0
-        self.again = False  # the pass before met a stale connection
+        self.again = False  # the pass before this one met a stale connection
         self.begin()
 
     def begin(self) -> None:
@@ -147,7 +147,7 @@ class ChargedCalls(_Ccxt):
         return self.signing_clock.ahead_s if self.signing_clock else 0.0
 
     def __del__(self) -> None:
-        """ccxt's own warns of an instance that was not closed; ours own nothing, as the session is the egress's."""
+        """Replaces ccxt's warning of an instance that was not closed: ours own nothing, the session is the egress's."""
 
     async def fetch2(
         self,
@@ -166,7 +166,7 @@ class ChargedCalls(_Ccxt):
             )
         charges = self._charges(apis, path, api, method, params, config)
         reports = meter.costs.reports(apis, method, path)
-        late: list[Grant] = []  # the reservation of a call that would have been sent too late: it is moved
+        late: list[Grant] = []  # the reservation of a call that was too late to be sent, until it is moved
         stale = False
         try:
             for _ in range(LATE_TRIES):
@@ -203,7 +203,7 @@ class ChargedCalls(_Ccxt):
         return meter.costs.charges(apis, method, path, sent, ccxt_cost, meter.names)
 
     async def fetch(self, url: str, method: str = "GET", headers: Any = None, body: Any = None) -> Any:
-        """Sends one HTTP call, and refuses an answer that is none."""
+        """Sends one HTTP call, and refuses an answer that is no answer of an API."""
         meter, call, send = self.meter, CALL.get(), _SEND.get()
         if send.http_calls:
             send.grant = await meter.pay(call, send.charges, [])  # ccxt repeats a call by itself
@@ -307,7 +307,7 @@ def charged(exchange: str) -> Any:
 
 
 def _is_blank(status: int, headers: Mapping[str, str], body: str) -> bool:
-    """Whether an answer has no body, and is JSON or nothing by its own word. A proxy's empty page is not."""
+    """Whether an answer has no body, by its status or where its type says JSON. A proxy's empty page does not count."""
     if status == 204:
         return True
     kind = next((value for name, value in headers.items() if name.lower() == "content-type"), "")

@@ -13,7 +13,7 @@ from .call import Seen
 
 log = logging.getLogger(__name__)
 
-# The clock of an exchange that sends whole seconds, as Kraken does, may be up to a second ahead of what it sends.
+# The clock of an exchange that sends whole seconds, as Kraken does, is up to a second ahead of what it sends.
 _WHOLE_S: Final = 1.0
 
 

@@ -21,7 +21,7 @@ class Count(Struct, frozen=True):
 
     Args:
         spent: how much was spent.
-        left: how much more may be spent; where `spent` is not known.
+        left: how much more may be spent; only where `spent` is not known.
         window_s: the window of the limit it speaks of; None where it does not say.
         ends_s: in how many seconds that window ends; None where it does not say.
         scope: what the limit is counted by.
@@ -34,7 +34,7 @@ class Count(Struct, frozen=True):
     scope: Scope = "egress"
 
     def speaks_of(self, buckets: Sequence[Bucket]) -> int | None:
-        """The number of the bucket that is meant: the one with that window, or else the shortest it can be."""
+        """The place of the bucket that is meant: of those it may be, the one with the shortest window."""
         meant: int | None = None
         for index, bucket in enumerate(buckets):
             if bucket.scope != self.scope or bucket.kind not in ("fixed", "rolling"):
@@ -69,12 +69,12 @@ def counted(reader: Reader | None, headers: Mapping[str, str], now_s: float) -> 
         now_s: the wall clock, Unix seconds.
 
     Returns:
-        The count, or None where the headers tell none.
+        The count, or None where the headers have none.
     """
     if reader is None:
         return None
     lowered = {name.lower(): value for name, value in headers.items()}
-    # A header with fields is read by `<header>; <field>`.
+    # A field of a header is named `<header>; <field>`.
     for name, value in [item for item in lowered.items() if ";" in item[1]]:
         fields = (part.partition("=") for part in value.split(";"))
         lowered |= {f"{name}; {field.strip().lower()}": given.strip() for field, equals, given in fields if equals}
@@ -128,7 +128,7 @@ def _bybit(header: _Header, _: float) -> Count | None:
 def _bingx(header: _Header, now_s: float) -> Count | None:
     """Source: its page on rate limits (`X-RateLimit-Requests-Remain`, `-Expire`, seen as 10000 and as a Unix time).
 
-    A call of an account tells of its own limit; its table has no bucket of the address for these.
+    The answer to an account's call is about the account's limit; the table gives such calls no bucket of the address.
     """
     left, expires = header("x-ratelimit-requests-remain"), header("x-ratelimit-requests-expire")
     if left is None or expires is None:

@@ -1,7 +1,7 @@
 """One address that exchanges see, with its connections: opened ahead, kept alive, closed when they look dead.
 
 aiohttp repeats a call by itself when its connection turns out dead, and follows redirects. Both would be uncharged
-calls, so both are switched off here. A call learns about its way through its `Passage`.
+calls, so both are switched off here. A `Passage` is what a call learns of its own way.
 """
 
 import asyncio
@@ -27,8 +27,8 @@ from .redaction import Redactor, in_one_line
 
 log = logging.getLogger(__name__)
 
-# A server may close an idle connection just as a call arrives: AWS's load balancers after 60 s by default, nginx after
-# 75 s, Cloudflare after 400 s (their documentation). We use none that was idle for longer than this.
+# A server may close an idle connection just as a call arrives. AWS's load balancers do it after 60 s by default, nginx
+# after 75 s, Cloudflare after 400 s (their documentation). So no connection is used that was idle for longer than this.
 IDLE_S: Final = 50.0
 OPEN_TIMEOUT_S: Final = 2.0
 # The longest header, and the longest line of it. aiohttp takes 8 KB; firewalls before exchanges send longer ones
@@ -149,7 +149,7 @@ class Egress:
         except _Opened:
             pass
         except (aiohttp.ClientError, TimeoutError) as error:
-            # A call will fail with it too.
+            # The next call fails too, and its attempt says why.
             log.info("connection_open_failed", extra={"place": url, "error": in_one_line(error, self._redactor.hide)})
         finally:
             PASSAGE.reset(token)
@@ -232,7 +232,7 @@ class _Session:
         def send_once(*args: Any, timeout: aiohttp.ClientTimeout, **kwargs: Any) -> Any:
             left_s = PASSAGE.get().time_left_s
             if timeout.total is None or left_s < timeout.total:
-                timeout = aiohttp.ClientTimeout(total=max(left_s, 0.001))  # 0 would be none
+                timeout = aiohttp.ClientTimeout(total=max(left_s, 0.001))  # 0 would mean no time-out
             return send(*args, timeout=timeout, allow_redirects=False, **kwargs)
 
         setattr(self, verb, send_once)

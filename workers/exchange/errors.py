@@ -1,9 +1,9 @@
 """What an error means for the attempt: a pure decision.
 
-Where it happened is asked first: before any call, in an answer that refuses the call, or in ccxt's reading of data.
-Of a refusal the exchange's own words come first, as the tables have them, then ccxt's class if ccxt knows those words,
-then the status. ccxt's class alone is not enough: its `ExchangeNotAvailable` is both a dead exchange and a wrong
-parameter (ccxt 4.5.90).
+First counts where it happened: before any call, in an answer that refuses the call, or in ccxt's reading of data. For a
+refusal the exchange's own words decide, as the tables have them, else ccxt's class if ccxt knows those words, else the
+status. ccxt's class alone is not enough: its `ExchangeNotAvailable` is both a dead exchange and a wrong parameter (ccxt
+4.5.90).
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from msgspec import Struct
 from schemas.errors import InvalidMessage
 from schemas.messages import ErrorCode, Outcome
 
+from ..budget.grants import Reason
 from ..limits.answers import Means
 from .bounds import REST_S, Crowded
 from .call import Seen
@@ -37,8 +38,8 @@ class Verdict(Struct, frozen=True):
         code: why it ended.
         message: the same in words.
         pause_s: for how long its lane can't take it; 0 where there is no reason to wait.
-        of_connection: the failure is of the connection, or of the whole exchange, whatever was asked: no connection,
-            no answer in time, a 5xx, maintenance, a page in place of JSON.
+        of_connection: it failed for a reason that has nothing to do with what was asked: no connection, no answer in
+            time, a 5xx, maintenance, a page in place of JSON.
     """
 
     outcome: Outcome
@@ -48,16 +49,24 @@ class Verdict(Struct, frozen=True):
     of_connection: bool = False
 
 
+_NOT_SENT: Final[Mapping[Reason, str]] = {
+    "budget": "no budget in time",
+    "paused": "no budget: the exchange asked for a pause",
+    "redis_lost": "no budget: Redis is away",
+    "share_too_small": "no budget: Redis is away, and this worker's share of a limit does not hold the call",
+}
+
+
 class NoBudget(Exception):
-    """The call was not sent: there is no budget in time, or a pause. Not an error of ccxt's: ccxt never retries it.
+    """The call was not sent: there is no budget in time, or a pause. It is no error of ccxt, which would try again.
 
     Args:
-        reason: ``budget``, ``paused`` or ``redis_lost``.
-        wait_s: in how many seconds there would be budget.
+        reason: why.
+        wait_s: in how many seconds there may be budget.
     """
 
-    def __init__(self, reason: str, wait_s: float) -> None:
-        super().__init__(f"{reason}: free in {wait_s:.3f} s")
+    def __init__(self, reason: Reason, wait_s: float) -> None:
+        super().__init__(f"{_NOT_SENT[reason]}; there may be some in {wait_s:.3f} s")
         self.reason = reason
         self.wait_s = wait_s
 
@@ -106,9 +115,9 @@ _BY_WORDS: Final[Mapping[Means, tuple[Outcome, ErrorCode]]] = {
     "arguments": (_REJECTED, ErrorCode.INVALID_ARGUMENTS),
     "unsupported": (_FAILED, ErrorCode.NOT_SUPPORTED),
 }
-# Classes of words that ccxt does not know: for these the status decides.
+# Classes that ccxt raises for words it does not know: for these the status decides.
 _VAGUE: Final = frozenset({"BaseError", "ExchangeError"})
-# 4xx that may be the exchange's own answer to the request; with JSON in the body they are.
+# 4xx that may be the exchange's own answer to the request; with JSON in the body they certainly are.
 _REQUEST_STATUSES: Final = frozenset({400, 404, 405, 409, 410, 422})
 # 4xx that refuse the request's form, whatever the body (RFC 9110 and 6585).
 _FORM_STATUSES: Final = frozenset({406, 411, 412, 413, 414, 415, 416, 417, 431})
@@ -167,7 +176,7 @@ def judge(error: BaseException, seen: Seen, hide: Hide = str) -> Verdict:
 
 
 def means_too_many(seen: Seen) -> bool:
-    """Whether ccxt's word for "too many calls" may be believed: ccxt read it in the body, and no table knows better."""
+    """Whether ccxt's "too many calls" may be believed: it read that in the body, and no table says otherwise."""
     return not seen.by_status and not seen.says(*_BY_WORDS)
 
 
@@ -213,10 +222,10 @@ def _decide(error: Exception, seen: Seen) -> tuple[Outcome, ErrorCode]:
     if not _raised_in_ccxt(error):
         return _FAILED, ErrorCode.INTERNAL
     if seen.http_calls:
-        # ccxt did not expect this answer: as a refusal its status still says what it is, as data it is of no use.
+        # ccxt did not expect this answer. A refusal's status still says what it is; data of this form is of no use.
         by_status = None if seen.data else _by_status(seen)
         return by_status or (_FAILED, ErrorCode.BAD_RESPONSE)
-    # ccxt takes what it is given without a look: mostly it is `params`, or that there is no symbol. If not, it is ccxt.
+    # ccxt checks no arguments: mostly it stumbles over `params`, or over a missing symbol. Else the fault is its own.
     suspect = seen.args is not None and (bool(seen.args.get("params")) or not seen.named)
     return _FAILED, ErrorCode.INVALID_ARGUMENTS if suspect else ErrorCode.NOT_SUPPORTED
 
@@ -251,7 +260,7 @@ def _speaks_of(text: str, seen: Seen) -> bool:
 
 
 def _refused(error: BaseError, seen: Seen) -> tuple[Outcome, ErrorCode]:
-    """The exchange refuses the call, or gives no answer."""
+    """The exchange refused the call, or gave no answer."""
     if clock_refused(error, seen):
         return _FAILED, ErrorCode.CLOCK
     if seen.status is None:
@@ -278,7 +287,7 @@ def _unanswered(error: BaseError) -> tuple[Outcome, ErrorCode]:
 
 
 def _by_status(seen: Seen) -> tuple[Outcome, ErrorCode] | None:
-    """What a status alone says; None where it says nothing, as 200."""
+    """What a status alone says; None where it says nothing, as 200 does."""
     status, is_json = seen.status or 0, _is_json(seen.body)
     if status == 451 or (status == 403 and is_json):
         return _FAILED, ErrorCode.RESTRICTED

@@ -35,7 +35,8 @@ from .rehearsal import places
 from .unlisted import RELIST_S, Unlisted
 
 OPEN_TIMEOUT_S: Final = 60.0
-# After Redis was lost no call is sent until every slot that may have been reserved has passed: reserve none far ahead.
+# After Redis has lost its data nothing is granted until every instant has passed that may have been reserved. So the
+# calls that open a lane, which may wait long, reserve none that is further ahead than this.
 OPEN_RESERVE_S: Final = 2.0
 # Most attempts at measuring the exchange's clock.
 CLOCK_TRIES: Final = 3
@@ -60,8 +61,8 @@ class Setup(Struct, frozen=True, kw_only=True):
 class LaneExchange:
     """An exchange as one lane reaches it.
 
-    A lane with an account has ccxt twice: without keys for what anybody may read, and with them for requests that name
-    the account. So no public read depends on a key, or is signed.
+    A lane with an account has two instances of ccxt: one without keys for what anybody may read, and one with them for
+    requests that name the account. So no public read depends on a key, or is signed.
 
     Args:
         name: the lane's name.
@@ -198,7 +199,7 @@ class LaneExchange:
             call.holding.close()
 
     def _kinds_hint(self, error: BaseError, call: Call) -> str:
-        """How to go on without a kind of markets that the exchange does not serve here; empty where that is not it."""
+        """How to leave out a kind of markets that the exchange does not serve here; empty for any other error."""
         setting = self._ccxt.options.get("fetchMarkets")
         kinds: Any = setting.get("types") if isinstance(setting, dict) else None  # pyright: ignore
         if not kinds or judge(error, call).code is not ErrorCode.RESTRICTED:
@@ -209,11 +210,12 @@ class LaneExchange:
     async def refresh(self, *, every_s: float, max_age_s: float) -> None:
         """Waits, then takes markets that are younger than `max_age_s`.
 
-        An answer that names a market which is not listed ends the wait. Then markets older than `RELIST_S` are too old.
+        An answer that names a market which is not listed ends the wait. Then the markets must be younger than
+        `RELIST_S`.
 
         Args:
             every_s: how long it waits.
-            max_age_s: since they were read from the exchange.
+            max_age_s: counted from when they were read from the exchange.
 
         Raises:
             Exception: what `open` raises.
@@ -279,7 +281,7 @@ class LaneExchange:
         return data
 
     async def _read(self, method: str, args: Mapping[str, Any], call: Call) -> Any:
-        """Runs it; once more after measuring the clock offset, if the exchange refuses the time of a signed call."""
+        """Runs a read. Where the time of a signed call is refused, measures the clock offset and runs it once more."""
         if not call.account:
             return await getattr(self._ccxt, method)(**args)
         read = getattr(self._keyed, method)
@@ -292,7 +294,7 @@ class LaneExchange:
         return await read(**args)
 
     def bound(self, call: Call, wait_s: float) -> Bound | None:
-        """The limit that had no room for a call, and has some after this time; None where that is not why."""
+        """The limit that had no room for a call and has some in `wait_s`; None where it failed for another reason."""
         charge = call.lacked
         if charge is None:
             return None
@@ -329,12 +331,12 @@ class LaneExchange:
                 ahead_s = told_ms / 1000 - call.left_us / 1e6 - error_s
             if error_s * 1000 <= min(bucket.margin_ms for bucket in fixed) / 2:
                 break
-        # Only the windows' start matters; and a wrong answer must not hold calls up for years.
+        # Only where windows start matters. So the offset is kept within one window: a wrong one can't delay calls long.
         window_s = max(bucket.window_s for bucket in fixed)
         await self._budget.set_clock((ahead_s + window_s / 2) % window_s - window_s / 2, error_s)
 
 
 def _markets_key(config: LaneConfig) -> str:
-    """Where the markets of an exchange with these settings are kept in Redis: others may give other markets."""
+    """Where Redis keeps the markets of an exchange with these settings, as other settings may give other markets."""
     said = f"{CCXT_VERSION} {json.dumps(config.ccxt, sort_keys=True, default=str)}"
     return f"fleet:{{{config.known_as}}}:markets:{hashlib.sha256(said.encode()).hexdigest()[:16]}"

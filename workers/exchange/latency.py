@@ -13,7 +13,7 @@ from msgspec import Struct
 # Calls that make the first baseline; after them each call has a weight of 1/200.
 FIRST: Final = 10
 LEARNS: Final = 1 / 200
-# A call this many times slower than the baseline hardly moves it. But if calls stay slow for days, it follows.
+# A call this many times slower than the baseline hardly moves it. If calls stay slow for days it follows all the same.
 UNUSUAL: Final = 3.0
 LEARNS_UNUSUAL: Final = 1 / 5000
 # The clock's resolution: a shorter latency counts as this.

@@ -1,10 +1,10 @@
 """Each exchange's markets: read from it once for the whole fleet, and shared through Redis.
 
 A worker that finds no copy, or a stale one, takes the lock and reads the markets within the budget; all others take the
-copy. While Redis is away each worker reads them itself. Attempts never wait for this: markets are put together on a
-separate ccxt instance, in a thread, and handed to the lanes as a whole.
+copy. While Redis is away each worker reads them itself. Attempts never wait for this: a separate ccxt instance puts the
+markets together in a thread, and the lanes get them as a whole.
 
-A copy is compressed JSON, so that write access to Redis never means running code here.
+A copy is compressed JSON and no pickle, so that nobody who can write to Redis can run code here.
 """
 
 import asyncio
@@ -74,13 +74,13 @@ class Markets:
         self._locks: dict[str, asyncio.Lock] = {}
 
     async def give(self, key: str, exchange: Any, make: Callable[[], Any], max_age_s: float) -> bool:
-        """Gives `exchange` markets younger than `max_age_s`; older ones while another worker is reading.
+        """Gives `exchange` markets younger than `max_age_s`, or older ones while another worker is reading.
 
         Args:
             key: names the exchange, and where its copy lies in Redis; lanes with the same one have the same markets.
             exchange: the ccxt instance of a lane.
             make: makes another instance like it, with the same budget.
-            max_age_s: since they were read from the exchange.
+            max_age_s: counted from when they were read from the exchange.
 
         Returns:
             Whether they were read from the exchange now.
@@ -163,8 +163,8 @@ class Markets:
     async def _take(self, name: str, held: _Held | None, make: Callable[[], Any], max_age_s: float) -> _Held | None:
         """The fleet's copy, if it is fresh enough and can be read."""
         seconds, microseconds = await self._client.time()
-        known: Any = await self._client.hmget(name, ["at_us", "digest"])
-        at_us, digest = known
+        fields: Any = await self._client.hmget(name, ["at_us", "digest"])
+        at_us, digest = fields
         if at_us is None or digest is None:
             return None
         age_s = max(0.0, seconds + microseconds / 1e6 - store.shaped(at_us, int) / 1e6)
@@ -178,14 +178,14 @@ class Markets:
         exchange = make()
         try:
             options = await asyncio.to_thread(_unpack, body, exchange)
-            known = await asyncio.to_thread(_know, exchange)
+            knowledge = await asyncio.to_thread(_know, exchange)
         except Exception as error:  # whatever is wrong with the copy, the exchange has the markets
             log.warning("markets_not_shared", extra={"key": name, "error": repr(error)})
             return None
         finally:
             await exchange.close()
         log.info("markets_taken", extra={"key": name, "markets": len(exchange.markets), "age_s": round(age_s, 1)})
-        return _Held(exchange, options, digest.decode(), read_s, known)
+        return _Held(exchange, options, digest.decode(), read_s, knowledge)
 
     async def _share(self, name: str, held: _Held, listed: _Listed) -> None:
         try:
@@ -199,7 +199,7 @@ class Markets:
         except (*AWAY, TypeError, ValueError, OverflowError) as error:
             if isinstance(error, AWAY):
                 store.lost(error, "markets")
-            # If ccxt keeps something in them that JSON can't express, each worker reads its own.
+            # If ccxt keeps something in them that JSON can't express, each worker reads them itself.
             log.warning("markets_not_shared", extra={"key": name, "error": repr(error)})
 
 
@@ -227,6 +227,7 @@ async def _read(make: Callable[[], Any]) -> tuple[_Held, _Listed]:
 
 
 def _know(exchange: Any) -> tuple[str, bytes]:
+    """What dispatchers need to know of the markets: its digest, and the content."""
     listed = [
         listings.Listing(symbol, str(market["id"]), str(market.get("quote") or ""), str(market.get("type") or ""))
         for symbol, market in sorted(exchange.markets.items())

@@ -1,7 +1,6 @@
-"""A lane's meter: every HTTP call waits here for its budget, and what its answer says of limits is passed on."""
+"""A lane's meter: every HTTP call waits here for its budget, and the budget learns what its answer says of limits."""
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Sequence
@@ -9,8 +8,6 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 from msgspec.structs import replace
-
-from schemas.runtime.store import AWAY
 
 from ..budget.budget import LOST_WAIT_S, Budget, Grant, Refusal
 from ..budget.tally import Tallies
@@ -27,7 +24,7 @@ from .signals import Pause
 
 log = logging.getLogger(__name__)
 
-# The least time between two counts that are passed on where not every one matters: each is a round trip to Redis.
+# The least time between two of an exchange's counts that are reported to Redis; for fixed windows every one is.
 OBSERVE_EVERY_S: Final = 0.25
 # A pause that became longer by less than this is not logged again.
 SAID_AGAIN_S: Final = 1.0
@@ -64,7 +61,7 @@ class Meter:
         self._observed_s = 0.0
 
     def hurry(self) -> None:
-        """Ends the waiting of bulk calls, now and from now on: they are handed back."""
+        """Bulk calls wait no longer, now and from now on: they are handed back."""
         self._hurries = True
         now_s = asyncio.get_running_loop().time()
         for limit in self._bulk_waits:
@@ -99,7 +96,7 @@ class Meter:
         Args:
             call: the attempt's.
             charges: what the HTTP call costs.
-            late: a reservation whose call would have been sent too late: it is taken from the list and moved.
+            late: perhaps the reservation of a call that was too late to be sent. It is taken from the list and moved.
 
         Raises:
             NoBudget: there is no room in time.
@@ -109,7 +106,7 @@ class Meter:
             return await self._granted(call, charges, late)
         if self._hurries:
             raise NoBudget("budget", LOST_WAIT_S)
-        # Bulk calls can't reserve: of many that wait for the same buckets one asks, as all would get the same answer.
+        # Bulk calls can't reserve. Of many that wait for the same buckets one asks, as all would get the same answer.
         turn = self._bulk_turns.setdefault(tuple(charge.key for charge in charges), asyncio.Lock())
         limit = asyncio.timeout(call.room_s)
         begun_s = time.monotonic()
@@ -154,14 +151,14 @@ class Meter:
             return answer
 
     def wants_count(self, charges: Sequence[Charge]) -> bool:
-        """Whether the exchange's own count is due to be read from an answer: for fixed windows it always is."""
+        """Whether the exchange's count should be read from an answer: always for fixed windows, else now and then."""
         due = time.monotonic() - self._observed_s > OBSERVE_EVERY_S
         return due or any(charge.bucket.kind == "fixed" for charge in charges)
 
     async def heed(
         self, charges: Sequence[Charge], grant: Grant, late_us: float, pause: Pause | None, count: Count | None
     ) -> Pause | None:
-        """Passes on to all workers what an answer said of limits.
+        """Reports to all workers what an answer said of limits.
 
         Args:
             charges: what its call cost.
@@ -171,29 +168,27 @@ class Meter:
             count: what the exchange says it has counted, if anything.
 
         Returns:
-            The pause as it holds now: a guess of ours may have become longer.
+            The pause as it holds now, which may have become longer than asked for.
         """
         held = None if pause is None else await self._pause(pause, charges, grant)
-        # While Redis is away no call gets budget anyway, and the attempt's own verdict still carries the pause.
-        with contextlib.suppress(*AWAY):
-            if count is not None and grant.ranks:
-                self._observed_s = time.monotonic()
-                number = count.speaks_of([charge.bucket for charge in charges])
-                if number is not None:
-                    charge, rank = charges[number], grant.ranks[number]
-                    used, span_s = count.used(charge.bucket), count.span_s(charge.bucket)
-                    await self.budget.observe(charge, rank, grant, used, late_us=late_us, span_s=span_s)
-            if pause is not None and (learned := await self.budget.limited(charges, grant)) is not None:
-                log.warning(
-                    "limit_learned",
-                    extra={
-                        "lane": self.lane,
-                        "bucket": learned.bucket,
-                        "amount": learned.amount,
-                        "effective": round(learned.effective, 3),
-                        "why": pause.reason,
-                    },
-                )
+        if count is not None and grant.ranks:
+            self._observed_s = time.monotonic()
+            number = count.speaks_of([charge.bucket for charge in charges])
+            if number is not None:
+                charge, rank = charges[number], grant.ranks[number]
+                used, span_s = count.used(charge.bucket), count.span_s(charge.bucket)
+                await self.budget.observe(charge, rank, grant, used, late_us=late_us, span_s=span_s)
+        if pause is not None and (learned := await self.budget.limited(charges, grant)) is not None:
+            log.warning(
+                "limit_learned",
+                extra={
+                    "lane": self.lane,
+                    "bucket": learned.bucket,
+                    "amount": learned.amount,
+                    "effective": round(learned.effective, 3),
+                    "why": pause.reason,
+                },
+            )
         return held
 
     async def _pause(self, pause: Pause, charges: Sequence[Charge], grant: Grant) -> Pause:

@@ -1,8 +1,8 @@
 """Parses JSON of many megabytes in steps, none of which holds up the event loop for long.
 
 `json.loads` holds the interpreter's lock (the GIL) until it is done, in whatever thread it runs: 16 MB of small lists
-stop everything else for 1 to 3 s. So a long text is parsed a window at a time. The decoder in C reads what lies within
-the window; values that are longer are read in Python. Between two values another thread may take the lock.
+stop everything else for 1 to 3 s. So a long text is parsed a window at a time. The decoder in C reads values that lie
+within the window; longer ones are read in Python. Between two values another thread may take the lock.
 """
 
 import json
@@ -13,8 +13,8 @@ from .rows import Rows
 
 # Characters that the decoder in C gets at once: 1 to 3 ms of small lists.
 WINDOW: Final = 32 * 1024
-# Real answers are nested about ten deep. Deeper, windows are smaller, as each may be read in vain: 32 KiB of `[` take
-# Python 3.14 about 3 ms, as its decoder goes as deep as the stack, and 500 levels held a worker up for 5 s.
+# Real answers are nested about ten deep. Below that windows are smaller, as each may be read in vain. Python 3.14's
+# decoder goes as deep as the stack: 32 KiB of `[` take it about 3 ms, and 500 levels held a worker up for 5 s.
 _DEEP: Final = 10
 _DEPTH_LIMIT: Final = 100
 _SPACE: Final = re.compile(r"[ \t\n\r]*").match
@@ -53,7 +53,7 @@ class _Text:
                 value, end = self.decoder.raw_decode(self.window, at - self.start)
             except ValueError:
                 continue  # the window's end cuts it off, or it is wrong
-            # A number that is cut off looks like another number.
+            # A number that the window cuts off looks like another number.
             if self.start + end == len(self.text) or self.window[end : end + 1] in _ENDS:
                 return value, self.start + end
         opening = self.text[at : at + 1]

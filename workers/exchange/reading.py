@@ -1,8 +1,8 @@
-"""Reads answers: never more than their call may hold, and never so that other calls wait long.
+"""Reads answers: never more than their call may hold, and never so long at once that other calls wait.
 
-aiohttp limits what it reads ahead, lines (`egress.HEADER_BYTES`) and headers (128), and decompresses in pieces (3.14).
-It does not limit a body, the number of informational answers before the real one, or what comes beside a body (chunk
-extensions, compressed data that expands to nothing).
+aiohttp (3.14) limits what it reads ahead, the length of lines (`egress.HEADER_BYTES`) and the number of headers (128),
+and decompresses in pieces. It does not limit a body, the number of informational answers before the real one, or what
+comes beside a body (chunk extensions, compressed data that expands to nothing).
 """
 
 import asyncio
@@ -22,7 +22,7 @@ INFORMATIONAL_LIMIT: Final = 10
 PIECE: Final = 4096
 # The most that may come beside a body: heads, and the sizes of chunks.
 BESIDE_BYTES: Final = MIB
-# A longer text is parsed in a thread: 10 ms of small lists.
+# A longer text is parsed in a thread, as small lists of this length take 10 ms.
 LONG: Final = 256 * 1024
 
 
@@ -144,7 +144,7 @@ class Response(aiohttp.ClientResponse):
                     raise too_long(most)
                 waited |= await self._held.take(len(piece))
                 pieces.append(piece)
-        except TimeoutError as error:  # the call's; if it waited here for other answers, the exchange was not slow
+        except TimeoutError as error:  # the call's: if it waited for room, the exchange was not slow
             if waited:
                 raise Crowded from error
             raise

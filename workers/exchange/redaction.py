@@ -14,10 +14,11 @@ from .causes import cause
 # Takes secrets out of a text.
 Hide: TypeAlias = Callable[[str], str]
 
-# A shorter secret, as a user's number may be, can't be told from other text.
+# A shorter secret, as a user's number may be, would be found in any text.
 HIDDEN_FROM: Final = 6
 # The longest message of an error.
 MESSAGE_LIMIT: Final = 300
+# How much of a text from outside is looked at.
 _READ: Final = 4096
 _QUERY: Final = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]*")
 _USER: Final = re.compile(r"(\w+://)[^\s/@]+@")
@@ -34,7 +35,7 @@ class Redactor:
     def __init__(self, secrets: Iterable[Secret]) -> None:
         plain = {secret.reveal() for secret in secrets if len(secret.reveal()) >= HIDDEN_FROM}
         texts = sorted(plain.union(*map(_in_base64, plain)), key=len, reverse=True)
-        # The part of a secret that no encoding changes. Nearly all texts hold none, and looking for it is cheap.
+        # The longest part of each secret that no encoding changes: a quick look, as nearly all texts hold none.
         self._cores = [max(re.findall(r"[0-9A-Za-z]*", text), key=len) for text in texts]
         self._in_bytes = [core.encode() for core in self._cores]
         self._pattern = re.compile("|".join(map(_any_form, texts)), re.IGNORECASE)
@@ -44,7 +45,7 @@ class Redactor:
         return self._pattern.sub(HIDDEN, text) if any(core in text for core in self._cores) else text
 
     def suspects(self, body: bytes) -> bool:
-        """Whether the bytes may hold a secret, in any form."""
+        """Whether the bytes may hold a secret in any form; without it they hold none."""
         return any(core in body for core in self._in_bytes)
 
     def hide_in(self, data: Any) -> Any:
@@ -88,7 +89,7 @@ def clean(text: str, hide: Hide) -> str:
         text: from outside.
         hide: takes the known secrets out.
     """
-    # A secret at the end must not be cut in two before it is hidden.
+    # More is read than is kept: a secret at the end must not be cut in two before it is hidden.
     text = hide(text[: 2 * _READ])[:_READ]
     text = _SECRET.sub(r"\1\2…", _USER.sub(r"\1", _QUERY.sub(r"\1", text)))
     return " ".join(text.split())

@@ -1,4 +1,4 @@
-"""Which hosts an exchange's calls go to, from what ccxt signs: some have a host for each kind of market."""
+"""Which hosts an exchange's calls go to, read from what ccxt signs: some exchanges have one for each kind of market."""
 
 import contextlib
 from collections.abc import Collection

@@ -38,7 +38,7 @@ class Rows(NamedTuple):
         return text.count(",") < self.each and text.count("[") + text.count("{") <= self.nested
 
     def check(self, value: Any) -> None:
-        """Raises `TooLarge` if a JSON value has too many; takes 30 ns for each element."""
+        """Raises `TooLarge` if a JSON value has too many. It takes 30 ns for each element."""
         waiting: list[Any] = [value] if isinstance(value, (dict, list)) else []
         nested = 0
         while waiting:
@@ -52,7 +52,7 @@ class Rows(NamedTuple):
             waiting += [item for item in inner if isinstance(item, (dict, list))]
 
 
-# Read once in half an hour; ccxt reads only a few of the lists inside a market.
+# These may have more rows: they are read once in half an hour, and ccxt reads few of the lists inside a market.
 _LISTINGS: Final = frozenset({"load_markets", "fetch_markets"})
 # Rows of a few numbers.
 _SLIGHT: Final = frozenset(

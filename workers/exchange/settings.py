@@ -1,6 +1,6 @@
-"""Checks the configuration beside ccxt's classes: each setting has an effect, or the worker does not start.
+"""Checks the configuration against ccxt's classes: each setting has an effect, or the worker does not start.
 
-`schemas/ccxt_settings.py` says what can be said without ccxt. Here is what each class has differently: its URLs, its
+`schemas/ccxt_settings.py` checks what can be checked without ccxt. Here is what depends on a class: its URLs, its
 options, the settings that it reads, what an account needs, its testnet.
 """
 
@@ -63,7 +63,7 @@ def enter_sandbox(lane: str, exchange: Any) -> None:
     Raises:
         ConfigError: ccxt knows none.
     """
-    # Where there is none, ccxt (4.5.90) puts nothing in place of its URLs, or fails to copy nothing.
+    # Where there is none, ccxt (4.5.90) leaves its URLs empty, or raises a TypeError.
     with contextlib.suppress(TypeError):
         exchange.set_sandbox_mode(True)
         if exchange.urls["api"]:
@@ -80,7 +80,7 @@ def budget_of(lane: LaneConfig) -> str:
 
 
 def _same_hosts(kind: Described, lane: LaneConfig) -> bool:
-    # Some exchanges tell their testnet by a header alone: what counts calls before that sees one address.
+    # Some exchanges tell calls to their testnet by a header alone: their limits may count these with all others.
     own = cast("Mapping[str, Any]", lane.ccxt.get("urls", {}))
     hostname = str(lane.ccxt.get("hostname", kind.hostname))
     test = own.get("test") or kind.urls.get("test") or kind.urls["api"]
@@ -147,7 +147,7 @@ def _type_names(own: Any) -> Iterator[str]:
 
 
 def _check_tree(where: str, own: Any, known: Any) -> None:
-    """Refuses URLs where the class has none: its calls would go on to those it has."""
+    """Refuses URLs where the class has none: they would have no effect."""
     if not isinstance(known, dict):
         if not isinstance(own, str):
             raise ConfigError(f"{where}: expected a URL")

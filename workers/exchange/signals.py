@@ -1,8 +1,8 @@
 """What an answer says of limits: whether it refuses the call as one too many, and how long to send none. Pure.
 
-The HTTP status and the exchange's own words come before ccxt's class, as ccxt turns one and the same limit into five
-classes: Binance's 429 is a `DDoSProtection`, HTX's an `ExchangeError`, OKX's with a plain text body an
-`ExchangeNotAvailable` (ccxt 4.5.90).
+The HTTP status and the exchange's own words come before ccxt's class, because ccxt has five classes for the same thing:
+Binance's 429 is a `DDoSProtection`, HTX's an `ExchangeError`, OKX's with a plain text body an `ExchangeNotAvailable`
+(ccxt 4.5.90).
 
 How long is told by a header or by the words of the answer (`told`). What is told is kept within the least and the most
 that make sense for its kind, a limit or a ban. Where no time to come is told, the length is our backoff.
@@ -19,10 +19,10 @@ from .redaction import Hide, clean
 
 # A refusal is short; a longer body at status 200 is data, and is not searched.
 BODY_SEARCHED: Final = 1024
-# A page of HTML says late what it is: Cloudflare's comes to it after 2 to 3 KB.
+# A page of HTML says late what it is: Cloudflare's after 2 to 3 KB.
 PAGE_SEARCHED: Final = 16 * 1024
 DEFAULT_PAUSE_S: Final = 2.0
-# Refusals that are not for too many calls of ours, at whatever status: nothing pauses, and no limit is learned.
+# Refusals that are not due to too many calls of ours, at whatever status. They set no pause, and no limit is learned.
 NOT_OURS: Final[tuple[Means, ...]] = ("busy", "region")
 OUR_BACKOFF: Final = "our backoff"
 IN_THE_TEXT: Final = "text of the answer"

@@ -8,9 +8,9 @@ from typing import Final
 
 log = logging.getLogger(__name__)
 
-# The least time between two readings of an exchange's markets for this, for the whole fleet.
+# The least time between two readings of an exchange's markets for this reason, by the whole fleet.
 RELIST_S: Final = 120.0
-# How many names are remembered, of those that are new and of those that stay unlisted.
+# How many names are remembered, new ones and ones that stay unlisted each.
 KEPT: Final = 1_000
 # No market's name is longer.
 LONGEST: Final = 128
@@ -21,8 +21,8 @@ _ENDED: Final = ("-C", "-P")
 class Unlisted:
     """The names in answers that no market of one lane has.
 
-    An exchange also names what it never lists, as indices and contracts that have ended. So a name that is still not
-    listed by markets that were read after it was seen is not looked for again.
+    An exchange also names what it never lists, as indices and contracts that have ended. So a name that is missing in
+    markets that were read after it was seen is not looked for again.
 
     Args:
         lane: for the log.
