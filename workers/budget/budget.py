@@ -1,8 +1,8 @@
-"""What a lane may send now: reserve, sleep until the reserved instant, look once more, leave.
+"""What a lane may send now: reserve, sleep, check the reservation again shortly before its instant, leave.
 
-A budget goes by the ledger, which all workers share in Redis, or, where Redis does not answer, by this worker's own
-share (`course` has the states). The first call that Redis does not answer in time is the last one that waits for it:
-from then on calls are granted from the share at once, or refused, and `follow` alone asks Redis again.
+A budget grants from the ledger, which all workers share in Redis. Where Redis does not answer, it grants from this
+worker's own share (`course` has the states). The first call that Redis does not answer in time is the last one that
+waits for it: from then on calls are granted from the share at once, or refused, and `follow` alone asks Redis again.
 """
 
 import asyncio
@@ -24,8 +24,9 @@ from .rules import HORIZON_US, RECHECK_S, UNANSWERED_US
 
 __all__ = ["LOST_WAIT_S", "Budget", "Grant", "Learned", "Reason", "Refusal", "Use"]
 
+# How often a call may be too late to leave before it is handed back.
 LATE_TRIES: Final = 3
-# How much longer than it wanted to a call waits that is moved then.
+# A call that is moved to a later instant may wait so much longer than it asked for.
 MOVED_S: Final = 0.25
 
 
@@ -64,7 +65,7 @@ class Budget:
         """Be one of the workers that share the scope, until cancelled.
 
         Args:
-            every_s: how often to say so; much less than `rules.PRESENT_S`.
+            every_s: the time between two beats; much less than `rules.PRESENT_S`.
         """
         await self._course.follow(every_s)
 
@@ -102,11 +103,11 @@ class Budget:
     async def again(
         self, charges: Sequence[Charge], grant: Grant, *, max_wait_s: float, bulk: bool = False, lead_us: int = 0
     ) -> Grant | Refusal:
-        """Look at a reservation again: whether it was paused meanwhile, or has to be moved to a later instant.
+        """Check a reservation again: whether there is a pause since, or it has to be moved to a later instant.
 
-        It has to where a call before it arrived later than its grant allowed for, or where this call can't leave in
-        time. Where Redis can't be asked, what it granted may be sent in time; but not in short windows, where a
-        late call before it could not be known of.
+        It is moved where a call before it arrived later than its margin allows for, or where this call can't leave in
+        time. Where Redis can't be asked, what it granted may be sent in time. In short windows it may not, as nobody
+        would know of a late call before it.
 
         Args:
             charges: as in `reserve`.
@@ -126,7 +127,7 @@ class Budget:
         return refused("redis_lost", left_s)
 
     def _granter(self, grant: Grant) -> Grants | None:
-        """What answers for a grant now: our share, until Redis has its grants, or Redis; None where that is away."""
+        """Where a grant counts now: in our share until Redis has its grants, else in Redis; None where that is away."""
         if self._own and grant.own and self._own.has_share:
             return self._own
         return self.ledger if self._course.is_shared else None
@@ -134,21 +135,22 @@ class Budget:
     async def acquire(
         self, charges: Sequence[Charge], *, max_wait_s: float, bulk: bool = False, grant: Grant | None = None
     ) -> Grant | Refusal:
-        """Reserve, sleep until the reserved instant, and look once more at it shortly before (`again`).
+        """Reserve, sleep until the reserved instant, and check it again shortly before (`again`).
 
-        A call that wakes up too late does not leave: the exchange would see it beside those that were granted later.
-        Its reservation is moved, a few times; a process as late as that is overloaded and had better hand the call
-        back. The caller looks once more at the clock, as the last thing before it sends (`is_late`).
+        A call that wakes up too late does not leave: the exchange would see it beside calls that were granted later.
+        Its reservation is moved, `LATE_TRIES` times at most. A process that is late more often is overloaded, and had
+        better hand the call back. The caller checks the clock once more as the last thing before it sends (`is_late`).
 
         Args:
             charges: as in `reserve`.
             max_wait_s: as in `reserve`.
             bulk: as in `reserve`.
-            grant: move this one, that was found late, in place of making a new reservation.
+            grant: a reservation whose call was too late to be sent: it is moved, and no new one is made.
         """
         now_s, punctuality = self.ledger.now_s, self.ledger.punctuality
         until = now_s() + max_wait_s
-        # At first only as far ahead as lateness would not be forgiven anyway: the lead is time that every call takes.
+        # The first try leads only by the lateness that the spare of the last grant does not cover: every call waits for
+        # the lead.
         lead_us = int(max(0.0, punctuality.lead_us() - self._spare_us))
         answer: Grant | Refusal
         if grant is None:
@@ -159,7 +161,7 @@ class Budget:
         while isinstance(answer, Grant):
             self._spare_us = answer.spare_us
             due = self.ledger.redis_clock.due(answer.at_us)
-            # The answer itself may have taken so long that there is no time left: it is looked at again all the same.
+            # An unsure grant is checked even if its answer took so long that no time is left.
             if not answer.sure or due - now_s() > RECHECK_S:
                 await self._sleep_holding(charges, answer, due - RECHECK_S)
                 left_s = max(0.0, until - now_s()) + MOVED_S
@@ -199,7 +201,7 @@ class Budget:
         return (now_s - grant.due_s) * 1e6 > grant.spare_us
 
     def answered(self, grant: Grant, endpoint: str, *, left_s: float, answered_s: float) -> float:
-        """Learn from a round trip how far calls spread; returns how late this one was at the most, departure and way.
+        """Learn from a round trip how far calls spread; returns how late this one can have arrived at the most.
 
         Args:
             grant: the call's.
@@ -214,16 +216,17 @@ class Budget:
         return at_most_us(self.spread.answered(answered_s, endpoint, answered_s - left_s, late_us))
 
     async def arrived(self, charges: Sequence[Charge], grant: Grant, late_us: float, *, answered: bool = True) -> None:
-        """Report that a call has arrived, and how late, where that matters to calls that come after it.
+        """Report that a call has arrived, and how late, where that matters to calls after it.
 
-        It does where it was later than its margin allows for; and in short windows always: there no call uses the room
-        of one without an answer.
+        It matters where the call was later than its margin allows for. In short windows it always does, as no call uses
+        the room of one without an answer there.
 
         Args:
             charges: the call's.
             grant: the call's.
             late_us: how late it was, by Redis's clock at the most (`answered`).
-            answered: there was an answer, so it has arrived; else it may have, and stands in short windows as it stood.
+            answered: there was an answer, so it has arrived. Without one it may have, and in short windows nothing
+                changes.
         """
         granter = self._granter(grant)
         with self._course.asking():
@@ -234,15 +237,15 @@ class Budget:
                 await granter.arrived(charges, grant, late_us, answered=answered)
 
     def tell(self, charges: Sequence[Charge], grant: Grant, late_us: float) -> None:
-        """As `arrived`, and waits for nothing."""
+        """As `arrived`, in a task of its own."""
         if grant.must_tell or late_us > grant.margin_us:
             self._aside(self.arrived(charges, grant, late_us))
 
     def unanswered(self, charges: Sequence[Charge], grant: Grant, left_s: float) -> None:
-        """As `tell`, of a call that got no answer: what was written before its end may still be on its way.
+        """As `tell`, of a call that got no answer: it may still arrive.
 
-        In short windows its room stays taken for as long as a call is waited for (rolling.lua). In others it is
-        reported as arrived when it is as late as calls ever are, not ahead: until then it may arrive at any time.
+        In short windows its room stays taken for as long as an answer is waited for (rolling.lua). In others it is
+        reported as arrived when it is as late as calls ever are, and no sooner.
 
         Args:
             charges: the call's.
@@ -266,7 +269,7 @@ class Budget:
                 await granter.back(charges, grant)
 
     def release(self, charges: Sequence[Charge], grant: Grant) -> None:
-        """As `back`, and waits for nothing."""
+        """As `back`, in a task of its own."""
         self._aside(self.back(charges, grant))
 
     def _aside(self, telling: Coroutine[Any, Any, None]) -> None:
@@ -288,8 +291,8 @@ class Budget:
     ) -> float:
         """Stop all workers from sending for so long; a longer pause stays as it is.
 
-        Where the exchange refuses again, and the call was granted after the last pause, the length is doubled: always
-        where it is our guess, and where the exchange told it if that is so at once (`rules.AT_ONCE_S`).
+        The length is doubled where a call was granted after the last pause and is refused again: always if the length
+        is our guess; if the exchange named it, only within `rules.AT_ONCE_S` after the pause.
 
         Args:
             for_s: how long, from now.
@@ -380,13 +383,13 @@ class Budget:
     ) -> None:
         """Take over what the exchange says it has counted; nothing is made of it while Redis is away.
 
-        Which of our calls it had counted by then? Not those of ours that were still under way, and counting them as
-        ours would hide strangers; but all those granted before this one, and, as this one took `late_us` longer than
-        it could have, at most those granted until so much later. What remains is the strangers' at least, and comes on
-        top of everything we grant, in flight or not. It is taken as the most seen in this window and never added up, so
-        it can't drift. In a fixed window every answer is reported, so what is ours is known exactly with nothing in
-        flight; between such moments strangers are taken to go on as before. Until the first, all that has not certainly
-        been ours counts as theirs.
+        Which of our calls are in that count? Those granted before this one, and at most those granted until `late_us`
+        later, as this one may have taken so much longer than others. Later ones were still in flight: to count them as
+        ours would hide strangers. What remains was spent by strangers, at least, and comes on top of everything that we
+        grant, in flight or not. It is taken as the most seen in this window and never added up, so it can't drift. In a
+        fixed window every answer is reported, so with nothing in flight it is known exactly what is ours. Between such
+        moments strangers are taken to go on as before. Until the first such moment, all that is not certainly ours
+        counts as theirs.
 
         Args:
             charge: the call's charge to the bucket that the exchange reports on.
@@ -404,7 +407,8 @@ class Budget:
     async def limited(self, charges: Sequence[Charge], grant: Grant) -> Learned | None:
         """Learn from "too many": the fullest of the buckets holds a tenth less, for all workers.
 
-        Once for all calls that were out already; and not where strangers explain it, as their spend is not our limit.
+        Calls that were in flight already lower it only once. Where strangers explain the refusal nothing is learned, as
+        what they spend does not lower the limit.
 
         Args:
             charges: the call's.

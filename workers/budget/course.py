@@ -1,8 +1,8 @@
-"""What a budget goes by, Redis or this worker's own share, and when that changes.
+"""Where a budget grants from, Redis or this worker's own share, and when that changes.
 
 The states and their moves are the diagram on the budgets' page of the docs. A worker begins with Redis. Where that does
-not answer it is on its own: closed, until its part is free to use, and open from then on, until its lease is over. When
-Redis is back it adds what the worker granted itself, and nothing is granted meanwhile.
+not answer the worker is on its own: closed until its part is free to use, and open from then on until its lease is
+over. When Redis is back it adds what the worker granted itself, and nothing is granted meanwhile.
 """
 
 import asyncio
@@ -55,11 +55,11 @@ class WrongMove(Exception):
 
 
 class Course:
-    """By which of the two one budget goes.
+    """From which of the two one budget grants.
 
     Args:
         ledger: the buckets in Redis.
-        own: this worker's share. Without one the budget always goes by Redis, and refuses what that does not answer.
+        own: this worker's share. Without one the budget grants from Redis alone, and refuses what that does not answer.
     """
 
     def __init__(self, ledger: Ledger, own: OwnShare | None) -> None:
@@ -92,7 +92,7 @@ class Course:
 
     @contextlib.contextmanager
     def asking(self) -> Generator[None]:
-        """What is asked in here and not answered is a loss."""
+        """What Redis does not answer in here raises nothing: it counts as a loss."""
         try:
             yield
         except AWAY:
@@ -109,12 +109,12 @@ class Course:
             self._become(self._own, Mode.CLOSED)
 
     def look(self) -> None:
-        """The worker is on its own: looks whether its share may be used by now, or no more."""
+        """While the worker is on its own: opens its share when it may be used, and closes it when it may no more."""
         if self._own and self.mode in (Mode.CLOSED, Mode.OPEN):
             self._become(self._own, Mode.OPEN if self._own.member.is_counted_away else Mode.CLOSED)
 
     async def follow(self, every_s: float) -> None:
-        """Beats so often, until cancelled; a loss is looked into at once."""
+        """Beats every `every_s`, until cancelled, and at once after a loss."""
         while True:
             await self.beat()
             if not self.is_shared:
@@ -131,7 +131,7 @@ class Course:
             raise ValueError("a budget without a member does not share its scope")
         with self.asking():
             if not self.is_shared:
-                self._ledger.lost()  # There may be more to send since the last beat.
+                self._ledger.lost()  # Since the last beat there may be new pauses to send.
             await self._ledger.meet()
             await self._ledger.beat(self._own.member)
             if time.monotonic() >= self._trips_at_s:
@@ -141,14 +141,14 @@ class Course:
                 await self._return(self._own)
 
     async def _return(self, own: OwnShare) -> None:
-        """Goes by Redis again, where that answers and has more to give than the share."""
+        """Grants from Redis again, if it has answered for long enough and has more to give than the share."""
         member = own.member
         if not (member.may_return() and self._flapping.may_return(member.clock())):
             return
         self._become(own, Mode.RETURNING)
         for addition in member.settle():
             await self._ledger.give(member, addition)
-        if self.mode is not Mode.RETURNING:  # A question of before, which was not answered, ended meanwhile.
+        if self.mode is not Mode.RETURNING:  # An older question has failed meanwhile: Redis is lost again.
             return
         member.settled()
         await self._ledger.beat(member)  # Renews the lease,

@@ -10,7 +10,7 @@ from typing import Final
 
 FIRST_S: Final = 1.0
 LONGEST_S: Final = 30.0
-# A loss so long after the last one is the first of its kind again; longer than any time that has to be waited.
+# A loss so long after the last return is no flap. It is longer than any time that has to be waited.
 FORGIVEN_S: Final = 60.0
 
 

@@ -24,7 +24,7 @@ class Grant(Struct, frozen=True):
         ranks: what each of its buckets had spent with it, thousandths; tells our calls from others in what the exchange
             counts.
         due_s: the instant on the monotonic clock, at the latest.
-        early_s: the same at the earliest: the clock offset is known no better.
+        early_s: the same at the earliest, as the clock offset is not known exactly.
         spare_us: how late the call may leave; beyond that it must not.
         margin_us: how late it may arrive without delaying others.
         must_tell: its arrival has to be reported in any case (`Budget.arrived`).
@@ -47,7 +47,7 @@ class Grant(Struct, frozen=True):
 
     @property
     def counts_from_s(self) -> float:
-        """From when lateness counts: a worker that granted itself a call knows the instant by its own clock."""
+        """From when lateness counts. A worker that granted a call itself knows the instant by its own clock."""
         return self.due_s if self.own else self.early_s
 
 
@@ -60,8 +60,8 @@ class Refusal(Struct, frozen=True):
         reason: no room in time; the exchange asked for a pause; Redis can't be asked; or it can't be asked, and this
             worker's share of a bucket never holds the call.
         held_by: which of the call's charges had no room; None where that is not why.
-        rooms: how room comes there: after so many seconds so many such calls have had some, in order. Empty where it
-            comes as evenly as calls can be apart, and where it is not known.
+        rooms: how room comes there: pairs of seconds from now and how many such calls have had room by then, in order.
+            Empty where it comes as evenly as calls can be apart, and where it is not known.
     """
 
     earliest_ms: int
@@ -119,7 +119,7 @@ class Grants(Protocol):
     async def again(
         self, charges: Sequence[Charge], grant: Grant, *, max_wait_us: int, bulk: bool = False, lead_us: int = 0
     ) -> Grant | Refusal | None:
-        """Looks at a reservation again; a refusal has given it back. None: it was forgotten, and may be made anew."""
+        """Checks a reservation again. A refusal has given it back; None where it was forgotten and may be made anew."""
         ...
 
     async def arrived(self, charges: Sequence[Charge], grant: Grant, late_us: float, *, answered: bool = True) -> None:

@@ -17,25 +17,25 @@ from typing import Final
 
 from .rules import LEAST_MARGIN_US
 
-# So many calls say enough. Fewer, and the table's margin holds.
+# After so many calls the measure counts; until then the table's margin does.
 ENOUGH: Final = 20
-# What is remembered: this generation and the last; a new one begins after both.
+# This generation of calls and the last one are remembered. A new one begins after so many calls and so much time.
 GENERATION_CALLS: Final = 50
 GENERATION_S: Final = 10.0
-# So many calls may be later than usual.
+# This part of all calls may be later than the usual lateness.
 UNUSUAL_PART: Final = 0.1
-# How many calls apart the usual is worked out anew.
+# The usual lateness is computed anew after so many calls.
 LOOK_EVERY: Final = 10
-# Beyond the worst that was seen so far.
+# What is allowed for beyond the worst lateness seen.
 SPARE_US: Final = 5_000
 LONGEST_US: Final = 2_000_000
 ENDPOINTS_KEPT: Final = 500
-# For how long the fastest trip is remembered, at least, and twice as long at most: some minutes in which all were slow
-# must not become the measure. A route that became longer makes all calls look late for so long, which costs a part of
-# each window.
+# The fastest trip is remembered for so long at least, and for twice as long at most: some minutes in which all trips
+# were slow must not become the measure. A route that became longer makes all calls look late for so long, which costs a
+# part of each window.
 FASTEST_S: Final = 600.0
-# Before so many calls the fastest one may have been slow too: on a machine that was busy for a minute 56 calls to one
-# endpoint took 17 ms and more, of which 0.7 were enough. Calls to any endpoint are more, and more alike.
+# Of fewer calls even the fastest may have been slow. On a machine that was busy for a minute, 56 calls to one endpoint
+# took 17 ms and more, where 0.7 ms would have been enough. The fastest of all endpoints is sure after fewer calls.
 SURE_CALLS: Final = 50
 SURE_CALLS_HERE: Final = 200
 ANY: Final = ""
@@ -45,7 +45,7 @@ _FIRST_US: Final = 100.0
 
 
 class _Sizes:
-    """Counts values in steps that grow with them, and keeps the most that any can have been."""
+    """A histogram with steps that grow with the values, and the most that any value can have been."""
 
     def __init__(self) -> None:
         self._counts: dict[int, int] = {}
@@ -59,7 +59,7 @@ class _Sizes:
         self.worst_us = max(self.worst_us, most_us)
 
     def usual(self) -> float:
-        """What all but the unusual part stay within."""
+        """The value that all but `UNUSUAL_PART` stay within."""
         above = self.number
         for step in sorted(self._counts):
             above -= self._counts[step]
@@ -73,7 +73,7 @@ def _value(step: int) -> float:
 
 
 class _Fastest:
-    """The fastest trip of two spans."""
+    """The fastest trip of this span of time and the last one."""
 
     __slots__ = ("_calls", "_end_s", "_enough", "_first_s", "_last_s", "_this_s")
 
@@ -111,7 +111,7 @@ class Spread:
         self._usual_us = self._worst_us = 0.0
 
     def answered(self, now_s: float, endpoint: str, trip_s: float, late_us: float = 0.0) -> float:
-        """Takes in a round trip, and returns how late the call was at the most, departure and way, microseconds.
+        """Takes in a round trip; returns how late the call can have arrived at the most, microseconds.
 
         Args:
             now_s: the monotonic clock.
@@ -136,10 +136,10 @@ class Spread:
         return most_us
 
     def _fastest(self, now_s: float, endpoint: str, trip_s: float) -> tuple[float, float]:
-        """The fastest trip to this endpoint as far as is known, and one than which none is faster for sure.
+        """The fastest known trip to this endpoint, and a trip than which certainly none is faster.
 
-        That is the one of all endpoints while there were few calls to this one, and 0 while there were few to any: the
-        fastest may have been slow too, and came when its answer began, at the latest.
+        The latter is the fastest of all endpoints while there were few calls to this one, and 0 while there were few to
+        any, as even the fastest of few may have been slow.
         """
         if len(self._trips) > ENDPOINTS_KEPT:
             self._trips.clear()
@@ -153,7 +153,7 @@ class Spread:
         return usual_s, 0.0
 
     def faster(self, now_s: float) -> dict[str, float]:
-        """By endpoint, round trips that are faster than all that the fleet knows, to be published."""
+        """By endpoint, our round trips that are faster than the fleet's, to be published."""
         ours = {
             name: fastest.trip_s
             for name, fastest in self._trips.items()
@@ -164,8 +164,8 @@ class Spread:
     def take_fleet(self, span: int, trips_s: Mapping[str, float]) -> None:
         """Takes in the fleet's fastest trips, by endpoint.
 
-        A trip that is missing in the same span of time was lost with all that Redis knew. It is kept here and published
-        again: a worker that starts on a busy machine sees slow ones alone.
+        A trip of this span of time that is missing now was lost with Redis's data. It is kept here and published again:
+        a worker that starts on a busy machine sees slow trips alone.
         """
         known_s = self._fleet_s if span == self._span else {}
         self._forgotten_s = {name: trip_s for name, trip_s in known_s.items() if trip_s < trips_s.get(name, math.inf)}
@@ -173,7 +173,7 @@ class Spread:
         self._span = span
 
     def margin_us(self) -> int | None:
-        """How far apart from their windows' ends calls stay; None while too little is known."""
+        """How far from a window's ends calls stay; None while too little is known."""
         if not self._known:
             return None
         return int(max(LEAST_MARGIN_US, self._usual_us))

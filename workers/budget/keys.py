@@ -36,7 +36,7 @@ class Keys:
         return f"{self.account if charge.bucket.scope == 'account' else self.egress}:{charge.key}"
 
     def pauses_of(self, charges: Sequence[Charge]) -> list[str]:
-        """The pauses that hold calls with these charges up."""
+        """The pauses that hold up calls with these charges."""
         return [*self.pauses, *(pause_of(self.bucket(charge)) for charge in charges)]
 
     def to_pause(self, charges: Sequence[Charge], *, account: bool) -> list[str]:

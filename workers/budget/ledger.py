@@ -11,8 +11,8 @@ where it says "too many" though we kept to the table (`Ledger.limited`), the buc
 more again each minute, half as much where that happens again; after every pause it starts at half and is whole again
 after some windows.
 
-What Redis does not answer raises one of `store.AWAY`. Whatever this process has to say nevertheless (pauses, the
-exchange's clock) is kept, and said when Redis is back (`Ledger.meet`).
+What Redis does not answer raises one of `store.AWAY`. What this process has to tell it meanwhile (pauses, the
+exchange's clock) is kept, and sent when Redis is back (`Ledger.meet`).
 """
 
 import asyncio
@@ -48,9 +48,9 @@ from .share import Addition
 log = logging.getLogger(__name__)
 
 LIVE_RESERVE: Final = LaneConfig().live_reserve
-# A question that came too late to be run, or at an impossible time, is asked so often.
+# How often a question is asked that Redis did not run, as it came too late or at an impossible time.
 TRIES: Final = 3
-# These are answered as fast as Redis can.
+# The answers to these measure Redis's clock, and how late this process reads answers: Redis runs them quickly.
 PROMPT: Final = ("reserve", "again", "beat")
 # Pairs and instruments come from requests, so the buckets that are remembered must not grow for ever.
 BUCKETS_KEPT: Final = 1000
@@ -70,8 +70,8 @@ class Ledger:
         account: names the account; buckets counted per account are shared by all who use it, from any address.
         live_reserve: the part of every bucket that bulk calls leave alone.
         clock: the library's line that tells the time; tests bring their own.
-        member: the worker that this is among those that share the scope. Without one the process has no part while
-            Redis is away, and does not notice that Redis's clock was set.
+        member: this worker, as one of those that share the scope. Without it the process has no part while Redis is
+            away, and does not notice that Redis's clock was set.
     """
 
     def __init__(
@@ -93,10 +93,10 @@ class Ledger:
         self.spread = Spread()
         self.pauses = Pauses(self.now_s)
         self._script = Script(client, clock)
-        # The epoch of what Redis remembers that we have seen. Each question that begins one names its own: one without
-        # an answer may have begun what others know, and another one of ours what came after that was forgotten.
+        # The last epoch of Redis's memory that we have seen. Each question names a new id for the epoch that it may
+        # begin: of two questions without an answer, each may have begun one, the second after the first was forgotten.
         self._known = ""
-        # Whether Redis may not know what we do: at first, after a loss, and when it was emptied.
+        # Whether Redis may lack what we know: at first, after a loss, and when it was emptied.
         self._unmet = True
         self._meeting = asyncio.Lock()
         self._ahead_us = 0
@@ -144,7 +144,7 @@ class Ledger:
     async def again(
         self, charges: Sequence[Charge], grant: Grant, *, max_wait_us: int, bulk: bool = False, lead_us: int = 0
     ) -> Grant | Refusal | None:
-        """Look at a reservation again; None where it was forgotten, and may be made anew.
+        """Check a reservation again; None where it was forgotten, and may be made anew.
 
         The arguments are those of `reserve`, and `grant` is what it returned; a refusal has given it back.
 
@@ -254,7 +254,7 @@ class Ledger:
         self, charge: Charge, rank: int, grant: Grant, used: float, *, late_us: float, span_s: float
     ) -> None:
         """Take over what the exchange says it has counted: see `Budget.observe`."""
-        # Calls of ours that left before that time may have arrived in it: all that can have count as ours.
+        # Calls of ours that left shortly before that span may have arrived in it: all that can have count as ours.
         span_us = int(span_s * 1e6) + max(int(charge.bucket.margin_ms * 1000), self.spread.worst_us() or 0)
         counted, by_us = math.ceil(used * SCALE), grant.at_us + math.ceil(late_us)
         await self._ask(protocol.observe(self.keys, charge, counted=counted, by_us=by_us, rank=rank, span_us=span_us))
@@ -374,10 +374,8 @@ class Ledger:
             asked_s = self.now_s()
             answer = (await self._run(question, lambda: ANY_TIME)).answer
             correction, now_us = store.shaped(answer, question.read)
-            if correction in (
-                said.frame.id,
-                new,
-            ):  # otherwise another one was faster, and is judged with its next answer
+            # Any other correction was made by a worker that was faster. It is judged with the next answer.
+            if correction in (said.frame.id, new):
                 member.adopt(now_us, asked_s)
                 member.frame = replace(said.frame, id=correction)
         return not behind_us

@@ -45,12 +45,12 @@ from typing import Final
 from ..limits.costs import Bucket
 from .protocol import UNKNOWN_TIME, Beat, Beaten, Expected, Frame
 from .redis_clock import DRIFT, RedisClock
-from .rules import HORIZON_S, HORIZON_US, IS_PRESENT, LASTS_S, MARGIN_PART, PARTS, PRESENT_S, UNMET
+from .rules import HORIZON_S, HORIZON_US, IS_PRESENT, LASTS_S, MARGIN_PART, PRESENT_S, UNMET
 from .share import Addition, Share
 
-# Costs Redis 0.15 to 0.3 ms each time.
+# Each beat costs Redis 0.15 to 0.3 ms.
 BEAT_EVERY_S: Final = 0.3
-# What clocks may differ by beside that.
+# What clocks may differ by beside `DRIFT`.
 UNSURE_US: Final = 1_000
 # A question that was on its way for so long is not run any more, but asked again.
 ON_ITS_WAY_US: Final = 250_000
@@ -96,10 +96,10 @@ class Membership:
                 self.part = 0  # This process stood still for so long that Redis has given its part to others.
         self._keep_us = max(self._keep_us, _keep_us(buckets))
         part = max(self.part, self.share.parts if self.share else 0)
-        # A lower bound: by our clock at its slowest, and Redis reads it later still.
+        # A lower bound on how long ago Redis answered last, for any drift of our clock.
         heard_us = max(0, int((self.clock() - self._answered_s) * (1 - DRIFT) * 1e6))
-        # A hash that is forgotten and begun anew must not look like the old one. That may have been begun by a beat of
-        # ours that had no answer, so each names its own.
+        # A hash that was forgotten and begun anew must not look like the old one, which a beat of ours without an
+        # answer may have begun. So each beat names a new id.
         new = secrets.token_hex(8)
         mine = self.id, self._beats, self._leased_us, part, self._keep_us
         return Beat(*mine, self._hash, new, heard_us, self._others)
@@ -234,11 +234,6 @@ class Membership:
         """Redis knows all that the share granted: it is over, and beats renew the lease again."""
         self.share = None
         self.redis.held = False
-
-    @property
-    def on_share(self) -> float:
-        """The part of every limit that this worker may use by itself now; 0 where it has none."""
-        return self.share.parts / PARTS if self.share else 0.0
 
 
 def _keep_us(buckets: Iterable[Bucket]) -> int:

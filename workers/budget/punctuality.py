@@ -7,7 +7,7 @@ be ready.
 
 from typing import Final
 
-# With each answer the lead forgets this part of itself, so that one bad second is not held against the next ones.
+# With each answer the lead falls by this part of what it is too long: one bad second must not slow down the next ones.
 FORGET: Final = 0.02
 LEAD_LIMIT_US: Final = 250_000
 SHORTEST_LEAD_US: Final = 500

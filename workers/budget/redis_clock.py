@@ -1,8 +1,8 @@
 """What Redis's clock shows, as far as a worker knows by its own: the one estimate by which a budget's calls leave.
 
-Each answer tells between which two instants of ours Redis's clock showed what. The narrowest span counts, and widens by
+Each answer says what Redis's clock showed between two instants of ours. The narrowest such span counts, and widens by
 what clocks may drift until another one is narrower. While a worker goes on with its share the estimate is held: what it
-grants itself must be as far apart by our clock as by Redis's, however much better that one is known meanwhile. Pure;
+grants itself must be as far apart by our clock as by Redis's, however much better Redis's is known meanwhile. Pure;
 instants of ours are seconds of the monotonic clock, Redis's are microseconds since 1970.
 """
 
@@ -11,7 +11,7 @@ from typing import Final
 
 # How much faster one clock may run than another, corrections by NTP included.
 DRIFT: Final = 1e-3
-# A worker that finds its own clock to be behind by more stood still itself, and was not only unsure.
+# Where its clock is behind by more than this, a worker itself has stood still. Less may be an error of the estimate.
 STOOD_STILL_US: Final = 3_000_000
 
 

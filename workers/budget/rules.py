@@ -27,14 +27,14 @@ PARTS: Final = 720_720
 PRESENT_S: Final = 1.5
 # Stands in the answer to a beat where a member that is away has the time at which its part is given back.
 IS_PRESENT: Final = "present"
-# In a beat, in place of what it knows of the others, of a worker that found Redis away when it came.
+# In a beat, in place of the id of the members' hash: the worker found Redis away when it started.
 UNMET: Final = "unmet"
-# The furthest ahead that Redis grants in a scope that is shared: what attempts wait in a worker's memory, and some.
+# How far ahead Redis grants at most where workers share a scope: as long as attempts wait in a worker, and a bit more.
 HORIZON_S: Final = 2.5
 HORIZON_US: Final = int(HORIZON_S * 1e6)
 # How long after its lease a worker may use its part.
 LASTS_S: Final = 300.0
-# So long before a call is due it is looked at once more: a round trip to Redis, and some.
+# So long before a call is due its reservation is checked again: a round trip to Redis, and a bit more.
 RECHECK_S: Final = 0.02
 # A pause that is too short for the exchange is doubled so often at most. Where the exchange itself named its length,
 # that takes a refusal so soon after its end. What is known of a pause is kept for so long after its end.

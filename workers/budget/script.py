@@ -80,7 +80,7 @@ class Script:
         except redis.exceptions.ResponseError as error:
             if str(error) != UNKNOWN:
                 raise
-            # It ran nothing, so that asking again charges once.
+            # Nothing was run, so asking again charges once.
             await self._client.function_load(self._library.text, replace=True)
             return await self._client.fcall(*command, *last())
 

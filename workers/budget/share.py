@@ -238,7 +238,7 @@ class Share:
             count.forget(now_us)
             if isinstance(count, _Fixed):
                 count.error = error_us
-            if self.parts == PARTS:  # A whole limit may be smaller, and is let into debt as ever.
+            if self.parts == PARTS:  # A single worker has the whole limit, and the rules that hold with Redis.
                 never = cost > count.amount and charge.bucket.kind != "paced"
             else:
                 never = max(cost, SCALE) > count.amount

@@ -9,7 +9,7 @@ from .. import metrics
 from ..limits.costs import Charge
 from .grants import Grant, Refusal
 
-# The label of refusals that no single bucket is the reason of: a pause, Redis away.
+# The label of refusals for which no single bucket is the reason: a pause, Redis away.
 NO_BUCKET: Final = "none"
 
 
@@ -36,7 +36,7 @@ class Tallies:
     def __init__(self, lane: str) -> None:
         self._lane = lane
         self._buckets: dict[str, Tally] = {}
-        self._series: dict[str, tuple[Any, Any]] = {}  # looking them up takes longer than counting
+        self._series: dict[str, tuple[Any, Any]] = {}  # kept, as `labels` takes longer than counting
 
     def granted(self, charges: Sequence[Charge], grant: Grant, waited_s: float) -> None:
         """A call was granted.

@@ -18,7 +18,7 @@ local RAMP_WINDOWS, RAMP_LEAST, RAMP_MOST = 4, 1000000, 60000000
 local SPREAD_SPAN = 10000000
 -- How late a call may leave, as a part of its window. Then its grant is moved: see turns.lua.
 local LATE_PART = 0.1
--- A call that needs a worker's part which is away is asked for again after this time.
+-- A call that needs the part of a worker that is away is asked for again after this time.
 local ASK_AGAIN = 1000000
 
 local RULES = { rolling = rolling, fixed = fixed, decaying = decaying, paced = decaying }
@@ -128,7 +128,7 @@ local function bucket(packed, number, key, offset, since, known, at, paused, awa
   return b
 end
 
--- A bucket as it is now, for all that makes no reservation.
+-- A bucket as it is now, for entries that reserve nothing.
 local function bucket_now(packed, number, key, offset, known, now)
   return bucket(packed, number, key, offset, 0, known, now, 0)
 end
@@ -317,7 +317,7 @@ function entry.limited(keys, args)
   return { which, a.ratio }
 end
 
--- What Redis has forgotten is known again.
+-- Restores what Redis has forgotten of a bucket.
 -- keys: a bucket, the clock, what was learned of the bucket.
 -- args: the part of its table's amount that it held when the caller last saw it, when that was, the bucket.
 -- answer: what part it holds now.
