@@ -1,7 +1,7 @@
 """``python -m workers.limits show --config fleet.toml``: the limits that lanes keep to, and which are guesses."""
 
 import importlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +12,7 @@ from schemas.config import Config, LaneConfig, load
 from schemas.errors import ConfigError
 from schemas.runtime import modules
 
-from .show import ShownLane, lanes, lines, rendered
+from .show import ShownLane, lanes, rendered
 
 __all__ = ["rendered", "show", "shown"]
 
@@ -31,19 +31,14 @@ def show(
 ) -> None:
     """The limits of each lane, with what they are taken from."""
     try:
-        fleet = load(config)
-        for line in lines(fleet, _paces_ms(fleet), _wanted(exchanges or (), fleet)):
+        for line in rendered(shown(exchanges or (), config)):
             typer.echo(line)
     except ConfigError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
 
 
-def _wanted(names: Iterable[str], config: Config) -> list[str]:
-    return [name if name in config.lanes else old_names.today(name) for name in names]
-
-
-def shown(exchanges: Iterable[str], config: Path | None) -> list[ShownLane]:
+def shown(exchanges: Sequence[str], config: Path | None) -> list[ShownLane]:
     """What lanes keep to.
 
     Args:
@@ -53,12 +48,12 @@ def shown(exchanges: Iterable[str], config: Path | None) -> list[ShownLane]:
     Raises:
         ConfigError: the file is wrong; or there is no such lane or exchange.
     """
-    names = [old_names.today(each) for each in exchanges]
     if config is None:
+        names = [old_names.today(each) for each in exchanges]
         fleet = Config(lanes={name: LaneConfig(exchange=name) for name in names})
     else:
         fleet = load(config)
-        names = _wanted(exchanges, fleet)
+        names = [each if each in fleet.lanes else old_names.today(each) for each in exchanges]
     return list(lanes(fleet, _paces_ms(fleet), names))
 
 

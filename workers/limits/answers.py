@@ -2,8 +2,8 @@
 
 An exchange says "too many calls", "your clock is wrong" or "no such symbol" in its own codes and words, often at status
 200. Each such answer is an entry ``[[answers]]`` in ``limits/<exchange>.toml``. An exchange without a table is read by
-the entries of all tables, as many speak like Binance or OKX. Left out there are entries that name a status, and codes
-but for `SHARED` meanings: one exchange's code for "busy" is another's for "no such order".
+the entries of all tables, as many speak like Binance or OKX. Two sorts of entries are left out there: those that name a
+status, and codes whose meaning is not in `SHARED`, as one exchange's code for "busy" is another's for "no such order".
 Pure: nothing is read after the tables are loaded.
 """
 
@@ -28,7 +28,7 @@ SHARED: Final[tuple[Means, ...]] = ("limit", "clock", "symbol", "key")
 # The shortest and the longest pause, seconds, where an entry says no other. A ban lasts at least for what the entry
 # says; the longest that is published lasts 3 days (binance-spot-api-docs: rest-api.md).
 BOUNDS_S: Final[Mapping[Means, tuple[float, float]]] = {"limit": (1.0, 3600.0), "ban": (0.0, 3 * 86400.0)}
-# Nothing is missed if "Too Many Requests" is found for "too many requests".
+# Exchanges write the same words in any letter case.
 _FLAGS: Final = re.IGNORECASE
 
 
@@ -45,8 +45,8 @@ class Answer(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         followed_by: one of these comes later in the same JSON object.
         without: only if the answer has none of these headers, in lower case.
         pause_s: how long to send no call if the answer does not say it.
-        least_s: the least where it says so; 1 s without it, and for a ban `pause_s`.
-        most_s: the most, however often it is said; an hour without it, and for a ban 3 days.
+        least_s: the shortest pause, whatever the answer names; without it 1 s, and for a ban `pause_s`.
+        most_s: the longest pause, whatever the answer names and however often; without it an hour, for a ban 3 days.
         note: what one should know about it.
     """
 
@@ -111,7 +111,7 @@ class Answer(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 _1015: Final = "developers.cloudflare.com: Cloudflare 1xxx errors; rate limiting rules: blocks last 10 s at least"
-# What the networks say that stand before exchanges, whichever exchange it is. A page of theirs may be long.
+# What the networks in front of exchanges say, whichever exchange it is. A page of theirs may be long.
 _NETWORKS: Final = (
     Answer(
         means="region",
@@ -171,7 +171,7 @@ class PauseHeader(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
 
 
 class _Known:
-    """All entries of one meaning. Patterns cost 20 times as much as words, and nearly all bodies are data."""
+    """All entries of one meaning. Words are looked for before patterns: these take 20 times as long, mostly in vain."""
 
     def __init__(self, answers: Iterable[Answer]) -> None:
         self._entries = [(answer, answer.pattern) for answer in answers]

@@ -10,9 +10,9 @@ from .wire import Sent
 
 
 class Bars(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a call costs beside its own cost, for a stretch of time in bars: the exchange charges what it returns.
+    """What a call costs on top, for the candles (bars) in a stretch of time: the exchange charges for what it returns.
 
-    What is returned is not known before; what may be returned is. A parameter within an object is named
+    What is returned is not known before, but what may be returned is. A parameter within an object is named
     ``object.parameter``.
 
     Args:
@@ -35,7 +35,7 @@ class Bars(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         return (self.since, self.until, self.bar)
 
     def cost_of(self, sent: Sent) -> float:
-        """What a call with these parameters costs beside."""
+        """What a call with these parameters costs on top."""
         stretch_ms = wire.stretch_ms(sent, self.since, self.until)
         bar_ms = wire.bar_ms(sent, self.bar)
         # Both ends may be bars.
@@ -55,7 +55,7 @@ class Case(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         equals: the values for which the case holds.
         at_most: the largest number, or length of a list, for which the case holds; any when None.
         each: the cost is for each item, up to the rule's own cost.
-        bars: what is added for what the call returns.
+        bars: what the call costs on top for what it returns.
         from_params: ccxt never sends the parameter there; producers name it in their `params`. Otherwise a name that
             ccxt does not send is taken for a slip (`effect`).
     """

@@ -18,7 +18,7 @@ from .costs import Costs, Rule, load
 from .endpoints import family, near
 from .tables import shipped
 
-# What somebody may write for `per` who means something that a bucket says otherwise.
+# Words that somebody may write for `per`, and how a bucket says what they mean.
 _NO_PARAMETERS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("address", "ip", "egress", "host"), 'scope = "egress", the default'),
     **dict.fromkeys(("account", "user", "uid", "key", "apikey", "api_key"), 'scope = "account"'),

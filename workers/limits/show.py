@@ -50,11 +50,6 @@ class ShownLane(Struct, frozen=True):
     buckets: list[ShownBucket]
 
 
-def lines(config: Config, paces_ms: dict[str, float], exchanges: Sequence[str] = ()) -> Iterator[str]:
-    """One line for each lane, and one for each of its limits; arguments and errors as for `lanes`."""
-    return rendered(lanes(config, paces_ms, exchanges))
-
-
 def rendered(shown: Iterable[ShownLane]) -> Iterator[str]:
     """One line for each lane, and one for each of its limits."""
     for lane in shown:

@@ -144,7 +144,7 @@ class Tables:
         return Answers([*entries, *IN_WORDS], headers)
 
     def _answers_nothing(self, name: str) -> bool:
-        """Whether a table says nothing of answers, nor has another one said what they mean."""
+        """Whether a table says nothing of answers, and no other table has said what they mean."""
         table = self._tables.get(name)
         return (
             table is not None
