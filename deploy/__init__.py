@@ -1,1 +1,1 @@
-"""Stands the fleet up: local stack, simulator, configuration."""
+"""Runs the fleet on one machine: servers, services, simulated exchanges; the configuration and the wheel that ship."""

@@ -77,12 +77,12 @@ class Cluster(Startable):
     async def sync(self) -> None:
         """What `RabbitMQ.sync` does, on all nodes."""
         flush = "fun() -> [dets:sync(Table) || Table <- dets:all()] end"
-        await self._asked().ctl("eval", f"rpc:multicall(rabbit_nodes:all_running(), erlang, apply, [{flush}, []]).")
+        await self._running().ctl("eval", f"rpc:multicall(rabbit_nodes:all_running(), erlang, apply, [{flush}, []]).")
 
     async def replicas(self, vhost: str = "/") -> dict[str, Replicas]:
         """Where each quorum queue lives, by its name."""
         columns = ("type", "name", "leader", "members", "online")
-        listed = await self._asked().ctl("list_queues", "-p", vhost, "--no-table-headers", *columns)
+        listed = await self._running().ctl("list_queues", "-p", vhost, "--no-table-headers", *columns)
         found: dict[str, Replicas] = {}
         # Others have empty columns, which the last line lacks.
         for kind, name, *rest in (line.split("\t") for line in listed.splitlines()):
@@ -108,5 +108,5 @@ class Cluster(Startable):
         """The node of this name."""
         return next(node for node in self.nodes if node.node == name)
 
-    def _asked(self) -> RabbitMQ:
+    def _running(self) -> RabbitMQ:
         return next(node for node in self.nodes if node.running)

@@ -1,4 +1,4 @@
-"""The fleet at work in half a minute: ``python -m deploy.demo`` (``make demo``).
+"""The fleet at work in about a minute: ``python -m deploy.demo`` (``make demo``).
 
 Starts a private RabbitMQ and Redis, five simulated exchanges, a dispatcher and two workers; publishes a few hundred
 requests, takes one exchange down meanwhile and brings it back. It ends well only if every request was answered with
@@ -6,7 +6,7 @@ data (an error counts like a lost request) and no exchange saw a limit broken.
 
 With ``--as-shipped`` it runs `deploy/fleet.toml` as it stands: the exchanges' real names lead to the simulated ones.
 
-`Producer` is what any program that uses the fleet looks like: it needs nothing but RabbitMQ's address.
+`Producer` shows what a program does without the client for Python: it needs nothing but RabbitMQ's address.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deploy.demo_view import View, Watch
-from deploy.local import Fleet, simulated
+from deploy.local import Services, simulated
 from deploy.processes import ProcessError
 from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.process import Simulator, SimulatorError
@@ -148,7 +148,7 @@ async def run(
             boot.create_task(part.start())
     stand_ins = await _stand_ins(console, folder, simulator, stack) if options.as_shipped else None
     console.print(f"starting a dispatcher and {options.workers} workers on it")
-    fleet = Fleet(
+    fleet = Services(
         folder,
         modules.FLEET_TOML if stand_ins else simulated(simulator.urls, WEIGHTS),
         broker_url=rabbitmq.url,
@@ -182,7 +182,7 @@ async def _stand_ins(
     return await stack.enter_async_context(StandIns(folder / "stand-ins", urls))
 
 
-async def _all_open(fleet: Fleet) -> None:
+async def _all_open(fleet: Services) -> None:
     """Waits until every worker has opened every lane: until then they load markets out of the same budgets."""
     give_up_s = time.monotonic() + OPEN_TIMEOUT_S
     for worker in fleet.workers:
@@ -199,7 +199,7 @@ async def _all_open(fleet: Fleet) -> None:
 async def _play(
     view: View,
     watch: Watch,
-    fleet: Fleet,
+    fleet: Services,
     simulator: Simulator,
     producer: Producer,
     planned: Sequence[Planned],
@@ -307,16 +307,16 @@ def _time(times_s: Sequence[float], part: float) -> str:
     return f"{found_s * 1000:.0f} ms" if found_s < 1 else f"{found_s:.1f} s"
 
 
-async def _until_told(console: Console, folder: Path, options: argparse.Namespace) -> int:
+async def _until_signal(console: Console, folder: Path, options: argparse.Namespace) -> int:
     """Runs the demo until it ends or a signal comes; returns the exit code.
 
     What was started is stopped outside of what a signal cancels: a library may swallow a cancellation, so it is
     repeated until it is heeded (`end_tasks`).
     """
-    loop, stop, told = asyncio.get_running_loop(), asyncio.Event(), list[int]()
+    loop, stop, signals = asyncio.get_running_loop(), asyncio.Event(), list[int]()
 
     def on_signal(number: int) -> None:
-        told.append(number)
+        signals.append(number)
         stop.set()
         loop.remove_signal_handler(number)  # the second one ends it at once
 
@@ -330,7 +330,7 @@ async def _until_told(console: Console, folder: Path, options: argparse.Namespac
     async with contextlib.AsyncExitStack() as stack:
         if not await done_before(stop, play()):
             console.print("stopping")
-            return 128 + told[0]
+            return 128 + signals[0]
     console.print(Text("\n".join(wrong), "red") if wrong else Text("Every request has its data.", "green"))
     return 1 if wrong else 0
 
@@ -348,7 +348,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="ccxt-fleet-demo-"))
     code = 1
     try:
-        code = asyncio.run(_until_told(console, folder, options))
+        code = asyncio.run(_until_signal(console, folder, options))
     except* (ProcessError, SimulatorError) as group:
         for error in group.exceptions:
             console.print(Text(str(error), "red"), soft_wrap=True)

@@ -38,7 +38,7 @@ class Bucket(Struct):
     refused: int = 0
     used: deque[tuple[float, float]] = field(default_factory=deque[tuple[float, float]])
 
-    def hear(self, report: BucketReport, now_s: float) -> None:
+    def observe(self, report: BucketReport, now_s: float) -> None:
         """Takes in a worker's report."""
         self.peak = max(self.peak, report.used)
         self.granted += report.granted
@@ -64,7 +64,7 @@ class Lane(Struct):
     returned: int = 0
     buckets: dict[str, Bucket] = field(default_factory=dict[str, Bucket])
 
-    def hear(self, report: LaneReport, now_s: float) -> None:
+    def observe(self, report: LaneReport, now_s: float) -> None:
         """Takes in a worker's report."""
         self.ok += report.ok
         if report.ok or report.rejected:
@@ -72,7 +72,7 @@ class Lane(Struct):
         else:
             self.failures_in_a_row += sum(count for code, count in report.failed.items() if code in ILL)
         for name, bucket in report.buckets.items():
-            self.buckets.setdefault(name, Bucket()).hear(bucket, now_s)
+            self.buckets.setdefault(name, Bucket()).observe(bucket, now_s)
 
     def fullest(self, now_s: float) -> tuple[float, str, Bucket]:
         """The fullest bucket of the last second: the used part, its name, and what is known of it."""
@@ -211,7 +211,7 @@ class Watch:
     async def _on_report(self, message: AbstractIncomingMessage) -> None:
         for report in decode_report(message.body).lanes:
             if lane := self._view.lanes.get(report.lane):
-                lane.hear(report, self._view.now_s)
+                lane.observe(report, self._view.now_s)
 
     async def look(self) -> None:
         """Reads the dispatcher's metrics and says which lanes went and came."""

@@ -61,7 +61,7 @@ class Service(Process):
         return dict(json.loads(text)) if text else {}
 
     async def ask(self, page: str) -> tuple[int, str]:
-        """A page of its HTTP door, e.g. ``readyz``: the HTTP status and the text; 0 and nothing if it is not up."""
+        """A page of its HTTP port, e.g. ``readyz``: the HTTP status and the text; 0 and nothing if it is not up."""
         url = f"http://127.0.0.1:{self.metrics_port}/{page}"
         try:
             async with aiohttp.ClientSession() as session, session.get(url) as answer:
@@ -79,7 +79,7 @@ class Service(Process):
         }
 
 
-class Fleet(Startable):
+class Services(Startable):
     """Dispatchers and workers on a RabbitMQ and a Redis that are there already.
 
     Args:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from deploy.local import Fleet, simulated
+from deploy.local import Services, simulated
 from deploy.processes import ProcessError, Startable, claimed_port
 from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.process import Simulator, SimulatorError
@@ -25,13 +25,13 @@ from schemas.errors import ConfigError
 from schemas.runtime import modules
 from schemas.runtime.tasks import done_before
 
-# After so long it is said why a lane could not be opened; what may be mere slowness is said later.
+# How long after the start it prints why a lane has not opened; a reason that may be mere slowness is printed later.
 EXPLAIN_AFTER_S: Final = 3.0
 SLOW_AFTER_S: Final = 10.0
 EXPLAIN_EVERY_S: Final = 2.0
 # The reasons of lanes that are still being opened.
 OPENING: Final = ("its markets are being read", "it has not opened yet", "no worker reports it")
-# Where programs look for RabbitMQ and Redis that are told nothing.
+# Where programs look for RabbitMQ and Redis that are not configured.
 BROKER_URL: Final = BrokerConfig().urls[0]
 REDIS_URL: Final = RedisConfig().url
 
@@ -69,7 +69,7 @@ async def _run(folder: Path, config: Mapping[str, Any] | None, workers: int, sta
         for part in parts:
             boot.create_task(part.start())
     lanes = simulated(simulator.urls) if simulator else config or {}
-    fleet = Fleet(folder, lanes, broker_url=rabbitmq.url, redis_url=redis.url, workers=workers)
+    fleet = Services(folder, lanes, broker_url=rabbitmq.url, redis_url=redis.url, workers=workers)
     stack.push_async_callback(fleet.stop)
     for _ in range(workers):
         fleet.add_worker()
@@ -81,7 +81,8 @@ async def _run(folder: Path, config: Mapping[str, Any] | None, workers: int, sta
         print(f"{service.name:<11} {service.metrics_url}  log {service.log}")
     print(f"lanes       {', '.join(fleet.lanes)}; Ctrl-C ends it all")
     print(
-        _told({"FLEET_BROKER_URL": (rabbitmq.url, BROKER_URL), "FLEET_REDIS_URL": (redis.url, REDIS_URL)}), flush=True
+        _exports({"FLEET_BROKER_URL": (rabbitmq.url, BROKER_URL), "FLEET_REDIS_URL": (redis.url, REDIS_URL)}),
+        flush=True,
     )
     await _watch(fleet)
 
@@ -92,13 +93,13 @@ def _port(url: str) -> int:
     return port
 
 
-def _told(urls: Mapping[str, tuple[str, str]]) -> str:
+def _exports(urls: Mapping[str, tuple[str, str]]) -> str:
     """What other programs need in their environment: each variable with its value here and the default."""
     line = "export " + " ".join(f"{name}={here}" for name, (here, _) in urls.items())
     return line + ("  # the defaults" if all(here == default for here, default in urls.values()) else "")
 
 
-async def _watch(fleet: Fleet) -> None:
+async def _watch(fleet: Services) -> None:
     """Prints each lane that comes or goes, and why others don't come; raises if a service ends by itself."""
     known: dict[str, bool] = {}
     said: dict[str, str] = {}

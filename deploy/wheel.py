@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-# setuptools says no types of it.
+# setuptools has no types for it.
 build_meta: Any = importlib.import_module("setuptools.build_meta")
 
 ROOT: Final = Path(__file__).resolve().parents[1]
@@ -83,12 +83,12 @@ def make(source: Path, tree: Path) -> None:
     """
     tree.mkdir(parents=True)
     modules = frozenset(_modules(source))
-    for room, place in PLACES.items():
-        for path in sorted((source / room).rglob("*")):
+    for folder, place in PLACES.items():
+        for path in sorted((source / folder).rglob("*")):
             name = path.relative_to(source).as_posix()
             if path.suffix not in {".py", *DATA} or name in LEFT_OUT:
                 continue
-            target = tree.joinpath(*place.split("."), *path.relative_to(source / room).parts)
+            target = tree.joinpath(*place.split("."), *path.relative_to(source / folder).parts)
             target.parent.mkdir(parents=True, exist_ok=True)
             if path.suffix == ".py":
                 target.write_text(moved(path.read_text(encoding="utf-8"), name, modules), encoding="utf-8")
@@ -98,8 +98,8 @@ def make(source: Path, tree: Path) -> None:
 
 def _modules(source: Path) -> Iterator[str]:
     """The names of all modules and packages in the checkout's folders."""
-    for room in PLACES:
-        for path in (source / room).rglob("*.py"):
+    for folder in PLACES:
+        for path in (source / folder).rglob("*.py"):
             yield ".".join(path.relative_to(source).with_suffix("").parts).removesuffix(".__init__")
 
 
@@ -121,26 +121,26 @@ def moved(text: str, name: str, modules: Collection[str] = ()) -> str:
         )
     lines = [line.encode() for line in text.splitlines(keepends=True)]
     # From the end, so that the places before stay where they are.
-    for number, column, room in sorted(_imports(tree, lines, name), reverse=True):
+    for number, column, folder in sorted(_imports(tree, lines, name), reverse=True):
         line = lines[number - 1]
-        lines[number - 1] = line[:column] + PLACES[room].encode() + line[column + len(room) :]
+        lines[number - 1] = line[:column] + PLACES[folder].encode() + line[column + len(folder) :]
     return b"".join(lines).decode()
 
 
 def _imports(tree: ast.AST, lines: Sequence[bytes], name: str) -> Iterator[tuple[int, int, str]]:
     """Where our folders' names stand in absolute imports: line, column in bytes (as `ast` counts), name."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and not node.level and (room := _room(node.module)):
+        if isinstance(node, ast.ImportFrom) and not node.level and (folder := _folder(node.module)):
             begun = re.match(rb"from[ \t]+\b", lines[node.lineno - 1][node.col_offset :])
             if begun is None:
                 raise NotMovable(f"{name}:{node.lineno}: `from` and the module's name belong on one line")
-            yield node.lineno, node.col_offset + begun.end(), room
+            yield node.lineno, node.col_offset + begun.end(), folder
         elif isinstance(node, ast.Import):
             for alias in node.names:
-                if room := _room(alias.name):
+                if folder := _folder(alias.name):
                     if alias.asname is None:
-                        raise NotMovable(f"{name}:{alias.lineno}: `import {alias.name}` binds {room!r}: add `as`")
-                    yield alias.lineno, alias.col_offset, room
+                        raise NotMovable(f"{name}:{alias.lineno}: `import {alias.name}` binds {folder!r}: add `as`")
+                    yield alias.lineno, alias.col_offset, folder
 
 
 def _strings(tree: ast.AST, modules: Collection[str]) -> Iterator[ast.Constant]:
@@ -160,11 +160,11 @@ def _strings(tree: ast.AST, modules: Collection[str]) -> Iterator[ast.Constant]:
         for word in named:
             # Also what an f-string begins with, and the branches of a conditional expression.
             parts = () if isinstance(word, ast.Call) else ast.walk(word)
-            yield from (part for part in parts if isinstance(part, ast.Constant) and _room(str(part.value)))
+            yield from (part for part in parts if isinstance(part, ast.Constant) and _folder(str(part.value)))
         if isinstance(node, ast.Constant) and node not in renamed and "." in str(node.value) and node.value in modules:
             yield node
 
 
-def _room(module: str | None) -> str | None:
-    room = (module or "").partition(".")[0]
-    return room if room in PLACES else None
+def _folder(module: str | None) -> str | None:
+    folder = (module or "").partition(".")[0]
+    return folder if folder in PLACES else None

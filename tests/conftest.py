@@ -12,7 +12,7 @@ import pytest_asyncio
 import redis.asyncio as redis_client
 from hypothesis import settings
 
-from deploy.local import Fleet, simulated
+from deploy.local import Services, simulated
 from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.process import Simulator
 from schemas import topology
@@ -154,7 +154,7 @@ async def shared_fleet(
     vhost_numbers: Iterator[int],
     tmp_path_factory: pytest.TempPathFactory,
     pytestconfig: pytest.Config,
-) -> AsyncIterator[tuple[str, Redis, Simulator, Fleet]]:
+) -> AsyncIterator[tuple[str, Redis, Simulator, Services]]:
     """Yield a dispatcher and two workers on a simulator, with a Redis of their own, and their broker's URL first."""
     folder = tmp_path_factory.mktemp("fleet")
     pytestconfig.stash[LOGS].append(folder)
@@ -163,7 +163,7 @@ async def shared_fleet(
         redis = await stack.enter_async_context(Redis(folder / "redis"))
         simulator = await stack.enter_async_context(Simulator())
         config = {**simulated(simulator.urls), **QUICK}
-        fleet = await stack.enter_async_context(Fleet(folder, config, broker_url=url, redis_url=redis.url))
+        fleet = await stack.enter_async_context(Services(folder, config, broker_url=url, redis_url=redis.url))
         await opened(fleet)
         yield url, redis, simulator, fleet
         await fleet.stop()
@@ -171,7 +171,7 @@ async def shared_fleet(
 
 
 @pytest.fixture
-async def stand(rabbitmq: RabbitMQ, shared_fleet: tuple[str, Redis, Simulator, Fleet]) -> AsyncIterator[Stand]:
+async def stand(rabbitmq: RabbitMQ, shared_fleet: tuple[str, Redis, Simulator, Services]) -> AsyncIterator[Stand]:
     """Yield the session's fleet, healthy, with a client of the test's own. Whatever a test does, no limit is broken."""
     url, redis, simulator, fleet = shared_fleet
     rabbitmq.thaw()

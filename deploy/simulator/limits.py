@@ -1,11 +1,13 @@
 """The published limits of the five exchanges, as the simulator enforces them.
 
 Every number is per source address, but for those of accounts. Where sources disagree, the smaller value stands here,
-so that what passes the simulator passes the exchange. Sources, read in 2026: Binance `rest-api.md` and `enums.md` (a
-fixed minute, weights per endpoint), OKX v5 docs (per endpoint, window kind unpublished, so rolling), HTX spot API
-pages (10 a second of the older page and the five-minute values of the newer one, both, of which the former always
-binds), Coinbase Advanced Trade (10 a second public, 10,000 an hour for v2), Kraken support (about one a second; OHLC
-and Trades per pair).
+so that what passes the simulator passes the exchange. Sources, read in 2026:
+
+- Binance, `rest-api.md` and `enums.md`: a fixed minute, weights per endpoint.
+- OKX, v5 docs: per endpoint; the kind of window is not published, so it is rolling here.
+- HTX, spot API pages: 10 a second of the older page, which is tighter, and the five-minute values of the newer one.
+- Coinbase, Advanced Trade: 10 a second for public calls, 10,000 an hour for v2.
+- Kraken, support pages: about one a second; OHLC and Trades per pair.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ def module(name: str) -> str:
     """A module's name here: of ``workers.limits`` it is ``ccxt_fleet.workers.limits`` where it is installed."""
     if not INSTALLED:
         return name
-    room, _, rest = name.partition(".")
-    return ".".join(part for part in (_TOP, "" if room == "schemas" else room, rest) if part)
+    folder, _, rest = name.partition(".")
+    return ".".join(part for part in (_TOP, "" if folder == "schemas" else folder, rest) if part)
 
 
 def command(name: str, *words: str) -> list[str]:

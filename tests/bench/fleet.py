@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import aiohttp
 
-from deploy.local import Fleet, simulated
+from deploy.local import Services, simulated
 from deploy.processes import ProcessError
 from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.ccxt_config import ccxt_config
@@ -52,7 +52,7 @@ async def run(options: Options) -> None:
         rabbitmq = await stack.enter_async_context(RabbitMQ(folder / "rabbitmq"))
         redis = await stack.enter_async_context(Redis(folder / "redis"))
         simulator = await stack.enter_async_context(Simulator(exchanges=list(CALLS)))
-        fleet = Fleet(
+        fleet = Services(
             folder, simulated(simulator.urls), broker_url=rabbitmq.url, redis_url=redis.url, dispatchers=1, workers=1
         )
         await stack.enter_async_context(fleet)
@@ -160,7 +160,7 @@ async def _direct(urls: Mapping[str, str]) -> AsyncGenerator[Ask]:
         await session.close()
 
 
-async def _add_worker(fleet: Fleet) -> None:
+async def _add_worker(fleet: Services) -> None:
     """Starts one more and returns when it has opened all lanes."""
     worker = fleet.add_worker()
     deadline_s = time.monotonic() + OPEN_TIMEOUT_S

@@ -21,7 +21,7 @@ import aio_pika
 import aiormq
 from msgspec import Struct
 
-from deploy.local import Fleet
+from deploy.local import Services
 from deploy.processes import Process, ProcessError
 from deploy.servers import RabbitMQ
 from schemas import topology
@@ -83,7 +83,7 @@ async def _ways(rabbitmq: RabbitMQ, folder: Path) -> AsyncGenerator[tuple[dict[s
     """A dispatcher with five healthy lanes, a relay with the same queues, and a channel to watch both with."""
     # Long enough that a frozen dispatcher takes its lanes for healthy when it goes on.
     config: dict[str, Any] = {"lanes": {lane: {} for lane in LANES}, "dispatcher": {"silent_after_s": 60.0}}
-    fleet = Fleet(folder, config, broker_url=rabbitmq.url, redis_url="", dispatchers=1, workers=0)
+    fleet = Services(folder, config, broker_url=rabbitmq.url, redis_url="", dispatchers=1, workers=0)
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(fleet)
         connection = await stack.enter_async_context(await aio_pika.connect(rabbitmq.url))

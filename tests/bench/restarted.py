@@ -12,8 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Final
 
-from deploy.local import Fleet as Services
-from deploy.local import simulated
+from deploy.local import Services, simulated
 from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.process import Simulator
 from schemas import Fleet, Request

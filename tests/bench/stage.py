@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from deploy.local import Fleet, Service, simulated
+from deploy.local import Service, Services, simulated
 from deploy.processes import ProcessError
 from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.process import Simulator
@@ -30,7 +30,7 @@ class Stage(Struct, frozen=True):
     rabbitmq: RabbitMQ
     redis: Redis
     simulator: Simulator
-    fleet: Fleet
+    fleet: Services
     client: Client
 
 
@@ -81,7 +81,7 @@ class Servers:
             await redis.flushall()
         async with contextlib.AsyncExitStack() as stack:
             simulator = await stack.enter_async_context(Simulator(exchanges=list(exchanges), arguments=simulator_words))
-            fleet = Fleet(
+            fleet = Services(
                 self.folder / name,
                 {**simulated(simulator.urls, weights), **(config or {})},
                 broker_url=url,
@@ -97,7 +97,7 @@ class Servers:
         await self.rabbitmq.ctl("delete_vhost", name)
 
 
-async def opened(fleet: Fleet, worker: Service) -> None:
+async def opened(fleet: Services, worker: Service) -> None:
     """Returns when the worker has opened all lanes; until then it loads markets out of the same budgets."""
     give_up_s = time.monotonic() + OPEN_TIMEOUT_S
     while True:

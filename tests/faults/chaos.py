@@ -27,7 +27,7 @@ import redis.asyncio as redis_client
 from msgspec.structs import replace
 
 from deploy.cluster import Cluster
-from deploy.local import Fleet, Service, simulated
+from deploy.local import Service, Services, simulated
 from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.process import Simulator
 from schemas import topology
@@ -68,7 +68,7 @@ class World:
         rabbitmq: RabbitMQ | Cluster,
         redis: Redis,
         simulator: Simulator,
-        fleet: Fleet,
+        fleet: Services,
         to_nodes: list[Proxy],
         to_redis: Proxy,
     ) -> None:
@@ -96,7 +96,7 @@ class World:
             simulator = await stack.enter_async_context(Simulator(seed, log=folder / "simulator.log"))
             to_nodes = [await stack.enter_async_context(Proxy.before(node.port)) for node in _nodes(rabbitmq)]
             to_redis = await stack.enter_async_context(Proxy.before(redis.port))
-            fleet = Fleet(
+            fleet = Services(
                 folder,
                 {**simulated(simulator.urls), **QUICK},
                 broker_url=",".join(f"amqp://guest:guest@127.0.0.1:{proxy.port}/" for proxy in to_nodes),

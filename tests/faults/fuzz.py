@@ -24,7 +24,7 @@ import msgspec
 from aio_pika.abc import AbstractIncomingMessage
 from msgspec import Struct
 
-from deploy.local import Fleet, simulated
+from deploy.local import Services, simulated
 from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.process import Simulator
 from schemas import topology
@@ -286,7 +286,7 @@ async def stood(folder: Path, seed: int) -> AsyncGenerator[Stand, None]:
         redis = await stack.enter_async_context(Redis(folder / "redis"))
         simulator = await stack.enter_async_context(Simulator(seed, log=folder / "simulator.log"))
         config = {**simulated(simulator.urls), **QUICK}
-        fleet = Fleet(folder, config, broker_url=rabbitmq.url, redis_url=redis.url)
+        fleet = Services(folder, config, broker_url=rabbitmq.url, redis_url=redis.url)
         await stack.enter_async_context(fleet)
         await opened(fleet)
         client = await stack.enter_async_context(Client.on(rabbitmq.url))

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from deploy.cluster import Cluster
-from deploy.local import Fleet, simulated
+from deploy.local import Services, simulated
 from deploy.simulator.process import Simulator
 from schemas import topology
 from schemas.config import BrokerConfig
@@ -43,7 +43,7 @@ async def cluster(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest
         yield cluster
 
 
-async def all_moved(fleet: Fleet) -> bool:
+async def all_moved(fleet: Services) -> bool:
     services = [(await service.status())["process"] for service in (*fleet.dispatchers, *fleet.workers)]
     return all(process["connected"] for process in services) and any(process["connects"] > 1 for process in services)
 
@@ -54,7 +54,7 @@ async def test_a_killed_leader_loses_no_request_and_services_go_to_the_other_nod
     url = ",".join(cluster.urls)
     async with Simulator() as simulator:
         config = {**simulated(simulator.urls), **QUICK}
-        async with Fleet(tmp_path, config, broker_url=url, redis_url=redis_url) as fleet:
+        async with Services(tmp_path, config, broker_url=url, redis_url=redis_url) as fleet:
             await opened(fleet)
             queues = await cluster.replicas()
             assert all(len(queue.members) == len(queue.online) == 3 for queue in queues.values())
@@ -80,7 +80,7 @@ async def test_a_client_whose_node_dies_harms_no_other(whole: Cluster, redis_url
     async with Simulator() as simulator:
         config = {**simulated(simulator.urls), **QUICK}
         async with (
-            Fleet(tmp_path, config, broker_url=",".join(urls), redis_url=redis_url) as fleet,
+            Services(tmp_path, config, broker_url=",".join(urls), redis_url=redis_url) as fleet,
             Client.on(urls[0]) as other,
         ):
             await opened(fleet)

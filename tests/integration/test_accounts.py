@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from deploy.local import Fleet, simulated
+from deploy.local import Services, simulated
 from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.accounts import ACCOUNTS, Account
 from deploy.simulator.ccxt_config import ccxt_config
@@ -261,7 +261,7 @@ async def test_a_fleet_with_accounts(
             "anna": {"api_key": {"env": "ANNA_KEY"}, "secret": {"file": str(tmp_path / "anna")}},
             "boris": {"api_key": {"file": str(tmp_path / "key")}, "secret": {"file": str(tmp_path / "boris")}},
         }
-        fleet = Fleet(tmp_path / "fleet", config, broker_url=vhost, redis_url=redis_url)
+        fleet = Services(tmp_path / "fleet", config, broker_url=vhost, redis_url=redis_url)
         async with fleet, Client.on(vhost) as client:
             await opened(fleet)
             for account in (ANNA, BORIS):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deploy.local import Fleet
+from deploy.local import Services
 from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.process import Simulator
 from deploy.standin import NAMES, StandIns
@@ -28,7 +28,7 @@ async def shipped(
         simulator = await stack.enter_async_context(Simulator())
         urls = {name: simulator.urls[exchange] for name, exchange in NAMES.items()}
         stand_ins = await stack.enter_async_context(StandIns(tmp_path / "stand-ins", urls))
-        fleet = Fleet(tmp_path, modules.FLEET_TOML, broker_url=vhost, redis_url=redis_url, stand_ins=stand_ins)
+        fleet = Services(tmp_path, modules.FLEET_TOML, broker_url=vhost, redis_url=redis_url, stand_ins=stand_ins)
         await stack.enter_async_context(fleet)
         await opened(fleet)
         client = await stack.enter_async_context(Client.on(vhost))

@@ -16,7 +16,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
-from deploy.local import Fleet
+from deploy.local import Services
 from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.ccxt_config import ccxt_config
 from deploy.simulator.process import Simulator
@@ -114,7 +114,7 @@ class Exchange:
 
 class Scene(msgspec.Struct, frozen=True):
     exchange: Exchange
-    fleet: Fleet
+    fleet: Services
     url: str
 
     @property
@@ -148,7 +148,7 @@ async def scene(
         urls = {"binance": f"http://127.0.0.1:{runner.addresses[0][1]}", "htx": simulator.urls["htx"]}
         lanes = {name: {"ccxt": ccxt_config(name, at)} for name, at in urls.items()}
         config: dict[str, Any] = {**QUICK, "lanes": lanes}
-        fleet = Fleet(
+        fleet = Services(
             tmp_path_factory.mktemp("fleet"), config, broker_url=url, redis_url=redis.url, dispatchers=1, workers=1
         )
         await stack.enter_async_context(fleet)

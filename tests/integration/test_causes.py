@@ -14,7 +14,7 @@ from urllib.parse import quote
 import pytest
 
 from deploy.authority import Authority
-from deploy.local import Fleet
+from deploy.local import Services
 from deploy.processes import free_port
 from schemas.messages import ErrorCode
 from tests.support.canaries import canary
@@ -218,7 +218,7 @@ async def test_a_lane_that_does_not_open_says_why_everywhere(vhost: str, redis_u
     proxy = f"http://user:{quote(password, safe='')}@127.0.0.1:{port}"
     okx = {"ccxt": {"urls": {"api": {"rest": f"http://127.0.0.1:{port}"}}}}
     config = {"lanes": {"okx": okx, "kraken": {"proxy": proxy}, "bitvavo": {"proxy": proxy}}}
-    fleet = Fleet(tmp_path, config, broker_url=vhost, redis_url=redis_url, workers=0)
+    fleet = Services(tmp_path, config, broker_url=vhost, redis_url=redis_url, workers=0)
     refused = f"connection refused (127.0.0.1:{port})"
     async with fleet:
         worker = fleet.add_worker()

@@ -15,7 +15,7 @@ import pytest
 from aio_pika.abc import AbstractIncomingMessage
 from aio_pika.exceptions import AMQPError, ChannelNotFoundEntity, DeliveryError
 
-from deploy.local import Fleet, simulated
+from deploy.local import Services, simulated
 from deploy.servers import RabbitMQ
 from deploy.simulator.process import Simulator
 from schemas import topology
@@ -133,11 +133,13 @@ async def simulator() -> AsyncIterator[Simulator]:
         yield simulator
 
 
-def fleet(folder: Path, simulator: Simulator, url: str, redis_url: str, *, declare: bool = True) -> Fleet:
+def fleet(folder: Path, simulator: Simulator, url: str, redis_url: str, *, declare: bool = True) -> Services:
     config = {**simulated(simulator.urls), **QUICK}
     lanes: dict[str, Any] = {LANE: config["lanes"][LANE]}
     broker = {**QUICK["broker"], "declare": declare}
-    return Fleet(folder, {**config, "lanes": lanes, "broker": broker}, broker_url=url, redis_url=redis_url, workers=1)
+    return Services(
+        folder, {**config, "lanes": lanes, "broker": broker}, broker_url=url, redis_url=redis_url, workers=1
+    )
 
 
 async def test_what_is_confirmed_before_the_first_start_is_over_is_answered(

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from aio_pika.abc import AbstractChannel
 
-from deploy.local import Fleet
+from deploy.local import Services
 from deploy.servers import Redis
 from deploy.simulator.process import Simulator
 from schemas import topology
@@ -267,7 +267,7 @@ async def test_no_broker_is_an_error_that_says_so(unused_tcp_port: int) -> None:
 
 
 async def test_what_a_fleet_and_people_put_there_is_listed(
-    shared_fleet: tuple[str, Redis, Simulator, Fleet],
+    shared_fleet: tuple[str, Redis, Simulator, Services],
 ) -> None:
     url, _, _, fleet = shared_fleet  # without a client of the test's own: it would take the dead letters
     async with await aio_pika.connect(url) as connection:

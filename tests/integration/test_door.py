@@ -3,7 +3,7 @@
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from deploy.local import Fleet, Service, simulated
+from deploy.local import Service, Services, simulated
 from tests.support.fleet import QUICK, Stand, opened, wait_until
 from tests.support.tcp_proxy import Proxy
 
@@ -75,7 +75,7 @@ async def test_a_service_that_is_cut_off_is_not_ready_and_ends_at_last(
     async with AsyncExitStack() as proxy_stack, AsyncExitStack() as stack:
         proxy = await proxy_stack.enter_async_context(Proxy.before(int(port)))
         url = vhost.replace(f":{port}/", f":{proxy.port}/")
-        fleet = Fleet(tmp_path, config, broker_url=url, redis_url=stand.redis.url, workers=1)
+        fleet = Services(tmp_path, config, broker_url=url, redis_url=stand.redis.url, workers=1)
         await stack.enter_async_context(fleet)
         await opened(fleet)
         services = [*fleet.dispatchers, *fleet.workers]

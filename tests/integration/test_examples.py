@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import pytest
 from aiohttp import web
 
-from deploy.local import Fleet
+from deploy.local import Services
 from deploy.simulator.accounts import ACCOUNTS
 from deploy.simulator.process import Simulator
 from deploy.standin import NAMES, StandIns, pass_on
@@ -162,7 +162,7 @@ async def test_all_lanes_open_and_answer(
         stand_ins = StandIns(tmp_path / "stand-ins", urls, {PROXY: proxy.port})
         await stack.enter_async_context(stand_ins)
         proxy.know(stand_ins)
-        fleet = Fleet(tmp_path, file, broker_url=vhost, redis_url=redis_url, workers=1, stand_ins=stand_ins)
+        fleet = Services(tmp_path, file, broker_url=vhost, redis_url=redis_url, workers=1, stand_ins=stand_ins)
         await stack.enter_async_context(fleet)
         await opened(fleet)
         client = await stack.enter_async_context(Client.on(vhost))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local import Fleet, simulated
+from deploy.local import Services, simulated
 from deploy.simulator.process import Simulator
 from tests.support.fleet import Client, Stand, wait_until
 from tests.support.reads import LACKS, READS
@@ -42,7 +42,7 @@ async def test_one_worker_holds_a_thousand_attempts(vhost: str, redis_url: str, 
     async with Simulator(exchanges=["binance"]) as simulator:
         config = {**simulated(simulator.urls), "worker": {"in_flight": 1000, "http_timeout_s": 60.0}}
         async with (
-            Fleet(tmp_path, config, broker_url=vhost, redis_url=redis_url, workers=1) as fleet,
+            Services(tmp_path, config, broker_url=vhost, redis_url=redis_url, workers=1) as fleet,
             Client.on(vhost) as client,
         ):
             worker = fleet.workers[0]

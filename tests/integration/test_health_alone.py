@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from deploy.local import Fleet, simulated
+from deploy.local import Services, simulated
 from deploy.simulator.process import Simulator
 from schemas.runtime.store import connect
 from tests.support.fleet import QUICK, Client, Stand, opened, wait_until
@@ -36,7 +36,7 @@ async def test_what_waits_for_a_lane_goes_elsewhere_when_it_has_no_worker_any_mo
     """A fleet of its own: what dead workers may still send is kept from the others for minutes."""
     async with Simulator(exchanges=["okx"]) as simulator:
         config = {**simulated(simulator.urls), **QUICK}
-        fleet = Fleet(tmp_path, config, broker_url=vhost, redis_url=redis_url, workers=1)
+        fleet = Services(tmp_path, config, broker_url=vhost, redis_url=redis_url, workers=1)
         async with fleet, Client.on(vhost) as client:
             (dispatcher,), (worker,) = fleet.dispatchers, fleet.workers
             await opened(fleet)

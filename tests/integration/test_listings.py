@@ -6,7 +6,7 @@ from typing import Any
 
 import redis.asyncio
 
-from deploy.local import Fleet, simulated
+from deploy.local import Services, simulated
 from deploy.simulator.process import Simulator
 from schemas.messages import ErrorCode
 from tests.support.fleet import QUICK, Client, wait_until
@@ -18,7 +18,10 @@ async def test_each_lane_is_asked_for_what_it_lists_alone(vhost: str, redis_url:
     async with Simulator(exchanges=["okx", "htx"]) as simulator, redis.asyncio.from_url(redis_url) as store:
         await simulator.fault("htx", unlisted=["SOL"])
         config = {**simulated(simulator.urls), **QUICK, "worker": {"renew_every_s": 2.0}}
-        async with Fleet(tmp_path, config, broker_url=vhost, redis_url=redis_url) as fleet, Client.on(vhost) as client:
+        async with (
+            Services(tmp_path, config, broker_url=vhost, redis_url=redis_url) as fleet,
+            Client.on(vhost) as client,
+        ):
             await wait_until(lambda: _refused_at_once(client, 1), "the dispatcher knows what the lanes list")
             sent = [await client.send({"method": "fetch_ticker", "args": SOL}) for _ in range(10)]
             for one in sent:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import redis.asyncio
 
-from deploy.local import Fleet, simulated
+from deploy.local import Services, simulated
 from deploy.processes import free_port
 from deploy.simulator.ccxt_config import ccxt_config
 from deploy.simulator.process import Simulator
@@ -280,7 +280,7 @@ async def test_a_fleet_notices_a_new_listing(vhost: str, redis_url: str, tmp_pat
         for exchange in simulator.urls:
             await simulator.fault(exchange, unlisted=["SOL"])
         config = {**simulated(simulator.urls), **QUICK, "worker": {"renew_every_s": 2.0}}
-        async with Fleet(tmp_path, config, broker_url=vhost, redis_url=redis_url), Client.on(vhost) as client:
+        async with Services(tmp_path, config, broker_url=vhost, redis_url=redis_url), Client.on(vhost) as client:
             answer = await client.ask("fetch_ticker", SOL)
             assert answer.code == ErrorCode.BAD_SYMBOL
             await simulator.clear("okx")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from deploy.local import Fleet
+from deploy.local import Services
 from deploy.simulator.ccxt_config import ccxt_config
 from deploy.simulator.process import Simulator
 from tests.support.fleet import Client
@@ -15,7 +15,7 @@ async def test_huobi_is_a_lane_and_a_name_in_requests(vhost: str, redis_url: str
     async with Simulator(exchanges=["htx"]) as simulator:
         lane = {"ccxt": ccxt_config("htx", simulator.urls["htx"])}
         config = {"lanes": {"huobi": lane}, "groups": {"chinese": {"exchanges": ["huobipro"]}}}
-        fleet = Fleet(tmp_path, config, broker_url=vhost, redis_url=redis_url, workers=1)
+        fleet = Services(tmp_path, config, broker_url=vhost, redis_url=redis_url, workers=1)
         async with fleet, Client.on(vhost) as client:
             for name in ("huobi", "huobipro", "htx", "chinese"):
                 answer = await client.ask("fetch_ticker", BTC, exchanges=[name])

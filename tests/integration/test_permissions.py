@@ -12,7 +12,7 @@ import pytest
 from aio_pika.abc import AbstractChannel
 
 import schemas as client
-from deploy.local import Fleet, simulated
+from deploy.local import Services, simulated
 from deploy.servers import RabbitMQ
 from deploy.simulator.process import Simulator
 from schemas.config import load
@@ -163,13 +163,13 @@ async def test_each_role_may_do_its_work_and_nothing_that_is_another_s(users: di
 
 
 async def test_the_client_needs_no_more_than_a_producer_may(users: dict[str, str]) -> None:
-    async with client.Fleet(users["fleet-producer"]) as fleet:
+    async with client.Services(users["fleet-producer"]) as fleet:
         with pytest.raises(client.DeadlineExceeded, match="is a dispatcher running"):
             await fleet.fetch_time(deadline=timedelta(seconds=0.2))
         async with fleet.results("okx.#"):
             pass
     with pytest.raises(client.NotAllowed, match="our user may not do this"):
-        async with client.Fleet(users["fleet-worker"]):
+        async with client.Services(users["fleet-worker"]):
             pass
 
 
@@ -177,10 +177,10 @@ async def test_a_fleet_works_as_these_users(users: dict[str, str], redis_url: st
     async with Simulator(exchanges=["binance"]) as simulator:
         config = {**simulated(simulator.urls), **QUICK, "broker": {**QUICK["broker"], "declare": False}}
         folders = tmp_path / "dispatcher", tmp_path / "worker"
-        dispatchers = Fleet(
+        dispatchers = Services(
             folders[0], config, broker_url=users["fleet-dispatcher"], redis_url=redis_url, dispatchers=1, workers=0
         )
-        workers = Fleet(
+        workers = Services(
             folders[1], config, broker_url=users["fleet-worker"], redis_url=redis_url, dispatchers=0, workers=1
         )
         async with workers, dispatchers, await aio_pika.connect(users["fleet-producer"]) as connection:

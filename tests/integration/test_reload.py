@@ -16,7 +16,7 @@ import pytest
 import pytest_asyncio
 import tomli_w
 
-from deploy.local import Fleet, Service, simulated
+from deploy.local import Service, Services, simulated
 from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.process import Simulator
 from schemas import topology
@@ -30,7 +30,7 @@ TICKER = {"method": "fetch_ticker", "args": {"symbol": "BTC/USDT"}}
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def own_fleet(
     rabbitmq: RabbitMQ, vhost_numbers: Iterator[int], tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[tuple[str, Redis, Simulator, Fleet]]:
+) -> AsyncIterator[tuple[str, Redis, Simulator, Services]]:
     """Yield two dispatchers and two workers whose configuration may be changed."""
     folder = tmp_path_factory.mktemp("reload")
     url = await new_vhost(rabbitmq, vhost_numbers)
@@ -40,7 +40,7 @@ async def own_fleet(
         # A call that a test holds back does not fail.
         own = {"broker": {**QUICK["broker"], "patience_s": 3.0}, "worker": {"http_timeout_s": 20.0}}
         config = {**simulated(simulator.urls), **QUICK, **own}
-        fleet = Fleet(folder, config, broker_url=url, redis_url=redis.url, dispatchers=2)
+        fleet = Services(folder, config, broker_url=url, redis_url=redis.url, dispatchers=2)
         await stack.enter_async_context(fleet)
         await opened(fleet)
         yield url, redis, simulator, fleet
@@ -49,7 +49,7 @@ async def own_fleet(
 
 
 @pytest.fixture
-async def changing(rabbitmq: RabbitMQ, own_fleet: tuple[str, Redis, Simulator, Fleet]) -> AsyncIterator[Stand]:
+async def changing(rabbitmq: RabbitMQ, own_fleet: tuple[str, Redis, Simulator, Services]) -> AsyncIterator[Stand]:
     """Yield that fleet, healthy; what a test changes is changed back."""
     url, redis, simulator, fleet = own_fleet
     before = fleet.config_file.read_bytes()

@@ -8,7 +8,7 @@ from typing import Any
 import ccxt  # pyright: ignore[reportMissingTypeStubs]
 import pytest
 
-from deploy.local import Fleet
+from deploy.local import Services
 from deploy.simulator.ccxt_config import ccxt_config
 from deploy.simulator.process import Simulator
 from schemas.messages import ErrorCode
@@ -42,7 +42,7 @@ async def world(vhost: str, redis_url: str, tmp_path: Path) -> AsyncIterator[Wor
             "binance": {"ccxt": ccxt_config("binance", real.urls["binance"])},
             "binance.testnet": {"sandbox": True, "ccxt": {"urls": {"test": test}}},
         }
-        fleet = Fleet(tmp_path, {**QUICK, "lanes": lanes}, broker_url=vhost, redis_url=redis_url, workers=1)
+        fleet = Services(tmp_path, {**QUICK, "lanes": lanes}, broker_url=vhost, redis_url=redis_url, workers=1)
         await stack.enter_async_context(fleet)
         await opened(fleet)
         yield World(real, testnet, await stack.enter_async_context(Client.on(vhost)))

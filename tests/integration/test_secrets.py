@@ -22,7 +22,7 @@ import pytest
 import pytest_asyncio
 import tomli_w
 
-from deploy.local import Fleet, Service, simulated
+from deploy.local import Service, Services, simulated
 from deploy.processes import free_port
 from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.accounts import ACCOUNTS
@@ -77,7 +77,7 @@ class World:
         self.vhost = vhost
         self.recorder = Recorder()
         self.seen: dict[str, bytes] = {}
-        self.fleet: Fleet
+        self.fleet: Services
         self.client: Client
         self.proxy: EchoingProxy
         self.environment: dict[str, str] = {
@@ -207,7 +207,7 @@ async def one_world(
         for variable, value in {**world.environment, "PYTHONASYNCIODEBUG": "1"}.items():
             patch.setenv(variable, value)
         urls = world.environment["FLEET_BROKER_URL"], world.environment["FLEET_REDIS_URL"]
-        world.fleet = Fleet(folder / "fleet", config, broker_url=urls[0], redis_url=urls[1], workers=1)
+        world.fleet = Services(folder / "fleet", config, broker_url=urls[0], redis_url=urls[1], workers=1)
         await stack.enter_async_context(world.fleet)
         await opened(world.fleet)
         world.client = await stack.enter_async_context(Client.on(vhost))

@@ -16,7 +16,7 @@ import redis.asyncio as redis_client
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage, AbstractQueue
 from msgspec import Struct
 
-from deploy.local import Fleet, Service
+from deploy.local import Service, Services
 from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.process import Simulator
 from schemas.messages import DeadLetter, Result, decode_letter
@@ -57,7 +57,7 @@ async def wait_until(
         await asyncio.sleep(every_s)
 
 
-async def opened(fleet: Fleet) -> None:
+async def opened(fleet: Services) -> None:
     """Returns when every worker has opened all lanes."""
 
     async def all_open() -> bool:
@@ -193,7 +193,7 @@ class Stand(Struct, frozen=True):
     url: str
     redis: Redis
     simulator: Simulator
-    fleet: Fleet
+    fleet: Services
     client: Client
 
     @property
