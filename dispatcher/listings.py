@@ -59,8 +59,8 @@ class Lack(Struct, frozen=True):
     message: str
 
 
-class Known:
-    """One content, indexed.
+class Content:
+    """What one digest stands for, indexed: what a lane lists.
 
     Attributes:
         timeframes: as the exchange lists them.
@@ -70,12 +70,12 @@ class Known:
         bases: bases by their first two letters.
     """
 
-    def __init__(self, content: listings.Knowledge) -> None:
-        self.timeframes = tuple(content.timeframes)
-        names: set[str] = set(content.aliases)
+    def __init__(self, knowledge: listings.Knowledge) -> None:
+        self.timeframes = tuple(knowledge.timeframes)
+        names: set[str] = set(knowledge.aliases)
         self.by_base: dict[str, list[str]] = {}
         self.by_letters: dict[str, list[str]] = {}
-        for listing in content.listings:
+        for listing in knowledge.listings:
             symbol = listing.symbol
             names |= {symbol, listing.id, symbol.partition(":")[0]}
             self.by_base.setdefault(_base(symbol), []).append(symbol)
@@ -87,45 +87,45 @@ class Known:
 
 
 class Contents:
-    """All known contents as one table, so that a look-up of many symbols costs no more with many contents.
+    """All contents that were fetched, as one table, so that a look-up of many symbols costs no more with many contents.
 
     A set of contents is an integer with a bit for each. `DOUBT` is the bit of all that is not known; every set has it.
     """
 
     def __init__(self) -> None:
-        self.known: dict[str, Known] = {}
+        self.by_digest: dict[str, Content] = {}
         self._bits: dict[str, int] = {}
         self._used = DOUBT
         self._listing: dict[str, int] = {}
         self._framed: dict[str, int] = {}
         self._frameless = DOUBT
 
-    def add(self, digest: str, known: Known) -> None:
+    def add(self, digest: str, content: Content) -> None:
         """Adds a content."""
         bit = ~self._used & (self._used + 1)  # the lowest free one
         self._used |= bit
-        self.known[digest], self._bits[digest] = known, bit
-        for name in known.names:
+        self.by_digest[digest], self._bits[digest] = content, bit
+        for name in content.names:
             self._listing[name] = self._listing.get(name, DOUBT) | bit
-        for frame in known.timeframes:
+        for frame in content.timeframes:
             self._framed[frame] = self._framed.get(frame, 0) | bit
-        if not known.timeframes:
+        if not content.timeframes:
             self._frameless |= bit
 
     def drop(self, digest: str) -> None:
         """Forgets a content."""
-        known, bit = self.known.pop(digest), self._bits.pop(digest)
-        for name in known.names:
+        content, bit = self.by_digest.pop(digest), self._bits.pop(digest)
+        for name in content.names:
             self._listing[name] ^= bit
             if self._listing[name] == DOUBT:
                 del self._listing[name]
-        for frame in known.timeframes:
+        for frame in content.timeframes:
             self._framed[frame] &= ~bit
         self._frameless &= ~bit
         self._used ^= bit
 
     def of(self, digests: Collection[str]) -> int:
-        """These contents; `DOUBT` with them if one is not known, or there is none."""
+        """These contents; with `DOUBT` if one is not here, or there is none."""
         contents = 0 if digests else DOUBT
         for digest in digests:
             contents |= self._bits.get(digest, DOUBT)
@@ -182,18 +182,18 @@ class LaneKnowledge:
         self._sets[lane] = self._contents.of(digests)
         for key in [key for key in self._off_until_s if key[0] == lane]:
             self._lift(key)
-        for digest in self._contents.known.keys() - frozenset[str]().union(*self._digests.values()):
+        for digest in self._contents.by_digest.keys() - frozenset[str]().union(*self._digests.values()):
             self._contents.drop(digest)
 
     def missing(self) -> set[str]:
         """The digests whose contents are still to be fetched."""
-        return set[str]().union(*self._digests.values()) - self._contents.known.keys()
+        return set[str]().union(*self._digests.values()) - self._contents.by_digest.keys()
 
-    def learn(self, digest: str, known: Known) -> None:
+    def learn(self, digest: str, content: Content) -> None:
         """Takes in the content of a digest."""
-        if digest in self._contents.known:
+        if digest in self._contents.by_digest:
             return
-        self._contents.add(digest, known)
+        self._contents.add(digest, content)
         self._sets = {lane: self._contents.of(digests) for lane, digests in self._digests.items()}
 
     def correct(self, lane: str, request: Request, now_s: float) -> None:
@@ -239,12 +239,12 @@ class LaneKnowledge:
         having = [lane for lane in lanes if sets.get(lane, DOUBT) & contents]
         return lanes if len(having) == len(lanes) else having
 
-    def _known(self, lanes: Sequence[str]) -> list[Known]:
+    def _contents_of(self, lanes: Sequence[str]) -> list[Content]:
         digests = {digest for lane in lanes for digest in self._digests.get(lane, ())}
-        return [self._contents.known[digest] for digest in sorted(digests) if digest in self._contents.known]
+        return [self._contents.by_digest[digest] for digest in sorted(digests) if digest in self._contents.by_digest]
 
     def _no_frame(self, lanes: Sequence[str], timeframe: str) -> str:
-        frames = dict.fromkeys(frame for known in self._known(lanes) for frame in known.timeframes)
+        frames = dict.fromkeys(frame for content in self._contents_of(lanes) for frame in content.timeframes)
         return f"none of {', '.join(lanes)} has the timeframe {timeframe!r}; they have {', '.join(frames)}"
 
     def _no_symbol(self, lanes: Sequence[str], symbols: Sequence[str]) -> str:
@@ -252,7 +252,7 @@ class LaneKnowledge:
         strange = [symbol for symbol in symbols if not self._contents.listing([symbol]) & theirs]
         if not strange:  # each is listed by some lane, but none lists all, or those that do have refused it
             return f"none of {', '.join(lanes)} has {', '.join(map(repr, symbols[:5]))} for this method"
-        contents = self._known(lanes)
+        contents = self._contents_of(lanes)
         near = dict.fromkeys(like for symbol in strange[:3] for like in _alike(symbol, contents))
         hint = f"; they list {', '.join(near)}" if near else ""
         return f"none of {', '.join(lanes)} lists {', '.join(map(repr, strange[:5]))}{hint}"
@@ -275,8 +275,8 @@ async def follow(lanes: LaneKnowledge, client: redis.asyncio.Redis) -> None:
                 await asyncio.sleep(AGAIN_S)
 
 
-def _read(body: bytes) -> Known:
-    return Known(listings.unpack(body))
+def _read(body: bytes) -> Content:
+    return Content(listings.unpack(body))
 
 
 def asked(args: Mapping[str, Any]) -> Asked:
@@ -293,19 +293,19 @@ def _is_option(symbol: str) -> bool:
     return "-C" in symbol or "-P" in symbol or symbol.startswith(("C-", "P-"))
 
 
-def _alike(symbol: str, contents: Sequence[Known]) -> list[str]:
+def _alike(symbol: str, contents: Sequence[Content]) -> list[str]:
     """Symbols that may be meant: those of the same letters, else of the same base, else of a base much like it."""
     plain = slips.symbol(symbol)
     letters = slips.letters(plain)
-    same = dict.fromkeys(like for known in contents for like in known.by_letters.get(letters, ()))
+    same = dict.fromkeys(like for content in contents for like in content.by_letters.get(letters, ()))
     if same:
         return sorted(same, key=len)[:3]
     base = slips.letters(_base(plain))
     bases = [base]
-    if not any(base in known.by_base for known in contents):
-        pool = dict.fromkeys(other for known in contents for other in known.bases.get(base[:2], ()))
+    if not any(base in content.by_base for content in contents):
+        pool = dict.fromkeys(other for content in contents for other in content.bases.get(base[:2], ()))
         bases = difflib.get_close_matches(base, list(pool)[:POOL], n=3)
-    symbols = dict.fromkeys(like for known in contents for near in bases for like in known.by_base.get(near, ()))
+    symbols = dict.fromkeys(like for content in contents for near in bases for like in content.by_base.get(near, ()))
     return difflib.get_close_matches(plain, list(symbols)[:POOL], n=3, cutoff=0.5)
 
 

@@ -129,7 +129,7 @@ class Load:
         return (
             self.no_budget_until_ms.get(request.kind, 0) <= now_ms
             and not self.crowded
-            and not self.waiting.holds(request, now_ms)
+            and not self.waiting.has_line(request, now_ms)
         )
 
     def delay_ms(self, attempt: Attempt, now_ms: int) -> float:

@@ -93,11 +93,11 @@ class Router:
         health.load.waiting.dispatchers = self._dispatchers
         return health
 
-    def count(self, dispatchers: int) -> None:
+    def set_dispatchers(self, count: int) -> None:
         """Takes in how many dispatchers there are."""
-        self._dispatchers = dispatchers
+        self._dispatchers = count
         for lane in self.health.values():
-            lane.load.waiting.dispatchers = dispatchers
+            lane.load.waiting.dispatchers = count
 
     def observe(self, report: Report, now_s: float) -> None:
         """Takes in a worker's report."""
@@ -257,13 +257,13 @@ class Router:
         turn, joins = attempt.turn, False
         lane = next((lane for lane in able if turn and lane.name == turn.lane and turn.at_ms > now_ms), None)
         if lane is not None:  # it keeps its turn: only lanes without a line may be sooner
-            waits_ms = {each.name: waits_ms[each.name] for each in able if not self._in_line(each, attempt, now_ms)}
+            waits_ms = {each.name: waits_ms[each.name] for each in able if not self._must_join(each, attempt, now_ms)}
         else:
             lane = min(able, key=lambda lane: waits_ms[lane.name])
-            if joins := self._in_line(lane, attempt, now_ms):
+            if joins := self._must_join(lane, attempt, now_ms):
                 delay_ms = lane.load.delay_ms(attempt, now_ms)
                 if delay_ms > left_ms >= lane.usable_in_ms(now_s, now_ms):
-                    if delay_ms > left_ms + lane.load.waiting.doubt_ms(attempt, now_ms):
+                    if delay_ms > left_ms + lane.load.waiting.shorter_elsewhere_ms(attempt, now_ms):
                         text = f"queueing delay {delay_ms / 1000:.1f} s exceeds the {left_ms / 1000:.1f} s left"
                         return End(ErrorCode.DEADLINE_EXCEEDED, f"overloaded: {text}{_history(attempt)}")
                     joins, waits_ms = False, {lane.name: SHORTEST_WAIT_MS}  # another dispatcher's line may be shorter
@@ -276,9 +276,9 @@ class Router:
         lane.load.waiting.put(now_s + topology.delay_for(wait_ms) / 1000)
         return Wait(wait_ms, turn)
 
-    def _in_line(self, lane: LaneHealth, attempt: Attempt, now_ms: int) -> bool:
+    def _must_join(self, lane: LaneHealth, attempt: Attempt, now_ms: int) -> bool:
         """Whether it has to join the lane's line for budget, as others wait there."""
-        return lane.load.waiting.bars(attempt, lane.name, self._lead_ms, now_ms)
+        return lane.load.waiting.must_join(attempt, lane.name, self._lead_ms, now_ms)
 
     def _open(
         self,
@@ -351,9 +351,8 @@ class Router:
             if waited := self.health.get(turn.lane):
                 waited.load.waiting.give_back(turn, now_ms)
             turn = None
-        if turn is None and lane.load.waiting.holds(
-            request, now_ms
-        ):  # it overtakes, and counts in the line all the same
+        if turn is None and lane.load.waiting.has_line(request, now_ms):
+            # It need not wait in the line, and takes a turn there all the same.
             turn = lane.book(attempt, now_ms)
         trial = lane.sent(now_s, bulk=request.bulk, tries=not lane.due(now_s) or lane.tries(attempt))
         if trial and timeout_ms:

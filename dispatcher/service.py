@@ -166,7 +166,7 @@ class Dispatcher:
         """Counts the dispatchers: they alone consume `fleet.returned`."""
         while True:
             try:
-                self._router.count(max(1, await self._broker.consumers(topology.RETURNED)))
+                self._router.set_dispatchers(max(1, await self._broker.consumers(topology.RETURNED)))
             except BrokerError as error:
                 log.debug("dispatchers_not_counted", extra={"error": str(error)})
             await asyncio.sleep(COUNT_EVERY_S)

@@ -115,20 +115,20 @@ class Waiting:
             line.next_ms = next_ms
             self._grew(line)
 
-    def holds(self, request: Request, now_ms: float) -> bool:
-        """Whether requests of this kind wait in a line, so that this one needs a turn."""
+    def has_line(self, request: Request, now_ms: float) -> bool:
+        """Whether others of its kind wait in a line, so that this one needs a turn."""
         if self.last_ms <= now_ms or request.bulk:
             return False
         return any(place.line.next_ms > now_ms for place in self._places_of(request))
 
     def delay_ms(self, attempt: Attempt, now_ms: float) -> float:
         """The time until the turn that this request would get; 0 where none of its kind waits."""
-        if not self.holds(attempt.request, now_ms):
+        if not self.has_line(attempt.request, now_ms):
             return 0.0
         place = self._place(attempt, now_ms)
         return max(0.0, self._turn_ms(place, attempt, now_ms) - now_ms) if place else 0.0
 
-    def doubt_ms(self, attempt: Attempt, now_ms: int) -> float:
+    def shorter_elsewhere_ms(self, attempt: Attempt, now_ms: int) -> float:
         """How much shorter another dispatcher's line may be; 0 for a request with no more time to ask others."""
         place = self._place(attempt, now_ms)
         if place is None or now_ms - attempt.received_ms >= ASKING_MS or attempt.deadline_ms - now_ms < 2 * LATE_MS:
@@ -140,8 +140,8 @@ class Waiting:
         place = self._place(attempt, now_ms)
         return place.step_ms if place else 0.0
 
-    def bars(self, attempt: Attempt, lane: str, lead_ms: float, now_ms: int) -> bool:
-        """Whether requests wait that this one must not overtake: it has no turn in this lane's line.
+    def must_join(self, attempt: Attempt, lane: str, lead_ms: float, now_ms: int) -> bool:
+        """Whether a request has to join this lane's line: others wait there, and it has no turn among them.
 
         Args:
             attempt: the request, and what was tried.
@@ -156,7 +156,7 @@ class Waiting:
         """When the lane may be asked at the earliest, by its line and by what its last try said (`said_ms`)."""
         if attempt.turn is not None and attempt.turn.lane == lane:
             turn_ms: float = attempt.turn.at_ms - LATE_MS
-        elif self.bars(attempt, lane, lead_ms, now_ms):
+        elif self.must_join(attempt, lane, lead_ms, now_ms):
             turn_ms = now_ms + self.delay_ms(attempt, now_ms)
         else:
             return said_ms

@@ -130,7 +130,7 @@ class Attempts:
         return replace(attempt, repeated=True) if delivery.repeated else attempt
 
     async def _run(self, lane: Lane, attempt: Attempt, delivery: Delivery) -> None:
-        ended, item, ready = await self._call(lane, attempt)
+        ended, item, ready = await self._run_counted(lane, attempt)
         if ready is None:
             await self._hand_back(attempt, item, ended.bound)
             return
@@ -138,7 +138,7 @@ class Attempts:
         if not attempt.probe and not await self._once.answer(attempt, publish):
             _drop_copy(attempt)
 
-    async def _call(self, lane: Lane, attempt: Attempt) -> tuple[Ended, Try, results.Ready | None]:
+    async def _run_counted(self, lane: Lane, attempt: Attempt) -> tuple[Ended, Try, results.Ready | None]:
         """Runs an attempt and counts it. It leaves the lane before anything is published."""
         name, bulk = attempt.lane, attempt.request.bulk
         self._reports.begin(name, bulk=bulk)

@@ -249,21 +249,21 @@ class Lanes:
             try:
                 await exchange.refresh(every_s=min(renew_s, LOOK_EVERY_S), max_age_s=renew_s)
             except Exception as error:  # the old markets stay in use, and attempts show the lane's health
-                log.warning("markets_refresh_failed", extra={"lane": name, "error": exchange.say(error)})
+                log.warning("markets_refresh_failed", extra={"lane": name, "error": exchange.error_text(error)})
 
     async def _open(self, name: str, lane: Lane) -> None:
-        def say(state: RetryCallState) -> None:
+        def note(state: RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
-            said = "" if error is None else lane.exchange.say(error)
+            text = "" if error is None else lane.exchange.error_text(error)
             if isinstance(error, NoBudget):  # the exchange was not called: others have used its budget
-                log.info("lane_open_throttled", extra={"lane": name, "why": said})
+                log.info("lane_open_throttled", extra={"lane": name, "why": text})
                 # The error of an earlier try says more than that this one had no budget.
-                lane.error = lane.error if lane.error and error.reason == "budget" else said
+                lane.error = lane.error if lane.error and error.reason == "budget" else text
             else:
-                lane.error = said
+                lane.error = text
                 log.warning("lane_open_failed", extra={"lane": name, "try": state.attempt_number, "error": lane.error})
 
-        async for attempt in AsyncRetrying(wait=wait_random_exponential(multiplier=0.5, max=30), before_sleep=say):
+        async for attempt in AsyncRetrying(wait=wait_random_exponential(multiplier=0.5, max=30), before_sleep=note):
             with attempt:
                 await lane.exchange.open()
 

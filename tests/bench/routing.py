@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final, get_args
 
-from dispatcher.listings import Known, LaneKnowledge
+from dispatcher.listings import Content, LaneKnowledge
 from dispatcher.router import Decision, Router, Send, Wait
 from schemas.config import Config, LaneConfig
 from schemas.messages import Attempt, Bound, ErrorCode, Outcome, Request, Strategy, Try, decode_attempt, encode
@@ -146,11 +146,11 @@ class _Stand:
         return (time.process_time_ns() - before_ns) / REPORTS / len(self._reports) / 1000
 
 
-def _known(number: int) -> Known:
+def _known(number: int) -> Content:
     """A content that is like no other; all list the same symbols."""
     pairs = range(LISTED)
     listings = [Listing(f"C{pair}/USDT", f"{number}C{pair}USDT", "USDT", "spot") for pair in pairs]
-    return Known(Knowledge(f"exchange{number}", listings, ["1m", "1h"]))
+    return Content(Knowledge(f"exchange{number}", listings, ["1m", "1h"]))
 
 
 def _learned_us(rounds: int) -> float:

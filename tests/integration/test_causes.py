@@ -95,7 +95,7 @@ async def ask(lanes: Lanes, url: str, *, proxy: str | None = None) -> Verdict:
         await lane.call("fetch_ticker", BTC, attempt)
     verdict = judge(raised.value, attempt, lane.redactor.hide)
     assert "instId" not in verdict.message
-    assert lane.say(raised.value) in verdict.message  # as in the log and the status
+    assert lane.error_text(raised.value) in verdict.message  # as in the log and the status
     return verdict
 
 

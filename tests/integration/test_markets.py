@@ -258,7 +258,8 @@ async def test_a_kind_of_markets_that_is_barred_here_can_be_left_out(server: Ans
     lane = workers[0].lane("binance", settings)[0]
     with pytest.raises(Exception, match="451") as raised:
         await lane.open()
-    assert "lanes.binance.ccxt.options.fetchMarkets.types, now ['spot', 'linear', 'inverse']" in lane.say(raised.value)
+    text = lane.error_text(raised.value)
+    assert "lanes.binance.ccxt.options.fetchMarkets.types, now ['spot', 'linear', 'inverse']" in text
     options["fetchMarkets"] = {"types": ["spot"]}
     await workers[0].lane("binance", settings)[0].open()
 

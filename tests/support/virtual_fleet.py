@@ -122,7 +122,7 @@ class VirtualFleet:
         config = Config(lanes={name: LaneConfig(exchange=name) for name in limits})
         self.routers = [Router(config) for _ in range(dispatchers)]
         for router in self.routers:
-            router.count(dispatchers)
+            router.set_dispatchers(dispatchers)
         self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._numbers = itertools.count()
         self._random = random.Random(1)

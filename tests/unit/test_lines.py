@@ -43,7 +43,7 @@ def test_one_that_is_late_by_chance_asks_other_dispatchers_before_it_is_refused(
     has_line(router, "okx")
     asks = replace(attempt("okx", left_ms=4_000), received_ms=NOW_MS)
     assert isinstance(decide(router, asks), End)
-    router.count(2)
+    router.set_dispatchers(2)
     assert decide(router, asks) == Wait(250)
     assert isinstance(decide(router, replace(asks, received_ms=NOW_MS - 3_000), rested=True), End)
     far = replace(attempt("okx", left_ms=1_500), received_ms=NOW_MS)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from dispatcher.listings import CORRECTED_S, DOUBT, WORKER_GONE_S, Known, Lack, LaneKnowledge, asked
+from dispatcher.listings import CORRECTED_S, DOUBT, WORKER_GONE_S, Content, Lack, LaneKnowledge, asked
 from schemas.messages import ErrorCode, Request
 from schemas.runtime.listings import Knowledge, Listing, pack, unpack
 
@@ -24,7 +24,7 @@ def told(known: LaneKnowledge, lane: str, of: Knowledge, *, worker: str = "w1", 
     digest, body = pack(of)
     known.observe(worker, lane, digest, now_s)
     if digest in known.missing():
-        known.learn(digest, Known(unpack(body)))
+        known.learn(digest, Content(unpack(body)))
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def test_contents_that_no_worker_reports_are_dropped(known: LaneKnowledge) -> No
     for number in range(5):
         told(known, "okx", content("okx", f"A{number}/USDT", timeframes=[] if number else ["9m"]))
     contents = known._contents  # pyright: ignore[reportPrivateUsage]
-    assert len(contents.known) == 2
+    assert len(contents.by_digest) == 2
     assert contents.listing(["A3/USDT"]) == contents.listing(["SOL/USDT"]) == DOUBT
     assert contents.listing(["A4/USDT"]).bit_count() == 2
     assert able(known, request("A4/USDT", timeframe="9m")) == ["okx"]  # which does not say what it has

@@ -169,7 +169,7 @@ def test_other_methods_and_bulk_requests_are_not_in_line() -> None:
     assert waiting.delay_ms(one(ticker), NOW_MS) == 5_000
     for other in (trades, Request("fetch_ticker", priority="bulk")):
         assert not waiting.delay_ms(one(other), NOW_MS)
-        assert not waiting.holds(other, NOW_MS)
+        assert not waiting.has_line(other, NOW_MS)
     waiting.refused(trades, Bound("all", NOW_MS, 300.0), NOW_MS)  # of the same bucket, and dearer
     assert waiting.book(one(trades), "x", NOW_MS) == Turn("x", "all", NOW_MS + 5_000, 300.0)
     assert waiting.delay_ms(one(ticker), NOW_MS) == 5_300

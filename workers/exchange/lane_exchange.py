@@ -136,7 +136,7 @@ class LaneExchange:
         try:
             exchange = self._kind({**self._settings, **more, **(credentials or {})})
         except Exception as error:
-            raise ConfigError(f"lanes.{self.name}.ccxt: ccxt can't be made with it: {self.say(error)}") from None
+            raise ConfigError(f"lanes.{self.name}.ccxt: ccxt can't be made with it: {self.error_text(error)}") from None
         if self.config.sandbox:
             settings.enter_sandbox(self.name, exchange)
         exchange.enableLastHttpResponse = False  # it would keep the last body
@@ -161,7 +161,7 @@ class LaneExchange:
         """How many markets of its exchange it knows."""
         return len(self._ccxt.markets or ())
 
-    def say(self, error: BaseException) -> str:
+    def error_text(self, error: BaseException) -> str:
         """An error in one line, without the account's and the proxy's secrets."""
         return in_one_line(error, self.redactor.hide)
 

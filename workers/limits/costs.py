@@ -131,7 +131,7 @@ class Charge(Struct, frozen=True):
     key: str
 
 
-class _Share:
+class _EndpointRule:
     """A rule with its bucket and the endpoint's part of the key."""
 
     __slots__ = ("bucket", "key", "rule")
@@ -185,7 +185,7 @@ class Costs:
         self.rules = endpoints
         self.default = default
         self._misreported = frozenset(table.misreported)
-        self._known: dict[tuple[tuple[str, ...], str, str], tuple[list[_Share | Charge], bool]] = {}
+        self._known: dict[tuple[tuple[str, ...], str, str], tuple[list[_EndpointRule | Charge], bool]] = {}
         rules = [rule for each in (default, *endpoints.values()) for rule in each]
         per = {name for rule in rules for name in buckets[rule.bucket].per}
         read = per.union(*(rule.reads for rule in rules))
@@ -205,8 +205,8 @@ class Costs:
             ccxt_cost: what ccxt would charge; used where the table does not know the cost.
             names: what the exchange lists.
         """
-        shares, _ = self._of(api, method, path)
-        return [share if isinstance(share, Charge) else share.charge(sent, ccxt_cost, names) for share in shares]
+        rules, _ = self._of(api, method, path)
+        return [rule if isinstance(rule, Charge) else rule.charge(sent, ccxt_cost, names) for rule in rules]
 
     @property
     def guess(self) -> Bucket | None:
@@ -244,13 +244,14 @@ class Costs:
         family = f"{self._api(api)} {method}"
         return self.rules.get(f"{family} {path}") or self.rules.get(f"{family} *") or self.default
 
-    def _of(self, api: tuple[str, ...], method: str, path: str) -> tuple[list[_Share | Charge], bool]:
+    def _of(self, api: tuple[str, ...], method: str, path: str) -> tuple[list[_EndpointRule | Charge], bool]:
         known = self._known.get((api, method, path))
         if known is None:
             endpoint = f"{self._api(api)}.{path}"
-            shares = [_Share(rule, self.buckets[rule.bucket], endpoint) for rule in self._rules(api, method, path)]
-            ready = [share.charge(wire.NOTHING, 1.0, NO_NAMES) if share.static else share for share in shares]
-            known = self._known[api, method, path] = ready, any(share.reads for share in shares)
+            found = self._rules(api, method, path)
+            rules = [_EndpointRule(rule, self.buckets[rule.bucket], endpoint) for rule in found]
+            ready = [rule.charge(wire.NOTHING, 1.0, NO_NAMES) if rule.static else rule for rule in rules]
+            known = self._known[api, method, path] = ready, any(rule.reads for rule in rules)
         return known
 
 
