@@ -24,7 +24,6 @@ from workers.budget.script import Library
 from workers.limits.costs import Bucket, Charge, Kind
 
 TICK_US = 100_000
-LONG = settings().max_examples > 100
 
 
 class Simulated:
@@ -93,7 +92,6 @@ async def test_no_limit_is_passed_whatever_fails(redis_url: str, chosen: list[Bu
 @settings(
     max_examples=settings().max_examples // 7,
     deadline=None,
-    derandomize=not LONG,  # two of thousands of lives are open: see "Not shown yet" in reliability.md
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @example(chosen=limits(("rolling", 1), ("rolling", 1)), workers=2, seed=963)  # set twice while one is away
@@ -107,6 +105,8 @@ async def test_no_limit_is_passed_whatever_fails(redis_url: str, chosen: list[Bu
     workers=3,
     seed=200_191,
 )
+@example(chosen=limits(("rolling", 1), ("rolling", 1)), workers=3, seed=115)  # who asks an emptied Redis first
+@example(chosen=limits(("paced", 8), ("rolling", 8)), workers=3, seed=302_009)  # the same
 @given(chosen=buckets(), workers=st.integers(1, 4), seed=st.integers(0, 2**32))
 async def test_no_limit_is_passed_however_redis_s_clock_is_set(
     redis_url: str, chosen: list[Bucket], workers: int, seed: int
@@ -254,6 +254,29 @@ async def begun(client: Any, chance: random.Random) -> Net:
 async def net(redis_url: str) -> AsyncIterator[Net]:
     async with connect(redis_url, timeout_s=5) as client:
         yield await begun(client, random.Random(0))
+
+
+async def test_what_an_emptied_redis_forgot_was_granted_as_far_ahead_as_to_anyone(net: Net) -> None:
+    """The first to ask it wants to wait for nothing, and did not before; another one had waited for long."""
+    (limit,) = limits(("rolling", 1))
+    calls, sent = [Charge(limit, 1, "b0")], list[int]()
+    patient, hasty = fleet = [Simulated(net) for _ in range(2)]
+
+    async def ask(worker: Simulated, max_wait_s: float) -> None:
+        if (at := await worker.ask(calls, max_wait_s=max_wait_s, bulk=False)) is not None:
+            sent.append(at)
+
+    for worker in fleet * 3:
+        await net.pass_time(TICK_US)
+        await worker.budget.beat()
+    for _ in range(3):
+        await ask(patient, 2.5)
+    assert len(sent) == 3
+    await net.client.flushdb()
+    await net.show()
+    for max_wait_s in (0, 2, 2):
+        await ask(hasty, max_wait_s)
+    assert most(limit, [(at, 1.0) for at in sent]) <= 1 + 1e-9
 
 
 async def test_workers_that_are_all_back_after_long_share_the_whole_limit_at_once(net: Net) -> None:

@@ -41,7 +41,7 @@ from .pauses import Pauses
 from .protocol import ANY_TIME, Expected, Framed, Question
 from .punctuality import Punctuality
 from .redis_clock import RedisClock
-from .rules import MARGIN_PART, SCALE
+from .rules import HORIZON_US, MARGIN_PART, SCALE
 from .script import REDIS_CLOCK, Script
 from .share import Addition
 
@@ -121,7 +121,8 @@ class Ledger:
         """
         for charge in charges:
             self._see(charge)
-        self._ahead_us = max(self._ahead_us, max_wait_us)
+        # What others were granted is not known here: where the scope is shared, as far ahead as anything is.
+        self._ahead_us = HORIZON_US if self.member else max(self._ahead_us, max_wait_us)
         await self.meet()
         planned = await self._ask(
             protocol.reserve(
