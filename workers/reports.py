@@ -13,7 +13,7 @@ from schemas.messages import ILL, Attempt, ErrorCode, Outcome, Try
 from schemas.reports import BucketReport, LaneReport, Named
 
 from . import metrics
-from .budget.budget import Use
+from .budget.grants import Use
 from .budget.tally import Tallies, Tally
 from .exchange.blame import Blame
 from .exchange.latency import Answering

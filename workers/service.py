@@ -26,7 +26,8 @@ from schemas.version import VERSION
 
 from . import metrics, status
 from .attempts import Attempts
-from .budget.budget import Budget, Use
+from .budget.budget import Budget
+from .budget.grants import Use
 from .exchange.charged import CCXT_VERSION
 from .lanes import Lane, Lanes
 from .reports import LanePause, Reports

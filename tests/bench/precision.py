@@ -18,7 +18,8 @@ from typing import Final, NamedTuple
 
 from deploy.servers import Redis
 from schemas.runtime.store import connect
-from workers.budget.budget import Budget, Grant
+from workers.budget.budget import Budget
+from workers.budget.grants import Grant
 from workers.budget.ledger import Ledger
 from workers.limits.costs import Bucket, Charge
 

@@ -19,7 +19,8 @@ from schemas.runtime.store import connect
 from schemas.runtime.tasks import end_tasks
 from tests.support.exchange_lanes import Lanes, call
 from tests.support.fleet import QUICK, Client, opened, wait_until
-from workers.budget.budget import Budget, Grant, Refusal
+from workers.budget.budget import Budget
+from workers.budget.grants import Grant, Refusal
 from workers.budget.ledger import Ledger
 from workers.budget.membership import BEAT_EVERY_S, Membership
 from workers.budget.rules import PARTS

@@ -15,7 +15,8 @@ from redis.crc import key_slot
 from deploy.servers import Redis
 from schemas.runtime.store import connect
 from tests.support.budgets import bucket, charge, emptied, grants
-from workers.budget.budget import Budget, Grant, Refusal
+from workers.budget.budget import Budget
+from workers.budget.grants import Grant, Refusal
 from workers.budget.ledger import Ledger
 from workers.limits.costs import load
 

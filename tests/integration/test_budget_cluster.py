@@ -16,7 +16,8 @@ from schemas.runtime.store import connect
 from tests.support.fleet import wait_until
 from tests.support.redis_faults import losses
 from tests.support.stores import STORES
-from workers.budget.budget import Budget, Grant, Refusal
+from workers.budget.budget import Budget
+from workers.budget.grants import Grant, Refusal
 from workers.budget.ledger import Ledger
 from workers.budget.membership import Membership
 from workers.limits.costs import Bucket, Charge, Kind

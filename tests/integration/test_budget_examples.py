@@ -8,7 +8,8 @@ import pytest
 import pytest_asyncio
 
 from schemas.runtime.store import connect
-from workers.budget.budget import Budget, Grant
+from workers.budget.budget import Budget
+from workers.budget.grants import Grant
 from workers.budget.ledger import Ledger
 from workers.budget.rules import PARTS
 from workers.budget.share import Share, TooSmall

@@ -8,7 +8,8 @@ import pytest
 import pytest_asyncio
 
 from tests.support.budgets import MINUTE_US, START_US, TEST_CLOCK, WINDOWS, Told, bucket, charge, emptied, grants
-from workers.budget.budget import Budget, Grant
+from workers.budget.budget import Budget
+from workers.budget.grants import Grant
 from workers.budget.ledger import Ledger
 from workers.budget.pauses import Pauses
 from workers.limits.costs import Kind

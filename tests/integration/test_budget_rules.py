@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas.runtime.store import connect
-from workers.budget.budget import Budget, Grant, Refusal
+from workers.budget.budget import Budget
+from workers.budget.grants import Grant, Refusal
 from workers.budget.jitter import ENOUGH
 from workers.budget.ledger import Ledger
 from workers.budget.rules import LEAST_MARGIN_US

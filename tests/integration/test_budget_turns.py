@@ -18,7 +18,8 @@ from deploy.servers import Redis
 from schemas.runtime.store import connect
 from tests.support.fleet import wait_until
 from tests.support.tcp_proxy import Proxy
-from workers.budget.budget import Budget, Grant, Refusal
+from workers.budget.budget import Budget
+from workers.budget.grants import Grant, Refusal
 from workers.budget.jitter import ENOUGH
 from workers.budget.ledger import Ledger
 from workers.budget.rules import LEAST_MARGIN_US

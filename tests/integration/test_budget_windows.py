@@ -8,7 +8,8 @@ import pytest
 import pytest_asyncio
 
 from tests.support.budgets import MINUTE_US, NOW_KEY, START_US, TEST_CLOCK, bucket, charge, emptied, grants
-from workers.budget.budget import Budget, Grant, Refusal
+from workers.budget.budget import Budget
+from workers.budget.grants import Grant, Refusal
 from workers.budget.jitter import ENOUGH, GENERATION_S, SURE_CALLS_HERE
 from workers.budget.ledger import Ledger
 

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from schemas.runtime.store import connect
 from schemas.runtime.tasks import end_tasks
 from tests.support.lines import START_US, TEST_CLOCK, Line, Net, most
-from workers.budget.budget import Budget, Refusal
+from workers.budget.budget import Budget
+from workers.budget.grants import Refusal
 from workers.budget.ledger import Ledger
 from workers.budget.membership import BEAT_EVERY_S, Membership
 from workers.budget.redis_clock import at_most_us

@@ -11,7 +11,8 @@ from schemas.config import LimitsConfig
 from schemas.messages import ErrorCode
 from tests.support.exchange_lanes import Answers, CountedBudget, Lanes, call
 from tests.support.fleet import wait_until
-from workers.budget.budget import Budget, Grant, Refusal
+from workers.budget.budget import Budget
+from workers.budget.grants import Grant, Refusal
 from workers.exchange.call import Call
 from workers.exchange.errors import NoBudget, judge
 from workers.exchange.lane_exchange import LaneExchange

@@ -20,7 +20,8 @@ from tests.support.fleet import Stand, wait_until
 from tests.support.spenders import CALL, LIMIT, Spender, on_their_own, spenders, whole
 from tests.support.stores import STORES
 from tests.support.tcp_proxy import Proxy
-from workers.budget.budget import Budget, Grant, Refusal
+from workers.budget.budget import Budget
+from workers.budget.grants import Grant, Refusal
 from workers.budget.ledger import Ledger
 from workers.budget.membership import BEAT_EVERY_S, Membership
 from workers.budget.rules import PARTS

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from schemas.runtime.store import connect
 from tests.support.lines import NOW_KEY, START_US, TEST_CLOCK, Line, Net, limits, most
 from tests.support.spenders import MARGIN_MS
-from workers.budget.budget import Budget, Grant
+from workers.budget.budget import Budget
+from workers.budget.grants import Grant
 from workers.budget.ledger import Ledger
 from workers.budget.membership import Membership
 from workers.budget.script import Library

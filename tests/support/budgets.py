@@ -5,7 +5,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from schemas.runtime.store import connect
-from workers.budget.budget import Budget, Grant, Refusal
+from workers.budget.budget import Budget
+from workers.budget.grants import Grant, Refusal
 from workers.budget.ledger import Ledger
 from workers.limits.costs import Bucket, Charge, Kind, Scope
 

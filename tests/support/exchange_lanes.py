@@ -13,7 +13,8 @@ from deploy.simulator.accounts import Account
 from schemas.accounts import Secret
 from schemas.config import LaneConfig, LimitsConfig
 from schemas.runtime.store import connect
-from workers.budget.budget import Budget, Grant, Refusal
+from workers.budget.budget import Budget
+from workers.budget.grants import Grant, Refusal
 from workers.budget.ledger import Ledger
 from workers.exchange.bounds import Bounds
 from workers.exchange.call import Call

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from schemas.runtime.store import connect
 from schemas.runtime.tasks import end_tasks
 from tests.support.fleet import wait_until
-from workers.budget.budget import Budget, Refusal
+from workers.budget.budget import Budget
+from workers.budget.grants import Refusal
 from workers.budget.ledger import Ledger
 from workers.budget.membership import BEAT_EVERY_S, Membership
 from workers.budget.rules import PARTS

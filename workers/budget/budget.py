@@ -15,14 +15,12 @@ from schemas.runtime.store import AWAY
 
 from ..limits.costs import Charge
 from .course import Course
-from .grants import LOST_WAIT_S, Grant, Grants, Learned, Reason, Refusal, Use, refused
+from .grants import Grant, Grants, Learned, Refusal, Use, refused
 from .ledger import Ledger
 from .own_share import OwnShare
 from .pauses import said
 from .redis_clock import at_most_us
 from .rules import HORIZON_US, RECHECK_S, UNANSWERED_US
-
-__all__ = ["LOST_WAIT_S", "Budget", "Grant", "Learned", "Reason", "Refusal", "Use"]
 
 # How often a call may be too late to leave before it is handed back.
 LATE_TRIES: Final = 3

@@ -21,7 +21,8 @@ from ccxt.base.errors import (  # pyright: ignore[reportMissingTypeStubs]
     RateLimitExceeded,
 )
 
-from ..budget.budget import LATE_TRIES, LOST_WAIT_S, Grant
+from ..budget.budget import LATE_TRIES
+from ..budget.grants import LOST_WAIT_S, Grant
 from ..limits import costs, wire
 from .bounds import Holding
 from .call import CALL, Call

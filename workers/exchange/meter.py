@@ -9,7 +9,8 @@ from weakref import WeakValueDictionary
 
 from msgspec.structs import replace
 
-from ..budget.budget import LOST_WAIT_S, Budget, Grant, Refusal
+from ..budget.budget import Budget
+from ..budget.grants import LOST_WAIT_S, Grant, Refusal
 from ..budget.tally import Tallies
 from ..limits.answers import Answers
 from ..limits.costs import Charge, Costs
