@@ -98,7 +98,8 @@ class Names:
     def _unknown(self, name: str) -> str:
         known = sorted({*self._health, *self._by_exchange, *self._groups})
         remark = f" ({said})" if (said := old_names.remark(name)) else slips.exchange(name, known)
-        return f"no lane reaches {name!r}{remark}; this fleet has {', '.join(known)}"
+        goes_on = " This" if remark.endswith("?") else "; this"
+        return f"no lane reaches {name!r}{remark}{goes_on} fleet has {', '.join(known)}"
 
 
 def _has(lane: LaneHealth, method: str) -> bool:

@@ -8,6 +8,7 @@ from typing import Final
 from msgspec.structs import fields
 
 from schemas import old_names
+from schemas.explained import choices
 from schemas.messages import Request
 from schemas.methods import FORBIDDEN_READS, PRIVATE_READS, PUBLIC_READS
 
@@ -42,7 +43,9 @@ _PERPETUAL: Final = re.compile(r"([.\-_/]?PERP(ETUAL)?|\.P|[\-_]SWAP)$")
 
 
 def field(error: str) -> str:
-    """What may be meant where an error of decoding a request names an unknown field; empty for any other error."""
+    """What may be meant where an error of decoding a request names an unknown field or word; else empty."""
+    if words := choices(error, Request):
+        return f"; expected one of {', '.join(words)}"
     unknown = _UNKNOWN.search(error)
     if unknown is None:
         return ""
@@ -71,6 +74,8 @@ def _snake(name: str) -> str:
 def exchange(name: str, known: Collection[str]) -> str:
     """What may be meant by an exchange that the fleet does not have; empty where nothing is near."""
     plain = name.strip().lower()
+    if "," in plain:
+        return '; a name has no comma: list several, as in ["binance", "okx"]'
     head, _, symbol = plain.partition(":")
     by_case = {each.lower(): each for each in known}
     meant = by_case.get(old_names.today(head), "")

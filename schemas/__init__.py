@@ -12,6 +12,8 @@ alone needs no connection.
 import importlib
 from typing import TYPE_CHECKING, Any, Final
 
+from .version import VERSION
+
 if TYPE_CHECKING:
     from .client.blocking import FleetSync
     from .client.errors import (
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from .errors import FleetError
     from .messages import Request
 
+__version__: Final = VERSION
+
 __all__ = [
     "All",
     "Answer",
@@ -42,6 +46,7 @@ __all__ = [
     "Request",
     "RequestFailed",
     "Result",
+    "__version__",
     "to_frame",
 ]
 
@@ -61,3 +66,7 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f".{_FROM.get(name, 'client.errors')}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,15 +2,20 @@
 
 import re
 from collections.abc import Iterator
-from typing import Any, Final, get_args, get_type_hints
+from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Struct
 
-from .messages import Strategy
-
 # An entry in a path of msgspec's, as in ``groups[...].strategy``.
 _ENTRY: Final = re.compile(r"\[[^]]*\]")
+# What people write in place of the patterns that values have (`config.BrokerUrl` and others).
+_FORMS: Final = {
+    "^amqps?://": "a URL like amqp://user:password@host:5672/ or amqps://…",
+    "^(rediss?|unix)://": "a URL like redis://host:6379/0, rediss://… or unix:///path",
+    "^https?://": "a URL like http://user:password@host:8080",
+}
+_PATTERN: Final = re.compile(r"Expected `str` matching regex '([^']*)'")
 
 
 def explained(error: msgspec.ValidationError, kind: type[Struct]) -> str:
@@ -19,14 +24,36 @@ def explained(error: msgspec.ValidationError, kind: type[Struct]) -> str:
     Turns msgspec's ``… - at `$.worker.in_flight``` into ``worker.in_flight: …``.
     """
     what, _, where = str(error).partition(" - at `$")
-    if where.rstrip("`").endswith(".strategy"):
-        what += f"; expected one of {', '.join(get_args(Strategy))}"
+    if words := choices(str(error), kind):
+        what += f"; expected one of {', '.join(words)}"
+    what = _PATTERN.sub(lambda found: f"expected {_FORMS.get(found[1], found[0])}", what)
     where = where.rstrip("`").lstrip(".")
     if "unknown field" in what:
         for name in filter(None, _ENTRY.sub("", where).split(".")):
             kind = next(_structs(get_type_hints(kind)[name]), kind)
         what += f"; expected one of {', '.join(field.encode_name for field in msgspec.structs.fields(kind))}"
     return f"{where}: {what}" if where else what
+
+
+def choices(error: str, kind: type[Struct]) -> tuple[str, ...]:
+    """The words that may stand where an error of msgspec's says that one is none of them; else none."""
+    what, _, where = error.partition(" - at `$")
+    if "Invalid enum value" not in what:
+        return ()
+    hint: Any = kind
+    for name in filter(None, _ENTRY.sub("", where.rstrip("`")).split(".")):
+        inside = next(_structs(hint), None)
+        hint = None if inside is None else get_type_hints(inside).get(name)
+    return tuple(_words(hint))
+
+
+def _words(hint: Any) -> Iterator[str]:
+    """The texts of the Literals in a type."""
+    for part in get_args(hint):
+        if get_origin(hint) is Literal:
+            yield str(part)
+        else:
+            yield from _words(part)
 
 
 def _structs(hint: Any) -> Iterator[type[Struct]]:

@@ -147,6 +147,24 @@ DELAY_QUEUES: Final = tuple(
 )
 
 
+def check_pattern(pattern: str) -> None:
+    """Refuses a pattern that no key of a result fits: it would be waited for without end.
+
+    Args:
+        pattern: of keys ``<exchange>.<method>.<ok or error>``; ``*`` stands for one word, ``#`` for any number.
+
+    Raises:
+        ValueError: it fits none; the text says what a key is.
+    """
+    words = pattern.split(".")
+    fixed = sum(word != "#" for word in words)
+    fits = fixed == 3 if fixed == len(words) else fixed <= 3
+    if not fits or not all(words) or words[-1] not in ("#", "*", "ok", "error"):
+        raise ValueError(
+            f"pattern {pattern!r} fits no result: keys are <exchange>.<method>.<ok or error>, as in okx.fetch_ticker.*"
+        )
+
+
 def work_key(lane: str, *, bulk: bool) -> str:
     """The routing key of a lane's live or bulk attempts in `fleet.work`."""
     return f"{lane}.bulk" if bulk else lane

@@ -1,9 +1,14 @@
-"""Makes requests of what a program says: ccxt's arguments, and how it is to be asked."""
+"""Makes requests of what a program says: ccxt's arguments, and how it is to be asked.
 
+What a program says may have any type. Python itself would fail over a wrong one somewhere inside, in words that do not
+name the argument.
+"""
+
+import difflib
 import itertools
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Final, Literal, Required, TypeAlias, TypedDict
@@ -13,7 +18,23 @@ from msgspec.structs import replace
 from ..messages import BODY_LIMIT_BYTES, ErrorCode, Priority, Request, Strategy, encode
 from .results import All, Answer, unanswered
 
-__all__ = ["EMPTY", "AccountHow", "All", "How", "Mode", "PublicHow", "RequestHow", "encoded", "request_of", "sent"]
+__all__ = [
+    "EMPTY",
+    "AccountHow",
+    "All",
+    "How",
+    "Mode",
+    "PublicHow",
+    "RequestHow",
+    "check_deadline",
+    "check_duration",
+    "check_map",
+    "check_names",
+    "encoded",
+    "expect",
+    "request_of",
+    "sent",
+]
 
 Mode: TypeAlias = Literal["any", "all"]
 EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
@@ -62,8 +83,50 @@ class AccountHow(How, total=False):
     account: Required[str]
 
 
+def expect(name: str, value: Any, kinds: type | tuple[type, ...], what: str, *, but: tuple[type, ...] = ()) -> None:
+    """Refuses a value of another type, and what is both of these and one of `but`; raises TypeError."""
+    if not isinstance(value, kinds) or isinstance(value, but):
+        raise TypeError(f"{name}: expected {what}, not {repr(value)[:60]}")
+
+
+def check_duration(name: str, value: Any) -> None:
+    """Refuses what is no timedelta; raises TypeError."""
+    expect(name, value, timedelta, "a timedelta, as in timedelta(seconds=5)")
+
+
+def check_deadline(value: Any) -> None:
+    """Refuses what is no deadline; raises TypeError."""
+    expect("deadline", value, (timedelta, datetime), "a timedelta, as in timedelta(seconds=5), or a datetime")
+
+
+def check_map(requests: Any, concurrency: Any, deadline: Any) -> None:
+    """Refuses what `map` can't run with; raises TypeError or ValueError."""
+    what = "a list of Requests, or another iterable"
+    expect("requests", requests, (Iterable, AsyncIterable), what, but=(str, Mapping))
+    expect("concurrency", concurrency, int, "a whole number")
+    if concurrency < 1:
+        raise ValueError("concurrency: expected at least 1")
+    check_deadline(deadline)
+
+
+def check_names(method: str, how: Mapping[str, Any]) -> None:
+    """Refuses what is neither an argument of a read nor the fleet's; raises TypeError, as Python would."""
+    known = RequestHow.__required_keys__ | RequestHow.__optional_keys__
+    for name in how:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            meant = f"; is {near[0]!r} meant?" if near else f"; beside ccxt's it takes {', '.join(sorted(known))}"
+            raise TypeError(f"{method}() got an unexpected keyword argument {name!r}{meant}")
+
+
 def deadline_ms(deadline: timedelta | datetime) -> int:
-    """A deadline as requests carry it: Unix milliseconds; raises ValueError for a time without its zone."""
+    """A deadline as requests carry it: Unix milliseconds.
+
+    Raises:
+        TypeError: it is none.
+        ValueError: a time without its zone.
+    """
+    check_deadline(deadline)
     if isinstance(deadline, timedelta):
         return time.time_ns() // 1_000_000 + deadline // _MILLISECOND
     if deadline.tzinfo is None:
@@ -84,11 +147,12 @@ def request_of(
     hedge: timedelta | None = None,
     account: str | None = None,
 ) -> Request:
-    """The request for a read.
+    """The request for a read. What is left to the fleet to check are the words and the values that are sent.
 
     Args:
         method: as ccxt names it, in snake_case.
-        args: by their names. None, and an empty `params`, stand for the default and are left out.
+        args: by their names. None, an empty `params`, and the `reload` of `load_markets` where it is False, stand for
+            the default and are left out.
         id: the request's; without it one is made when it is sent.
         exchanges: see `How`, also for the rest; a single text is one exchange.
         mode: ``any`` for one answer, ``all`` for one from each exchange.
@@ -97,10 +161,22 @@ def request_of(
         priority: see `How`.
         hedge: see `How`.
         account: see `PublicHow`.
+
+    Raises:
+        TypeError: something is of another type.
+        ValueError: a deadline without its time zone.
     """
+    expect("method", method, str, "a text, as 'fetch_ticker'")
+    expect("args", args, Mapping, 'a table, as {"symbol": "BTC/USDT"}')
+    expect("id", id, str, "a text")
+    expect("exchanges", exchanges, Iterable, "a name, or a list of names")
+    if hedge is not None:
+        check_duration("hedge", hedge)
     given = {name: _plain(value) for name, value in args.items() if value is not None}
     if not given.get("params", True):
         del given["params"]
+    if given.get("reload") is False:
+        del given["reload"]
     return Request(
         method,
         given,
@@ -134,7 +210,12 @@ class Ids:
 
 
 def sent(request: Request, ids: Ids, deadline: timedelta | datetime) -> Request:
-    """A request as it is sent: with an id, and a deadline, without which a copy of it would not be recognised."""
+    """A request as it is sent: with an id, and a deadline, without which a copy of it would not be recognised.
+
+    Raises:
+        TypeError: it is no `Request`.
+    """
+    expect("request", request, Request, 'a Request, as in Request("fetch_ticker", {"symbol": "BTC/USDT"})')
     if request.id and request.deadline_ms is not None:
         return request
     until_ms = deadline_ms(deadline) if request.deadline_ms is None else request.deadline_ms

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 from ..messages import Request
-from .asking import EMPTY, How, Mode, RequestHow
+from .asking import EMPTY, How, Mode, RequestHow, check_map
 from .blocking_reads import BlockingReads
 from .errors import Closed, as_raised
 from .fleet import DEADLINE, MAP_DEADLINE, PATIENCE, Fleet
@@ -96,6 +96,7 @@ class FleetSync(BlockingReads):
         progress: bool = False,
     ) -> Iterator[Answer]:
         """Asks for many at once, and gives the results as they come; see `Fleet.map`."""
+        check_map(requests, concurrency, deadline)
         came: queue.SimpleQueue[Future[list[Answer]]] = queue.SimpleQueue()
         source, under_way = iter(requests), set[Future[list[Answer]]]()
         try:

@@ -62,7 +62,8 @@ class RequestFailed(FleetError):
         """The code, what happened, and the request's id."""
         about = [f"request {self.request_id}"] if self.request_id else []
         if self.attempts:
-            about.append(f"{len(self.attempts)} attempts, the last at {self.attempts[-1].lane}")
+            many = f"{len(self.attempts)} attempts, the last" if len(self.attempts) > 1 else "1 attempt,"
+            about.append(f"{many} at {self.attempts[-1].lane}")
         return f"{self.code}: {self.message}" + (f" ({', '.join(about)})" if about else "")
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, Self, Unpack, overload
 
+from .. import topology
 from ..config import BrokerConfig, broker_urls
 from ..messages import Request
 from . import asking
@@ -43,9 +44,13 @@ class Fleet(Reads):
 
     Raises:
         ConfigError: the address is none.
+        TypeError: an argument is of another type.
     """
 
     def __init__(self, url: str = "", *, deadline: timedelta = DEADLINE, patience: timedelta = PATIENCE) -> None:
+        asking.expect("url", url, str, "a text like amqp://user:password@host:5672/")
+        asking.check_duration("deadline", deadline)
+        asking.check_duration("patience", patience)
         where = "Fleet's url" if url else "FLEET_BROKER_URL in the environment"
         said = url or os.environ.get("FLEET_BROKER_URL", "")
         urls = broker_urls(where, said) if said else BrokerConfig().urls
@@ -105,6 +110,7 @@ class Fleet(Reads):
         Raises:
             NoDispatcher, NotAllowed, Closed: it could not be asked.
         """
+        asking.check_names("request", how)
         answers = await self.ask(asking.request_of(method, args, mode=mode, **how))
         return answers if mode == "all" else answers[0]
 
@@ -129,7 +135,9 @@ class Fleet(Reads):
 
         Raises:
             NoDispatcher, NotAllowed, Closed: nothing can be asked.
+            TypeError, ValueError: something else than requests, or a number below 1.
         """
+        asking.check_map(requests, concurrency, deadline)
         async with aclosing(mapped(lambda each: self.ask(each, deadline=deadline), requests, concurrency)) as answers:
             with counted(requests, shown=progress) as count:
                 async for answer in answers:
@@ -141,7 +149,12 @@ class Fleet(Reads):
 
         Args:
             pattern: of keys ``<exchange>.<method>.<ok or error>``, as in ``binance.fetch_trades.*``.
+
+        Raises:
+            ValueError: no key fits the pattern.
         """
+        asking.expect("pattern", pattern, str, "a text")
+        topology.check_pattern(pattern)
         self._open()
         self._streams.append(stream := Results(self._config, pattern))
         return stream
@@ -160,6 +173,7 @@ class Fleet(Reads):
 
     async def read(self, method: str, args: Mapping[str, Any], mode: Mode, how: How) -> Any:
         """Asks for a read by its name and its arguments' names: the data, or with ``all`` the data of each."""
+        asking.check_names(method, how)
         answers = await self.ask(asking.request_of(method, args, mode=mode, **how))
         if mode == "any":
             return answers[0].get()

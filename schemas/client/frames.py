@@ -5,7 +5,7 @@ import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
-from .results import All
+from .results import All, Result
 
 Library: TypeAlias = Literal["pandas", "polars"]
 
@@ -26,7 +26,10 @@ def to_frame(data: Any, library: Library | None = None) -> Any:
     Raises:
         ImportError: it is not installed.
         TypeError: the data is none of these.
+        ValueError: another library.
     """
+    if library is not None and library not in _LIBRARIES:
+        raise ValueError(f"library: expected {' or '.join(_LIBRARIES)}, not {library!r}")
     columns = columns_of(data)
     name = library or next((each for each in _LIBRARIES if importlib.util.find_spec(each)), None)
     if name is None:
@@ -54,6 +57,8 @@ def columns_of(data: Any) -> dict[str, list[Any]]:
 
 
 def _rows(data: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(data, Result):
+        raise TypeError("expected candles, trades or tickers, not a whole result: its data is `result.get()`")
     if isinstance(data, Mapping):
         table: Mapping[str, Any] = data  # pyright: ignore[reportUnknownVariableType]
         if not table or all(isinstance(each, Mapping) for each in table.values()):

@@ -32,8 +32,6 @@ async def mapped(ask: Ask, requests: Requests, concurrency: int) -> AsyncGenerat
         requests: taken one by one, as there is room.
         concurrency: how many are under way; as many results may wait for the caller.
     """
-    if concurrency < 1:
-        raise ValueError("concurrency: at least 1")
     came: asyncio.Queue[Answer | BaseException | None] = asyncio.Queue(maxsize=concurrency)
     source, turn = _one_by_one(requests), asyncio.Lock()
 

@@ -20,6 +20,7 @@ from ..client.errors import NoDispatcher, NotAllowed, NotConnected
 from ..client.fleet import Fleet
 from ..explained import explained
 from ..messages import Request, Result
+from ..runtime import permanent
 from ..urls import place
 from . import output, servers
 from .servers import ServerAway
@@ -113,7 +114,7 @@ async def client(urls: tuple[str, ...]) -> AsyncGenerator[Fleet, None]:
             yield fleet
     except NotConnected as error:
         at = place(urls[0])
-        raise ServerAway(f"RabbitMQ at {at}: {servers.words(error)}\n{servers.HINT}") from error
+        raise ServerAway(f"RabbitMQ at {at}: {permanent.words(error)}\n{servers.HINT}") from error
     except NotAllowed as error:  # its cause has not the hint for those who write programs
         raise ServerAway(f"{error.__cause__ or error}\n--url or FLEET_BROKER_URL names another") from error
     except NoDispatcher as error:

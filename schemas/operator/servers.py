@@ -3,14 +3,12 @@
 import asyncio
 import contextlib
 import secrets
-import socket
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from typing import Any, Final
 
 import aio_pika
 import aiormq.exceptions
 import redis.asyncio
-import redis.exceptions
 from aio_pika.abc import AbstractChannel, AbstractConnection
 
 from ..errors import ConfigError, FleetError
@@ -67,7 +65,7 @@ async def _connected(urls: tuple[str, ...]) -> AbstractConnection:
                 and type(error) is not Exception
             ):
                 raise
-            why = await permanent.why_cut(error, url, TIMEOUT_S, refusals.why) or words(error)
+            why = await permanent.why_cut(error, url, TIMEOUT_S, refusals.why) or permanent.words(error)
             said.append(f"RabbitMQ at {place(url)}: {why}")
     raise ServerAway("\n".join([*said, HINT]))
 
@@ -90,7 +88,7 @@ async def redis_at(url: str) -> AsyncGenerator[redis.asyncio.Redis, None]:
         raise ServerAway(f"{error}\n--redis-url or FLEET_REDIS_URL names another") from error
     except store.AWAY as error:
         raise ServerAway(
-            f"Redis at {place(url)}: {words(error)}\n"
+            f"Redis at {place(url)}: {permanent.words(error)}\n"
             "Is it running? `ccxt-fleet up` starts one for trying out; --redis-url or FLEET_REDIS_URL names another"
         ) from error
 
@@ -105,28 +103,4 @@ def _refused(error: BaseException) -> str:
         return f"this user may not do that: {error}\nTake the URL of the user fleet-operator (docs/operations.md)"
     if isinstance(error, aiormq.exceptions.ChannelNotFoundEntity):
         return f"{error}\nThe fleet has never run here, or with another virtual host: start a dispatcher or a worker"
-    return words(error)
-
-
-def words(error: BaseException) -> str:
-    """What happened, in words of the innermost cause that has some."""
-    causes = list(_causes(error))
-    for each in causes:
-        if isinstance(each, socket.gaierror):
-            return "the host's name has no address"
-        if isinstance(each, ConnectionRefusedError) or "Connect call failed" in str(each):
-            return "connection refused"
-        if isinstance(each, (TimeoutError, redis.exceptions.TimeoutError)):
-            return "no answer in time"
-    said = next((str(each) for each in reversed(causes) if str(each)), type(error).__name__)
-    # What libraries say of an object whose connection has gone is its `repr`.
-    return "the connection was lost" if said.startswith("<") or (error is causes[-1] and not str(error)) else said
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    found: BaseException | None = error
-    seen = set[int]()
-    while found is not None and id(found) not in seen:
-        yield found
-        seen.add(id(found))
-        found = found.__cause__ or found.__context__
+    return permanent.words(error)

@@ -1,4 +1,4 @@
-"""Why a connection can't be made, where no retry changes that: certificates, files, protocols, names, passwords.
+"""Why a connection can't be made, most of all where no retry changes that: certificates, files, protocols, passwords.
 
 Only a person can change these, so a service that starts ends at once and says what to change. Everything else (nobody
 listens, no answer, no such host yet) may be over in a moment, and is tried again. What only one kind of server says is
@@ -7,6 +7,7 @@ in `amqp.refusals` and `store`: this module needs neither's client.
 
 import asyncio
 import os
+import socket
 import ssl
 from collections.abc import Callable, Iterator
 from typing import Final, TypeAlias
@@ -64,6 +65,21 @@ async def why_cut(error: BaseException, url: str, timeout_s: float, of_server: W
     ):
         return "it speaks no TLS on this port: redis://, or its port for TLS"
     return ""
+
+
+def words(error: BaseException) -> str:
+    """What happened where nobody has to change anything, in words of the innermost cause that has some."""
+    causes = list(_causes(error))
+    for each in causes:
+        if isinstance(each, socket.gaierror):
+            return "the host's name has no address"
+        if isinstance(each, ConnectionRefusedError) or "Connect call failed" in str(each):
+            return "connection refused"
+        if isinstance(each, TimeoutError) or type(each).__name__ == "TimeoutError":  # redis-py has one of its own
+            return "no answer in time"
+    said = next((str(each) for each in reversed(causes) if str(each)), type(error).__name__)
+    # What libraries say of an object whose connection has gone is its `repr`.
+    return "the connection was lost" if said.startswith("<") or (error is causes[-1] and not str(error)) else said
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -27,9 +27,11 @@ async def test_a_read_is_its_data(stand: Stand) -> None:
         ticker = await fleet.fetch_ticker("BTC/USDT", exchanges=["binance", "okx"], deadline=timedelta(seconds=20))
         candles = await fleet.fetch_ohlcv("BTC/USDT", "1m", None, 3, exchanges="okx")
         book = await fleet.fetch_order_book("BTC/USDT", 5, {}, exchanges="kraken", strategy="failover", priority="bulk")
+        markets = await fleet.load_markets(exchanges="okx")
     assert ticker["symbol"] == "BTC/USDT"
     assert ticker["last"]
     assert len(candles) == 3
+    assert "BTC/USDT" in markets
     assert book["bids"]
 
 
@@ -79,6 +81,11 @@ async def test_what_can_t_be_sent_is_an_error_too(stand: Stand) -> None:
             await fleet.fetch_tickers(["BTC/USDT"] * 100_000)
         with pytest.raises(ValueError, match="time zone"):
             await fleet.fetch_ticker("BTC/USDT", deadline=datetime.now())
+        with pytest.raises(ValueError, match="fits no result"):
+            fleet.results("okx")
+        wrong = await fleet.request("fetch_time", strategy="fast")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+        with pytest.raises(InvalidRequest, match="expected one of weighted_round_robin, round_robin"):
+            wrong.get()
 
 
 async def test_nothing_that_takes_requests(vhost: str) -> None:

@@ -217,7 +217,7 @@ async def test_markets_are_loaded_once_and_renewed_for_all_lanes(server: Answers
         ("fetch_ticker", {**BTC, "params": {"a": {"b": 1}}}, "params.a must be"),
         ("fetch_ticker", {**BTC, "params": {"a": "../../v1/other"}}, "may not hold"),
         ("fetch_ticker", {**BTC, "params": "limit=5"}, "params must be a table"),
-        ("load_markets", {"reload": True}, "no argument 'reload'"),
+        ("load_markets", {"reload": True}, "reload is not taken: use fetch_markets"),
     ],
 )
 async def test_wrong_arguments_cost_nothing(

@@ -2,22 +2,28 @@
 
 import asyncio
 import inspect
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
+import ccxt  # pyright: ignore[reportMissingTypeStubs]
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.client import asking
 from schemas.client.asking import How, Mode
+from schemas.client.blocking import FleetSync
 from schemas.client.blocking_reads import BlockingReads
+from schemas.client.fleet import Fleet
 from schemas.client.reads import Reads
 from schemas.encodings import decode_request
+from schemas.errors import ConfigError
 from schemas.messages import BODY_LIMIT_BYTES, MSGPACK, ErrorCode, Request, encode
 from schemas.methods import PRIVATE_READS, PUBLIC_READS
 from tests.support import client_code
+from workers.exchange import arguments
 
 METHODS = sorted(PUBLIC_READS | PRIVATE_READS)
 TEXTS = st.text("BTCUSD/:-1hé", min_size=1, max_size=8)
@@ -57,6 +63,8 @@ def test_arguments_mean_what_they_mean_in_ccxt(data: st.DataObject, method: str)
     meant = {name: value for name, value in bound.arguments.items() if value is not None}
     if not meant["params"]:
         del meant["params"]
+    if meant.get("reload") is False:
+        del meant["reload"]
 
     request: Request = asyncio.run(getattr(Said(), method)(*positional, **named))
     assert (request.method, request.args) == (method, meant)
@@ -73,6 +81,15 @@ def test_names_and_order_are_ccxt_s(kind: type) -> None:
             if each.kind is each.POSITIONAL_OR_KEYWORD and each.name != "self"
         ]
         assert ours == theirs, method
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_worker_takes_what_a_read_says_by_default(method: str) -> None:
+    taken, _ = client_code.signature(method)
+    needed = [name for name, each in taken.parameters.items() if each.default is each.empty]
+    request: Request = getattr(SaidBlocking(), method)(*("BTC/USDT" for _ in needed))
+    has = next(kind for name in ["Exchange", *ccxt.exchanges] if hasattr(kind := getattr(ccxt, name), method))
+    assert set(request.args) <= set(arguments.takes(getattr(has, method)))
 
 
 def test_a_misspelt_option_is_an_error() -> None:
@@ -125,3 +142,52 @@ def test_what_can_t_be_sent_is_an_error_at_once(args: dict[str, Any], code: Erro
     assert not isinstance(answer, bytes)
     assert answer.error is not None
     assert (answer.id, answer.error.code) == ("mine", code)
+
+
+def _mapped(*words: Any, **options: Any) -> None:
+    asking.check_map(*words, **{"concurrency": 1, "deadline": timedelta(1), **options})
+
+
+NAMED: dict[str, tuple[Any, str]] = {
+    "deadline": (lambda: asking.request_of("fetch_time", deadline=5), "deadline: expected a timedelta, as in"),  # type: ignore[arg-type]
+    "hedge": (lambda: asking.request_of("fetch_time", hedge=1), "hedge: expected a timedelta"),  # type: ignore[arg-type]
+    "exchanges": (lambda: asking.request_of("fetch_time", exchanges=5), "exchanges: expected a name, or a list"),  # type: ignore[arg-type]
+    "args": (lambda: asking.request_of("fetch_ticker", ["BTC/USDT"]), "args: expected a table, as {"),  # type: ignore[arg-type]
+    "method": (lambda: asking.request_of(5), "method: expected a text"),  # type: ignore[arg-type]
+    "id": (lambda: asking.request_of("fetch_time", id=5), "id: expected a text, not 5"),  # type: ignore[arg-type]
+    "one of many": (lambda: asking.sent({"method": "fetch_time"}, asking.Ids(), timedelta(1)), "a Request, as in"),  # type: ignore[arg-type]
+    "one for many": (lambda: _mapped(Request("fetch_time")), "requests: expected a list of Requests"),
+    "a text for many": (lambda: _mapped("fetch_time"), "requests: expected a list"),
+    "none for many": (lambda: _mapped(None), "requests: expected a list"),
+    "concurrency": (lambda: _mapped([], concurrency="5"), "concurrency: expected a whole number"),
+    "map's deadline": (lambda: _mapped([], deadline=60), "deadline: expected a timedelta"),
+    "url": (lambda: Fleet(5672), "url: expected a text like amqp://"),  # type: ignore[arg-type]
+    "patience": (lambda: Fleet(patience=5), "patience: expected a timedelta"),  # type: ignore[arg-type]
+    "the client's deadline": (lambda: FleetSync(deadline=5), "deadline: expected a timedelta"),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("wrong", NAMED)
+def test_a_value_of_another_type_is_an_error_that_names_it(wrong: str) -> None:
+    make, words = NAMED[wrong]
+    with pytest.raises(TypeError, match=re.escape(words)):
+        make()
+
+
+def test_concurrency_has_a_least() -> None:
+    with pytest.raises(ValueError, match="concurrency"):
+        _mapped([], concurrency=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("exchange", "is 'exchanges' meant"), ("dedline", "is 'deadline' meant"), ("zzz", "it takes")]
+)
+def test_a_misspelt_option_names_the_read_and_what_may_be_meant(name: str, says: str) -> None:
+    with pytest.raises(TypeError, match=rf"fetch_ticker\(\).*'{name}'.*{says}"):
+        asking.check_names("fetch_ticker", {name: "okx"})
+
+
+@pytest.mark.parametrize("url", ["http://x", "localhost:5672", "127.0.0.1"])
+def test_what_is_no_url_is_told_what_one_is(url: str) -> None:
+    with pytest.raises(ConfigError, match="expected a URL like amqp://user:password@host:5672/"):
+        Fleet(url)

@@ -28,6 +28,10 @@ def test_an_exchange(name: str, meant: str) -> None:
     assert ("args" in said) is (":" in name)
 
 
+def test_several_exchanges_in_one_name() -> None:
+    assert "list several" in slips.exchange("okx, binance", FLEET)
+
+
 @pytest.mark.parametrize(
     ("name", "meant"),
     [

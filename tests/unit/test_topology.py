@@ -53,3 +53,40 @@ def test_lanes_have_a_live_and_a_bulk_queue() -> None:
 )
 def test_a_wait_s_room_does_not_overshoot(wait_ms: float, room: str) -> None:
     assert topology.delay_name(topology.delay_for(wait_ms)) == f"fleet.delay.{room}"
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "#",
+        "*.*.*",
+        "okx.fetch_ticker.*",
+        "okx.#",
+        "#.error",
+        "*.fetch_time.ok",
+        "#.fetch_time.#",
+        "okx.#.*",
+        "none.*.#",
+    ],
+)
+def test_a_pattern_that_fits_results(pattern: str) -> None:
+    topology.check_pattern(pattern)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "",
+        "okx",
+        "okx.*",
+        "okx.fetch_ticker",
+        "okx.fetch_ticker.",
+        "a.b.c.ok",
+        "okx.*.fail",
+        "#.fetch_time",
+        "a.b.c.#.ok",
+    ],
+)
+def test_a_pattern_that_fits_none_is_an_error(pattern: str) -> None:
+    with pytest.raises(ValueError, match="fits no result"):
+        topology.check_pattern(pattern)

@@ -97,6 +97,8 @@ def check(
     """
     for name, value in args.items():
         if name not in accepted:
+            if name == "reload":
+                _refuse(f"{method}: reload is not taken: {_CLOSED_PARAMS[name]}")
             _refuse(f"{method} takes no argument {name!r}; it takes {', '.join(accepted) or 'none'}")
         if value is not None:
             _check_shape(method, name, value)
@@ -203,7 +205,8 @@ def _pairs(value: Any) -> Sequence[tuple[Any, Any]]:
 def _kind(value: Any) -> str:
     if isinstance(value, (dict, list)):
         return "a table" if isinstance(value, dict) else "a list"
-    return repr(value)[:40]
+    said = repr(value)
+    return said if len(said) <= 40 else f"{said[:39]}…"
 
 
 def _refuse(message: str) -> NoReturn:

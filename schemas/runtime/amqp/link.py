@@ -188,7 +188,7 @@ class Link:
                 raise
             if why := await permanent.why_cut(error, url, self._config.timeout_s, refusals.why):
                 raise ConfigError(f"no connection to RabbitMQ at {place(url)}: {why}") from error
-            raise BrokerLost(f"no connection to RabbitMQ at {place(url)}: {error!r}") from error
+            raise BrokerLost(f"no connection to RabbitMQ at {place(url)}: {permanent.words(error)}") from error
         self.connects += 1
         self.trouble = ""
         self._up.set()
