@@ -11,6 +11,7 @@ from dispatcher.health import LaneHealth
 from schemas.config import DispatcherConfig
 from schemas.messages import ErrorCode
 from schemas.reports import LaneReport
+from tests.support.virtual_fleet import TICKER, Limit, VirtualFleet
 
 PAGE: Final = (Path(__file__).resolve().parents[2] / "docs" / "health.md").read_text(encoding="utf-8")
 CONFIG: Final = DispatcherConfig()
@@ -120,3 +121,27 @@ def test_no_answers(latency_ms: float, after_s: float) -> None:
     assert round(now_s - answered_s, 1) == after_s
     assert f"in {latency_ms:.0f} ms" in PAGE
     assert f"after {after_s} s" in PAGE
+
+
+def crowd(callers: int) -> tuple[float, float, float]:
+    """A crowd of one caller beside others: their mean and their longest wait, and when the crowd is over, seconds."""
+    fleet = VirtualFleet({"kucoin": Limit(2_000, 30.0, {TICKER: 15})})
+    many = [fleet.ask(0.0, 600.0, "kucoin", caller="crowd") for _ in range(1_500)]
+    others = [
+        fleet.ask(30.0 + number / 2, 20.0, "kucoin", caller=f"caller {number % callers}")
+        for number in range(250 if callers else 0)
+    ]
+    fleet.run(700.0)
+    assert all(each.ok for each in (*many, *others))
+    waits_s = [each.ended_s - each.at_s for each in others] or [0.0]
+    return sum(waits_s) / len(waits_s), max(waits_s), max(each.ended_s for each in many)
+
+
+def test_a_crowd_of_one_caller() -> None:
+    text = " ".join(PAGE.split())
+    *_, alone_s = crowd(0)
+    for callers in (1, 5):
+        mean_s, most_s, over_s = crowd(callers)
+        assert f"These wait for {mean_s:.1f} s on average, and none for 2 s" in text
+        assert most_s < 2
+        assert f"the last of the 1,500 after {over_s:.0f} s in place of {alone_s:.0f} s" in text

@@ -18,9 +18,8 @@ stands what every call takes from which bucket; `python -m workers.limits.page >
   amount. `paced`: calls keep a distance that grows with their cost.
 - **counted per**: the address that calls leave from, or the account; and within it each endpoint or each value of a
   parameter alone.
-- **certain**: `no` where sources disagree or are silent, or only third parties or ccxt tell it: the amount is then the
-  safest of those told. `python -m workers.limits show` says so too, and why. [How figures were
-  checked](checked.md).
+- **certain**: `no` where sources disagree or are silent, or where only third parties or ccxt have a figure: the amount
+  is then the safest one. `ccxt-fleet limits show` says so too, and why. [How figures were checked](checked.md).
 
 The second table of an exchange says what its answers mean beside their HTTP status: `limit`: too many calls, and no
 call is sent for the time that the answer names, or else for the pause; `ban`: the same for the whole address, and at
