@@ -22,6 +22,7 @@ from schemas.messages import ILL, Attempt, ErrorCode
 from schemas.reports import LaneReport
 
 from .evidence import SLOW_FROM_MS, Evidence
+from .load import Load
 from .suspects import Suspects
 
 # Failures with these codes may be the request's own fault.
@@ -111,20 +112,20 @@ class Circuit:
         return Counted(report, ill, since_trial - of_no_trial)
 
     def decide(
-        self, counted: Counted, evidence: Evidence, latency_ms: float, reports: Sequence[LaneReport], now_s: float
+        self, counted: Counted, evidence: Evidence, load: Load, reports: Sequence[LaneReport], now_s: float
     ) -> bool:
         """Takes in a report that `evidence` has taken in before; returns whether the lane has just come back.
 
         Args:
             counted: the report.
             evidence: what speaks against the lane now.
-            latency_ms: its latency.
+            load: says how long its answers take.
             reports: the last report of each worker.
             now_s: the clock.
         """
         if self.aside:
             return self._judge_trial(counted, evidence.failures.row, now_s)
-        if verdict := self._verdict(evidence, latency_ms, reports, now_s):
+        if verdict := self._verdict(evidence, load, reports, now_s):
             self._set_aside(*verdict, now_s)
         elif not self.ramping(now_s):
             self.trial_gap_s = self._config.trial_after_s
@@ -132,7 +133,7 @@ class Circuit:
         return False
 
     def _verdict(
-        self, evidence: Evidence, latency_ms: float, reports: Sequence[LaneReport], now_s: float
+        self, evidence: Evidence, load: Load, reports: Sequence[LaneReport], now_s: float
     ) -> tuple[State, str] | None:
         """The state in which it should be set aside, with the reason."""
         config, failures = self._config, evidence.failures
@@ -145,10 +146,10 @@ class Circuit:
             return self._was, f"{failed} of {calls} calls failed after it came back"
         if failures.too_many:
             return State.DEGRADED, f"{failed} of {calls} calls failed"
-        slowness = evidence.slowness(latency_ms)
+        slowness = evidence.slowness(load.latency_ms)
         if slowness >= config.slow_times:
             return State.DEGRADED, f"{slowness:.1f} times slower than it was"
-        stalled = evidence.stalled(reports, latency_ms, config.stalled_after_s, now_s)
+        stalled = evidence.stalled(reports, load.expected_ms, config.stalled_after_s, now_s)
         return (State.DEGRADED, stalled) if stalled else None
 
     def _set_aside(self, state: State, why: str, now_s: float) -> None:

@@ -188,20 +188,20 @@ class Evidence:
         """Latency relative to the lane's own baseline; 1 for a lane that is fast anyway."""
         return self._slowness.times if latency_ms >= SLOW_FROM_MS else 1.0
 
-    def stalled(self, reports: Sequence[LaneReport], latency_ms: float, stalled_after_s: float, now_s: float) -> str:
+    def stalled(self, reports: Sequence[LaneReport], expected_ms: float, stalled_after_s: float, now_s: float) -> str:
         """Why the lane counts as stalled, for people: several calls are overdue, and no worker had an answer; or empty.
 
         Args:
             reports: the last report of each worker.
-            latency_ms: the lane's latency.
+            expected_ms: how long its calls are taken to need.
             stalled_after_s: the shortest silence that counts.
             now_s: the clock.
         """
-        overdue = [each for each in reports if each.unanswered and each.silent_ms >= OVERDUE_LATENCIES * latency_ms]
+        overdue = [each for each in reports if each.unanswered and each.silent_ms >= OVERDUE_LATENCIES * expected_ms]
         unanswered = sum(report.unanswered for report in overdue)
         if unanswered < STALLED_CALLS:
             return ""
         silent_ms = min((now_s - self._answered_s) * 1000, max(report.silent_ms for report in overdue))
-        if silent_ms < max(stalled_after_s * 1000, STALLED_LATENCIES * latency_ms):
+        if silent_ms < max(stalled_after_s * 1000, STALLED_LATENCIES * expected_ms):
             return ""
         return f"{unanswered} calls have no answer, none came for {silent_ms / 1000:.1f} s"

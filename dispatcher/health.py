@@ -124,7 +124,7 @@ class LaneHealth(Choice):
         self.load.observe(report, in_flight, out, passed_s, now_s)
         counted = circuit.count(report, now_s, probes=self._answers_probes)
         evidence.observe(counted.report, counted.ill, config.error_rate, now_s)
-        if circuit.decide(counted, evidence, self.load.latency_ms, reports, now_s):
+        if circuit.decide(counted, evidence, self.load, reports, now_s):
             evidence.forget()
             self.load.learn(report.exchange_ms, self.load.budget_ms)
         self._weigh(now_s)

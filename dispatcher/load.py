@@ -21,6 +21,8 @@ from .waiting import Waiting
 
 # Assumed latency before the first measurement: slower than most, so that few requests measure a new lane.
 UNKNOWN_LATENCY_MS: Final = 100.0
+# How long calls in flight are taken to need before the first measurement: far exchanges take that long.
+UNMEASURED_MS: Final = 500.0
 # The time constant with which a falling latency is followed; a rise counts at once.
 LATENCY_FALL_S: Final = 10.0
 # A lane is crowded when the budget of its attempts in flight takes so much longer to come back than an answer.
@@ -139,6 +141,11 @@ class Load:
         """
         delay_ms = self.waiting.delay_ms(attempt, now_ms)
         return delay_ms + self.waiting.step_ms(attempt, now_ms) + self.usual_ms if delay_ms else 0.0
+
+    @property
+    def expected_ms(self) -> float:
+        """How long calls in flight are taken to need. Unlike `latency_ms` it does not fall while nothing is asked."""
+        return max(self.latency_ms, self.usual_ms) or UNMEASURED_MS
 
     @property
     def busyness_ms(self) -> float:

@@ -242,6 +242,21 @@ def test_a_slow_lane_has_more_time_before_it_counts_as_stalled() -> None:
     assert health.serving
 
 
+@pytest.mark.parametrize(("answers", "stalls_s"), [(0, 2.0), (20, 8.0)])
+def test_a_lane_that_was_not_asked_for_a_minute_or_never_has_as_much_time(answers: int, stalls_s: float) -> None:
+    """What is known of its latency must not fade while nothing is asked. Before the first answer nothing is known."""
+    health = new()
+    health.observe("w1", LaneReport("okx"), 0.0)
+    for number in range(answers):
+        health.observe("w1", ok(latency_ms=2_000.0), number / 5)
+    for number in range(300):
+        health.observe("w1", LaneReport("okx"), 4.0 + number / 5)
+    for silent_s in (0.4, 1.0, stalls_s - 0.2, stalls_s):
+        assert health.serving
+        health.observe("w1", LaneReport("okx", in_flight=4, unanswered=4, silent_ms=silent_s * 1000), 64.0 + silent_s)
+    assert health.state(64.0 + stalls_s) is State.DEGRADED
+
+
 def test_another_worker_s_answers_show_that_it_lives() -> None:
     health = new()
     health.observe("w1", ok(), 0.0)
@@ -271,6 +286,7 @@ def test_calls_that_just_left_say_nothing_yet() -> None:
 
 def test_failures_that_came_fast_are_answers() -> None:
     health = new()
+    health.observe("w1", ok(), 0.0)
     health.observe("w1", bad(1, 1), 1.0)
     health.observe("w2", LaneReport("okx", unanswered=5, silent_ms=900.0), 1.1)
     assert health.serving
