@@ -17,7 +17,7 @@ from rich.text import Text
 
 from deploy.local import Service
 from schemas import topology
-from schemas.messages import ILL
+from schemas.messages import EXCHANGE_FAILURES
 from schemas.reports import BucketReport, LaneReport, decode_report
 
 LINE_EVERY_S: Final = 2.0
@@ -70,7 +70,7 @@ class Lane(Struct):
         if report.ok or report.rejected:
             self.failures_in_a_row = report.failures_in_a_row
         else:
-            self.failures_in_a_row += sum(count for code, count in report.failed.items() if code in ILL)
+            self.failures_in_a_row += sum(count for code, count in report.failed.items() if code in EXCHANGE_FAILURES)
         for name, bucket in report.buckets.items():
             self.buckets.setdefault(name, Bucket()).observe(bucket, now_s)
 

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from schemas.config import DispatcherConfig
-from schemas.messages import ILL, Attempt, ErrorCode
+from schemas.messages import EXCHANGE_FAILURES, Attempt, ErrorCode
 from schemas.reports import LaneReport
 
 from .evidence import SLOW_FROM_MS, Evidence
@@ -103,7 +103,7 @@ class Circuit:
         """
         trial_sent_s = -math.inf if self._suspects_try or not probes else self._sent_s
         report, of_no_trial = self._suspects.observe(report, self._back_s, trial_sent_s, now_s)
-        ill = sum(count for code, count in report.failed.items() if code in ILL) - report.excused
+        ill = sum(count for code, count in report.failed.items() if code in EXCHANGE_FAILURES) - report.excused
         sent_s = now_s - report.failed_ago_ms / 1000
         # Calls that were sent before the lane came back say nothing new, and neither do those before a trial.
         if sent_s < self._back_s:

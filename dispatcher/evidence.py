@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from schemas.config import DispatcherConfig
-from schemas.messages import ILL, ErrorCode
+from schemas.messages import EXCHANGE_FAILURES, ErrorCode
 from schemas.reports import LaneReport
 
 # Calls are counted over between a half and the whole of this time.
@@ -89,7 +89,7 @@ class Failures:
 
     def _count_row(self, report: LaneReport, ill: int) -> None:
         maintenance = report.failed.get(ErrorCode.MAINTENANCE, 0)
-        if report.ok or report.rejected or len(report.failed) > len(report.failed.keys() & ILL):
+        if report.ok or report.rejected or len(report.failed) > len(report.failed.keys() & EXCHANGE_FAILURES):
             # The exchange answered: the row is that of the failures since then.
             self.row = report.failures_in_a_row
             self._row_maintenance = min(self.row, maintenance)

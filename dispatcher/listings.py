@@ -270,7 +270,7 @@ async def follow(lanes: LaneKnowledge, client: redis.asyncio.Redis) -> None:
                 lanes.learn(digest, await asyncio.to_thread(_read, body))
             except (*AWAY, LookupError, DecodeError, zlib.error) as error:
                 if isinstance(error, AWAY):
-                    store.lost(error, "knowledge")
+                    store.count_loss(error, "knowledge")
                 log.warning("knowledge_not_read", extra={"digest": digest, "error": repr(error)})
                 await asyncio.sleep(AGAIN_S)
 

@@ -75,7 +75,7 @@ class Dispatcher:
     async def run(self, stop: asyncio.Event, follow: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Serves until `stop` is set, then settles what it holds and leaves; `follow` runs meanwhile."""
         try:
-            await store.admitted(self._redis, self._redis_config.url, timeout_s=self._redis_config.timeout_s)
+            await store.check_access(self._redis, self._redis_config.url, timeout_s=self._redis_config.timeout_s)
             if await done_before(stop, self._broker.start()):
                 await self._serve(stop, follow)
         finally:
@@ -141,9 +141,9 @@ class Dispatcher:
         """Why it does not take requests yet."""
         return "" if self._serves and self._broker.connected else "no connection to RabbitMQ"
 
-    async def ill(self) -> str:
+    async def unhealthy(self) -> str:
         """Why only a fresh process would help."""
-        return await self._broker.ill()
+        return await self._broker.unhealthy()
 
     async def _on_report(self, delivery: Delivery) -> None:
         try:
@@ -198,7 +198,7 @@ class Dispatcher:
             kept_ms = int(probe.every_s * 900)
             return bool(await self._redis.set(f"fleet:probe:{probe.lane}", 1, nx=True, px=kept_ms))
         except store.AWAY as error:
-            store.lost(error, "probe")
+            store.count_loss(error, "probe")
             return True  # then every dispatcher probes
 
     def _watch_states(self) -> None:

@@ -34,7 +34,7 @@ async def save(client: redis.asyncio.Redis, lanes: Mapping[str, LaneHealth], now
     try:
         await client.set(KEY, msgspec.msgpack.encode(memories), ex=KEPT_S)
     except AWAY as error:
-        store.lost(error, "snapshot")
+        store.count_loss(error, "snapshot")
         log.warning("snapshot_not_saved", extra={"error": repr(error)})
 
 
@@ -44,7 +44,7 @@ async def load(client: redis.asyncio.Redis, lanes: Mapping[str, LaneHealth], now
         body = await client.get(KEY)
         memories = store.shaped(body, _DECODER.decode) if body is not None else {}
     except AWAY as error:
-        store.lost(error, "snapshot")
+        store.count_loss(error, "snapshot")
         log.warning("snapshot_not_loaded", extra={"error": repr(error)})
         return
     for name, memory in memories.items():

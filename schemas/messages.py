@@ -69,7 +69,7 @@ class ErrorCode(enum.StrEnum):
 
 
 # Failures of the exchange or of the network to it. All others are of the request, the budget or the fleet itself.
-ILL: Final = frozenset(
+EXCHANGE_FAILURES: Final = frozenset(
     {
         ErrorCode.EXCHANGE_UNAVAILABLE,
         ErrorCode.EXCHANGE_TIMEOUT,

@@ -69,16 +69,17 @@ class LaneReport(Struct, frozen=True, omit_defaults=True):
         ok: attempts that returned data. Attempts that the exchange itself rejected (bad symbol) are in `rejected`.
         trials_ok: how many of those that returned data were trials.
         trials_void: trials without a verdict on the lane: no call was sent, or the request itself was refused.
-        failed: attempts that failed, by code; only those in `ILL` count against the lane.
+        failed: attempts that failed, by code; only failures of the exchange or its network count against the lane.
         rejected: attempts that no retry could have answered.
         uncalled: attempts that ended without an HTTP call; they are in no other count.
-        excused: of those failed in `ILL`, how many do not count against the lane: answers that can't be used, a request
-            that keeps failing while others are answered, one that had next to no time.
+        excused: how many failures of the exchange or its network do not count against the lane: answers that can't be
+            used, a request that keeps failing while others are answered, one that had next to no time.
         failing: requests that failed, or were refused.
         answered: the names (`Named.names`) of requests that returned data, without probes.
         failed_ago_ms: how long ago the last attempt was sent that failed and counts against the lane; 0 for none.
         throttled: attempts returned unsent.
-        failures_in_a_row: failures in `ILL` since the last that was not, over the worker's life.
+        failures_in_a_row: failures of the exchange or its network since the last attempt with another outcome, over the
+            worker's life.
         in_flight: attempts that it holds now, without bulk ones, for which no other attempt waits.
         exchange_ms: mean time at the exchange of the attempts that were answered.
         buckets: the lane's buckets that are in use.

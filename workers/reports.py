@@ -9,7 +9,7 @@ from typing import Final
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from schemas.messages import ILL, Attempt, ErrorCode, Outcome, Try
+from schemas.messages import EXCHANGE_FAILURES, Attempt, ErrorCode, Outcome, Try
 from schemas.reports import BucketReport, LaneReport, Named
 
 from . import metrics
@@ -165,7 +165,7 @@ class Reports:
     def _fail(item: Try, attempt: Attempt, count: LaneCount, known: LaneKnown, *, of_connection: bool) -> None:
         assert item.code is not None
         count.failed[item.code] += 1
-        if item.code not in ILL:
+        if item.code not in EXCHANGE_FAILURES:
             count.row = 0
             _void(count, attempt)
             return

@@ -67,7 +67,7 @@ class Worker:
         try:
             made = await self._lanes.plan(self._start_with)
             redis = self._start_with.redis
-            await store.admitted(self._redis, redis.url, timeout_s=redis.timeout_s)
+            await store.check_access(self._redis, redis.url, timeout_s=redis.timeout_s)
             if await done_before(stop, self._broker.start()):
                 self._broker.check_lanes(self._start_with.lanes)
                 await self._work(made, stop, follow)
@@ -114,9 +114,9 @@ class Worker:
         """Why it does not take attempts yet."""
         return status.unready(self._broker.connected, self._served())
 
-    async def ill(self) -> str:
+    async def unhealthy(self) -> str:
         """Why only a fresh process would help."""
-        return await self._broker.ill()
+        return await self._broker.unhealthy()
 
     def _serving(self, name: str) -> Lane | None:
         return self._lanes.serving.get(name)

@@ -80,7 +80,7 @@ async def redis_at(url: str) -> AsyncGenerator[redis.asyncio.Redis, None]:
     client = store.connect(url, timeout_s=TIMEOUT_S)
     try:
         async with client:
-            await store.admitted(client, url, timeout_s=TIMEOUT_S)
+            await store.check_access(client, url, timeout_s=TIMEOUT_S)
             any_client: Any = client
             await any_client.ping()
             yield client

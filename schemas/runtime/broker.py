@@ -103,7 +103,7 @@ class Broker:
         """
         await asyncio.gather(*(each.link.lasts() for each in self._all))
 
-    async def ill(self) -> str:
+    async def unhealthy(self) -> str:
         """Why only a restart of this process would help, as its queues show; empty if nothing is wrong."""
         starving = await self.starving()
         return f"messages wait and are not delivered: {', '.join(starving)}" if starving else ""

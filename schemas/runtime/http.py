@@ -38,7 +38,7 @@ class Service(Protocol):
         """Why it does not serve yet, in one line; empty if it serves."""
         ...
 
-    async def ill(self) -> str:
+    async def unhealthy(self) -> str:
         """Why only a restart would help, in one line; empty if it works."""
         ...
 
@@ -68,7 +68,7 @@ async def serve(service: Service, configuration: Callable[[], ConfigurationStatu
         return web.Response(body=json.encode(service.status(configuration())), content_type="application/json")
 
     async def healthz(_: web.Request) -> web.Response:
-        return _verdict(await service.ill())
+        return _verdict(await service.unhealthy())
 
     async def readyz(_: web.Request) -> web.Response:
         return _verdict(service.unready())

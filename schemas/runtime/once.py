@@ -95,7 +95,7 @@ class Answered:
             mark, claimed = await self._redis.mget(request, line)
             known = store.shaped(mark, _read)
         except AWAY as error:
-            store.lost(error, "mark")
+            store.count_loss(error, "mark")
             log.warning("mark_lookup_failed", extra={"request_id": attempt.request.id, "error": repr(error)})
             return None
         return not _free(attempt, known, claimed)
@@ -112,7 +112,7 @@ class Answered:
                 before, claimed = await pipeline.execute()
             known = store.shaped(before, _read)
         except AWAY as error:
-            store.lost(error, "mark")
+            store.count_loss(error, "mark")
             log.warning("mark_lookup_failed", extra={"request_id": attempt.request.id, "error": repr(error)})
             return None
         return _free(attempt, known, claimed)
@@ -128,7 +128,7 @@ class Answered:
             found: list[Any] = await self._redis.mget(marks)
             known = [store.shaped(mark, _read) for mark in found]
         except AWAY as error:
-            store.lost(error, "mark")
+            store.count_loss(error, "mark")
             return [False] * len(marks)
         return [mark is not None and mark.answered for mark in known]
 
@@ -170,7 +170,7 @@ class Answered:
                         pipeline.set(key, mark, ex=KEPT_S)
                     await pipeline.execute()
             except AWAY as error:
-                store.lost(error, "mark")
+                store.count_loss(error, "mark")
                 log.debug("marks_not_written", extra={"count": len(noted), "left": left, "error": repr(error)})
                 await asyncio.sleep(WRITE_AGAIN_S if left else 0)
             else:

@@ -63,7 +63,7 @@ async def _write(client: redis.asyncio.Redis, status: DispatcherStatus | WorkerS
             all_at_once.expire(NAMES, NAME_KEPT_S)
             await all_at_once.execute()
     except store.AWAY as error:
-        store.lost(error, "status")
+        store.count_loss(error, "status")
 
 
 async def _leave(client: redis.asyncio.Redis, name: str) -> None:
@@ -72,7 +72,7 @@ async def _leave(client: redis.asyncio.Redis, name: str) -> None:
         await any_client.delete(key_of(name))
         await any_client.zrem(NAMES, name)
     except store.AWAY as error:
-        store.lost(error, "status")
+        store.count_loss(error, "status")
 
 
 async def read(client: redis.asyncio.Redis) -> Presence:

@@ -2,8 +2,8 @@
 
 Redis counts as away for a command that got no usable answer: the connection failed, the time ran out, or what came back
 is an error reply or not of the expected form. The caller treats all of these alike, as it does not know whether Redis
-ran the command. So all of them are `AWAY`. Each is counted by kind and logged with its text (`lost`), and the fleet
-goes on without Redis meanwhile. An error reply that means a fault of our own has the kind `ERR`.
+ran the command. So all of them are `AWAY`. Each is counted by kind and logged with its text (`count_loss`), and the
+fleet goes on without Redis meanwhile. An error reply that means a fault of our own has the kind `ERR`.
 """
 
 import functools
@@ -78,7 +78,7 @@ class _Lost(AbstractConnection):
             raise redis.exceptions.ConnectionError(f"connection lost: {error}") from error
 
 
-async def admitted(client: redis.asyncio.Redis, url: str, *, timeout_s: float) -> None:
+async def check_access(client: redis.asyncio.Redis, url: str, *, timeout_s: float) -> None:
     """Checks that Redis accepts us. A Redis that is away may be back soon, and is no reason not to start.
 
     Raises:
@@ -112,7 +112,7 @@ def losses() -> "Counter":
     return Counter("fleet_redis_errors_total", "Redis commands without a usable answer.", ["kind"])
 
 
-def lost(error: BaseException, what: str) -> None:
+def count_loss(error: BaseException, what: str) -> None:
     """Counts a command that got no usable answer, and logs it; the same error at most once a minute.
 
     Args:

@@ -133,7 +133,7 @@ async def test_what_redis_refuses_for_good_ends_the_start(places: dict[str, str]
     url = url.format(**places)
     client = store.connect(url, timeout_s=5)
     with pytest.raises(ConfigError, match=says) as raised:
-        await store.admitted(client, url, timeout_s=5)
+        await store.check_access(client, url, timeout_s=5)
     await client.aclose()
     assert "127.0.0.1" in str(raised.value) or "localhost" in str(raised.value)
     assert not any(secret in str(raised.value) for secret in ("s3cr3t", "wr0ng"))
@@ -151,5 +151,5 @@ async def test_what_redis_refuses_for_good_ends_the_start(places: dict[str, str]
 async def test_a_redis_that_is_there_or_away_keeps_no_service_from_starting(places: dict[str, str], url: str) -> None:
     url = url.format(**places)
     client = store.connect(url, timeout_s=5)
-    await store.admitted(client, url, timeout_s=5)
+    await store.check_access(client, url, timeout_s=5)
     await client.aclose()

@@ -8,7 +8,7 @@ import pytest
 
 from dispatcher import returns
 from dispatcher.returns import Move
-from schemas.messages import ILL, ErrorCode, Outcome, Try
+from schemas.messages import EXCHANGE_FAILURES, ErrorCode, Outcome, Try
 from workers.exchange.arguments import check_answer
 from workers.exchange.call import Seen
 from workers.exchange.errors import Verdict, judge
@@ -106,7 +106,7 @@ def test_a_clock_that_is_off_is_the_operator_s(exchange: str, status: int, body:
     assert verdict.code is CLOCK, verdict
     assert verdict.message.startswith("clock: ")
     assert "Operator: synchronise" in verdict.message
-    assert CLOCK not in ILL
+    assert CLOCK not in EXCHANGE_FAILURES
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_a_code_that_means_the_clock_elsewhere_means_no_clock_here(exchange: str
 @pytest.mark.parametrize("kind", ["BadRequest", "ArgumentsRequired", "BadSymbol", "NotSupported", "ExchangeError"])
 def test_what_ccxt_refuses_without_a_call_ends_at_once(exchange: str, kind: str) -> None:
     verdict = judge(getattr(ccxt, kind)(f"{exchange} only for swap markets"), Seen(exchange))
-    assert verdict.code not in ILL
+    assert verdict.code not in EXCHANGE_FAILURES
     assert returns.move(Try(exchange, verdict.outcome, verdict.code)) in (Move.END, Move.ELSEWHERE)
     assert "only for swap markets" in verdict.message
     assert not verdict.of_connection

@@ -330,7 +330,7 @@ class Ledger:
             return await self._ask_in_time(question)
         except AWAY as error:
             self._unmet = True
-            store.lost(error, question.entry)
+            store.count_loss(error, question.entry)
             raise
 
     async def _ask_in_time(self, question: Question[T]) -> T:

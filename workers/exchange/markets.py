@@ -117,7 +117,7 @@ class Markets:
                 await self._client.set(name, body, ex=listings.KEEP_S)
         except AWAY as error:
             # Dispatchers that do not have it yet go on without it.
-            store.lost(error, "knowledge")
+            store.count_loss(error, "knowledge")
             log.warning("markets_not_shared", extra={"key": name, "error": repr(error)})
         return digest
 
@@ -128,7 +128,7 @@ class Markets:
         try:
             found = await self._take_or_lock(name, lock, held, make, max_age_s)
         except AWAY as error:
-            store.lost(error, "markets")
+            store.count_loss(error, "markets")
             log.warning("markets_not_shared", extra={"key": name, "error": repr(error)})
             return (await _read(make))[0], True
         if found is not None:
@@ -198,7 +198,7 @@ class Markets:
                 await pipeline.execute()
         except (*AWAY, TypeError, ValueError, OverflowError) as error:
             if isinstance(error, AWAY):
-                store.lost(error, "markets")
+                store.count_loss(error, "markets")
             # If ccxt keeps something in them that JSON can't express, each worker reads them itself.
             log.warning("markets_not_shared", extra={"key": name, "error": repr(error)})
 
