@@ -50,7 +50,7 @@ class Memory(Struct, frozen=True):
         why: the reason.
         trial_at_ms: when its next trial is due, Unix milliseconds.
         trial_gap_s: the time between its trials now.
-        latency_ms: its latency.
+        latency_ms: its usual latency.
         budget_ms: how much time of its tightest limit one attempt takes.
         paused_until_ms: the exchange asked for silence until then.
         methods: what it can do, None if no worker said.
@@ -298,7 +298,7 @@ class LaneHealth(Choice):
             why=circuit.why,
             trial_at_ms=now_ms + int(max(0.0, circuit.trial_at_s - now_s) * 1000),
             trial_gap_s=circuit.trial_gap_s,
-            latency_ms=self.load.latency_ms,
+            latency_ms=self.load.usual_ms,
             budget_ms=self.load.budget_ms,
             paused_until_ms=self.paused_until_ms,
             methods=None if self.methods is None else sorted(self.methods),

@@ -348,6 +348,16 @@ def test_the_next_dispatcher_knows_what_this_one_knew() -> None:
     assert other.due(100.5)
 
 
+def test_the_next_dispatcher_gets_a_latency_that_has_not_faded() -> None:
+    health, other = new(), new()
+    for number in range(20):
+        health.observe("w1", ok(latency_ms=300.0), number / 5)
+    health.observe("w1", LaneReport("okx"), 34.0)
+    assert health.load.latency_ms < 30.0
+    other.remember(health.memory(34.0, 1_000_000), 100.0, 1_000_000)
+    assert other.load.usual_ms == pytest.approx(300.0)
+
+
 def test_other_settings_keep_what_is_known() -> None:
     health = failing()
     health.configure(5.0, CONFIG)
