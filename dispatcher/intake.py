@@ -11,11 +11,11 @@ import msgspec
 from msgspec.structs import replace
 from pamqp.commands import Basic
 
-from schemas import addresses, methods, times
+from schemas import addresses, http_calls, methods, times
 from schemas.encodings import EXACT_BELOW, absent, decode_request, is_json, whole
 from schemas.errors import InvalidMessage
 from schemas.kinds import kind
-from schemas.messages import BODY_LIMIT_BYTES, JSON, MSGPACK, SHORT_LIMIT_BYTES, Attempt, ErrorCode, Request
+from schemas.messages import BODY_LIMIT_BYTES, JSON, MSGPACK, SHORT_LIMIT_BYTES, Attempt, ErrorCode, Http, Request
 
 from . import slips, unreadable
 
@@ -60,6 +60,11 @@ def read(envelope: Attempt, body: bytes, timeout_s: float, content_encoding: str
             text = f"{of_ours} of the fleet, not a request: something publishes it to the exchange of requests"
             raise InvalidMessage(ErrorCode.UNREADABLE, text) from error
         raise
+    if request.http is not None:
+        request = _http(request, request.http)
+    elif not request.method:
+        text = "Object missing required field `method` - at `$.method`; or `http`, for an HTTP call"
+        raise InvalidMessage(ErrorCode.INVALID_REQUEST, text)
     now_ms = envelope.received_ms
     deadline_ms = now_ms + int(timeout_s * 1000) if request.deadline_ms is None else request.deadline_ms
     # The id becomes the result's correlation id where the request has none.
@@ -96,7 +101,8 @@ def check(attempt: Attempt, allowed: Collection[str]) -> None:
     if reason := addresses.refusal(attempt.reply_to):
         raise InvalidMessage(ErrorCode.INVALID_REQUEST, reason)
     method = attempt.request.method
-    if refusal := methods.refusal(method, account=attempt.request.account is not None):
+    refusal = methods.refusal(method, account=attempt.request.account is not None)
+    if refusal and attempt.request.http is None:
         raise InvalidMessage(ErrorCode.METHOD_NOT_ALLOWED, refusal + slips.method(method))
     if allowed and method not in allowed:
         text = f"this fleet does not run {method!r}; it runs {', '.join(sorted(allowed))}"
@@ -109,6 +115,18 @@ def check(attempt: Attempt, allowed: Collection[str]) -> None:
         raise InvalidMessage(
             ErrorCode.DEADLINE_EXCEEDED, f"deadline_ms passed {now_ms - deadline_ms} ms before the request came"
         )
+
+
+def _http(request: Request, call: Http) -> Request:
+    """A request for an HTTP call, with what stands for its method; raises InvalidMessage if it is not taken."""
+    if request.method or request.args or request.account:
+        text = "http stands alone: leave method, args and account out, or http"
+        raise InvalidMessage(ErrorCode.INVALID_REQUEST, text)
+    if not request.exchanges:
+        raise InvalidMessage(ErrorCode.INVALID_REQUEST, "exchanges: name the exchange that the URL in http belongs to")
+    if reason := http_calls.refusal(call):
+        raise InvalidMessage(ErrorCode.INVALID_ARGUMENTS, reason)
+    return replace(request, method=methods.HTTP)
 
 
 def _given(table: Mapping[Any, Any]) -> list[tuple[Any, Any]]:

@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     )
     from .client.fleet import Fleet
     from .client.frames import to_frame
+    from .client.http import HttpAnswer
     from .client.results import All, Answer, Result
     from .errors import FleetError
-    from .messages import Request
+    from .messages import Http, Request
 
 __version__: Final = VERSION
 
@@ -40,6 +41,8 @@ __all__ = [
     "Fleet",
     "FleetError",
     "FleetSync",
+    "Http",
+    "HttpAnswer",
     "NoDispatcher",
     "NotAllowed",
     "NotConnected",
@@ -57,6 +60,8 @@ _FROM: Final = {
     "All": "client.results",
     "Answer": "client.results",
     "Result": "client.results",
+    "Http": "messages",
+    "HttpAnswer": "client.http",
     "FleetError": "errors",
     "Request": "messages",
 }

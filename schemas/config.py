@@ -281,6 +281,8 @@ def checked(path: Path, raw: dict[str, Any], environment: Mapping[str, str] = os
     limits = _limits(path, config.limits)
     _check_used(path, config)
     for method in config.dispatcher.methods:
+        if method == methods.HTTP:
+            continue
         if refusal := methods.refusal(method, account=True):
             raise ConfigError(f"{path}: dispatcher.methods: {refusal}")
     broker, redis = config.broker, config.redis

@@ -69,4 +69,6 @@ def decode_request(content_type: str, body: bytes) -> Request:
             raise
         fields: dict[Any, Any] = tree  # pyright: ignore[reportUnknownVariableType]
         said = {name: whole(value) for name, value in fields.items() if name not in _OPTIONAL or not absent(value)}
+        if isinstance(said.get("http"), dict):
+            said["http"] = {name: value for name, value in said["http"].items() if not absent(value)}
         return convert(said, Request)

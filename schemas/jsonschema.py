@@ -25,6 +25,23 @@ MESSAGES: Final[tuple[type[Struct], ...]] = (
 )
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
+_NONE: Final[dict[str, Any]] = {"type": "null"}
+# A request is for a ccxt method or for an HTTP call, not for both.
+_OF_A_METHOD: Final[dict[str, Any]] = {
+    "required": ["method"],
+    "properties": {"method": {"type": "string"}, "http": _NONE},
+}
+_OF_A_CALL: Final[dict[str, Any]] = {
+    "required": ["http", "exchanges"],
+    "properties": {
+        "http": {"type": "object"},
+        "exchanges": {"type": "array", "minItems": 1},
+        "method": _NONE,
+        "args": {"enum": [None, {}]},
+        "account": _NONE,
+    },
+}
+
 
 def schema(message: type[Struct]) -> dict[str, Any]:
     """A message's schema, with descriptions from the docstrings."""
@@ -34,6 +51,8 @@ def schema(message: type[Struct]) -> dict[str, Any]:
     whole: dict[str, Any] = {"$schema": DIALECT, **definitions.pop(message.__name__)}
     if message is Request:
         _take_null(whole["properties"])
+        _take_null(definitions["Http"]["properties"])
+        whole["anyOf"] = [_OF_A_METHOD, _OF_A_CALL]
     return {**whole, "$defs": definitions} if definitions else whole
 
 

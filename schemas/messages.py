@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import zlib
 from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
+from urllib.parse import urlsplit
 
 from msgspec import DecodeError, Meta, Struct, ValidationError, json, msgpack
 from msgspec.structs import replace
@@ -25,6 +27,8 @@ RESULT_LIMIT_BYTES: Final = 15 * 1024 * 1024
 TRIES_KEPT: Final = 100
 # The longest short string of AMQP, which ids and addresses are sent as.
 SHORT_LIMIT_BYTES: Final = 255
+# Into so many kinds the paths of HTTP calls are divided, where a dispatcher remembers what each kind takes.
+HTTP_KINDS: Final = 64
 
 T = TypeVar("T")
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=128)]
@@ -90,11 +94,30 @@ class Outcome(enum.StrEnum):
     REJECTED = "rejected"  # no retry helps
 
 
-class Request(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What a producer publishes to `fleet.requests`; only `method` is required.
+class Http(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One call of an exchange's public API, in place of a ccxt method; only `url` is required.
 
     Args:
-        method: a ccxt read in snake_case, e.g. ``fetch_ticker``.
+        url: as the exchange's documents have it, with its query; in ASCII, percent-encoded.
+        method: ``GET``; ``POST`` for reads that an exchange has no GET for.
+        body: what a POST sends.
+    """
+
+    url: Annotated[str, Meta(min_length=1, max_length=8192)]
+    method: Literal["GET", "POST"] = "GET"
+    body: Annotated[str, Meta(max_length=65536)] = ""
+
+    @property
+    def path(self) -> str:
+        """The URL's path."""
+        return urlsplit(self.url).path
+
+
+class Request(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a producer publishes to `fleet.requests`; only `method` or `http` is required.
+
+    Args:
+        method: a ccxt read in snake_case, e.g. ``fetch_ticker``; left out beside `http`.
         args: its arguments by their ccxt names, e.g. ``{"symbol": "BTC/USDT", "limit": 5}``.
         id: the request's id, repeated in its result; without it the AMQP message_id, else one that the fleet makes.
         exchanges: ccxt exchange ids or lane names that may answer, in order of preference; empty means any.
@@ -104,9 +127,10 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
         priority: ``live``, or ``bulk`` for backfills, which never delay live requests.
         hedge_ms: without an answer after so long a second exchange is asked too; the first answer wins.
         account: the account to read, by its name in the fleet's configuration; only lanes with this account take it.
+        http: a call of an exchange's public API; `exchanges` says whose.
     """
 
-    method: Name
+    method: Name = ""
     args: dict[str, Any] = {}
     id: Annotated[str, Meta(max_length=255)] = ""
     exchanges: Annotated[list[Name], Meta(max_length=128)] = []
@@ -116,6 +140,7 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     priority: Priority = "live"
     hedge_ms: Annotated[int, Meta(ge=1, le=3_600_000)] | None = None
     account: Name | None = None
+    http: Http | None = None
 
     @property
     def bulk(self) -> bool:
@@ -125,18 +150,24 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     @property
     def kind(self) -> str:
         """Its priority and method, as one text: requests of one kind take about the same budget."""
-        return f"{self.priority} {self.method}"
+        if self.http is None:
+            return f"{self.priority} {self.method}"
+        # Of the paths, as they cost different amounts; of few texts, as a producer may think of any number of paths.
+        return f"{self.priority} {self.method} {zlib.crc32(self.http.path.encode()) % HTTP_KINDS}"
 
     @property
     def subject(self) -> str:
-        """Its method, with its symbols or its currency, without its other arguments."""
+        """Its method, with its symbols or its currency, without its other arguments; of an HTTP call its path."""
+        if self.http is not None:
+            return f"{self.method} {self.http.path}"[:SHORT_LIMIT_BYTES]
         about = next((self.args[name] for name in ("symbol", "symbols", "code", "codes") if self.args.get(name)), "")
         return f"{self.method} {about}"[:SHORT_LIMIT_BYTES]
 
     @property
     def digest(self) -> str:
-        """A hash of its method, account and all arguments: equal requests have the same."""
-        return digest_of(repr((self.method, self.account, sorted(self.args.items(), key=_name))))
+        """A hash of its method, account and all arguments, or of its HTTP call: equal requests have the same."""
+        asked = self.http or sorted(self.args.items(), key=_name)
+        return digest_of(repr((self.method, self.account, asked)))
 
     @property
     def subject_digest(self) -> str:

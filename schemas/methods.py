@@ -7,6 +7,8 @@ here, so that nothing private is ever run by accident.
 
 from typing import Final
 
+# Stands for the method of a request for an HTTP call (`messages.Http`), from the dispatcher on.
+HTTP: Final = "http"
 # It creates a quote at the exchange, and so is a write.
 FORBIDDEN_READS: Final = frozenset({"fetch_convert_quote"})
 
@@ -60,6 +62,8 @@ def refusal(method: str, *, account: bool = False) -> str | None:
         method: as the request names it.
         account: whether the request names an account.
     """
+    if method == HTTP:
+        return "'http' is no method: say which call in the request's field 'http'"
     if method != method.lower():
         return f"{method!r} is not a ccxt method in snake_case: write e.g. 'fetch_ticker', 'fetch_ohlcv'"
     if method in FORBIDDEN_READS:

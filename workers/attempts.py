@@ -203,7 +203,10 @@ async def run(lane: LaneExchange, attempt: Attempt, config: WorkerConfig) -> End
     hung = asyncio.timeout(max(timeout_s, 0.0) + HUNG_AFTER_S)
     try:
         async with hung:
-            data = await lane.call(request.method, request.args, call)
+            if request.http is None:
+                data = await lane.call(request.method, request.args, call)
+            else:
+                data = await lane.call_http(request.http, call)
         in_maintenance = request.method == "fetch_status" and data.get("status") in _CLOSED
     except Exception as error:  # `judge` has a verdict for every class
         if hung.expired():

@@ -11,11 +11,12 @@ import time
 from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import Any, Final, Literal, Required, TypeAlias, TypedDict
+from typing import Any, Final, Literal, Required, TypeAlias, TypedDict, Unpack
 
 from msgspec.structs import replace
 
-from ..messages import BODY_LIMIT_BYTES, ErrorCode, Priority, Request, Strategy, encode
+from ..messages import BODY_LIMIT_BYTES, ErrorCode, Http, Priority, Request, Strategy, encode
+from ..methods import HTTP
 from .results import All, Answer, unanswered
 
 __all__ = [
@@ -23,9 +24,11 @@ __all__ = [
     "AccountHow",
     "All",
     "How",
+    "HttpHow",
     "Mode",
     "PublicHow",
     "RequestHow",
+    "call_of",
     "check_deadline",
     "check_duration",
     "check_map",
@@ -69,6 +72,22 @@ class RequestHow(How, total=False):
 
     account: str | None
     id: str
+
+
+class HttpHow(TypedDict, total=False):
+    """How the fleet is to make an HTTP call; the exchanges stand apart, as each URL is of one.
+
+    Args:
+        strategy: see `How`, also for the rest.
+        deadline: see `How`.
+        priority: see `How`.
+        hedge: see `How`.
+    """
+
+    strategy: Strategy | None
+    deadline: timedelta | datetime | None
+    priority: Priority
+    hedge: timedelta | None
 
 
 class PublicHow(How, total=False):
@@ -189,6 +208,25 @@ def request_of(
         None if hedge is None else hedge // _MILLISECOND,
         account,
     )
+
+
+def call_of(url: str, exchanges: str | Sequence[str], post: str | None = None, **how: Unpack[HttpHow]) -> Request:
+    """The request for an HTTP call.
+
+    Args:
+        url: the whole address, with its query.
+        exchanges: whose address it is.
+        post: what is sent with a POST; None for a GET.
+        how: see `HttpHow`.
+
+    Raises:
+        TypeError: something is of another type.
+    """
+    expect("url", url, str, "a text, as 'https://api.binance.com/api/v3/time'")
+    if post is not None:
+        expect("post", post, str, "the body as a text")
+    call = Http(url) if post is None else Http(url, "POST", post)
+    return replace(request_of(HTTP, exchanges=exchanges, **how), method="", http=call)
 
 
 def _plain(value: Any) -> Any:

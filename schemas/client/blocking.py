@@ -9,17 +9,18 @@ import os
 import queue
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 from ..messages import Request
-from .asking import EMPTY, How, Mode, RequestHow, check_map
+from .asking import EMPTY, How, HttpHow, Mode, RequestHow, check_map
 from .blocking_reads import BlockingReads
 from .errors import Closed, as_raised
 from .fleet import DEADLINE, MAP_DEADLINE, PATIENCE, Fleet
+from .http import HttpAnswer
 from .many import counted
 from .results import Answer, Result
 from .stream import Results
@@ -86,6 +87,12 @@ class FleetSync(BlockingReads):
         if mode == "all":
             return self._run(self._fleet.request(method, args, mode="all", **how))
         return self._run(self._fleet.request(method, args, **how))
+
+    def http(
+        self, url: str, *, exchanges: str | Sequence[str], post: str | None = None, **how: Unpack[HttpHow]
+    ) -> HttpAnswer:
+        """Has the fleet make one HTTP call of an exchange's public API; see `Fleet.http`."""
+        return self._run(self._fleet.http(url, exchanges=exchanges, post=post, **how))
 
     def map(
         self,

@@ -5,7 +5,7 @@ import logging
 import math
 import os
 import sys
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,8 +16,9 @@ from .. import topology
 from ..config import BrokerConfig, broker_urls
 from ..messages import Request
 from . import asking
-from .asking import EMPTY, All, How, Mode, RequestHow
+from .asking import EMPTY, All, How, HttpHow, Mode, RequestHow
 from .errors import Closed, as_raised
+from .http import HttpAnswer
 from .many import Requests, counted, mapped
 from .post import Letter, Post
 from .reads import Reads
@@ -113,6 +114,24 @@ class Fleet(Reads):
         asking.check_names("request", how)
         answers = await self.ask(asking.request_of(method, args, mode=mode, **how))
         return answers if mode == "all" else answers[0]
+
+    async def http(
+        self, url: str, *, exchanges: str | Sequence[str], post: str | None = None, **how: Unpack[HttpHow]
+    ) -> HttpAnswer:
+        """Has the fleet make one HTTP call of an exchange's public API, and returns the exchange's answer.
+
+        Args:
+            url: the whole address, with its query.
+            exchanges: whose address it is.
+            post: what is sent with a POST, for the reads that an exchange has no GET for; None for a GET.
+            how: see `HttpHow`.
+
+        Raises:
+            RequestFailed: there is no answer of the exchange, or none that speaks of the call.
+            NoDispatcher, NotAllowed, Closed: it could not be asked.
+        """
+        answers = await self.ask(asking.call_of(url, exchanges, post, **how))
+        return HttpAnswer.of(answers[0].get())
 
     async def map(
         self,

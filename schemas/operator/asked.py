@@ -15,7 +15,7 @@ import msgspec
 import typer
 from msgspec import Struct, field, json
 
-from .. import methods
+from .. import http_calls, methods
 from ..client.errors import NoDispatcher, NotAllowed, NotConnected
 from ..client.fleet import Fleet
 from ..explained import explained
@@ -83,6 +83,38 @@ def request(
             "hedge_ms": None if hedge_s is None else max(1, round(hedge_s * 1000)),
         }
     )
+
+
+def call(
+    address: str,
+    *,
+    exchanges: Sequence[str],
+    post: str | None,
+    strategy: str | None,
+    deadline_s: float,
+    bulk: bool,
+    hedge_s: float | None,
+) -> Request:
+    """The request for an HTTP call of a command's words.
+
+    Raises:
+        typer.BadParameter: it can't be asked; says why.
+    """
+    of = {"url": address} if post is None else {"url": address, "method": "POST", "body": post}
+    made = _converted(
+        {
+            "http": of,
+            "exchanges": list(exchanges),
+            "strategy": strategy,
+            "deadline_ms": _until_ms(deadline_s),
+            "priority": "bulk" if bulk else "live",
+            "hedge_ms": None if hedge_s is None else max(1, round(hedge_s * 1000)),
+        }
+    )
+    assert made.http is not None
+    if reason := http_calls.refusal(made.http):
+        raise typer.BadParameter(output.plain(reason))
+    return made
 
 
 def _converted(fields: Mapping[str, Any]) -> Request:
@@ -238,6 +270,10 @@ class Requests:
                 self.wrong += 1
                 why = explained(error, Request) if isinstance(error, msgspec.ValidationError) else str(error)
                 output.say(f"line {number} is no request: {why}")
+                continue
+            if not found.method and found.http is None:
+                self.wrong += 1
+                output.say(f"line {number} is no request: expected `method`, or `http`")
                 continue
             yield found
 

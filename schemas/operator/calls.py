@@ -1,4 +1,4 @@
-"""`call`, `map`, `tail`: ask the fleet, and read along."""
+"""`call`, `http`, `map`, `tail`: ask the fleet, and read along."""
 
 from typing import Annotated, Any, Final
 
@@ -9,6 +9,8 @@ from .options import Url, broker_urls, complete_exchange, complete_method, compl
 
 DEADLINE_S: Final = 30.0
 CONCURRENCY: Final = 500
+# From here on an HTTP status says that there is no such thing, or that the call is wrong.
+BAD_REQUEST: Final = 400
 
 Exchanges = Annotated[
     list[str] | None,
@@ -27,6 +29,10 @@ Deadline = Annotated[
     float, typer.Option(min=0.001, max=86_400, callback=finite, help="seconds until an answer is of no use any more")
 ]
 Bulk = Annotated[bool, typer.Option("--bulk", help="it has time: never delay live requests")]
+Hedge = Annotated[
+    float | None,
+    typer.Option(min=0.001, max=3600, callback=finite, help="ask a second exchange after so many seconds"),
+]
 Whole = Annotated[bool, typer.Option("--result/--data", help="the whole result, or the data alone")]
 OneLine = Annotated[bool, typer.Option("--raw", "--json", help="JSON on one line, for programs")]
 
@@ -44,10 +50,7 @@ def call(
     account: Account = None,
     strategy: StrategyName = None,
     bulk: Bulk = False,
-    hedge: Annotated[
-        float | None,
-        typer.Option(min=0.001, max=3600, callback=finite, help="ask a second exchange after so many seconds"),
-    ] = None,
+    hedge: Hedge = None,
     whole: Whole = False,
     url: Url = None,
     one_line: OneLine = False,
@@ -82,6 +85,53 @@ def call(
             output.say(asked.how(answer))
     if not all(answer.ok for answer in answers):
         raise typer.Exit(output.WRONG)
+
+
+def http(
+    address: Annotated[str, typer.Argument(metavar="URL", help="the whole address, with its query")],
+    exchange: Annotated[
+        list[str],
+        typer.Option("--exchange", "-e", help="whose address it is", autocompletion=complete_exchange),
+    ],
+    post: Annotated[str | None, typer.Option(help="send this with a POST, for reads that have no GET")] = None,
+    deadline: Deadline = DEADLINE_S,
+    strategy: StrategyName = None,
+    bulk: Bulk = False,
+    hedge: Hedge = None,
+    whole: Whole = False,
+    url: Url = None,
+    one_line: Annotated[bool, typer.Option("--json", help="status, headers and body as JSON on one line")] = False,
+) -> None:
+    """Has the fleet make one HTTP call of an exchange's public API, and prints the body to the letter."""
+    from ..client.http import HttpAnswer
+    from . import asked
+
+    request = asked.call(
+        address,
+        exchanges=exchange,
+        post=post,
+        strategy=strategy,
+        deadline_s=deadline,
+        bulk=bulk,
+        hedge_s=hedge,
+    )
+    (answer,) = output.run(asked.ask(broker_urls(url), request))
+    if whole:
+        show: Any = output.show_json_line if one_line else output.show_json
+        show(asked.plain(answer))
+    if not answer.ok:
+        output.say(asked.told(answer))
+        raise typer.Exit(output.WRONG)
+    came = HttpAnswer.of(answer.data)
+    if one_line and not whole:
+        output.show_json_line(answer.data)
+    elif not whole:
+        output.out_body(came.content)
+    if came.status >= BAD_REQUEST:
+        output.say(f"{answer.lane} answered with status {came.status}")
+        raise typer.Exit(output.WRONG)
+    if output.talks():
+        output.say(asked.how(answer))
 
 
 def map_file(

@@ -22,6 +22,7 @@ app = output.App(
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 app.command()(calls.call)
+app.command()(calls.http)
 app.command("map")(calls.map_file)
 app.command()(calls.tail)
 for each in (looking.status, looking.lanes, looking.budget, top.top, doctor.doctor):

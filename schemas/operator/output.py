@@ -64,6 +64,17 @@ def out(text: str) -> None:
         raise typer.Exit(CLOSED) from None
 
 
+def out_body(content: bytes) -> None:
+    """Writes a body to the letter; in a terminal without control characters, and with an end of line."""
+    if is_terminal():
+        out(plain_lines(content.decode(errors="replace")))
+        return
+    try:
+        typer.echo(content, nl=False)
+    except BrokenPipeError:
+        raise typer.Exit(CLOSED) from None
+
+
 def fail(text: str, code: int = WRONG) -> NoReturn:
     """Ends the command with a line that says why."""
     say(text)

@@ -8,14 +8,14 @@ from msgspec import Struct
 
 from .. import addresses, topology
 from ..messages import BODY_LIMIT_BYTES, Attempt, DeadLetter, ErrorCode, Failure, Result, Try, encode
-from ..methods import PRIVATE_READS, PUBLIC_READS
+from ..methods import HTTP, PRIVATE_READS, PUBLIC_READS
 from .broker import Broker
 from .deliveries import Delivery
 
 log = logging.getLogger(__name__)
 
 NO_EXCHANGE: Final = "none"
-_METHODS: Final = PUBLIC_READS | PRIVATE_READS
+_METHODS: Final = PUBLIC_READS | PRIVATE_READS | {HTTP}
 
 
 def now_ms() -> int:

@@ -58,6 +58,28 @@ async def test_an_error_says_what_happened(stand: Stand) -> None:
     assert whole.code == output.WRONG
 
 
+async def test_an_http_call_prints_the_body_to_the_letter(stand: Stand) -> None:
+    url = "https://api.binance.com/api/v3/exchangeInfo?symbol=BTCUSDT"
+    done = await run(stand, "http", url, "-e", "binance")
+    assert done.code == output.OK, done
+    assert done.json["symbols"][0]["symbol"] == "BTCUSDT"
+    assert not done.out.endswith("\n")
+    whole = (await run(stand, "http", url, "-e", "binance", "--json")).json
+    assert whole.keys() == {"status", "headers", "body"}
+    assert (await run(stand, "http", url, "-e", "binance", "--result")).json["method"] == "http"
+    wrong = await run(stand, "http", "https://api.binance.com/api/v3/depth?symbol=NONE", "-e", "binance")
+    assert wrong.code == output.WRONG
+    assert wrong.json["code"] == -1121
+    assert "binance answered with status 400" in wrong.err
+    elsewhere = await run(stand, "http", "https://www.okx.com/api/v5/public/time", "-e", "binance")
+    assert elsewhere.code == output.WRONG
+    assert "binance has no public API at https://www.okx.com" in elsewhere.err
+    for address, says in {"ftp://x/": "expected the whole address", "https://a:b@x/": "a user"}.items():
+        refused = await run(stand, "http", address, "-e", "binance")
+        assert refused.code == output.USAGE
+        assert says in refused.err
+
+
 async def test_where_no_fleet_ever_ran(vhost: str) -> None:
     for words in (("call", "fetch_time"), ("tail",)):
         done = await command(*words, broker_url=vhost)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import aio_pika
 import pytest
 
-from schemas import Closed, Fleet, NoDispatcher, NotAllowed, NotConnected, Request
+from schemas import Closed, Fleet, Http, HttpAnswer, NoDispatcher, NotAllowed, NotConnected, Request
 from schemas.client.errors import (
     BadSymbol,
     DeadlineExceeded,
@@ -45,6 +45,22 @@ async def test_one_answer_from_each(stand: Stand) -> None:
     assert tickers["okx"]["last"]
     assert {name: str(error.code) for name, error in tickers.errors.items()} == {"nowhere": "unknown_exchange"}
     assert {answer.exchange for answer in answers} == {"binance", "okx"}
+
+
+async def test_an_http_call(stand: Stand) -> None:
+    url = "https://api.kraken.com/0/public/Ticker?pair="
+    async with Fleet(stand.url) as fleet:
+        answer = await fleet.http(f"{url}XBTUSDT", exchanges="kraken", deadline=timedelta(seconds=20))
+        wrong = await fleet.http(f"{url}NONE", exchanges=["kraken"])
+        with pytest.raises(InvalidArguments, match="a user in it"):
+            await fleet.http("https://me@api.kraken.com/0/public/Time", exchanges="kraken")
+        mapped = Request(http=Http("https://api.kraken.com/0/public/Time"), exchanges=["kraken"])
+        (result,) = [each async for each in fleet.map([mapped])]
+    assert answer.status == 200
+    assert list(answer.json()["result"]) == ["XBTUSDT"]
+    assert answer.headers["content-type"].startswith("application/json")
+    assert wrong.json()["error"] == ["EQuery:Unknown asset pair"]
+    assert HttpAnswer.of(result.get()).json()["error"] == []
 
 
 async def test_a_whole_result(stand: Stand) -> None:

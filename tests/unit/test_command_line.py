@@ -25,6 +25,7 @@ NEEDED: dict[str, list[str]] = {
     "dead drop": ["--all"],
     "pause lift": ["okx", "--yes"],
     "call": ["fetch_time"],
+    "http": ["https://api.kraken.com/0/public/Time", "-e", "kraken"],
     "map": [os.devnull],
     "top": ["--json", "--times", "1"],
     "tail": ["--times", "1"],

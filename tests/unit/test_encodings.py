@@ -34,8 +34,10 @@ def fits(schema: Mapping[str, Any], value: Any) -> bool:
     """Whether a value is valid by a schema: JSON Schema 2020-12, as far as ours use it."""
     known = {"type", "anyOf", "enum", "maxLength", "minLength", "maxItems", "items", "properties", "required"}
     known |= {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "additionalProperties"}
-    known |= {"$schema", "title", "description", "default"}
+    known |= {"$schema", "title", "description", "default", "$defs", "$ref", "minItems"}
     assert schema.keys() <= known, schema.keys() - known
+    if "$ref" in schema:
+        return fits(SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]], value)
     if "anyOf" in schema and not any(fits(each, value) for each in schema["anyOf"]):
         return False
     if "enum" in schema and value not in schema["enum"]:
@@ -65,7 +67,7 @@ def is_a(kind: str, value: Any) -> bool:
 
 
 def fits_list(schema: Mapping[str, Any], items: list[Any]) -> bool:
-    if len(items) > schema.get("maxItems", math.inf):
+    if not schema.get("minItems", 0) <= len(items) <= schema.get("maxItems", math.inf):
         return False
     return all(fits(schema.get("items", {}), item) for item in items)
 
@@ -110,13 +112,25 @@ GOOD: Final[Mapping[str, Any]] = {
     "priority": st.sampled_from(["live", "bulk", "high"]),
     "hedge_ms": NUMBERS,
     "account": st.sampled_from(["main", ""]),
+    "http": st.fixed_dictionaries(
+        {"url": st.sampled_from(["https://a.example/b", "file:///etc", ""])},
+        optional={
+            "method": st.sampled_from(["GET", "POST", "PUT", None]),
+            "body": st.sampled_from(["", "{}", None, 5]),
+            "headers": VALUES,
+        },
+    ),
 }
 
 
 @st.composite
 def requests(draw: st.DrawFn) -> Any:
     """Good in most fields, and null, of any other type, or unknown in some."""
-    names = draw(st.sets(st.sampled_from(list(GOOD)))) | (set[str]() if draw(st.integers(0, 9)) == 0 else {"method"})
+    names = draw(st.sets(st.sampled_from(list(GOOD))))
+    if draw(st.integers(0, 3)) == 0:  # for an HTTP call
+        names = names - {"method", "args", "account"} | {"http", "exchanges"}
+    elif draw(st.integers(0, 9)):
+        names |= {"method"}
     tree = {name: draw(GOOD[name] if draw(st.integers(0, 4)) else st.none() | VALUES) for name in sorted(names)}
     if not draw(st.integers(0, 9)):
         tree[draw(st.text(max_size=6))] = draw(VALUES)
@@ -127,7 +141,9 @@ def requests(draw: st.DrawFn) -> Any:
 @settings(max_examples=settings().max_examples * 5, deadline=None)
 @given(tree=requests())
 @example(tree={"method": "fetch_ticker", **dict.fromkeys(set(GOOD) - {"method"})})
+@example(tree={"method": "fetch_ticker", "http": {"url": "https://a.example/b"}, "exchanges": ["okx"]})
 @example(tree={"method": None})
+@example(tree={"http": {"url": "https://a.example/b", "body": None}, "exchanges": ["okx"], "method": None, "args": {}})
 @example(tree={"method": "fetch_ticker", "deadline_ms": 4.1e12, "hedge_ms": 5.0})
 def test_schema_and_decoder_agree(content_type: str, tree: Any) -> None:
     if len(str(tree.get("id", "")).encode()) > SHORT_LIMIT_BYTES >= len(str(tree.get("id", ""))):

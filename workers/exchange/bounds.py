@@ -15,7 +15,7 @@ from collections import Counter
 from typing import Any, Final
 
 from schemas.config import WorkerConfig
-from schemas.methods import PRIVATE_READS, PUBLIC_READS
+from schemas.methods import HTTP, PRIVATE_READS, PUBLIC_READS
 
 from . import rows
 from .rows import TooLarge
@@ -93,7 +93,7 @@ class Bounds:
 
     def most_bytes(self, method: str) -> int:
         """The most that one answer to a method may have, decompressed."""
-        if method in _LISTINGS:
+        if method in _LISTINGS or method == HTTP:  # a call may be for markets, too
             return int(self._config.max_markets_mib * MIB)
         most = int(self._config.max_answer_mib * MIB)
         return min(most, _ONE_BYTES) if method in _ONE else most
@@ -213,6 +213,8 @@ class Holding:
         held: bytes of its answers.
         booked: bytes of room that it booked for them.
         parsed: long texts, each with its parsed value.
+        keeps: whether the last body is wanted as it came.
+        kept: that body, decompressed; None before there is one.
     """
 
     def __init__(self, bounds: Bounds | None, most_bytes: int, most: rows.Rows, key: tuple[str, str]) -> None:
@@ -223,6 +225,8 @@ class Holding:
         self.held = 0
         self.booked = 0
         self.parsed: list[tuple[str, Any]] = []
+        self.keeps = False
+        self.kept: bytes | None = None
 
     async def book(self) -> None:
         """The call will be charged and sent next; see `Bounds.book`."""

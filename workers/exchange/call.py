@@ -94,6 +94,7 @@ class Call(Seen):
         usual_s: how long the exchange usually takes for an answer. With no more time left than this it does not wait.
         lacked: the charge for which there was no room in time.
         rooms: how room comes for that one (`Refusal.rooms`).
+        signed: what is sent as it stands, in place of what ccxt would sign: an HTTP call of the producer's own.
     """
 
     max_wait_s: float = 0.0
@@ -113,6 +114,7 @@ class Call(Seen):
     usual_s: float = 0.0
     lacked: Charge | None = None
     rooms: Sequence[tuple[float, int]] = ()
+    signed: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         self.started_s = time.monotonic()

@@ -10,18 +10,19 @@ from typing import Any, Final
 
 from ccxt.base.errors import BadSymbol, BaseError, NotSupported  # pyright: ignore[reportMissingTypeStubs]
 from msgspec import Struct, field
+from msgspec.structs import asdict
 
 from schemas.accounts import Secret
 from schemas.config import LaneConfig, LimitsConfig, WorkerConfig
 from schemas.errors import ConfigError, InvalidMessage
-from schemas.messages import Bound, ErrorCode
-from schemas.methods import PRIVATE_READS, PUBLIC_READS
+from schemas.messages import Bound, ErrorCode, Http
+from schemas.methods import HTTP, PRIVATE_READS, PUBLIC_READS
 from schemas.runtime.results import now_ms
 
 from ..budget.budget import Budget
-from ..limits import costs
+from ..limits import costs, wire
 from ..limits.tables import shipped
-from . import arguments, settings
+from . import arguments, http_answer, settings
 from .bounds import Bounds
 from .call import CALL, Call
 from .charged import CCXT_VERSION, charged
@@ -30,6 +31,7 @@ from .egress import Egress
 from .errors import judge
 from .markets import Markets
 from .meter import Meter
+from .public_urls import PublicUrls
 from .redaction import Redactor, in_one_line
 from .rehearsal import places
 from .unlisted import RELIST_S, Unlisted
@@ -119,18 +121,21 @@ class LaneExchange:
         self._budget = budget
         self._takes: dict[str, arguments.Takes] = {}
         self._in_path = arguments.path_keys(self._ccxt.api)
+        self._urls: PublicUrls | None = None
+        self._urls_lock = asyncio.Lock()
         self.methods = self._supported()
 
     def _supported(self) -> list[str]:
-        """The reads that ccxt has for the exchange; those of accounts only with keys."""
+        """The reads that ccxt has for the exchange, and HTTP calls; those of accounts only with keys."""
         # Compared without underscores: ccxt's own translation makes fetch_adlrank of fetchADLRank.
         supported = {name.lower() for name, has in self._ccxt.has.items() if has}
-        return sorted(
+        reads = (
             method
             for method in PUBLIC_READS | (PRIVATE_READS if self._keyed else frozenset[str]())
             if (method.replace("_", "") in supported or method == "load_markets")
             and callable(getattr(self._ccxt, method, None))
         )
+        return sorted([*reads, HTTP])
 
     def _make(self, credentials: Mapping[str, str] | None = None, **more: object) -> Any:
         try:
@@ -279,6 +284,50 @@ class LaneExchange:
             call.holding.close()
         arguments.check_answer(method, args, data, call.http_calls, blank=call.blank)
         return data
+
+    async def call_http(self, http: Http, call: Call) -> dict[str, Any]:
+        """Sends one HTTP call of the producer's own to the public API, charged as ccxt's would be.
+
+        Args:
+            http: the call.
+            call: what it may use; shows afterwards what was used, also when this raises.
+
+        Returns:
+            The answer, also one that says what is wrong with the call: `status`, `headers`, and `body` or `body_gzip`.
+
+        Raises:
+            NotSupported: the exchange has no such public endpoint.
+            NoBudget: it was not sent.
+            Exception: what speaks of the exchange or of limits, and not of the call: see `errors.judge`.
+        """
+        found = (await self._public_urls()).find(http)
+        endpoint, signed = found.endpoint, asdict(found.call)
+        # What ccxt's cost functions look at. ccxt would repeat calls if told so.
+        sent = wire.read(endpoint.path, signed).items()
+        params = {name: values[0] for name, values in sent if values and not name.startswith("maxretries")}
+        call.holding = self._bounds.holding(self.known_as, HTTP)
+        call.holding.keeps = True
+        call.usual_s = self.answering.usual_s(HTTP)
+        call.signed = signed
+        token = CALL.set(call)
+        try:
+            await self._ccxt.fetch2(endpoint.path, endpoint.api, endpoint.method, params, endpoint.config)
+        except Exception as error:
+            if not http_answer.is_answer(error, judge(error, call), call):
+                raise
+        finally:
+            CALL.reset(token)
+            call.holding.close()
+        return await asyncio.to_thread(http_answer.answer, call)
+
+    async def _public_urls(self) -> PublicUrls:
+        async with self._urls_lock:
+            if self._urls is None:
+                usual = None if self.config.sandbox else self._kind({"enableRateLimit": False})
+                table = shipped().of(self.config.exchange)
+                reads = table.read_by_post if table else ()
+                self._urls = await asyncio.to_thread(PublicUrls, self._make(), usual, reads, self.costs)
+        return self._urls
 
     async def _read(self, method: str, args: Mapping[str, Any], call: Call) -> Any:
         """Runs a read. Where the time of a signed call is refused, measures the clock offset and runs it once more."""

@@ -108,6 +108,8 @@ class Response(aiohttp.ClientResponse):
             except BaseException:
                 self.close()
                 raise
+            if self._held.keeps:
+                self._held.kept = self._body
         return self._body
 
     async def text(self, encoding: str | None = None, errors: str = "strict") -> str:

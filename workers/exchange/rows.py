@@ -12,7 +12,7 @@ market in 15 lists and objects.
 
 from typing import Any, Final, NamedTuple
 
-from schemas.methods import PRIVATE_READS, PUBLIC_READS
+from schemas.methods import HTTP, PRIVATE_READS, PUBLIC_READS
 
 
 class TooLarge(Exception):
@@ -67,9 +67,14 @@ MOST: Final = Rows(20_000, 60_000)
 _MOST_OF_LISTINGS: Final = Rows(20_000, 150_000)
 _MOST_OF_SLIGHT: Final = Rows(50_000, 150_000)
 
+# ccxt looks for an error at its start, and makes nothing of its rows.
+_MOST_OF_HTTP: Final = Rows(100_000, 300_000)
+
 
 def most(method: str) -> Rows:
     """The most that one answer to a method may have."""
     if method in _LISTINGS:
         return _MOST_OF_LISTINGS
+    if method == HTTP:
+        return _MOST_OF_HTTP
     return _MOST_OF_SLIGHT if method in _SLIGHT else MOST

@@ -1,0 +1,112 @@
+"""A URL is taken for the endpoint that ccxt would have called: the same costs, for every class of ccxt."""
+
+import re
+from typing import Any
+
+import ccxt.async_support as ccxt  # pyright: ignore[reportMissingTypeStubs]
+import pytest
+from ccxt.base.errors import NotSupported  # pyright: ignore[reportMissingTypeStubs]
+
+from schemas.messages import Http
+from workers.exchange.public_urls import Endpoint, PublicUrls, endpoints
+from workers.limits import costs, wire
+from workers.limits.costs import Charge, Costs
+from workers.limits.tables import shipped
+
+NO_PUBLIC_API = {"cex", "grvt"}  # public reads by POST alone, which no table names
+QUERY = {"symbol": "BTCUSDT", "limit": "5"}
+
+
+def urls(exchange: Any, limits: Costs, usual: Any | None = None) -> PublicUrls:
+    table = shipped().of(exchange.id)
+    return PublicUrls(exchange, usual, table.read_by_post if table else (), limits)
+
+
+def charges(exchange: Any, limits: Costs, endpoint: Endpoint, signed: Any) -> list[Charge]:
+    sent = wire.read(endpoint.path, signed)
+    params = wire.for_ccxt({name: values[0] for name, values in sent.items() if values}, sent, endpoint.config)
+    ccxt_cost = exchange.calculate_rate_limiter_cost(
+        endpoint.api, endpoint.method, endpoint.path, params, endpoint.config
+    )
+    return limits.charges(endpoint.apis, endpoint.method, endpoint.path, sent, ccxt_cost)
+
+
+@pytest.mark.parametrize("name", ccxt.exchanges)
+def test_every_public_url_of_a_class_costs_what_ccxt_s_own_call_would(name: str) -> None:
+    exchange: Any = getattr(ccxt, name)()
+    exchange.timeout_on_exit = 0
+    limits = costs.load(name, float(exchange.rateLimit), None)
+    found, table, tried = urls(exchange, limits), shipped().of(name), 0
+    for endpoint in endpoints(exchange, table.read_by_post if table else ()):
+        taken = dict.fromkeys(re.findall(r"\{([\w-]+)\}", endpoint.path), "BTC-USDT")
+        try:
+            signed = exchange.sign(endpoint.path, endpoint.api, endpoint.method, {**taken, **QUERY})
+        except Exception:  # it wants a key
+            continue
+        tried += 1
+        verb: Any = endpoint.method
+        of_url = found.find(Http(signed["url"], verb, signed["body"] or ""))
+        assert of_url.call.url == signed["url"]
+        expected = charges(exchange, limits, endpoint, signed)
+        assert charges(exchange, limits, of_url.endpoint, signed) == expected, (endpoint.key, of_url.endpoint.key)
+    assert tried or name in NO_PUBLIC_API
+
+
+@pytest.mark.parametrize("name", [name for name in shipped().names if shipped().of(name)])
+def test_the_posts_that_only_read_are_endpoints_of_ccxt(name: str) -> None:
+    table, exchange = shipped().of(name), getattr(ccxt, shipped().limits_of(name))()
+    assert table is not None
+    posts = {each.key for each in endpoints(exchange, table.read_by_post) if each.method == "POST"}
+    assert posts == set(table.read_by_post)
+
+
+def binance(**settings: Any) -> tuple[Any, Costs]:
+    kind: Any = ccxt.binance
+    exchange = kind(settings)
+    return exchange, costs.load("binance", float(exchange.rateLimit), None)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://api.binance.com/api/v3/order",  # an account's
+        "https://api.binance.com/sapi/v1/system/status",  # wants a key
+        "https://api.binance.com/api/v3/nothing",
+        "https://api.binance.com/api/v3/klines/",
+        "http://api.binance.com/api/v3/klines",
+        "https://api.binance.com:8443/api/v3/klines",
+        "https://api.binance.com.evil.example/api/v3/klines",
+        "https://10.0.0.1/api/v3/klines",
+        "https://169.254.169.254/latest/meta-data",
+        "http://localhost:15672/api/queues",
+        "https://www.okx.com/api/v5/market/ticker",
+    ],
+)
+def test_what_is_none_of_the_public_api_is_refused(url: str) -> None:
+    exchange, limits = binance()
+    with pytest.raises(NotSupported, match=r"^binance has no public "):
+        urls(exchange, limits).find(Http(url))
+
+
+def test_a_post_is_none_of_the_public_api_unless_its_table_names_it() -> None:
+    exchange, limits = binance()
+    with pytest.raises(NotSupported, match="no POST /api/v3/klines that is known to read only"):
+        urls(exchange, limits).find(Http("https://api.binance.com/api/v3/klines", "POST"))
+
+
+def test_a_lane_that_leads_elsewhere_takes_the_usual_urls_there() -> None:
+    exchange, limits = binance(urls={"api": {"public": "http://127.0.0.1:9/binance/api/v3"}})
+    found = urls(exchange, limits, ccxt.binance()).find(
+        Http("https://API.binance.com/api/v3/klines?symbols=%5B%22BTCUSDT%22%5D&empty=&limit=5")
+    )
+    assert found.endpoint.key == "public GET klines"
+    assert found.call.url == "http://127.0.0.1:9/binance/api/v3/klines?symbols=%5B%22BTCUSDT%22%5D&empty=&limit=5"
+
+
+def test_what_a_path_takes_goes_into_the_lane_s_own() -> None:
+    coinbase = ccxt.coinbase({"urls": {"api": {"rest": "http://127.0.0.1:9/coinbase"}}})
+    limits = costs.load("coinbase", float(coinbase.rateLimit), None)
+    found = urls(coinbase, limits, ccxt.coinbase()).find(
+        Http("https://api.coinbase.com/api/v3/brokerage/market/products/BTC%2DUSD/ticker?limit=5")
+    )
+    assert found.call.url == "http://127.0.0.1:9/coinbase/api/v3/brokerage/market/products/BTC%2DUSD/ticker?limit=5"

@@ -1,0 +1,182 @@
+"""Finds the endpoint that a URL is of, as ccxt's class for the exchange would have called it.
+
+ccxt's `sign` makes URLs in a way of its own for each exchange. So each endpoint is signed once, with marks in place of
+what its path takes, and without keys: what wants a key is none of the public ones. What comes out is looked up.
+"""
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from ccxt.base.errors import NotSupported  # pyright: ignore[reportMissingTypeStubs]
+from ccxt.base.types import Entry  # pyright: ignore[reportMissingTypeStubs]
+from msgspec import Struct
+
+from schemas.messages import Http
+
+from ..limits.costs import Costs
+from ..limits.endpoints import family
+
+_IN_PATH: Final = re.compile(r"\{([\w-]+)\}")
+# What stands for the first, second, … thing that a path takes: changed by no encoding, and in no path.
+_MARK: Final = re.compile(r"0zqx(\d)xqz0")
+# Apis that ccxt itself calls private, should one be signed without keys.
+_PRIVATE: Final = re.compile(r"(?i)private|sapi")
+_NAMED: Final = 12
+
+
+class Endpoint(Struct, frozen=True):
+    """An endpoint as ccxt calls it: the arguments of `fetch2`."""
+
+    path: str
+    api: Any
+    method: str
+    config: Mapping[str, Any]
+
+    @property
+    def apis(self) -> tuple[str, ...]:
+        """The names that lead to it in ccxt's tree."""
+        return (self.api,) if isinstance(self.api, str) else tuple(self.api)
+
+    @property
+    def key(self) -> str:
+        """Its key in tables."""
+        return f"{'.'.join(self.apis)} {self.method} {self.path}"
+
+
+class Signed(Struct, frozen=True):
+    """An HTTP call ready to be sent: what ccxt's `sign` returns."""
+
+    url: str
+    method: str
+    body: str | None
+    headers: Mapping[str, str] | None
+
+
+class Found(Struct, frozen=True):
+    """A call, and the endpoint that it is of."""
+
+    endpoint: Endpoint
+    call: Signed
+
+
+class _Form(Struct, frozen=True):
+    """The form of an endpoint's URLs: where it leads on this lane, with marks; and headers that ccxt sends."""
+
+    endpoint: Endpoint
+    target: str
+    headers: Mapping[str, str] | None
+
+
+class PublicUrls:
+    """All public endpoints of a lane's exchange, by their URLs.
+
+    Where the lane's settings lead elsewhere than ccxt's own (`urls`, `hostname`), the exchange's usual URLs mean the
+    same endpoints there. Not so for a sandbox, which is another exchange.
+
+    Args:
+        exchange: the lane's instance of ccxt's class, without keys.
+        usual: an instance without settings; None for a sandbox.
+        read_by_post: of its table.
+        costs: what calls cost. ccxt has some endpoints under two names, of which the table may know one.
+    """
+
+    def __init__(self, exchange: Any, usual: Any | None, read_by_post: Collection[str], costs: Costs) -> None:
+        self._exchange = exchange.id
+        self._plain: dict[tuple[str, str, str], _Form] = {}
+        self._marked: dict[tuple[str, str], list[tuple[re.Pattern[str], _Form]]] = {}
+        public = endpoints(exchange, read_by_post)
+        for endpoint in sorted(public, key=lambda each: not costs.knows(each.apis, each.method, each.path)):
+            if (own := _signed(exchange, endpoint)) is None:
+                continue
+            target, headers = own
+            form = _Form(endpoint, target, headers)
+            self._add(target, form)
+            if usual is not None and (signed := _signed(usual, endpoint)) is not None and signed[0] != target:
+                self._add(signed[0], form)
+        for forms in self._marked.values():
+            forms.sort(key=_least_marked)
+
+    @property
+    def origins(self) -> list[str]:
+        """Where its URLs begin: scheme, host and port."""
+        return sorted({origin for _, origin, _ in self._plain} | {origin for _, origin in self._marked})
+
+    def find(self, call: Http) -> Found:
+        """The endpoint of a call, and the call as this lane sends it: its query to the letter.
+
+        Raises:
+            NotSupported: no public endpoint of the exchange is there.
+        """
+        parts = urlsplit(call.url)
+        origin, path = f"{parts.scheme.lower()}://{parts.netloc.lower()}", parts.path
+        if form := self._plain.get((call.method, origin, path)):
+            return _found(form, form.target, call, parts.query)
+        for pattern, form in self._marked.get((call.method, origin), ()):
+            if taken := pattern.fullmatch(path):
+                return _found(form, _filled(form.target, taken), call, parts.query)
+        raise NotSupported(self._missing(call, origin, path))
+
+    def _add(self, url: str, form: _Form) -> None:
+        parts = urlsplit(url)
+        origin = f"{parts.scheme}://{parts.netloc.lower()}"
+        if not _MARK.search(parts.path):
+            self._plain.setdefault((form.endpoint.method, origin, parts.path), form)
+            return
+        pattern, seen = "", set[str]()
+        for number, piece in enumerate(_MARK.split(parts.path)):
+            if number % 2 == 0:
+                pattern += re.escape(piece)
+            else:
+                pattern += f"(?P=m{piece})" if piece in seen else f"(?P<m{piece}>[^/]+)"
+                seen.add(piece)
+        self._marked.setdefault((form.endpoint.method, origin), []).append((re.compile(pattern), form))
+
+    def _missing(self, call: Http, origin: str, path: str) -> str:
+        if origin not in self.origins:
+            text = f"{self._exchange} has no public API at {origin}; it has one at {', '.join(self.origins[:_NAMED])}"
+        elif call.method == "POST":
+            text = f"{self._exchange} has no POST {path} that is known to read only"
+        else:
+            text = f"{self._exchange} has no public GET {path} in ccxt"
+        return text
+
+
+def _filled(target: str, taken: re.Match[str]) -> str:
+    """A URL with what a path takes in place of the marks."""
+    return _MARK.sub(lambda mark: taken[f"m{mark[1]}"], target)
+
+
+def _found(form: _Form, target: str, call: Http, query: str) -> Found:
+    url = f"{target}?{query}" if query else target
+    return Found(form.endpoint, Signed(url, call.method, call.body or None, form.headers))
+
+
+def endpoints(exchange: Any, read_by_post: Collection[str]) -> Iterator[Endpoint]:
+    """The endpoints of a ccxt class that only read, as far as the HTTP method tells."""
+    seen = set[str]()
+    for kind in type(exchange).__mro__:
+        entries: list[Any] = [each for each in vars(kind).values() if isinstance(each, Entry)]
+        for entry in entries:
+            endpoint = Endpoint(entry.path, entry.api, entry.method, entry.config)
+            listed = endpoint.key in read_by_post or family(endpoint.key) in read_by_post
+            reads = endpoint.method == "GET" or (endpoint.method == "POST" and listed)
+            if reads and endpoint.key not in seen and not _PRIVATE.search(endpoint.key.partition(" ")[0]):
+                seen.add(endpoint.key)  # ccxt has each twice: fetchX and fetch_x
+                yield endpoint
+
+
+def _signed(exchange: Any, endpoint: Endpoint) -> tuple[str, Mapping[str, str] | None] | None:
+    """The URL that ccxt makes for an endpoint, without its query, and its headers; None where it makes none."""
+    taken = {name: f"0zqx{number}xqz0" for number, name in enumerate(_IN_PATH.findall(endpoint.path))}
+    try:
+        made = exchange.sign(endpoint.path, endpoint.api, endpoint.method, taken)
+    except Exception:  # whatever it stumbles on for want of a key: so this is no public endpoint
+        return None
+    return str(made["url"]).partition("?")[0], made.get("headers")
+
+
+def _least_marked(form: tuple[re.Pattern[str], _Form]) -> tuple[int, int]:
+    """Of the forms that a URL has, the one that says most of it comes first."""
+    return form[0].groups, -len(form[0].pattern)
