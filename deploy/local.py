@@ -19,6 +19,7 @@ from deploy.simulator.ccxt_config import ccxt_config
 from deploy.standin import StandIns
 from schemas.config import load
 from schemas.runtime import modules
+from schemas.status import NOT_OPENED
 
 READY_TIMEOUT_S: Final = 60.0
 STOP_GRACE_S: Final = 20.0
@@ -169,7 +170,7 @@ class Services(Startable):
         routed = [lane for dispatcher in self.dispatchers for lane in (await dispatcher.status()).get("lanes", ())]
         errors = {lane["lane"]: str(lane["error"]) for lane in served if lane["error"] and not lane["open"]}
         reasons = {lane["lane"]: str(lane["reason"]) for lane in routed if lane["reason"]}
-        return {name: errors.get(name) or reasons.get(name) or "it has not opened yet" for name in lanes}
+        return {name: errors.get(name) or reasons.get(name) or NOT_OPENED for name in lanes}
 
     async def stop(self) -> None:
         """Stops workers and dispatchers in order, by force after 20 s."""

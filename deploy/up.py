@@ -20,6 +20,7 @@ from deploy.local import Services, simulated
 from deploy.processes import ProcessError, Startable, claimed_port
 from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.process import Simulator, SimulatorError
+from schemas import status
 from schemas.config import BrokerConfig, RedisConfig, load
 from schemas.errors import ConfigError
 from schemas.runtime import modules
@@ -29,8 +30,8 @@ from schemas.runtime.tasks import done_before
 EXPLAIN_AFTER_S: Final = 3.0
 SLOW_AFTER_S: Final = 10.0
 EXPLAIN_EVERY_S: Final = 2.0
-# The reasons of lanes that are still being opened.
-OPENING: Final = ("its markets are being read", "it has not opened yet", "no worker reports it")
+# The reasons of lanes that may just be slow.
+SLOW: Final = (status.OPENING, status.NOT_OPENED, status.NOT_REPORTED)
 # Where programs look for RabbitMQ and Redis that are not configured.
 BROKER_URL: Final = BrokerConfig().urls[0]
 REDIS_URL: Final = RedisConfig().url
@@ -119,7 +120,7 @@ async def _watch(fleet: Services) -> None:
         ill = [lane for lane in fleet.lanes if not known.get(lane)]
         if ill and clock() > explain_s:
             for lane, reason in (await fleet.reasons(ill)).items():
-                if said.get(lane) != reason and (clock() > slow_s or not reason.endswith(OPENING)):
+                if said.get(lane) != reason and (clock() > slow_s or not reason.endswith(SLOW)):
                     said[lane] = reason
                     print(f"{lane} is not healthy: {reason}", flush=True)
             explain_s = clock() + EXPLAIN_EVERY_S

@@ -25,6 +25,7 @@ from msgspec import Struct
 from schemas.config import DispatcherConfig
 from schemas.messages import Attempt, Bound, Request, Turn
 from schemas.reports import LaneReport
+from schemas.status import NOT_REPORTED, OPENING
 
 from .circuit import Circuit, State
 from .evidence import Evidence
@@ -144,7 +145,7 @@ class LaneHealth(Choice):
         }
         if not self._unopened:
             return None
-        return next((why for _, why in self._unopened.values() if why), "its markets are being read")
+        return next((why for _, why in self._unopened.values() if why), OPENING)
 
     def _keep(self, worker: str, report: LaneReport, now_s: float) -> list[LaneReport]:
         """Keeps a worker's last report; gives those of all workers that still serve the lane."""
@@ -317,7 +318,7 @@ class LaneHealth(Choice):
         """Why it is not healthy, for logs and error messages; empty if it is."""
         if self.silent(now_s):
             why = self.unopened(now_s)
-            return "no worker reports it" if why is None else f"it has not opened: {why}"
+            return NOT_REPORTED if why is None else f"it has not opened: {why}"
         if self.circuit.aside:
             return self.circuit.why
         if self._well:

@@ -8,6 +8,7 @@ and exchanges (rabbitmq.com, "Authentication, Authorisation, Access Control"). T
 exchange: a user that may publish results to reply queues may write to the default exchange, and so into any queue.
 """
 
+import re
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ from . import topology
 # Queues that RabbitMQ names: those of producers for their results, of dispatchers for reports.
 _OWN: Final = r"amq\.gen-.*"
 # Queues of producers that outlive their connections.
-_RESULTS: Final = r"fleet\.client\..*"
+_RESULTS: Final = rf"{re.escape(topology.CLIENT)}\..*"
 _REQUESTS: Final = r"fleet\.requests(\.bulk)?"
 _WORK: Final = r"fleet\.work\..*"
 _ANY_QUEUE: Final = r"amq\.default"

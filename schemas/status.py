@@ -1,6 +1,13 @@
 """The body of a process's ``/status``, as JSON. Fields may be added; times are Unix milliseconds."""
 
+from typing import Final
+
 from msgspec import Struct
+
+# Reasons of lanes that are not there yet though nothing may be wrong: `up` waits longer before it prints these.
+OPENING: Final = "its markets are being read"
+NOT_OPENED: Final = "it has not opened yet"
+NOT_REPORTED: Final = "no worker reports it"
 
 
 class ConfigurationStatus(Struct, frozen=True):

@@ -25,6 +25,8 @@ RESULTS: Final = "fleet.results"
 REPORTS: Final = "fleet.reports"
 DEAD: Final = "fleet.dead"
 DROPPED: Final = "fleet.dropped"
+# Begins the names of queues that programs and commands declare for themselves.
+CLIENT: Final = "fleet.client"
 
 # Five delays come within a factor of four of any wait; a longer wait takes several of them.
 DELAYS_MS: Final = (250, 1_000, 4_000, 15_000, 60_000)

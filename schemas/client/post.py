@@ -273,7 +273,7 @@ class Post:
     async def _set_up(self, channels: Channels) -> None:
         replies = await channels.open()
         if not self._queue or not await _is_there(channels, self._queue, self._config.timeout_s):
-            self._queue = f"fleet.client.{os.urandom(10).hex()}"
+            self._queue = f"{topology.CLIENT}.{os.urandom(10).hex()}"
             for letter in list(self._letters.values()):
                 letter.end()
         timeout_s, arguments = self._config.timeout_s, {"x-expires": EXPIRES_MS}

@@ -39,7 +39,7 @@ class Results:
     def __init__(self, config: BrokerConfig, pattern: str) -> None:
         self._config = config
         self._pattern = pattern
-        self._queue = f"fleet.client.{os.urandom(10).hex()}"
+        self._queue = f"{topology.CLIENT}.{os.urandom(10).hex()}"
         self._link = Link(config, f"results {pattern}", self._set_up, confirms=False)
         self._came: asyncio.Queue[DeliveredMessage | None] = asyncio.Queue()
         self._channel: aiormq.Channel | None = None

@@ -8,6 +8,7 @@ from typing import Any, Final
 import redis.asyncio
 
 from ..runtime import store
+from . import servers
 from .shapes import Finding
 
 OLDEST: Final[Mapping[str, tuple[int, int]]] = {"Redis": (7, 0), "Valkey": (8, 0)}
@@ -39,8 +40,7 @@ def findings(info: Mapping[str, Any], config: Mapping[str, str]) -> Iterator[Fin
 
 
 def _version(info: Mapping[str, Any]) -> Finding:
-    name = "Valkey" if "valkey_version" in info else "Redis"
-    said = str(info.get("valkey_version", info.get("redis_version", "")))
+    name, said = servers.product(info)
     numbers, oldest = tuple(map(int, re.findall(r"\d+", said)[:2])), OLDEST[name]
     if numbers and numbers < oldest:
         wanted = ".".join(map(str, oldest))

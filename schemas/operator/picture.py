@@ -19,6 +19,7 @@ from .. import topology
 from ..reports import LaneReport, Report, decode_report
 from ..runtime import presence, store
 from ..runtime.presence import Presence
+from ..status import OPENING
 from ..urls import place
 from . import pauses, servers
 from .pauses import Pause
@@ -30,8 +31,6 @@ LISTEN_S: Final = 1.0
 MOST_S: Final = 2.0
 # A worker that is silent for longer is gone, or too slow to be counted on.
 SILENT_S: Final = 5.0
-# What a lane does that has not opened, and has not failed to.
-OPENING: Final = "its markets are being read"
 
 
 class Counts(Struct):
@@ -311,11 +310,9 @@ async def look_at_redis(url: str, picture: Picture) -> None:
     except ServerAway as error:
         picture.redis = ServerView(at, error=str(error).splitlines()[0])
         return
-    name = "Valkey" if "valkey_version" in info else "Redis"
-    version = info.get("valkey_version", info.get("redis_version", ""))
     uptime_s = info.get("uptime_in_seconds")
     since_ms = None if uptime_s is None else int((time.time() - uptime_s) * 1000)
-    picture.redis = ServerView(at, f"{name} {version}".strip(), since_ms)
+    picture.redis = ServerView(at, " ".join(servers.product(info)).strip(), since_ms)
 
 
 async def look_at_queues(connection: AbstractConnection, picture: Picture, names: Iterable[str] = ()) -> None:

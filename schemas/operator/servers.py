@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Final
 
 import aio_pika
@@ -11,6 +11,7 @@ import aiormq.exceptions
 import redis.asyncio
 from aio_pika.abc import AbstractChannel, AbstractConnection
 
+from .. import topology
 from ..errors import ConfigError, FleetError
 from ..runtime import permanent, properties, store, tasks
 from ..runtime.amqp import refusals
@@ -21,8 +22,6 @@ properties.read_leniently()
 TIMEOUT_S: Final = 5.0
 CLOSING_S: Final = 1.0
 HINT: Final = "Is it running? `ccxt-fleet up` starts one for trying out; --url or FLEET_BROKER_URL names another"
-# What `fleet-operator` and `fleet-producer` may both name their queues.
-_OWN: Final = "fleet.client"
 
 
 class ServerAway(FleetError):
@@ -93,9 +92,18 @@ async def redis_at(url: str) -> AsyncGenerator[redis.asyncio.Redis, None]:
         ) from error
 
 
+def product(info: Mapping[str, Any]) -> tuple[str, str]:
+    """``Redis`` or ``Valkey``, and the version, from what INFO says; the version is empty where it does not say."""
+    if "valkey_version" in info:
+        return "Valkey", str(info["valkey_version"])
+    return "Redis", str(info.get("redis_version", ""))
+
+
 async def own_queue(channel: AbstractChannel, **options: Any) -> Any:
     """A queue for this command alone, with a name that the fleet's users may declare."""
-    return await channel.declare_queue(f"{_OWN}.{secrets.token_hex(8)}", exclusive=True, auto_delete=True, **options)
+    return await channel.declare_queue(
+        f"{topology.CLIENT}.{secrets.token_hex(8)}", exclusive=True, auto_delete=True, **options
+    )
 
 
 def _refused(error: BaseException) -> str:

@@ -163,13 +163,13 @@ async def test_each_role_may_do_its_work_and_nothing_that_is_another_s(users: di
 
 
 async def test_the_client_needs_no_more_than_a_producer_may(users: dict[str, str]) -> None:
-    async with client.Services(users["fleet-producer"]) as fleet:
+    async with client.Fleet(users["fleet-producer"]) as fleet:
         with pytest.raises(client.DeadlineExceeded, match="is a dispatcher running"):
             await fleet.fetch_time(deadline=timedelta(seconds=0.2))
         async with fleet.results("okx.#"):
             pass
     with pytest.raises(client.NotAllowed, match="our user may not do this"):
-        async with client.Services(users["fleet-worker"]):
+        async with client.Fleet(users["fleet-worker"]):
             pass
 
 
