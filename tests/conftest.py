@@ -14,11 +14,12 @@ from hypothesis import settings
 
 from deploy.local import Services, simulated
 from deploy.servers import RabbitMQ, Redis
+from deploy.simulator.limits import LIMITS
 from deploy.simulator.process import Simulator
 from schemas import topology
 from tests.support.broker import port_of
 from tests.support.fleet import QUICK, Client, Heard, Stand, opened
-from tests.support.stores import STORES
+from tests.support.stores import STORES, known_here
 from tests.support.tcp_proxy import Proxy
 
 VHOSTS_AT_ONCE = 20
@@ -139,12 +140,13 @@ async def admin(vhost: str) -> AsyncIterator[aio_pika.abc.AbstractChannel]:
 
 @pytest.fixture
 async def redis_url(redis_server: Redis) -> str:
-    """Return the URL of the session's Redis, emptied of keys and functions."""
+    """Return the URL of the session's Redis, emptied of keys and functions, but as if it was in use for long."""
     redis_server.thaw()
     await redis_server.start()
     async with redis_client.from_url(redis_server.url) as client:
         await client.flushall()
         await client.function_flush("SYNC")  # A test before may have left one with a clock of its own.
+        await known_here(client, *LIMITS, "x")
     return redis_server.url
 
 

@@ -15,7 +15,7 @@ from deploy.processes import Process, free_port
 from schemas.runtime.store import connect
 from tests.support.fleet import wait_until
 from tests.support.redis_faults import losses
-from tests.support.stores import STORES
+from tests.support.stores import STORES, known_here
 from workers.budget.budget import Budget
 from workers.budget.grants import Grant, Refusal
 from workers.budget.ledger import Ledger
@@ -81,10 +81,12 @@ async def test_all_that_the_script_does_stays_in_one_slot(nodes: list[Any]) -> N
             budget = Budget(Ledger(client, f"{exchange}:10.0.0.1", member=Membership()))
             if not first <= slot <= last:
                 lost = losses("MovedError")
+                await budget.beat()
                 refusal = await budget.reserve(calls, max_wait_s=60)
                 assert isinstance(refusal, Refusal)
                 assert (refusal.reason, losses("MovedError")) == ("redis_lost", lost + 1)
                 continue
+            await known_here(client, exchange)
             for _ in range(2):  # the second says that it heard the first's answer
                 await budget.beat()
             grants = [await budget.reserve(calls, max_wait_s=60) for _ in range(3)]

@@ -4,17 +4,24 @@ import asyncio
 import random
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from redis.exceptions import ConnectionError as Lost
 
 from tests.support.spenders import MARGIN_MS
-from workers.limits.costs import Bucket, Kind
+from tests.support.stores import known_here
+from workers.budget.budget import Budget
+from workers.budget.grants import Grant
+from workers.budget.ledger import Ledger
+from workers.budget.membership import Membership
+from workers.budget.script import Library
+from workers.limits.costs import Bucket, Charge, Kind
 
 NOW_KEY = "test:now"
 TEST_CLOCK = f"local function clock() return tonumber(redis.call('GET', '{NOW_KEY}')) end\n"
 # Redis drops keys by its own clock: far enough ahead that it drops none, the test drops them by the test's clock.
 START_US = 4_000_000_000_000_000
+TICK_US = 100_000
 
 
 class Line:
@@ -52,7 +59,6 @@ class Net:
     chance: random.Random
     now_us: int = START_US
     set_by_us: int = 0  # how far Redis's clock was set
-    unseen: bool = False  # it was set, and nobody can have noticed
     late: list[Any] = field(default_factory=list[Any])
     # Redis shows the time that it is: else a step that is on its way looks like a clock that was set.
     one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -79,6 +85,38 @@ class Net:
             assert at_ms > 0, f"{key!r} stays for ever"
             if START_US <= at_ms * 1000 <= self.now_us + self.set_by_us:
                 await self.client.delete(key)
+
+
+class Simulated:
+    """A worker with a clock of its own, which runs a little fast or slow."""
+
+    def __init__(self, net: Net) -> None:
+        self.line = Line(net)
+        self.net = net
+        self.rate = 1 + net.chance.uniform(-4e-4, 4e-4)
+        self.stood_still_us = 0
+        self.member = Membership(clock=lambda: (net.now_us - self.stood_still_us - START_US) / 1e6 * self.rate + 1000)
+        self.budget = Budget(Ledger(cast("Any", self.line), "x:1", clock=TEST_CLOCK, member=self.member))
+        self.next_beat_us = 0
+
+    async def ask(self, charges: list[Charge], *, max_wait_s: float, bulk: bool) -> int | None:
+        """The instant that is granted."""
+        answer = await self.budget.reserve(charges, max_wait_s=max_wait_s, bulk=bulk)
+        if not isinstance(answer, Grant):
+            return None
+        if self.budget.own_part is None:
+            return await self.net.true_us(answer.at_us)
+        return self.net.now_us + round(answer.delay_us / self.rate)
+
+
+async def begun(client: Any, chance: random.Random) -> Net:
+    """A Redis that was in use for long, and has nothing that counts; the test moves its clock."""
+    await client.flushdb()
+    await known_here(client, "x")
+    await client.function_load(Library(TEST_CLOCK).text, replace=True)
+    net = Net(client, chance)
+    await net.pass_time(1)
+    return net
 
 
 def most(bucket: Bucket, grants: list[tuple[int, float]]) -> float:

@@ -26,6 +26,8 @@ from .rules import HORIZON_US, RECHECK_S, UNANSWERED_US
 LATE_TRIES: Final = 3
 # A call that is moved to a later instant may wait so much longer than it asked for.
 MOVED_S: Final = 0.25
+# How often a call looks whether this worker may take what Redis grants by now.
+LOOK_S: Final = 0.05
 
 
 class Budget:
@@ -90,6 +92,8 @@ class Budget:
         if self._own:
             # Redis limits it too, but not just after it was emptied, when it does not know that the scope is shared.
             max_wait_us = max(0, min(max_wait_us, HORIZON_US - lead_us))
+        if self._is_too_new:
+            return refused("budget")
         if self._course.is_shared:
             with self._course.asking():
                 return await self.ledger.reserve(charges, max_wait_us=max_wait_us, bulk=bulk, lead_us=lead_us)
@@ -124,6 +128,11 @@ class Budget:
             return grant
         return refused("redis_lost", left_s)
 
+    @property
+    def _is_too_new(self) -> bool:
+        """Whether this worker may not take yet what Redis grants."""
+        return bool(self._own and self._course.is_shared and not self._own.member.is_ready)
+
     def _granter(self, grant: Grant) -> Grants | None:
         """Where a grant counts now: in our share until Redis has its grants, else in Redis; None where that is away."""
         if self._own and grant.own and self._own.has_share:
@@ -152,6 +161,8 @@ class Budget:
         lead_us = int(max(0.0, punctuality.lead_us() - self._spare_us))
         answer: Grant | Refusal
         if grant is None:
+            while self._is_too_new and (now := now_s()) < until:
+                await self._sleep_until(min(now + LOOK_S, until))
             answer = await self.reserve(charges, max_wait_s=max_wait_s, bulk=bulk, lead_us=lead_us)
         else:
             answer = await self._later(charges, grant, until, bulk=bulk)

@@ -24,6 +24,7 @@ class Keys:
         self.account = f"fleet:{{{exchange}}}:account:{_hashed(account)}" if account else self.egress
         self.clock = f"fleet:{{{exchange}}}:clock"
         self.correction = f"fleet:{{{exchange}}}:set"
+        self.met = f"fleet:{{{exchange}}}:met"
         self.epoch = f"{self.egress}:epoch"
         self.spread = f"{self.egress}:spread"
         self.away = f"{self.egress}:away"

@@ -20,9 +20,10 @@ that is silent is cut off or dead. So parts of the limit are leases:
   parts are back that bounds what was forgotten, and after an absence that was longer the whole is shared at once.
 - They also name the workers that they knew. When all of those are back, known to be dead, or may send no more, nothing
   is set aside for forgotten workers any longer.
-- A worker that never met this Redis has no part. One that found Redis away when it came can't know whether others are
-  on their shares. If it is the first at a Redis that knows nobody, nothing is granted until they have had time to come
-  back.
+- A worker that never met this Redis has no part, and is granted nothing before it is sure of its clock (newcomer.py).
+- A Redis that was emptied knows nobody, as one that is new. If a worker that never met it is the first there, nothing
+  is granted until others have had time to come back. A mark that stays for a day (`Keys.met`) tells a Redis that has
+  given that time, and that all workers have left since.
 
 Accepted: a worker that dies without leaving takes its part with it for `LASTS_S`, unless one on the same machine sees
 that it is dead. A bucket whose part does not hold one call is not divided: it stands still while Redis is away, and
@@ -43,9 +44,11 @@ from pathlib import Path
 from typing import Final
 
 from ..limits.costs import Bucket
+from . import newcomer
+from .newcomer import Newcomer
 from .protocol import UNKNOWN_TIME, Beat, Beaten, Expected, Frame
 from .redis_clock import DRIFT, RedisClock
-from .rules import HORIZON_S, HORIZON_US, IS_PRESENT, LASTS_S, MARGIN_PART, PRESENT_S, UNMET
+from .rules import HORIZON_S, HORIZON_US, LASTS_S, MARGIN_PART, PRESENT_S
 from .share import Addition, Share
 
 # Each beat costs Redis 0.15 to 0.3 ms.
@@ -70,6 +73,9 @@ class Membership:
         self.count = 0
         self.clock = clock
         self.redis = RedisClock()
+        self._newcomer = Newcomer()
+        # Until then nothing is granted: others may have to come back.
+        self._closed_till_us = 0
         self._beats = 0
         self._hash = ""
         # When Redis answered last, by its clock and by ours.
@@ -91,7 +97,8 @@ class Membership:
         """The next beat; every answer must go to `answered`."""
         self._beats += 1
         if self.share is None:
-            self._leased_us = max(self._leased_us, self._heard_us)
+            if self._newcomer.is_sure:
+                self._leased_us = max(self._leased_us, self._heard_us)
             if self.part and self.now_us()[0] > self._known_us + LASTS_S * 1e6:
                 self.part = 0  # This process stood still for so long that Redis has given its part to others.
         self._keep_us = max(self._keep_us, _keep_us(buckets))
@@ -112,6 +119,10 @@ class Membership:
         self._known_us, self._kept_us = self._leased_us, self._keep_us
         self.part, self.count, self._hash = answer.part, answer.count, answer.hash_id
         self._now_us, self._since_us, self._others = answer.now_us, answer.since_us, answer.others
+        self._closed_till_us = answer.closed_till_us
+        if not self._newcomer.is_sure:
+            others = map(newcomer.read, self._others)
+            self._newcomer.told([other for other in others if not _is_dead(other.id)], self.clock())
         if self.share is None:
             self._heard_us, self._answered_s = answer.now_us, self.clock()
             self._offset_us = answer.offset_us
@@ -119,8 +130,13 @@ class Membership:
 
     def dead(self) -> list[str]:
         """Members that Redis counts as away and that are known to be dead: processes of this machine."""
-        others = (found.decode().split() for found in self._others)
-        return [name for name, _, drops in others if drops != IS_PRESENT and _is_dead(name)]
+        others = map(newcomer.read, self._others)
+        return [other.id for other in others if not other.is_present and _is_dead(other.id)]
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether this worker may take what Redis grants: it is sure of its clock, and others have come back."""
+        return self._newcomer.is_sure and self.now_us()[0] >= self._closed_till_us
 
     def lost(self, reserve: float, effective: Mapping[str, float], far_us: int | None) -> None:
         """Redis can't be asked: from now on this worker has its share, if it has a part.
@@ -130,7 +146,6 @@ class Membership:
             effective: by bucket, the part of its table's amount that it may hold.
             far_us: how far this worker's calls may spread (`Spread.worst_us`).
         """
-        self._hash = self._hash or UNMET
         if self.share is None and self.part:
             self.redis.held = True
             self.share = Share(
@@ -158,6 +173,8 @@ class Membership:
     def off_by(self, frame: Frame, now_us: int, asked_s: float) -> tuple[int, int]:
         """By how much Redis's clock is behind the earliest that it can show, and how unsure that is; 0 if it can.
 
+        A worker that is not sure of the clock takes it as it is: the others know it, and may just have corrected it.
+
         Args:
             frame: the answer's. Corrections that others made may have set the clock back, as far as they were unsure,
                 and ahead where all windows count as full.
@@ -169,10 +186,11 @@ class Membership:
             back_us = 0 if is_known else max(0, frame.behind_us - self.frame.behind_us)
             earliest = self.redis.shows(asked_s)[0] - UNSURE_US - back_us
             latest = sum(self.now_us()) + UNSURE_US
-            if now_us < earliest or now_us > (latest if is_known else max(latest, frame.lost_us)):
+            is_possible = earliest <= now_us <= (latest if is_known else max(latest, frame.lost_us))
+            if not is_possible and self._newcomer.is_sure:
                 return earliest - now_us, latest - earliest
-        if not is_known:
-            self.adopt(now_us, asked_s)
+            if not is_possible or not is_known:
+                self.adopt(now_us, asked_s)
         self.frame = frame
         return 0, 0
 
@@ -181,6 +199,8 @@ class Membership:
         if self.redis.known:
             self.redis.corrected(self.clock(), now_us, asked_s=asked_s)
             self._heard_us, self._answered_s = now_us, self.clock()
+            if not self._newcomer.is_sure:
+                self._newcomer = Newcomer()  # What it has seen so far was by another clock.
 
     def may_use(self, at_us: int, error_us: int) -> bool:
         """Whether the share may grant this instant: the lease holds still."""

@@ -270,12 +270,13 @@ class Beaten(Struct, frozen=True):
     since_us: int
     offset_us: int
     pause_till_us: int
+    closed_till_us: int
     others: list[bytes]
 
 
 def beat(keys: Keys, mine: Beat, *, known_epoch: str, new_epoch: str) -> Question[Beaten]:
     """Says that a member is there."""
-    asked = [keys.members, keys.away, keys.epoch, keys.clock, keys.pauses[0]]
+    asked = [keys.members, keys.away, keys.epoch, keys.clock, keys.pauses[0], keys.met]
     numbers = [mine.number, mine.lease_us, mine.part, mine.keep_us]
     names = [mine.hash_id, mine.new_hash_id, known_epoch, new_epoch]
     return Question("beat", asked, [mine.id, *numbers, *names, mine.heard_ago_us, *mine.others], _beaten)
@@ -382,8 +383,8 @@ def _trips(said: Any) -> dict[str, float]:
 
 
 def _beaten(said: Any) -> Beaten:
-    now_us, part, count, hash_id, epoch, since_us, offset_us, pause_till_us, *others = said
-    numbers = int(since_us), int(offset_us), int(pause_till_us)
+    now_us, part, count, hash_id, epoch, since_us, offset_us, pause_till_us, closed_till_us, *others = said
+    numbers = int(since_us), int(offset_us), int(pause_till_us), int(closed_till_us)
     return Beaten(int(now_us), int(part), int(count), hash_id.decode(), epoch.decode(), *numbers, others)
 
 

@@ -27,8 +27,6 @@ PARTS: Final = 720_720
 PRESENT_S: Final = 1.5
 # Stands in the answer to a beat where a member that is away has the time at which its part is given back.
 IS_PRESENT: Final = "present"
-# In a beat, in place of the id of the members' hash: the worker found Redis away when it started.
-UNMET: Final = "unmet"
 # How far ahead Redis grants at most where workers share a scope: as long as attempts wait in a worker, and a bit more.
 HORIZON_S: Final = 2.5
 HORIZON_US: Final = int(HORIZON_S * 1e6)
@@ -50,7 +48,7 @@ local BUCKET_FORMAT, BUCKET_BYTES = '{BUCKET_FORMAT}', {8 * BUCKET_FORMAT.count(
 local SCALE, MARGIN_PART, LEAST_MARGIN = {SCALE}, {MARGIN_PART}, {LEAST_MARGIN_US}
 local SHORT, UNANSWERED = {SHORT_US}, {UNANSWERED_US}
 local PARTS, PRESENT = {PARTS}, {PRESENT_S * 1e6:.0f}
-local IS_PRESENT, UNMET = '{IS_PRESENT}', '{UNMET}'
+local IS_PRESENT = '{IS_PRESENT}'
 local HORIZON, LASTS = {HORIZON_US}, {LASTS_S * 1e6:.0f}
 local DOUBLINGS, AT_ONCE, PAUSE_KEPT = {DOUBLINGS}, {AT_ONCE_S * 1e6:.0f}, {PAUSE_KEPT_S * 1e6:.0f}
 local CLOCK_TTL_MS = {CLOCK_TTL_S * 1e3:.0f}

@@ -13,7 +13,16 @@ from . import rules
 
 FOLDER: Final = Path(__file__).parent / "lua"
 # In this order: each uses the functions of those before it.
-FILES: Final = ("clock.lua", "kinds.lua", "rolling.lua", "budget.lua", "turns.lua", "pauses.lua", "shares.lua")
+FILES: Final = (
+    "clock.lua",
+    "kinds.lua",
+    "rolling.lua",
+    "budget.lua",
+    "turns.lua",
+    "pauses.lua",
+    "shares.lua",
+    "give.lua",
+)
 TEXT: Final = rules.LUA + "".join((FOLDER / name).read_text(encoding="utf-8") for name in FILES)
 REDIS_CLOCK: Final = "local function clock() local t = redis.call('TIME') return t[1] * 1000000 + t[2] end\n"
 

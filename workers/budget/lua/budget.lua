@@ -247,6 +247,10 @@ function entry.reserve(keys, args)
   local asked = { keys = keys, packed = packed, lead = lead, known = known, new = new, ahead = ahead }
   asked.far = measured == 1 and far
   local plan = planned(asked, now)
+  if by_member and not plan.away then
+    -- Redis was emptied: before the next beat of one it does not know whose parts are to be set aside.
+    return { 'refused', ASK_AGAIN, now + ASK_AGAIN, false, plan.epoch }
+  end
   if plan.short then -- Not before the workers that are away are back.
     return { 'refused', ASK_AGAIN, now + ASK_AGAIN, plan.short, plan.epoch }
   end

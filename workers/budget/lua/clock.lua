@@ -21,6 +21,9 @@ local DAY_AND_MORE_S = 90000
 -- together may be behind>`; the id is that of the latest correction.
 local frame = { key = '', id = '', correction = 0, lost = 0, believed = 0, behind = 0 }
 
+-- Whether the caller is one of the workers that share the scope.
+local by_member = false
+
 local machine_clock = clock
 local function clock() -- luacheck: ignore 411
   return machine_clock() + frame.correction

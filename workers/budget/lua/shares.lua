@@ -7,6 +7,9 @@
 -- hash that have not come back. They stand beside it with no part and no beats, as far as the members that came back
 -- knew them.
 
+-- How long others are waited for that nobody knows.
+local RETURN = PRESENT + HORIZON
+
 local function read_members(key, now)
   local flat, members, gen = redis.call('HGETALL', key), {}, nil
   for number = 1, #flat, 2 do
@@ -111,10 +114,10 @@ local function read_hash(key, now, run_id, new)
   return members, hash
 end
 
--- The caller found Redis away when it came, and is the first here: others may be on their shares. Everything is set
--- aside until they have had time to come back.
+-- The caller never met this Redis, and is the first here: it may have been emptied, and others may be on their shares,
+-- or have been granted something. Everything is set aside until they have had time to come back.
 local function await_any(key, members, now)
-  members['?'] = { beats = 0, lease = 0, part = PARTS, keep = 0, drop = now + PRESENT + HORIZON }
+  members['?'] = { beats = 0, lease = 0, part = PARTS, keep = 0, drop = now + RETURN }
   write_member(key, '?', members['?'])
 end
 
@@ -154,7 +157,7 @@ local function set_aside(key, members, hash, mine, returns, now)
   for other, m in pairs(members) do
     known = known or m.beats == 0 and other ~= '?'
   end
-  local awaited = known or now < hash.forgotten + PRESENT + HORIZON
+  local awaited = known or now < hash.forgotten + RETURN
   if not awaited and rest.part > 0 then
     hash.answered = 0 -- It is not known what the dead ones were granted last.
   end
@@ -184,7 +187,7 @@ local function offer(key, members, mine, before, now)
 end
 
 -- Since when what Redis remembers is complete: before, every bucket may have been full.
-local function complete_since(since, members, hash)
+local function complete_since(since, members, hash, now)
   if hash.forgotten > 0 then
     since = math.max(since, hash.forgotten + HORIZON)
     -- Also those that had no part, as far as others knew them.
@@ -193,23 +196,38 @@ local function complete_since(since, members, hash)
     for other, m in pairs(members) do
       back = back and (m.beats > 0 or other == '?')
     end
-    if hash.answered > 0 and back then
-      -- All are back. What they were granted before was granted until then, and has its instants at the latest.
+    if hash.answered > 0 and back and now >= hash.forgotten + RETURN then
+      -- All are back, and so are those that came after the others had lost Redis, if there are any. What they were
+      -- granted before was granted until then, and has its instants at the latest.
       since = math.min(since, hash.answered + PRESENT + HORIZON)
     end
   end
   return math.max(since, frame.lost)
 end
 
--- keys: members, away, epoch, clock, pause.
+-- Until when nothing is granted, as others may have to come back that nobody knows; 0 for now. Once that is over the
+-- mark for the exchange is set: then this run of Redis has met everybody who could reach it.
+local function closed_till(met_key, members, hash, now)
+  local rest = members['?']
+  if rest and hash.forgotten == 0 then
+    return rest.drop
+  end
+  if hash.forgotten == 0 or now >= hash.forgotten + RETURN then
+    redis.call('SET', met_key, hash.run_of, 'EX', DAY_AND_MORE_S)
+  end
+  return 0
+end
+
+-- keys: members, away, epoch, clock, pause, the mark of those that were met.
 -- args: the member's id, the number of its beat, its lease, its part, how long a part of it is kept, the hash's id as
---   it knows it, '' or UNMET, one to begin, the epoch it knows or '', one to begin, how long ago Redis last
---   answered it, then the others as they were then.
+--   it knows it or '', one to begin, the epoch it knows or '', one to begin, how long ago Redis last answered it, then
+--   the others as they were then.
 -- answer: the time, the part, the number of members, the hash's id, the epoch, since when it is complete, the offset of
---   the exchange's clock, the end of the pause, then the others: each `<id> <lease> <IS_PRESENT, or when its part
---   is given back>`. Nothing where a later beat has overtaken this one: nobody waits for the answer.
+--   the exchange's clock, the end of the pause, until when nothing is granted or 0, then the others: each `<id> <lease>
+--   <IS_PRESENT, or when its part is given back>`. Nothing where a later beat has overtaken this one: nobody waits for
+--   the answer.
 function entry.beat(keys, args)
-  local key, away_key, epoch_key, clock_key, pause_key = keys[1], keys[2], keys[3], keys[4], keys[5]
+  local key, away_key, epoch_key, clock_key, pause_key, met_key = keys[1], keys[2], keys[3], keys[4], keys[5], keys[6]
   local mine = {
     id = args[1], beats = tonumber(args[2]), lease = tonumber(args[3]), part = tonumber(args[4]),
     keep = tonumber(args[5]), silent = tonumber(args[10]), others = { unpack(args, 11) },
@@ -225,8 +243,8 @@ function entry.beat(keys, args)
   if before and before.beats == 0 then
     before, members[mine.id] = nil, nil
   end
-  local returns = known_hash ~= '' and known_hash ~= UNMET and known_hash ~= hash.id and not before
-  if known_hash == UNMET and hash.is_new then
+  local returns = known_hash ~= '' and known_hash ~= hash.id and not before
+  if known_hash == '' and hash.is_new and redis.call('GET', met_key) ~= run_id then
     await_any(key, members, now)
   end
   set_aside(key, members, hash, mine, returns, now)
@@ -239,12 +257,13 @@ function entry.beat(keys, args)
 
   local shared = redis.call('MGET', epoch_key, clock_key, pause_key)
   local name, since = epoch(epoch_key, shared[1], known_epoch, new_epoch, now, HORIZON)
-  since = complete_since(since, members, hash)
+  since = complete_since(since, members, hash, now)
   write_epoch(epoch_key, name, since)
   if frame.id ~= '' then
     redis.call('EXPIRE', frame.key, DAY_AND_MORE_S)
   end
   local answer = { now, offered, count, hash.id, name, since, (offset_in(shared[2])), longest(shared, 3, 3) }
+  answer[#answer + 1] = closed_till(met_key, members, hash, now)
   for other, m in pairs(members) do
     if other ~= '?' and other ~= mine.id then
       local drops = m.lease + PRESENT <= now and whole(m.drop) or IS_PRESENT
@@ -287,80 +306,6 @@ function entry.bury(keys, args)
     end
   end
   write_away(key, away_key, members, now)
-end
-
-local give = {}
-
--- Grants of others come between our own, in the order of time; never before the first that is still known.
-function give.rolling(key, grants, window)
-  local flat, merged, sum, added = redis.call('LRANGE', key, 0, -1), {}, 0, 0
-  local from = 1
-  local function add_until(at)
-    while grants[from] and grants[from] <= at do
-      added = added + grants[from + 1]
-      merged[#merged + 1] = whole(math.max(grants[from], tonumber(flat[1] or 0)))
-      merged[#merged + 1] = whole(sum + added)
-      from = from + 2
-    end
-  end
-  for number = 1, #flat, 2 do
-    local at = tonumber(flat[number])
-    if number > 1 then
-      add_until(at - 1)
-    end
-    sum = tonumber(flat[number + 1])
-    merged[#merged + 1] = flat[number]
-    merged[#merged + 1] = whole(sum + added)
-  end
-  add_until(math.huge)
-  redis.call('DEL', key)
-  for number = 1, #merged, 1000 do
-    redis.call('RPUSH', key, unpack(merged, number, math.min(number + 999, #merged)))
-  end
-  expire(key, tonumber(merged[#merged - 1]) + 5 * window)
-end
-
-function give.fixed(key, grants, window, offset, left)
-  local b = { key = key, window = window, offset = offset, full = left, margin = window, at = 0, since = 0 }
-  fixed.read(b)
-  for number = 1, #grants, 2 do
-    local index = math.floor((grants[number] + offset) / window)
-    if index >= b.index then
-      fixed.turn(b, index)
-      b.spent, b.last = b.spent + grants[number + 1], math.max(b.last, grants[number])
-    end
-  end
-  fixed.write(b)
-end
-
--- One pair: the last grant, and the level then. It falls as fast as what we grant from now on: see `left_of`.
-function give.decaying(key, grants, window, _, left)
-  local state = redis.call('HMGET', key, 'empty', 'last')
-  local rise = math.ceil(grants[2] * window / math.max(left, 1))
-  local empty = math.max(tonumber(state[1] or 0), clock(), grants[1]) + rise
-  local last = math.max(tonumber(state[2] or 0), grants[1])
-  redis.call('HSET', key, 'empty', whole(empty), 'last', whole(last))
-  expire(key, math.max(empty, last))
-end
-
-give.paced = give.decaying
-
--- What a worker granted itself while it was away is added to a bucket.
--- keys: a bucket, clock, members.
--- args: the id of the worker that comes back, kind, amount, window, then pairs of an instant and what was spent then.
-function entry.give(keys, args)
-  local key, clock_key, members_key = keys[1], keys[2], keys[3]
-  local id, kind, amount, window = args[1], args[2], tonumber(args[3]), tonumber(args[4])
-  local grants = {}
-  for number = 5, #args do grants[number - 4] = tonumber(args[number]) end
-
-  local others, now = {}, clock()
-  for other, m in pairs(read_members(members_key, now)) do
-    if other ~= id and m.lease + PRESENT <= now then
-      others[#others + 1] = m.part
-    end
-  end
-  give[kind](key, grants, window, offset_of(clock_key), left_of(amount, others))
 end
 
 -- Whether Redis answered another member by this clock lately: then it is the caller's own that stood still.
@@ -418,6 +363,7 @@ local function answer(keys, args)
   local known, name, frame_key = table.remove(args), table.remove(args), table.remove(keys)
 
   read_frame(frame_key)
+  by_member = known ~= ''
   local now = clock()
   local knows = known == (frame.id == '' and '-' or frame.id)
   local possible = now <= latest and now >= earliest
@@ -427,7 +373,7 @@ local function answer(keys, args)
   if not possible then
     return { frame.id, frame.believed, frame.behind, frame.lost, now, 0, false }
   end
-  if known ~= '' and not knows then
+  if by_member and not knows then
     frame.believed = now
     write_frame()
   end
