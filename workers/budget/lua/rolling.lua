@@ -3,8 +3,8 @@
 -- Calls that wait for room anyway are granted apart: this part of the time that the amount has them apart on average.
 -- Otherwise a burst would come back as a burst every window, and calls that leave together leave late.
 local APART = 500
--- In windows up to SHORT no call uses the room of a call without an answer, until UNANSWERED after it. LOOK_AGAIN: such a
--- call checks again after this time. SOON: a call that is due within this time checks for the last time.
+-- In windows up to SHORT no call uses the room of a call without an answer, until UNANSWERED after it. LOOK_AGAIN: such
+-- a call checks again after this time. SOON: a call that is due within this time checks for the last time.
 local LOOK_AGAIN, SOON = 60000, 25000
 -- SAME: so many grants of one instant can be found. NEAR: so many are read first.
 local SAME, NEAR = 128, 3
