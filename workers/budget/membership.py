@@ -173,7 +173,7 @@ class Membership:
     def off_by(self, frame: Frame, now_us: int, asked_s: float) -> tuple[int, int]:
         """By how much Redis's clock is behind the earliest that it can show, and how unsure that is; 0 if it can.
 
-        A worker that is not sure of the clock takes it as it is: the others know it, and may just have corrected it.
+        A worker that is not sure of the clock takes it as others have corrected it: they know it better.
 
         Args:
             frame: the answer's. Corrections that others made may have set the clock back, as far as they were unsure,
@@ -187,9 +187,9 @@ class Membership:
             earliest = self.redis.shows(asked_s)[0] - UNSURE_US - back_us
             latest = sum(self.now_us()) + UNSURE_US
             is_possible = earliest <= now_us <= (latest if is_known else max(latest, frame.lost_us))
-            if not is_possible and self._newcomer.is_sure:
+            if not is_possible and (is_known or self._newcomer.is_sure):
                 return earliest - now_us, latest - earliest
-            if not is_possible or not is_known:
+            if not is_known:
                 self.adopt(now_us, asked_s)
         self.frame = frame
         return 0, 0
