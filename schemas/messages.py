@@ -294,8 +294,8 @@ class Attempt(Struct, frozen=True, omit_defaults=True):
     turn: Turn | None = None
 
     @property
-    def line(self) -> str:
-        """Which of the two lines of attempts of one delivery of a request it belongs to: the first, or the hedge."""
+    def branch(self) -> str:
+        """Which attempts at one delivery of a request it belongs to: the first one and its retries, or the hedge."""
         return "hedge" if self.hedge else "first"
 
     @property

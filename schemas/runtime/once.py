@@ -9,17 +9,20 @@ publish this answer once. `Answered` keeps the marks: every answer leaves one (`
 a contested attempt looks for one before it runs (`by_another`), and claims the answer before it publishes (`claim`).
 
 All of it is best effort: without Redis nothing is known, and a message that comes twice is answered twice, with the
-same id. What must never happen is a request without an answer. So a claim alone ends nothing: it names the line of
-attempts that come from one message (`Attempt.line`). One of them is unsettled until the answer is out, and each of them
-may claim again, wherever the request was sent meanwhile, until the mark says that it is answered. Therefore only a line
-claims that lies in a queue of ours as an attempt: a request that comes again from its own queue begins a new line each
-time. And a hedge that has claimed must not be dropped any more, though other hedges may (`Once.dispensable`).
+same id. What must never happen is a request without an answer. So:
+
+- A claim alone ends nothing. It names a branch of the attempts that come from one message (`Attempt.branch`). One
+  attempt of a branch is unsettled until the answer is out, and each of them may claim again, wherever the request was
+  sent meanwhile, until the mark says that it is answered.
+- Only what lies in a queue of ours as an attempt may claim. A request that comes again from its own queue begins a new
+  branch each time, which would find the old one's claim and give way for ever.
+- A hedge that has claimed must not be dropped any more. Other hedges may (`Once.dispensable`).
 
 A mark belongs to one request: its id and deadline, its reply address and correlation id, the digest of its body, and,
 where it fans out, its exchange. The attempt carries all of that unchanged, so every copy finds the same mark. Two
-requests may still be equal in all of it, where somebody polls with one id. So a mark also names the taking that it
-comes from (`Attempt.taken`). Another taking's mark counts only where the later of the two may be a copy, that is, where
-its message came again. Two messages that each came once are two requests.
+requests may still be equal in all of it, where a program polls with one id. So a mark also names the delivery that it
+comes from (`Attempt.taken`). The mark of another delivery counts only where the later of the two may be a copy, that
+is, where its message came again. Two messages that each came once are two requests.
 """
 
 import asyncio
@@ -50,7 +53,7 @@ CLOSE_S: Final = 5.0
 
 
 class Mark(Struct, frozen=True, array_like=True):
-    """A request's mark: the taking of it that was answered, or is about to be.
+    """A request's mark: the delivery of it that was answered, or is about to be.
 
     Args:
         taken: as in `Attempt`, like the next two.
@@ -89,10 +92,10 @@ class Answered:
         self._writing: asyncio.Task[None] | None = None
 
     async def by_another(self, attempt: Attempt) -> bool | None:
-        """Whether its request was answered, or another line has claimed that; None if Redis is away."""
-        request, line = _keys(attempt)
+        """Whether its request was answered, or another branch has claimed that; None if Redis is away."""
+        request, claim = _keys(attempt)
         try:
-            mark, claimed = await self._redis.mget(request, line)
+            mark, claimed = await self._redis.mget(request, claim)
             known = store.shaped(mark, _read)
         except AWAY as error:
             store.count_loss(error, "mark")
@@ -102,13 +105,13 @@ class Answered:
 
     async def claim(self, attempt: Attempt) -> bool | None:
         """Whether this attempt, whose result will be published next, may answer; None if Redis is away."""
-        request, line = _keys(attempt)
+        request, claim = _keys(attempt)
         kept_s = KEPT_S + max(0, int(attempt.deadline_ms / 1000 - time.time()))
         try:
             async with self._redis.pipeline(transaction=False) as pipeline:
                 mark = msgpack.encode(Mark.by(attempt, answered=False))
                 pipeline.set(request, mark, nx=True, get=True, ex=kept_s)
-                pipeline.set(line, attempt.line, nx=True, get=True, ex=kept_s)
+                pipeline.set(claim, attempt.branch, nx=True, get=True, ex=kept_s)
                 before, claimed = await pipeline.execute()
             known = store.shaped(before, _read)
         except AWAY as error:
@@ -218,7 +221,7 @@ class Once:
         if not kept:
             return await self._marks.by_another(attempt) is not True
         first = await self._marks.claim(attempt)
-        # Without Redis a hedge gives way: the first line is under way, and answers in any case.
+        # Without Redis a hedge gives way: the first branch is under way, and answers in any case.
         return not await self.dispensable(attempt) if first is None else first
 
 
@@ -232,15 +235,15 @@ def _free(attempt: Attempt, mark: Mark | None, claimed: Any) -> bool:
     Args:
         attempt: the attempt.
         mark: its request's mark, if there is one.
-        claimed: the line of this taking that has claimed the answer, in bytes; None if none has.
+        claimed: the branch of this delivery that has claimed the answer, in bytes; None if none has.
     """
-    if claimed is not None and claimed != attempt.line.encode():
+    if claimed is not None and claimed != attempt.branch.encode():
         return False
     return mark is None or not mark.ends(attempt)
 
 
 def _keys(attempt: Attempt) -> tuple[str, str]:
-    """Where the request's mark lies, and the claim among the lines of this one taking of it."""
+    """The keys of the request's mark, and of the claim among the branches of this one delivery of it."""
     part = attempt.request.exchanges[0] if attempt.results > 1 else ""
     # As text: a deadline that is refused may have any number of digits.
     names = attempt.request.id, str(attempt.deadline_ms), attempt.reply_to, attempt.correlation_id, attempt.digest, part

@@ -235,7 +235,7 @@ async def test_of_several_attempts_at_a_request_one_publishes_its_answer(answere
 
     async def answers(one: Attempt, *, kept: bool = True, always: bool = False) -> bool:
         async def publish() -> None:
-            published.append(one.line)
+            published.append(one.branch)
 
         return await once.answer(one, publish, kept=kept, always=always)
 
