@@ -75,7 +75,7 @@ class Callers:
         return max(0.0, sum(self._sums_ms[above:]) - mine_ms * sum(self._counts[above:]))
 
     def due_ms(self, caller: str, at_ms: float, gap_ms: float) -> float:
-        """When the next turn of a caller is due by his share, who has a turn at `at_ms`."""
+        """When a caller's turn at `at_ms` is due by his share: at most `CREDIT` turns before it."""
         earliest_ms = at_ms - CREDIT * gap_ms * max(1, self.count)
         return max(earliest_ms, self._due_ms.get(caller, earliest_ms))
 

@@ -19,7 +19,7 @@ LEFT_OVER: Final = 2.3
 LEFT_OVER_PART: Final = 0.056
 # "In maintenance" is believed after so many of these answers in a row.
 MAINTENANCE_ROW: Final = 2
-# After so long without a good answer, failures that look like the requests' own fault may be the lane's nevertheless.
+# After so long without a good answer, failures that look like the requests' own fault may be the lane's after all.
 UNPROVEN_S: Final = 3.0
 # The time constant with which slowness is averaged, and the number of calls that count as so much time.
 SLOWNESS_S: Final = 1.0

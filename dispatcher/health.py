@@ -77,7 +77,7 @@ class LaneHealth(Choice):
 
     Attributes:
         circuit: whether it is set aside, and its trials.
-        serving: it takes its share: it is not set aside. It may be silent nevertheless.
+        serving: it is not set aside, so it takes its share if a worker serves it.
         silent_at_s: without another report no worker serves it from then on.
         paused_until_ms: the exchange asked for silence until then.
         paused_by: where the length of that pause is from.

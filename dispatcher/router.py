@@ -166,7 +166,7 @@ class Router:
         return [replace(attempt, request=replace(request, exchanges=[name]), results=len(names)) for name in names]
 
     def hedge(self, attempt: Attempt, now_s: float, now_ms: int) -> Send | None:
-        """Where to send a hedge beside an attempt under way; None if no other lane can take it now."""
+        """Where to send a hedge beside an attempt in flight; None if no other lane can take it now."""
         named = self.candidates(attempt.request)
         left_ms = attempt.deadline_ms - now_ms
         if isinstance(named, End) or left_ms <= 0:

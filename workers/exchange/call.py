@@ -15,7 +15,7 @@ from ..limits.tables import shipped
 from .bounds import NOTHING, Holding
 from .signals import Pause
 
-# Parameters by which exchanges are told a market or a currency: symbol, instId, currency_pair, contract_code, uly.
+# Names of parameters that name a market or a currency: symbol, instId, currency_pair, contract_code, uly.
 _NAMES: Final = re.compile(r"(?i)symbol|inst|pair|contract|product|market|coin|currency|asset|uly|ticker")
 
 

@@ -90,7 +90,7 @@ def _binance(header: _Header, _: float) -> Count | None:
 
 
 def _htx(header: _Header, now_s: float) -> Count | None:
-    """Spot tells what is left and when the window ends, futures the limit too, with its window in milliseconds.
+    """Spot says what is left and when the window ends; futures say the limit too, and its window in milliseconds.
 
     Source: the API documents (`X-HB-RateLimit-Requests-Remain`, `-Expire`; `ratelimit-limit`, `-remaining`,
     `-interval`, `-reset`).

@@ -1,4 +1,4 @@
-"""What a ccxt class can be told and what it calls, read from the class itself: no call is sent.
+"""Which settings a ccxt class takes and what it calls, read from the class itself: no call is sent.
 
 ccxt keeps no list of its options, of the parameters it sends, or of the settings it reads. All of them stand as texts
 and names in the compiled code of its classes. What stands nowhere there is read by nobody.

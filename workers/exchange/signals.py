@@ -4,8 +4,8 @@ The HTTP status and the exchange's own words come before ccxt's class, because c
 Binance's 429 is a `DDoSProtection`, HTX's an `ExchangeError`, OKX's with a plain text body an `ExchangeNotAvailable`
 (ccxt 4.5.90).
 
-How long is told by a header or by the words of the answer (`told`). What is told is kept within the least and the most
-that make sense for its kind, a limit or a ban. Where no time to come is told, the length is our backoff.
+A header or the words of the answer may name the time (`told`). It is kept within the shortest and the longest that make
+sense for a limit or a ban. Where no time to come is named, the length is our backoff.
 """
 
 from collections.abc import Iterator, Mapping
@@ -122,7 +122,7 @@ def _told(answers: Answers, headers: Mapping[str, str], body: str, now_s: float)
         )
         for name, milliseconds in _headers(answers, headers)
     }
-    # Said where it names a time and that helps nobody: an operator sees then why we guess.
+    # Where a header names a time of no use, the source says so: then an operator sees why we guess.
     guess = f"{OUR_BACKOFF}, as {next(iter(found))} names no time to come" if found else OUR_BACKOFF
     found[IN_THE_TEXT] = told.in_text(body[:BODY_SEARCHED], now_s)
     source = max(found, key=lambda source: found[source] or 0.0)
@@ -131,7 +131,7 @@ def _told(answers: Answers, headers: Mapping[str, str], body: str, now_s: float)
 
 
 def _headers(answers: Answers, headers: Mapping[str, str]) -> Iterator[tuple[str, bool]]:
-    """The names of those that tell a time, and whether it is in milliseconds."""
+    """The names of headers that hold a time, and whether it is in milliseconds."""
     if "retry-after" in headers:
         yield "retry-after", False
     for name, header in answers.pause_headers.items():

@@ -1,9 +1,9 @@
-"""Times that exchanges tell: for how long to send no call, in every form. Pure: the clock is an argument.
+"""Times that exchanges name: for how long to send no call, in every form. Pure: the clock is an argument.
 
 One reader for all forms: seconds, a date as HTTP or ISO 8601 writes it, Unix seconds, milliseconds, microseconds, in a
-header or in the words of an answer ("banned until 1800000000000", "try again in 30 seconds", "retry_after": 5). What is
-told is not trusted: a time that is past gives 0, and one that is further ahead than `FURTHEST_S` is no time. How long
-to wait then is decided in `signals`.
+header or in the words of an answer ("banned until 1800000000000", "try again in 30 seconds", "retry_after": 5). Not all
+of it is believed: a time that is past gives 0, and one that is further ahead than `FURTHEST_S` is no time. `signals`
+decides how long to wait.
 """
 
 import datetime
@@ -13,10 +13,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-# The longest published ban is of 3 days (Binance). A time much further ahead is a broken field.
+# The longest published ban is 3 days (Binance). A time much further ahead is a broken field.
 FURTHEST_S: Final = 30 * 86400.0
-# Clocks of exchanges are compared with ours by their Date header, which has whole seconds. Where it differs by more, it
-# is the clock by which the answer's instants are meant.
+# Exchanges' clocks are compared with ours by the Date header, which has whole seconds. Where it differs by more than
+# this, the answer's instants are by that clock.
 CLOCKS_AGREE_S: Final = 2.0
 # How many units of a Unix time make a second, by the size of the number: years 2001 to 5138 are told apart by it.
 _UNIX: Final = ((1e9, 1.0), (1e12, 1e3), (1e15, 1e6), (1e18, 1e9))
@@ -25,7 +25,7 @@ _SPANS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _NUMBER: Final = r"\d{1,19}(?:\.\d{1,9})?"
 _UNIT: Final = r"ms|milli(?:second)?s?|s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?"
 _COUNT: Final = rf"{_NUMBER}|(?:an?|one)(?=\s)"
-# Of a range the later end counts. What was said minutes ago, or has a unit of another language, is no time to come.
+# Of a range the later end counts. A span with "ago" behind it, or with a longer word as its unit, is no time to come.
 _RANGE: Final = rf"(?:{_NUMBER}\s?(?:-|\u2013|to)\s?)?"
 _SPAN: Final = rf"{_RANGE}(?:{_COUNT})\s?(?:{_UNIT})(?![^\W\d_]|\sago)"
 _SOME_SPANS: Final = rf"{_SPAN}(?:(?:,|\sand)?\s?{_SPAN}){{0,3}}"
@@ -37,7 +37,7 @@ _HTTP_DATE: Final = r"[a-z]{3}, \d\d [a-z]{3} \d{4} \d\d:\d\d:\d\d gmt"
 _BETWEEN: Final = r"[\s\"'\\:=_-]{0,6}"
 _HEDGE: Final = r"about|another|approximately|approx\.?|around|roughly|at least|at most|up to|less than"
 _PREPOSITION: Final = rf"{_BETWEEN}(?:in|after|for|at|time|{_HEDGE})"
-# An amount may be available or locked too: 30 m of something are no minutes.
+# Behind "available" and "locked" a preposition is needed: an amount may be those too, and 30 m of it are no minutes.
 _BEFORE: Final = (
     r"(?:(?:until|till|unblock(?:ed)?|unban(?:ned)?|throttled|retry(?:\s(?:(?:your|the|this)\s)?request)?|again|wait"
     r"|blocked|banned|suspended|restricted|lifted|released|expires?|resets?|cool[ -]?down|back[ -]?off)"
@@ -47,7 +47,8 @@ _TIMES: Final = re.compile(
     rf"{_BEFORE}{_BETWEEN}(?:(?P<date>{_HTTP_DATE}|{_ISO})|(?P<span>{_SOME_SPANS})|(?P<unix>\d{{10,19}})(?!\d))",
     re.IGNORECASE,
 )
-# A number without a unit is a time only behind words that mean nothing else. It is seconds, unless its name says more.
+# A number without a unit is a time only behind words that mean nothing else. It is seconds, unless the words say
+# milliseconds.
 _BARE: Final = re.compile(
     rf"(?:retry[\s_-]?(?:after|in)|again (?:in|after)|wait(?:[\s_-]?for)?)(?P<ms>[\s_-]?(?:ms|millis(?:econds)?))?"
     rf"(?:[\s_-]?sec(?:ond)?s)?[\s\"'\\:=]{{1,6}}(?P<bare>{_NUMBER})(?![.,]?\d|\s?[\w%/:-])",
