@@ -224,14 +224,14 @@ class Circuit:
         doubtful = any(item.lane == lane and item.code in _DOUBTFUL for item in attempt.tries)
         return not doubtful and (self._suspects_try or not self._suspects.knows(attempt))
 
-    def sent(self, now_s: float, *, probe: bool) -> bool:
-        """An attempt was sent that may be a trial; returns whether it is one."""
+    def sent(self, now_s: float, *, probe: bool, timeout_s: float) -> bool:
+        """An attempt was sent that may be a trial, and ends after `timeout_s` then; returns whether it is one."""
         if not self.due(now_s):
             return False
         self._probing = probe
         self._sent_s = min(self._sent_s, now_s)
         # One at a time: its end may be known only after its whole time-out.
-        self.trial_at_s = now_s + max(self.trial_gap_s, self._config.trial_timeout_s)
+        self.trial_at_s = now_s + max(self.trial_gap_s, timeout_s)
         return True
 
     def opens_in_s(self, now_s: float) -> float:

@@ -267,7 +267,12 @@ class LaneHealth(Choice):
             if self.load.crowded:
                 self.open_from_ms = math.inf
         self._asked_s = now_s
-        return tries and self.circuit.sent(now_s, probe=probe)
+        return tries and self.circuit.sent(now_s, probe=probe, timeout_s=self.trial_timeout_s)
+
+    @property
+    def trial_timeout_s(self) -> float:
+        """How long a trial may take where another lane could answer: long enough for a lane that is slow by nature."""
+        return max(self._config.trial_timeout_s, 2 * self.load.usual_ms / 1000)
 
     def probe_every_s(self, now_s: float) -> float | None:
         """The time for which no other dispatcher sends a probe, if one is due; else None."""

@@ -309,7 +309,7 @@ class Router:
         choice: Sequence[LaneHealth] = serving
         if len(serving) < len(ready):
             due = [lane for lane in ready if lane.due(now_s) and lane.tries(attempt)]
-            if due and (not serving or left_ms >= 2000 * self._config.trial_timeout_s):
+            if due and (not serving or left_ms >= 2000 * due[0].trial_timeout_s):
                 choice = due[:1]
             elif not serving:
                 choice = [lane for lane in ready if lane.last_resort(now_s)]
@@ -356,7 +356,7 @@ class Router:
             turn = lane.book(attempt, now_ms)
         trial = lane.sent(now_s, bulk=request.bulk, tries=not lane.due(now_s) or lane.tries(attempt))
         if trial and timeout_ms:
-            timeout_ms = min(timeout_ms, self._config.trial_timeout_s * 1000)
+            timeout_ms = min(timeout_ms, lane.trial_timeout_s * 1000)
         return Send(lane.name, trial, self._config.wait_with_others_s * 1000 if others else None, timeout_ms, turn)
 
 

@@ -184,8 +184,8 @@ class Dispatcher:
             for probe in probes.due(self._router.health, time.monotonic(), results.now_ms()):
                 if not await self._may_probe(probe) or probe.lane not in self._router.health:
                     continue  # another dispatcher probes it, or it was removed meanwhile
-                trial = self._router.health[probe.lane].sent(time.monotonic(), probe=True)
-                timeout_s = self._config.trial_timeout_s
+                health = self._router.health[probe.lane]
+                trial, timeout_s = health.sent(time.monotonic(), probe=True), health.trial_timeout_s
                 try:
                     await self._requests.send(probes.attempt(probe, results.now_ms(), timeout_s, trial=trial))
                 except BrokerError as error:

@@ -108,7 +108,8 @@ class DispatcherConfig(Struct, frozen=True, forbid_unknown_fields=True):
         stalled_after_s: a lane is set aside when it has answered none of several calls for so long.
         trial_after_s: the time until a lane that is set aside gets a trial; doubled after each trial that fails.
         trial_after_max_s: the longest time between two trials.
-        trial_timeout_s: the longest that a trial may take where another lane could answer too.
+        trial_timeout_s: the longest that a trial may take where another lane could answer too; twice the lane's usual
+            latency where that is longer.
         slow_start_s: how long a lane that recovers takes to get its whole share.
         probe_every_s: an idle lane gets a health probe after so long without a request.
         grace_s: how long it may finish what it holds after a signal to stop.

@@ -212,6 +212,22 @@ def test_an_ill_lane_gets_only_its_trials(router: Router) -> None:
     assert sent[100] == Send("okx", trial=True, max_wait_ms=100, timeout_ms=2_000)
 
 
+def test_the_trial_of_a_lane_that_is_slow_by_nature_has_time_for_its_answer(router: Router) -> None:
+    """Otherwise it would never come back while another lane can answer."""
+    for step in range(50):
+        heard(router, LaneReport("okx", ok=1, exchange_ms=3_000.0), now_s=step / 5)
+    down = LaneReport("okx", failed={ErrorCode.EXCHANGE_UNAVAILABLE: 5}, failures_in_a_row=5)
+    heard(router, down, now_s=10.0)
+    chosen: list[tuple[int, object]] = []
+    for at_s in range(11, 18):
+        heard(router, LaneReport("okx"), LaneReport("binance"), now_s=float(at_s))
+        chosen.append((at_s, decide(router, attempt("okx", "binance"), now_s=float(at_s))))
+    trial = Send("okx", trial=True, max_wait_ms=100, timeout_ms=6_000)
+    assert [(at_s, decision) for at_s, decision in chosen if lane_of(decision) == "okx"] == [(11, trial), (17, trial)]
+    heard(router, LaneReport("okx"), LaneReport("binance"), now_s=23.0)
+    assert lane_of(decide(router, attempt("okx", "binance", left_ms=11_000), now_s=23.0)) == "binance"  # in a hurry
+
+
 def test_a_request_in_a_hurry_tries_no_ill_lane(router: Router) -> None:
     heard(router, ok_and_failed("okx", 7, 3))
     assert lane_of(decide(router, attempt("okx", "binance", left_ms=3_000), now_s=1.0)) == "binance"
