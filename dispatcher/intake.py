@@ -92,7 +92,7 @@ def check(attempt: Attempt, allowed: Collection[str]) -> None:
 
     Args:
         attempt: the request.
-        allowed: the only methods that are run; empty allows all public reads.
+        allowed: the only methods that are run; empty allows all that the fleet knows.
 
     Raises:
         InvalidMessage: the reply address is not usable, the method is not a read or not allowed, or the deadline has

@@ -96,7 +96,7 @@ class DispatcherConfig(Struct, frozen=True, forbid_unknown_fields=True):
     Args:
         strategy: how a lane is chosen for requests that name no strategy.
         timeout_s: the deadline of requests that name none, from when a dispatcher first received them.
-        methods: the only methods that are run; empty allows all reads that the fleet knows.
+        methods: the only methods that are run, with ``http`` for HTTP calls; empty allows all that the fleet knows.
         max_attempts: how often a request may fail for reasons that may be its own before it ends in an error.
         in_flight: requests handled at a time, beside a tenth as many returned attempts and a twentieth as many from the
             bulk queue.

@@ -215,7 +215,7 @@ def call_of(url: str, exchanges: str | Sequence[str], post: str | None = None, *
 
     Args:
         url: the whole address, with its query.
-        exchanges: whose address it is.
+        exchanges: the exchange whose API it is.
         post: what is sent with a POST; None for a GET.
         how: see `HttpHow`.
 

@@ -122,7 +122,7 @@ class Fleet(Reads):
 
         Args:
             url: the whole address, with its query.
-            exchanges: whose address it is.
+            exchanges: the exchange whose API it is.
             post: what is sent with a POST, for the reads that an exchange has no GET for; None for a GET.
             how: see `HttpHow`.
 

@@ -91,7 +91,7 @@ def http(
     address: Annotated[str, typer.Argument(metavar="URL", help="the whole address, with its query")],
     exchange: Annotated[
         list[str],
-        typer.Option("--exchange", "-e", help="whose address it is", autocompletion=complete_exchange),
+        typer.Option("--exchange", "-e", help="the exchange whose API it is", autocompletion=complete_exchange),
     ],
     post: Annotated[str | None, typer.Option(help="send this with a POST, for reads that have no GET")] = None,
     deadline: Deadline = DEADLINE_S,
