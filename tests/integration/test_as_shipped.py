@@ -69,6 +69,7 @@ async def every_key_names_its_exchange(redis_url: str, lanes: list[str]) -> None
         "fleet:claimed:",
         "fleet:probe:",
         "fleet:status:",
+        "fleet:{x}:met",  # by the fixture, for tests with an exchange of their own
     )
     keys = [key.decode() for key in found if not key.decode().startswith(of_the_fleet)]
     kinds = {lane: {key.split(":")[2] for key in keys if key.startswith(f"fleet:{{{lane}}}:")} for lane in lanes}

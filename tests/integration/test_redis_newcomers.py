@@ -151,6 +151,26 @@ async def test_who_is_new_takes_over_what_others_correct_the_clock_by(net: Net) 
     assert fleet.shares == [None] * 2
 
 
+async def test_who_is_alone_at_an_emptied_redis_vouches_for_no_clock(net: Net) -> None:
+    """What the clock was corrected by is forgotten too: it jumps ahead. One that knew it comes back a little later."""
+    fleet = Fleet(net, 1)
+    await fleet.live(20)
+    (old,) = fleet.workers
+    net.set_by_us = 10_000_000
+    await net.show()
+    await fleet.live(20)
+    await net.client.flushdb()
+    await net.show()
+    new = fleet.come()
+    fleet.workers = [new]
+    await fleet.live(10)
+    fleet.workers = [old, new]
+    await fleet.live(60)
+    assert int((await net.client.get("fleet:{x}:set")).partition(b":")[0]) < -9_800_000
+    assert fleet.most <= 1 + 1e-9
+    assert fleet.shares == [None] * 2
+
+
 async def test_an_emptied_redis_grants_nothing_before_it_knows_whose_parts_are_out(net: Net) -> None:
     """Fixed windows are full by whole windows: the next one may begin within the time that is granted ahead."""
     (limit,) = limits(("fixed", 1))

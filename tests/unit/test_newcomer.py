@@ -9,12 +9,17 @@ HERE, AWAY = Other("a", 5_000_000, is_present=True), Other("b", 2_000_000, is_pr
 def told(*answers: tuple[float, list[Other]]) -> bool:
     newcomer = Newcomer()
     for now_s, others in answers:
-        newcomer.told(others, now_s)
+        newcomer.told(others, now_s, closed=now_s < 5)
     return newcomer.is_sure
 
 
 def test_one_that_is_alone_is_sure_at_once() -> None:
     assert told((7.0, []))
+
+
+def test_one_that_is_alone_waits_for_those_that_redis_may_have_forgotten() -> None:
+    assert not told((1.0, []), (4.9, [Other("c", 0, is_present=False)]))
+    assert told((1.0, []), (4.9, [Other("c", 0, is_present=False)]), (5.2, [Other("c", 0, is_present=False)]))
 
 
 def test_another_one_that_is_answered_makes_it_sure() -> None:

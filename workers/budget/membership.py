@@ -74,8 +74,6 @@ class Membership:
         self.clock = clock
         self.redis = RedisClock()
         self._newcomer = Newcomer()
-        # Until then nothing is granted: others may have to come back.
-        self._closed_till_us = 0
         self._beats = 0
         self._hash = ""
         # When Redis answered last, by its clock and by ours.
@@ -119,10 +117,10 @@ class Membership:
         self._known_us, self._kept_us = self._leased_us, self._keep_us
         self.part, self.count, self._hash = answer.part, answer.count, answer.hash_id
         self._now_us, self._since_us, self._others = answer.now_us, answer.since_us, answer.others
-        self._closed_till_us = answer.closed_till_us
         if not self._newcomer.is_sure:
             others = map(newcomer.read, self._others)
-            self._newcomer.told([other for other in others if not _is_dead(other.id)], self.clock())
+            living = [other for other in others if not _is_dead(other.id)]
+            self._newcomer.told(living, self.clock(), closed=answer.is_closed)
         if self.share is None:
             self._heard_us, self._answered_s = answer.now_us, self.clock()
             self._offset_us = answer.offset_us
@@ -135,8 +133,8 @@ class Membership:
 
     @property
     def is_ready(self) -> bool:
-        """Whether this worker may take what Redis grants: it is sure of its clock, and others have come back."""
-        return self._newcomer.is_sure and self.now_us()[0] >= self._closed_till_us
+        """Whether this worker may take what Redis grants: it is sure of Redis's clock."""
+        return self._newcomer.is_sure
 
     def lost(self, reserve: float, effective: Mapping[str, float], far_us: int | None) -> None:
         """Redis can't be asked: from now on this worker has its share, if it has a part.

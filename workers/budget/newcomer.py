@@ -7,7 +7,8 @@ rule out, and they renew their leases with every answer. So a newcomer is grante
 
 - the lease of another one has moved since its own first answer;
 - or no other one looks present any more, and each that can be reached has had time to say that it is there;
-- or nobody is known, but for processes that are dead.
+- or nobody is known, but for processes that are dead, and others that Redis may have forgotten have had time to come
+  back.
 
 Its own lease begins then: it vouches for nobody before. Pure: the clock is an argument, seconds.
 """
@@ -48,19 +49,20 @@ class Newcomer:
         # The leases of the others at our first answer.
         self._leases: dict[str, int] = {}
 
-    def told(self, others: Iterable[Other], now_s: float) -> None:
+    def told(self, others: Iterable[Other], now_s: float, *, closed: bool) -> None:
         """Takes in the answer to a beat.
 
         Args:
             others: those that are not known to be dead.
             now_s: when it came.
+            closed: others that Redis may have forgotten have time to come back: they know the clock.
         """
         others = list(others)
         if self._met_s is None:
             self._met_s = now_s
             self._leases = {other.id: other.lease_us for other in others}
         had_time = now_s >= self._met_s + PRESENT_S
-        self.is_sure = (
+        self.is_sure = not closed and (
             not others
             or any(other.lease_us > self._leases.get(other.id, 0) for other in others)
             or (had_time and not any(other.is_present for other in others))

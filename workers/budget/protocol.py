@@ -270,7 +270,7 @@ class Beaten(Struct, frozen=True):
     since_us: int
     offset_us: int
     pause_till_us: int
-    closed_till_us: int
+    is_closed: bool
     others: list[bytes]
 
 
@@ -383,9 +383,9 @@ def _trips(said: Any) -> dict[str, float]:
 
 
 def _beaten(said: Any) -> Beaten:
-    now_us, part, count, hash_id, epoch, since_us, offset_us, pause_till_us, closed_till_us, *others = said
-    numbers = int(since_us), int(offset_us), int(pause_till_us), int(closed_till_us)
-    return Beaten(int(now_us), int(part), int(count), hash_id.decode(), epoch.decode(), *numbers, others)
+    now_us, part, count, hash_id, epoch, since_us, offset_us, pause_till_us, closed, *others = said
+    numbers = int(since_us), int(offset_us), int(pause_till_us)
+    return Beaten(int(now_us), int(part), int(count), hash_id.decode(), epoch.decode(), *numbers, closed == 1, others)
 
 
 def _corrected(said: Any) -> tuple[str, int]:

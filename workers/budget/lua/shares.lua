@@ -205,12 +205,12 @@ local function complete_since(since, members, hash, now)
   return math.max(since, frame.lost)
 end
 
--- Until when nothing is granted, as others may have to come back that nobody knows; 0 for now. Once that is over the
--- mark for the exchange is set: then this run of Redis has met everybody who could reach it.
-local function closed_till(met_key, members, hash, now)
+-- 1 while nothing is granted, as others may have to come back that nobody knows, else 0. Once that is over the mark for
+-- the exchange is set: then this run of Redis has met everybody who could reach it.
+local function is_closed(met_key, members, hash, now)
   local rest = members['?']
   if rest and hash.forgotten == 0 then
-    return rest.drop
+    return 1
   end
   if hash.forgotten == 0 or now >= hash.forgotten + RETURN then
     redis.call('SET', met_key, hash.run_of, 'EX', DAY_AND_MORE_S)
@@ -223,9 +223,9 @@ end
 --   it knows it or '', one to begin, the epoch it knows or '', one to begin, how long ago Redis last answered it, then
 --   the others as they were then.
 -- answer: the time, the part, the number of members, the hash's id, the epoch, since when it is complete, the offset of
---   the exchange's clock, the end of the pause, until when nothing is granted or 0, then the others: each `<id> <lease>
---   <IS_PRESENT, or when its part is given back>`. Nothing where a later beat has overtaken this one: nobody waits for
---   the answer.
+--   the exchange's clock, the end of the pause, 1 while nothing is granted as others may have to come back, then the
+--   others: each `<id> <lease> <IS_PRESENT, or when its part is given back>`. Nothing where a later beat has overtaken
+--   this one: nobody waits for the answer.
 function entry.beat(keys, args)
   local key, away_key, epoch_key, clock_key, pause_key, met_key = keys[1], keys[2], keys[3], keys[4], keys[5], keys[6]
   local mine = {
@@ -263,7 +263,7 @@ function entry.beat(keys, args)
     redis.call('EXPIRE', frame.key, DAY_AND_MORE_S)
   end
   local answer = { now, offered, count, hash.id, name, since, (offset_in(shared[2])), longest(shared, 3, 3) }
-  answer[#answer + 1] = closed_till(met_key, members, hash, now)
+  answer[#answer + 1] = is_closed(met_key, members, hash, now)
   for other, m in pairs(members) do
     if other ~= '?' and other ~= mine.id then
       local drops = m.lease + PRESENT <= now and whole(m.drop) or IS_PRESENT
