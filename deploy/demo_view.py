@@ -190,7 +190,7 @@ class View:
         return (
             f"{self.requests} requests, {self.results} results, {self.requests - self.results} open; "
             f"{sum(lane.healthy for lane in lanes)} of {len(lanes)} lanes healthy; "
-            f"{sum(lane.returned for lane in lanes)} attempts handed back"
+            f"attempts handed back: {sum(lane.returned for lane in lanes)}"
         )
 
 

@@ -181,7 +181,7 @@ def told(result: Result) -> str:
 def how(result: Result) -> str:
     """Where an answer came from, and how long that took."""
     failed = [each.lane for each in result.attempts if each.outcome != "ok"]
-    after = f", after {len(failed)} attempts at {', '.join(dict.fromkeys(failed))}" if failed else ""
+    after = f", after {output.many(len(failed), 'attempt')} at {', '.join(dict.fromkeys(failed))}" if failed else ""
     took_ms = result.completed_ms - result.received_ms
     return f"{result.lane} answered in {took_ms} ms{after}"
 

@@ -102,7 +102,11 @@ def _state(process: "ProcessView") -> str:
     if process.configuration_error:
         return f"old configuration in use: {process.configuration_error}"
     every = process.lanes + len(process.unopened)
-    return f"ok, {process.lanes} of {every} lanes open" if process.unopened else f"ok, {process.lanes} lanes"
+    return (
+        f"ok, {process.lanes} of {every} lanes open"
+        if process.unopened
+        else f"ok, {output.many(process.lanes, 'lane')}"
+    )
 
 
 def lanes(exchange: Exchange = None, url: Url = None, redis: RedisUrl = None, as_json: Json = False) -> None:

@@ -163,6 +163,11 @@ def plain_lines(text: str) -> str:
     return "\n".join(map(plain, text.split("\n")))
 
 
+def many(count: int, word: str) -> str:
+    """So many of something, as in ``1 worker`` and ``2 workers``."""
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
 def when(at_ms: int) -> str:
     """A time in UTC, to the second; empty for none."""
     try:

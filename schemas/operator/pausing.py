@@ -39,7 +39,7 @@ def list_pauses(
     for each in found:
         output.out(f"paused: {pause_line(pause_view(each))}")
     others = "" if found or exchange == "*" else _others(redis)
-    output.say(f"{len(found)} pauses{others}")
+    output.say(f"{output.many(len(found), 'pause')}{others}")
 
 
 @app.command()

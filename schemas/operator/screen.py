@@ -1,4 +1,4 @@
-"""The screen of `top`, its keys, and what it looks at every second."""
+"""The screen of `top`: its keys, and what it looks at every second."""
 
 import asyncio
 import contextlib
@@ -10,20 +10,17 @@ import tty
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any, Final
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console
 from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
 from . import output
 from . import picture as pictures
-from .board import SORTS, Board, ordered
+from .board import SORTS, Board
+from .drawing import drawn
 from .servers import ServerAway
 from .shapes import ServerView, TopView
 
 EVERY_S: Final = 1.0
-BAR: Final = 10
-HELP: Final = "q quit   s sort by the next column   r reverse"
 
 
 class Keys:
@@ -95,7 +92,7 @@ async def screen(urls: tuple[str, ...], redis: str, sort: str, times: int | None
     with keys.read(), Live(console=console, screen=True, auto_refresh=False) as live:
         async with contextlib.aclosing(_views(urls, redis, times, keys.pressed)) as views:
             async for view in views:
-                live.update(drawn(view, keys), refresh=True)
+                live.update(drawn(view, keys.sort, keys.backwards, *console.size), refresh=True)
                 if keys.quit.is_set():
                     return
 
@@ -133,61 +130,3 @@ async def _next(pressed: asyncio.Event, look: Callable[[], Any]) -> None:
         async with asyncio.timeout(EVERY_S):
             await pressed.wait()
     pressed.clear()
-
-
-def drawn(view: TopView, keys: Keys) -> RenderableType:
-    """What is on the screen."""
-    return Group(_head(view), Text(""), _lanes(view, keys), Text(""), _queues(view), Text(HELP, style="dim"))
-
-
-def _head(view: TopView) -> RenderableType:
-    text = Text(overflow="ellipsis", no_wrap=True)
-    for name, server in (("RabbitMQ", view.rabbitmq), ("Redis", view.redis)):
-        said = server.error.splitlines()[0] if server.error else f"{server.version or name} at {server.place}"
-        text.append(f"{output.plain(said)}   ", style="red" if server.error else "")
-    text.append(f"{view.dispatchers} dispatchers   {view.workers} workers   ")
-    text.append(output.when(view.at_ms).removesuffix("+00:00"), style="dim")
-    return text
-
-
-def _lanes(view: TopView, keys: Keys) -> RenderableType:
-    table = Table(box=None, pad_edge=False, expand=True, header_style="bold")
-    for name, sort in (
-        ("lane", "lane"),
-        ("state", ""),
-        ("ok/s", "rate"),
-        ("err/s", "errors"),
-        ("no budget/s", ""),
-        ("latency", "latency"),
-        ("in flight", ""),
-        ("waiting", "waiting"),
-        ("share", ""),
-        ("fullest limit", "budget"),
-        ("why not", ""),
-    ):
-        mark = (" ▲" if keys.backwards else " ▼") if sort == keys.sort else ""
-        words = name in {"lane", "state", "fullest limit", "why not"}
-        ratio = 1 if name == "why not" else None
-        table.add_column(name + mark, justify="left" if words else "right", no_wrap=True, ratio=ratio)
-    for lane in ordered(view.lanes, keys.sort, backwards=keys.backwards):
-        full = round(lane.used_part * BAR)
-        bar = f"{'█' * full}{'░' * (BAR - full)} {lane.used_part:>4.0%} {lane.bucket}" if lane.bucket else ""
-        table.add_row(
-            Text(output.plain(lane.lane)),
-            Text(lane.state, style=output.COLOURS.get(lane.state, "")),
-            f"{lane.ok_per_s:.1f}",
-            f"{lane.failed_per_s:.1f}",
-            f"{lane.throttled_per_s:.1f}",
-            f"{lane.latency_ms:.0f} ms" if lane.latency_ms else "",
-            str(lane.in_flight),
-            str(lane.waiting + lane.queued),
-            f"{lane.share:.0%}",
-            Text(output.plain(bar), style="red" if lane.used_part > 0.9 else ""),
-            Text(output.plain(lane.why)),
-        )
-    return table
-
-
-def _queues(view: TopView) -> RenderableType:
-    said = "   ".join(f"{each.name} {each.messages:,}" for each in view.queues)
-    return Text(f"queues  {output.plain(said) or 'empty'}")

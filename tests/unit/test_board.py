@@ -1,11 +1,15 @@
 """What `top`, `lanes` and `budget` make of reports: rates over the last seconds, and lanes in an order."""
 
+import io
+
 import pytest
+from rich.console import Console
 
 from schemas.messages import ErrorCode
 from schemas.operator.board import SORTS, Board, ordered
+from schemas.operator.drawing import drawn
 from schemas.operator.picture import SILENT_S, Picture
-from schemas.operator.screen import Keys, drawn
+from schemas.operator.screen import Keys
 from schemas.reports import BucketReport, LaneReport, Report
 
 
@@ -79,8 +83,44 @@ async def test_keys() -> None:
     assert keys.backwards
     keys.press("x")
     assert not keys.quit.is_set()
-    drawn(Board(Picture(), 0.0).view(1, 0), keys)
     for last in ("q", "\x03", ""):
         keys.quit.clear()
         keys.press(last)
         assert keys.quit.is_set()
+
+
+def shown(width: int, height: int, lanes: int, **unopened: str) -> list[str]:
+    """The lines of `top`'s screen."""
+    picture = Picture()
+    bucket = BucketReport(used=1.0, effective=1.0, amount=100, window_s=10, granted=7, refused=1)
+    board = Board(picture, 0.0)
+    reports = [LaneReport(f"exchange{number}", ok=1_000, buckets={"public": bucket}) for number in range(lanes)]
+    picture.observe(report("a", *reports, **unopened), 1, 0)
+    console = Console(file=io.StringIO(), width=width, height=height)
+    console.print(drawn(board.view(1, 0), "rate", False, width, height))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("width", range(44, 200, 4))
+@pytest.mark.parametrize("why", ["", "no route to api.kraken.com"])
+def test_no_number_is_cut_off_in_any_width(width: int, why: str) -> None:
+    lines = shown(width, 24, 5, **({"kraken": why} if why else {}))
+    assert all(len(line) <= width for line in lines)
+    [head] = [line for line in lines if line.startswith("lane")]
+    assert "ok/s ▼" in head
+    assert "…" not in head
+    busy = [line for line in lines if line.startswith("exchange")]
+    assert len(busy) == 5
+    assert all("1000.0" in line and "100% public" in line for line in busy)
+    if width >= 120:
+        assert all(column in head for column in ("err/s", "no budget/s", "latency", "waiting"))
+
+
+@pytest.mark.parametrize("lanes", [1, 16, 17, 40])
+def test_lanes_that_have_no_room_are_counted(lanes: int) -> None:
+    lines = shown(80, 24, lanes)
+    assert len(lines) <= 24
+    assert any("q quit" in line for line in lines)
+    there = sum(line.startswith("exchange") for line in lines)
+    assert there == lanes or any(f"and {lanes - there} lanes more" in line for line in lines)
