@@ -31,7 +31,7 @@ EXPLAIN_AFTER_S: Final = 3.0
 SLOW_AFTER_S: Final = 10.0
 EXPLAIN_EVERY_S: Final = 2.0
 # The reasons of lanes that may just be slow.
-SLOW: Final = (status.OPENING, status.NOT_OPENED, status.NOT_REPORTED)
+SLOW: Final = (status.OPENING, status.NOT_OPENED, status.NOT_REPORTED, "no budget in time")
 # Where programs look for RabbitMQ and Redis that are not configured.
 BROKER_URL: Final = BrokerConfig().urls[0]
 REDIS_URL: Final = RedisConfig().url
@@ -75,12 +75,12 @@ async def _run(folder: Path, config: Mapping[str, Any] | None, workers: int, sta
     for _ in range(workers):
         fleet.add_worker()
     dispatcher = fleet.add_dispatcher()
-    print(f"RabbitMQ    {rabbitmq.url}\nRedis       {redis.url}")
+    print(f"RabbitMQ     {rabbitmq.url}\nRedis        {redis.url}")
     if simulator:
-        print(f"simulator   {simulator.control}  what it counted: /counters")
+        print(f"simulator    {simulator.control}  what it counted: /counters")
     for service in (dispatcher, *fleet.workers):
-        print(f"{service.name:<11} {service.metrics_url}  log {service.log}")
-    print(f"lanes       {', '.join(fleet.lanes)}; Ctrl-C ends it all")
+        print(f"{service.name:<13}{service.metrics_url}  log {service.log}")
+    print(f"lanes        {', '.join(fleet.lanes)}; Ctrl-C ends it all")
     print(
         _exports({"FLEET_BROKER_URL": (rabbitmq.url, BROKER_URL), "FLEET_REDIS_URL": (redis.url, REDIS_URL)}),
         flush=True,
@@ -120,7 +120,7 @@ async def _watch(fleet: Services) -> None:
         ill = [lane for lane in fleet.lanes if not known.get(lane)]
         if ill and clock() > explain_s:
             for lane, reason in (await fleet.reasons(ill)).items():
-                if said.get(lane) != reason and (clock() > slow_s or not reason.endswith(SLOW)):
+                if said.get(lane) != reason and (clock() > slow_s or not any(each in reason for each in SLOW)):
                     said[lane] = reason
                     print(f"{lane} is not healthy: {reason}", flush=True)
             explain_s = clock() + EXPLAIN_EVERY_S

@@ -19,11 +19,42 @@ from .. import http_calls, methods
 from ..client.errors import NoDispatcher, NotAllowed, NotConnected
 from ..client.fleet import Fleet
 from ..explained import explained
-from ..messages import Request, Result
+from ..messages import ErrorCode, Request, Result
 from ..runtime import permanent
 from ..urls import place
 from . import output, servers
 from .servers import ServerAway
+
+_CHANGE: Final = "the same one would fail again: change it"
+_OPERATOR: Final = "whoever runs the fleet has to act"
+_LATER: Final = "trying again later may help"
+# Who has to act after an error, and whether the same request may succeed later; docs/messages.md says it at length.
+ACTS: Final[dict[ErrorCode, str]] = {
+    ErrorCode.UNREADABLE: _CHANGE,
+    ErrorCode.INVALID_REQUEST: _CHANGE,
+    ErrorCode.TOO_LARGE: "ask for less",
+    ErrorCode.UNKNOWN_EXCHANGE: "name another one, or have whoever runs the fleet add it",
+    ErrorCode.METHOD_NOT_ALLOWED: _CHANGE,
+    ErrorCode.NOT_SUPPORTED: "other exchanges may have it",
+    ErrorCode.INVALID_ARGUMENTS: _CHANGE,
+    ErrorCode.BAD_SYMBOL: "another symbol, or other exchanges",
+    ErrorCode.DEADLINE_EXCEEDED: "trying again, or a later --deadline, may help",
+    ErrorCode.ATTEMPTS_EXHAUSTED: "the attempts say why; trying again later may help",
+    ErrorCode.NO_BUDGET: _LATER,
+    ErrorCode.PAUSED: _LATER,
+    ErrorCode.EXPIRED: f"{_LATER}; if it lasts, there are too few workers",
+    ErrorCode.RATE_LIMITED: _LATER,
+    ErrorCode.EXCHANGE_UNAVAILABLE: _LATER,
+    ErrorCode.EXCHANGE_TIMEOUT: _LATER,
+    ErrorCode.EXCHANGE_ERROR: "the exchange refused this very request",
+    ErrorCode.MAINTENANCE: _LATER,
+    ErrorCode.BAD_RESPONSE: _LATER,
+    ErrorCode.AUTHENTICATION: _OPERATOR,
+    ErrorCode.CLOCK: f"{_OPERATOR}: the clocks of the workers' machines, or the key's other users",
+    ErrorCode.RESTRICTED: f"{_OPERATOR}: another address",
+    ErrorCode.DELIVERY_LIMIT: f"{_OPERATOR}: see `ccxt-fleet dead list` and the workers' logs",
+    ErrorCode.INTERNAL: "a fault of ours; the worker's log has more",
+}
 
 _BY_NAME: Final = {name.replace("_", ""): name for name in methods.PUBLIC_READS | methods.PRIVATE_READS}
 
@@ -46,6 +77,21 @@ def arguments(symbol: str | None, given: Sequence[str]) -> dict[str, Any]:
         except (msgspec.DecodeError, UnicodeEncodeError):
             args[name] = text
     return args
+
+
+def names(given: Sequence[str] | None) -> list[str]:
+    """Exchanges' names, of which one word may hold several, with commas between."""
+    return [name.strip() for each in given or () for name in each.split(",")]
+
+
+def unknown_word(word: str, options: Sequence[str]) -> str:
+    """What to say of a word that `call` does not know: another option may be meant, or an argument of the read."""
+    word = output.plain(word[:80])
+    if not word.startswith("-"):
+        return f"{word!r}: beside its symbol a read's arguments go by name, as in --arg timeframe=1h"
+    near = difflib.get_close_matches(word.partition("=")[0], options, 1, 0.75)
+    meant = f"; is {near[0]} meant?" if near else "; an argument of the read goes by name, as in --arg limit=5"
+    return f"no such option: {word}{meant}"
 
 
 def request(
@@ -164,17 +210,16 @@ async def ask(urls: tuple[str, ...], what: Request) -> Sequence[Result]:
 
 
 def told(result: Result) -> str:
-    """An error for people: what happened, all attempts, and whether to try again."""
+    """An error for people: what happened, all attempts, and who has to act."""
     assert result.error is not None
     who = f"{result.exchange}: " if result.exchange else ""
     lines = [f"{who}{result.error.code}: {result.error.message}"]
     for each in result.attempts:
-        said = f" {each.code}: {each.message}" if each.code else ""
+        told_already = (each.code, each.message) == (result.error.code, result.error.message)
+        said = f" {each.code}: {each.message}" if each.code and not told_already else ""
         spent = f"{each.waited_ms:.0f} ms for budget, {each.exchange_ms:.0f} ms at the exchange"
         lines.append(f"  {each.lane} {each.outcome}{said} ({spent})")
-    failure = getattr(result, "failure", None)
-    again = ", trying again may help" if failure is not None and failure.retryable else ""
-    lines.append(f"request {result.id}{again}; docs/messages.md, Error codes, says who has to act")
+    lines.append(f"request {result.id}: {ACTS[result.error.code]}")
     return "\n".join(lines)
 
 

@@ -5,9 +5,11 @@ from typing import Annotated, Any, Final
 import typer
 
 from . import output
-from .options import Url, broker_urls, complete_exchange, complete_method, complete_strategy, finite
+from .options import Url, broker_urls, complete_exchange, complete_method, complete_strategy, seconds
 
 DEADLINE_S: Final = 30.0
+# As in the client: many wait for each other, at the exchanges' pace.
+MAP_DEADLINE_S: Final = 600.0
 CONCURRENCY: Final = 500
 # From here on an HTTP status says that there is no such thing, or that the call is wrong.
 BAD_REQUEST: Final = 400
@@ -17,7 +19,7 @@ Exchanges = Annotated[
     typer.Option(
         "--exchange",
         "-e",
-        help="which may answer, the best first: ccxt ids, lanes, groups; repeat it for several",
+        help="which may answer, the best first: ccxt ids, lanes, groups; for several repeat it, or put commas between",
         autocompletion=complete_exchange,
     ),
 ]
@@ -26,18 +28,26 @@ StrategyName = Annotated[
     str | None, typer.Option("--strategy", help="how one of them is chosen", autocompletion=complete_strategy)
 ]
 Deadline = Annotated[
-    float, typer.Option(min=0.001, max=86_400, callback=finite, help="seconds until an answer is of no use any more")
+    float,
+    typer.Option(
+        parser=seconds(0.001, 86_400), metavar="SECONDS", help="seconds until an answer is of no use any more"
+    ),
 ]
 Bulk = Annotated[bool, typer.Option("--bulk", help="it has time: never delay live requests")]
 Hedge = Annotated[
     float | None,
-    typer.Option(min=0.001, max=3600, callback=finite, help="ask a second exchange after so many seconds"),
+    typer.Option(parser=seconds(0.001, 3600), metavar="SECONDS", help="ask a second exchange after so many seconds"),
 ]
 Whole = Annotated[bool, typer.Option("--result/--data", help="the whole result, or the data alone")]
 OneLine = Annotated[bool, typer.Option("--raw", "--json", help="JSON on one line, for programs")]
 
 
+# Words that the command does not know are left to `call`, which knows what they may be meant for.
+ANY_WORDS: Final = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
 def call(
+    words: typer.Context,
     method: Annotated[str, typer.Argument(help="a ccxt read, e.g. fetch_ticker", autocompletion=complete_method)],
     symbol: Annotated[str | None, typer.Argument(help="its symbol, e.g. BTC/USDT")] = None,
     exchange: Exchanges = None,
@@ -58,10 +68,15 @@ def call(
     """Asks for one read, and prints the data as JSON; an error goes to standard error, with all attempts."""
     from . import asked
 
+    # An option that is none stands where the method or the symbol was expected, if that is not there.
+    unknown = [*(each for each in (method, symbol or "") if each.startswith("-")), *words.args]
+    if unknown:
+        options = [name for each in words.command.params for name in each.opts]
+        raise typer.BadParameter(asked.unknown_word(unknown[0], options))
     request = asked.request(
         method,
         asked.arguments(symbol, arg or []),
-        exchanges=exchange or [],
+        exchanges=asked.names(exchange),
         everyone=everyone,
         account=account,
         strategy=strategy,
@@ -108,7 +123,7 @@ def http(
 
     request = asked.call(
         address,
-        exchanges=exchange,
+        exchanges=asked.names(exchange),
         post=post,
         strategy=strategy,
         deadline_s=deadline,
@@ -137,7 +152,7 @@ def http(
 def map_file(
     file: Annotated[str, typer.Argument(help="requests, one JSON object a line; - reads standard input")],
     exchange: Exchanges = None,
-    deadline: Deadline = DEADLINE_S,
+    deadline: Deadline = MAP_DEADLINE_S,
     concurrency: Annotated[int, typer.Option(min=1, max=100_000, help="how many are under way")] = CONCURRENCY,
     account: Account = None,
     strategy: StrategyName = None,
@@ -154,7 +169,7 @@ def map_file(
         requests = asked.Requests(
             lines,
             {
-                "exchanges": exchange or [],
+                "exchanges": asked.names(exchange),
                 "account": account,
                 "strategy": strategy,
                 "priority": "bulk" if bulk else "live",
@@ -177,6 +192,11 @@ def tail(
     one_line: OneLine = False,
 ) -> None:
     """Reads along: results that go to fleet.results from now on, which are those of requests without a reply_to."""
+    from .. import topology
     from . import asked
 
+    try:
+        topology.check_pattern(pattern)
+    except ValueError as error:
+        raise typer.BadParameter(output.plain(str(error)[:300])) from None
     output.run(asked.follow(broker_urls(url), pattern, times, as_json=one_line))

@@ -3,7 +3,6 @@
 Each command is in the file of its noun, and imports what it needs when it runs.
 """
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,7 +20,7 @@ app = output.App(
     pretty_exceptions_enable=False,  # a traceback helps nobody, and its variables may hold a password
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-app.command()(calls.call)
+app.command(context_settings=calls.ANY_WORDS)(calls.call)
 app.command()(calls.http)
 app.command("map")(calls.map_file)
 app.command()(calls.tail)
@@ -60,16 +59,18 @@ def _main(
 
 @app.command()
 def definitions(
-    config: Annotated[Path, typer.Option(help="the fleet's TOML file, for its lanes")] = modules.FLEET_TOML,
+    config: services.Config = None,
     vhost: Annotated[str, typer.Option(help="the virtual host", callback=_text)] = "/",
+    as_json: Annotated[bool, typer.Option("--json", help="as it is in any case")] = False,
 ) -> None:
     """Queues, exchanges, users and permissions for `rabbitmqctl import_definitions`."""
     from .. import config as configuration
     from ..definitions import definitions as make
     from ..errors import ConfigError
 
+    del as_json
     try:
-        lanes = configuration.load(config).lanes
+        lanes = configuration.load(config or modules.FLEET_TOML).lanes
     except ConfigError as error:
         output.fail(str(error), output.USAGE)
     output.show_json(make(lanes, vhost))

@@ -27,6 +27,10 @@ def check(
     from .shapes import Finding, FindingsView
 
     path = file or modules.FLEET_TOML
+    try:
+        path.read_bytes()
+    except (OSError, ValueError) as error:
+        output.fail(f"{path}: can't be read: {getattr(error, 'strerror', None) or error}", output.USAGE)
     found = [Finding(key, "wrong", what) for key, what in mistakes(path, _worker_check())]
     if not found:
         found.append(Finding("configuration", "ok", f"{path}: a service would start with it"))

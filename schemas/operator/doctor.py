@@ -44,9 +44,10 @@ def show(findings: "Collection[Finding]", *, as_json: bool, view: object) -> Non
 
 
 async def _examine(urls: tuple[str, ...], redis: str) -> "list[Finding]":
+    from ..urls import place
     from . import ill_rabbitmq, ill_redis, picture, servers
     from .servers import ServerAway
-    from .shapes import Finding
+    from .shapes import Finding, ServerView
 
     seen = picture.Picture()
     found: list[Finding] = []
@@ -61,6 +62,7 @@ async def _examine(urls: tuple[str, ...], redis: str) -> "list[Finding]":
             if alarms.level == "ok" and (off := await ill_rabbitmq.clock_s(connection)) is not None:
                 found.append(clock("RabbitMQ's", *off))
     except ServerAway as error:
+        seen.rabbitmq = ServerView(place(urls[0]), error=str(error))
         found.append(_away("RabbitMQ", error))
     try:
         async with servers.redis_at(redis) as client:
@@ -95,11 +97,19 @@ def of_fleet(seen: "Picture") -> "Iterator[Finding]":
     from ..topology import DEAD
     from .shapes import Finding
 
-    if not seen.rabbitmq.error:
+    if not (seen.rabbitmq.error and seen.redis.error):  # else nothing is known of it
         yield from _there(seen)
     yield from _alike(seen)
     yield from _workers(seen)
     lanes = seen.lanes()
+    if seen.redis.error:
+        silent = [lane for lane in lanes if lane.state == "unknown" and not lane.unopened]
+        lanes = [lane for lane in lanes if lane not in silent]
+        if silent:
+            text = (
+                f"open at workers: {', '.join(lane.lane for lane in silent)}; how dispatchers find them stands in Redis"
+            )
+            yield Finding("lanes", "note", text)
     ill = [finding for lane in lanes if (finding := of_lane(lane)) is not None]
     yield from ill
     healthy = [lane.lane for lane in lanes if lane.state == "healthy"]

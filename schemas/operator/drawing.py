@@ -90,8 +90,8 @@ def _lanes(view: TopView, sort: str, backwards: bool, width: int, height: int) -
     columns = fitting(names, [_cells(lane) for lane in lanes], width)
     table = Table(box=None, pad_edge=False, expand=True, header_style="bold")
     for each in columns:
-        justify = "left" if each.words else "right"
-        table.add_column(names[each], justify=justify, no_wrap=True, ratio=1 if each is columns[-1] else None)
+        ratio = 1 if each is columns[-1] else None
+        table.add_column(names[each], justify="left" if each.words else "right", no_wrap=True, ratio=ratio)
     for lane in shown:
         cells = _cells(lane)
         table.add_row(*(Text(cells[each], _style(each, lane)) for each in columns))

@@ -4,7 +4,7 @@ import functools
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 import typer
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .browsing import DeadLetters, Held
     from .dead import Filter, Letter
 
+NO_SUCH: Final = "no such dead letter; `ccxt-fleet dead list` shows those there are, and their keys"
 app = typer.Typer(
     no_args_is_help=True, help="Dead letters, the messages in fleet.dead: list them, replay them, drop them."
 )
@@ -81,12 +82,12 @@ def _selecting(command: Callable[..., None]) -> Callable[..., None]:
 @_selecting
 def list_letters(selection: Selection, url: Url = None, as_json: Json = False) -> None:
     """One line for each letter, oldest first; with --json one document a line."""
-    if not as_json:
-        output.out(_row("key", "came", "reason", "from", "request", "attempts", "bytes", "why"))
     last = ""
 
     async def line(_: "DeadLetters", batch: "list[Held]") -> None:
         nonlocal last
+        if not last and not as_json:
+            output.out(_row("key", "came", "reason", "from", "request", "attempts", "bytes", "why"))
         for letter, _message in batch:
             last = letter.key
             if as_json:
@@ -203,7 +204,7 @@ def _each(url: str | None, selection: Selection, work: "Callable[[DeadLetters, l
 
     found = output.run(each())
     if not found:
-        output.fail("no dead letters" if selection.everything and not after else "no such dead letter")
+        output.fail("no dead letters" if selection.everything and not after else NO_SUCH)
     return found
 
 

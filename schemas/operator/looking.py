@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
 import typer
 
@@ -80,8 +80,9 @@ def _status_notes(view: "StatusView") -> Iterator[str]:
     if view.rabbitmq.error:
         return
     silent = view.dispatchers - len(view.dispatcher_processes)
-    if silent > 0:
-        yield f"{silent} more dispatchers consume fleet.returned and say nothing of themselves in this Redis"
+    if silent > 0 and not view.redis.error:
+        which = f"{silent} more dispatchers consume" if silent > 1 else "1 more dispatcher consumes"
+        yield f"{which} fleet.returned, without a word in this Redis: is it the fleet's?"
     if not view.dispatchers:
         yield "no dispatcher is there: requests wait. Start one: `ccxt-fleet dispatcher --config FILE`"
     if not view.workers:
@@ -114,12 +115,11 @@ def lanes(exchange: Exchange = None, url: Url = None, redis: RedisUrl = None, as
     from . import picture as pictures
 
     picture = output.run(pictures.taken(broker_urls(url), redis_url(redis), queues=False))
-    tell_away(picture)
+    away = tell_away(picture)
     fits = selects(exchange)
     views = [each for each in picture.lanes() if fits(each.lane, each.exchange)]
     if exchange and not views:
-        known = ", ".join(picture.lane_names()) or "none"
-        output.fail(f"no lane {exchange!r}; there are: {known}")
+        _no_lane(exchange, picture, away)
     if as_json:
         output.show_json(views)
     else:
@@ -128,7 +128,14 @@ def lanes(exchange: Exchange = None, url: Url = None, redis: RedisUrl = None, as
             (_lane_row(each) for each in views),
         )
     if not views:
-        output.fail("nobody reports a lane: is a worker there? `ccxt-fleet status` says")
+        output.fail("nobody reports a lane: is a worker there? `ccxt-fleet status` says", away or output.WRONG)
+    if away:
+        raise typer.Exit(away)
+
+
+def _no_lane(exchange: str, picture: "Picture", away: int) -> NoReturn:
+    known = ", ".join(picture.lane_names()) or "none"
+    output.fail(f"no lane {exchange!r}; there are: {known}", away or output.WRONG)
 
 
 def _lane_row(lane: "LaneView") -> tuple[object, ...]:
@@ -158,13 +165,18 @@ def why_not(lane: "LaneView") -> str:
     return "; ".join(parts)
 
 
-def tell_away(picture: "Picture") -> None:
-    """Says which server is away; where RabbitMQ and Redis both are, the command ends."""
+def tell_away(picture: "Picture") -> int:
+    """Says which server is away; where RabbitMQ and Redis both are, the command ends.
+
+    Returns:
+        The exit code for what can be shown without one of them; 0 where both are there.
+    """
     away = [each.error for each in (picture.rabbitmq, picture.redis) if each.error]
     for text in away:
         output.say(text)
     if len(away) == 2:
         raise typer.Exit(output.AWAY)
+    return output.AWAY if away else output.OK
 
 
 def budget(
@@ -178,9 +190,13 @@ def budget(
     from . import picture as pictures
     from .shapes import BudgetView
 
-    fits = selects(exchange)
+    fits, code = selects(exchange), output.OK
 
     def show(picture: "Picture") -> None:
+        nonlocal code
+        code = tell_away(picture)
+        if exchange and not any(fits(each, each.partition(".")[0]) for each in picture.lane_names()):
+            _no_lane(exchange, picture, code)
         buckets = [each for each in picture.bucket_views() if fits(each.lane, each.lane.partition(".")[0])]
         pauses = None
         if picture.pauses is not None:
@@ -203,6 +219,8 @@ def budget(
                     return
 
     output.run(look())
+    if code:
+        raise typer.Exit(code)
 
 
 def pause_view(pause: object) -> "PauseView":

@@ -1,7 +1,7 @@
 """Options that several commands have, and what completes their words. No server's client is imported here."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, TypeAlias
 
 import typer
@@ -31,11 +31,19 @@ def _checked_redis(url: str | None) -> str | None:
     return url
 
 
-def finite(number: float | None) -> float | None:
-    """Refuses what is no number: it is neither too small nor too large."""
-    if number is not None and not math.isfinite(number):
-        raise typer.BadParameter("expected a number")
-    return number
+def seconds(least: float, most: float) -> Callable[[str], float]:
+    """Reads a number of seconds between two bounds."""
+
+    def read(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not least <= number <= most:
+            raise typer.BadParameter(f"expected seconds, from {least:g} to {most:g}, not {text!r}")
+        return number
+
+    return read
 
 
 # Neither has a default that is shown: there may be a password in it.

@@ -28,10 +28,9 @@ def list_pauses(
     as_json: Json = False,
 ) -> None:
     """One line for each pause, the longest first."""
-    from .. import old_names
     from . import pauses
 
-    exchange = old_names.today(exchange)
+    exchange = _exchange(exchange)
     found = _at_redis(redis, lambda client: pauses.held(client, exchange))
     if as_json:
         output.show_json([pause_view(each) for each in found])
@@ -50,13 +49,10 @@ def lift(
     as_json: Json = False,
 ) -> None:
     """Ends all pauses of an exchange, for all workers. Use it only if you know that it takes calls again."""
-    from .. import old_names
     from . import pauses
 
-    if not exchange.replace("-", "").isalnum():  # it becomes part of a pattern
-        raise typer.BadParameter(f"{exchange!r} is no exchange; `pause list` shows those that are paused")
-    exchange = old_names.today(exchange)
-    if not yes:
+    exchange = _exchange(exchange)
+    if not yes and _at_redis(redis, lambda client: pauses.held(client, exchange)):
         asked = f"{exchange} asked for silence; calls before its time may bring a longer ban. Go on?"
         typer.confirm(asked, abort=True, err=True)
     ended = _at_redis(redis, lambda client: pauses.lift(client, exchange))
@@ -67,6 +63,19 @@ def lift(
             output.out(f"lifted: {pause_line(pause_view(each))}")
     if not ended:
         output.fail(f"no pause of {exchange}{_others(redis)}")
+
+
+def _exchange(name: str) -> str:
+    """An exchange as ccxt names it today, or ``*``; raises typer.BadParameter. It becomes part of a pattern."""
+    from .. import old_names
+    from ..ccxt_settings import nearest
+    from ..exchange_ids import EXCHANGE_IDS
+
+    today = old_names.today(name)
+    if today != "*" and today not in EXCHANGE_IDS:
+        near = nearest(today, EXCHANGE_IDS)
+        raise typer.BadParameter(f"{name!r} is no exchange of ccxt{near}")
+    return today
 
 
 def _others(redis: str | None) -> str:

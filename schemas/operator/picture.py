@@ -308,7 +308,7 @@ async def look_at_redis(url: str, picture: Picture) -> None:
             except store.AWAY:  # a user without that right
                 info = {}
     except ServerAway as error:
-        picture.redis = ServerView(at, error=str(error).splitlines()[0])
+        picture.redis = ServerView(at, error=str(error))
         return
     uptime_s = info.get("uptime_in_seconds")
     since_ms = None if uptime_s is None else int((time.time() - uptime_s) * 1000)

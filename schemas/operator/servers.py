@@ -22,6 +22,10 @@ properties.read_leniently()
 TIMEOUT_S: Final = 5.0
 CLOSING_S: Final = 1.0
 HINT: Final = "Is it running? `ccxt-fleet up` starts one for trying out; --url or FLEET_BROKER_URL names another"
+REFUSED: Final = "--url or FLEET_BROKER_URL says where it is, and as whom we come: amqp://user:password@host:5672/vhost"
+REDIS_HINT: Final = (
+    "Is it running? `ccxt-fleet up` starts one for trying out; --redis-url or FLEET_REDIS_URL names another"
+)
 
 
 class ServerAway(FleetError):
@@ -53,6 +57,7 @@ async def rabbitmq(urls: tuple[str, ...]) -> AsyncGenerator[AbstractConnection, 
 
 async def _connected(urls: tuple[str, ...]) -> AbstractConnection:
     said: list[str] = []
+    refused = ""
     for url in urls:
         try:
             return await aio_pika.connect(
@@ -64,9 +69,9 @@ async def _connected(urls: tuple[str, ...]) -> AbstractConnection:
                 and type(error) is not Exception
             ):
                 raise
-            why = await permanent.why_cut(error, url, TIMEOUT_S, refusals.why) or permanent.words(error)
-            said.append(f"RabbitMQ at {place(url)}: {why}")
-    raise ServerAway("\n".join([*said, HINT]))
+            refused = await permanent.why_cut(error, url, TIMEOUT_S, refusals.why)
+            said.append(f"RabbitMQ at {place(url)}: {refused or permanent.words(error)}")
+    raise ServerAway("\n".join([*said, REFUSED if refused else HINT]))
 
 
 @contextlib.asynccontextmanager
@@ -86,10 +91,7 @@ async def redis_at(url: str) -> AsyncGenerator[redis.asyncio.Redis, None]:
     except ConfigError as error:
         raise ServerAway(f"{error}\n--redis-url or FLEET_REDIS_URL names another") from error
     except store.AWAY as error:
-        raise ServerAway(
-            f"Redis at {place(url)}: {permanent.words(error)}\n"
-            "Is it running? `ccxt-fleet up` starts one for trying out; --redis-url or FLEET_REDIS_URL names another"
-        ) from error
+        raise ServerAway(f"Redis at {place(url)}: {permanent.words(error)}\n{REDIS_HINT}") from error
 
 
 def product(info: Mapping[str, Any]) -> tuple[str, str]:

@@ -16,7 +16,8 @@ Config = Annotated[
     Path | None, typer.Option(show_default=False, help="the fleet's TOML file; by default the one shipped")
 ]
 MetricsPort = Annotated[
-    int | None, typer.Option(show_default=False, help="serve metrics, status and health over HTTP on this port")
+    int | None,
+    typer.Option(min=0, max=65_535, show_default=False, help="serve metrics, status and health over HTTP on this port"),
 ]
 MetricsAddress = Annotated[str, typer.Option(help="and on this address")]
 

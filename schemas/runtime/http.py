@@ -55,6 +55,8 @@ async def serve(service: Service, configuration: Callable[[], ConfigurationStatu
     Raises:
         ConfigError: it can't listen there.
     """
+    if not 0 <= port <= 65_535:
+        raise ConfigError(f"can't listen on {address} port {port}: expected a port from 0 to 65535")
     # Only the services have these installed.
     from aiohttp import web  # noqa: PLC0415
     from prometheus_client import CONTENT_TYPE_LATEST, generate_latest  # noqa: PLC0415

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from schemas import methods
+from schemas.messages import ErrorCode, Failure, Outcome, Result, Try
 from schemas.operator import asked, output
 from tests.support.commands import Done, command, here, started
 from tests.support.fleet import Stand
@@ -98,13 +99,48 @@ async def test_where_no_fleet_ever_ran(vhost: str) -> None:
         (("fetch_time", "-a", "limit=1", "-a", "limit=2"), "stands there twice"),
         (("fetch_time", "--strategy", "fast"), "expected one of weighted_round_robin"),
         (("fetch_time", "--deadline", "-1"), "--deadline"),
+        (("fetch_time", "--deadline", "5s"), "expected seconds, from 0.001 to 86400, not '5s'"),
+        (("fetch_time", "--deadline", "nan"), "expected seconds"),
+        (("fetch_time", "--hedge", "-1"), "expected seconds, from 0.001 to 3600"),
         (("fetch_time", "-e", ""), "exchanges"),
+        (("fetch_time", "-e", "okx,"), "exchanges"),
+        (("fetch_ohlcv", "BTC/USDT", "1h"), "'1h': beside its symbol a read's arguments go by name"),
+        (("fetch_ohlcv", "BTC/USDT", "--limit", "5"), "no such option: --limit; an argument of the read goes by name"),
+        (("fetch_ohlcv", "BTC/USDT", "--exchang=okx"), "is --exchange meant?"),
     ],
 )
 def test_what_can_t_be_asked_is_told_before_anything_is_sent(words: tuple[str, ...], says: str) -> None:
     done = here("call", *words, env={"FLEET_BROKER_URL": "amqp://127.0.0.1:1/"})
     assert done.code == output.USAGE
     assert says in " ".join(done.err.replace("│", " ").split())
+
+
+def test_a_pattern_that_fits_no_result_is_not_waited_for() -> None:
+    done = here("tail", "okx", env={"FLEET_BROKER_URL": "amqp://127.0.0.1:1/"})
+    assert done.code == output.USAGE
+    assert "<exchange>.<method>.<ok or error>" in done.err
+
+
+def test_every_code_says_who_has_to_act() -> None:
+    assert set(asked.ACTS) == set(ErrorCode)
+
+
+def test_an_error_is_told_once() -> None:
+    result = Result(
+        "a-1", False, "fetch_ticker", error=Failure(ErrorCode.INVALID_ARGUMENTS, "no such argument"),
+        attempts=[
+            Try("okx", Outcome.FAILED, ErrorCode.EXCHANGE_TIMEOUT, "no answer"),
+            Try("htx", Outcome.REJECTED, ErrorCode.INVALID_ARGUMENTS, "no such argument"),
+        ],
+    )  # fmt: skip
+    told = asked.told(result)
+    assert told.count("no such argument") == 1
+    assert "no answer" in told
+    assert told.endswith("request a-1: the same one would fail again: change it")
+
+
+def test_one_word_may_name_several_exchanges() -> None:
+    assert asked.names(["okx,binance", "kraken"]) == ["okx", "binance", "kraken"]
 
 
 @pytest.mark.parametrize("method", sorted(methods.PUBLIC_READS))

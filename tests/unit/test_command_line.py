@@ -227,3 +227,27 @@ def test_odd_words(words: Sequence[str], given: list[str]) -> None:
     assert done.code in {output.OK, output.WRONG, output.USAGE, output.AWAY}
     assert done.code == output.OK or done.err or done.out
     assert "\x1b" not in done.out + done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("limits", "show", "krakken"), "'krakken' is no exchange of ccxt; near it: kraken"),
+        (("limits", "show", "ftx"), "ccxt gave ftx up"),
+        (("pause", "lift", "krakken"), "'krakken' is no exchange of ccxt; near it: kraken"),
+        (("pause", "list", "nope"), "'nope' is no exchange of ccxt"),
+        (("config", "check", "no/such.toml"), "no/such.toml: can't be read: No such file"),
+        (("config", "check", "."), ".: can't be read: Is a directory"),
+        (("dispatcher", "--metrics-port", "70000"), "70000"),
+        (("status", "--url", "localhost:5672"), "expected a URL like amqp://user:password@host:5672/"),
+        (("status", "--redis-url", "localhost:6379"), "expected a URL like redis://host:6379/0"),
+    ],
+)
+def test_a_wrong_word_is_told_what_would_work(words: tuple[str, ...], says: str) -> None:
+    done = here(*words, env={"FLEET_REDIS_URL": "redis://127.0.0.1:1/"})
+    assert done.code == output.USAGE
+    assert says in " ".join(done.err.replace("│", " ").split())
+
+
+def test_definitions_are_json_in_any_case() -> None:
+    assert here("definitions").out == here("definitions", "--json").out

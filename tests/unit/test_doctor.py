@@ -126,6 +126,21 @@ def test_a_worker_without_redis_and_one_with_a_wrong_clock() -> None:
     assert any("keeps to its share of the limits of okx" in each for each in said)
 
 
+def test_what_is_not_known_is_not_wrong() -> None:
+    seen = Picture()
+    seen.rabbitmq = ServerView("h:1", error="RabbitMQ at h:1: connection refused")
+    seen.redis = ServerView("h:2", error="Redis at h:2: connection refused")
+    assert list(doctor.of_fleet(seen)) == []
+    without_redis = picture(worker("w-1"))
+    without_redis.redis = seen.redis
+    without_redis.observe(Report("w-1", 0, [LaneReport("okx")]), 0, 0)
+    said = list(doctor.of_fleet(without_redis))
+    assert wrong(said) == []
+    assert [each.says for each in said if each.about == "lanes"] == [
+        "open at workers: okx; how dispatchers find them stands in Redis"
+    ]
+
+
 def test_nobody_is_there() -> None:
     seen = Picture()
     assert {each.about for each in doctor.of_fleet(seen) if each.level == "wrong"} == {"dispatchers", "workers"}

@@ -8,8 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from schemas import old_names
+from schemas.ccxt_settings import nearest
 from schemas.config import Config, LaneConfig, load
 from schemas.errors import ConfigError
+from schemas.exchange_ids import EXCHANGE_IDS
 from schemas.runtime import modules
 
 from .show import ShownLane, lanes, rendered
@@ -50,6 +52,10 @@ def shown(exchanges: Sequence[str], config: Path | None) -> list[ShownLane]:
     """
     if config is None:
         names = [old_names.today(each) for each in exchanges]
+        for name in names:
+            if name not in EXCHANGE_IDS:
+                near = "" if (said := old_names.remark(name)) else nearest(name, EXCHANGE_IDS)
+                raise ConfigError(f"{name!r} is no exchange of ccxt{f': {said}' if said else near}")
         fleet = Config(lanes={name: LaneConfig(exchange=name) for name in names})
     else:
         fleet = load(config)
