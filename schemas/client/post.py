@@ -27,6 +27,7 @@ from ..errors import BrokerLost, ConfigError, Unroutable
 from ..messages import MSGPACK, ErrorCode, Request
 from ..runtime.amqp.channels import Channels
 from ..runtime.amqp.link import Link
+from ..runtime.amqp.publishing import RENEW_AFTER_S
 from ..runtime.deliveries import AGAIN
 from ..runtime.tasks import end_tasks, lost
 from ..urls import place
@@ -44,8 +45,6 @@ ACK_EVERY_S: Final = 0.05
 # After a refusal a publish is repeated after the first of these, then after twice as long, up to the second.
 BACKOFF_S: Final = 0.1
 BACKOFF_MOST_S: Final = 5.0
-# A channel that a queue refuses is replaced by a fresh one when it is so old (see `runtime.amqp.publishing`).
-RENEW_AFTER_S: Final = 1.0
 # The longest that deleting the queue of results may take, at the end; else it goes by itself.
 LEAVE_S: Final = 2.0
 # How long a request waits for RabbitMQ's confirm when it has its result.

@@ -1,7 +1,7 @@
-"""Shuts the door that requests come in by, before queues are replaced.
+"""Makes RabbitMQ refuse requests, before queues are replaced: deletes the exchanges that they are published to.
 
-The exchanges are deleted. RabbitMQ then refuses every publication, also those that are not mandatory: it closes the
-channel with NOT_FOUND, and confirms nothing. Services that start, or connect again, declare the exchanges once more.
+Every publication is then refused, also those that are not mandatory: RabbitMQ closes the channel with NOT_FOUND, and
+confirms nothing. Services that start, or connect again, declare the exchanges once more.
 """
 
 from .. import topology
