@@ -32,6 +32,7 @@ class Fleet:
         for _ in range(ticks):
             await self.net.pass_time(TICK_US)
             for worker in [*first, *(one for one in self.workers if one not in first)]:
+                await self.net.pass_time(1)  # No two of them at the same instant.
                 await worker.budget.beat()
                 charges = [Charge(self.limit, 1, self.limit.name)]
                 while (at := await worker.ask(charges, max_wait_s=2.5, bulk=False)) is not None:
