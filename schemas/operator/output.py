@@ -224,7 +224,7 @@ class App(typer.Typer):
             return super().__call__(*words, **options)
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else OK if end.code is None else WRONG
-            sys.exit(_flushed(STOPPED if code == WRONG and _was_interrupted(end) else code))
+            sys.exit(_flushed(_told_apart(end) if code == WRONG else code))
         except KeyboardInterrupt:
             sys.exit(_flushed(STOPPED))
         except Exception as error:
@@ -248,12 +248,16 @@ def _open_standard_files() -> None:
             setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
 
 
-def _was_interrupted(error: BaseException) -> bool:
-    """Whether it comes of Ctrl-C, which Typer makes an exit of its own."""
+def _told_apart(error: BaseException) -> int:
+    """The exit code of what Typer makes an exit with 1: Ctrl-C, and an output that nobody reads any more (of help)."""
     found: BaseException | None = error
-    while found is not None and not isinstance(found, KeyboardInterrupt):
+    while found is not None:
+        if isinstance(found, KeyboardInterrupt):
+            return STOPPED
+        if isinstance(found, BrokenPipeError):
+            return CLOSED
         found = found.__cause__ or found.__context__
-    return found is not None
+    return WRONG
 
 
 def _flushed(code: int) -> int:

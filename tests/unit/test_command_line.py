@@ -251,3 +251,20 @@ def test_a_wrong_word_is_told_what_would_work(words: tuple[str, ...], says: str)
 
 def test_definitions_are_json_in_any_case() -> None:
     assert here("definitions").out == here("definitions", "--json").out
+
+
+@pytest.mark.parametrize("words", [(), ("--help",), ("call", "--help"), ("--version",)], ids=named)
+def test_an_output_that_nobody_reads(words: Sequence[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    child = subprocess.run(
+        [sys.executable, "-m", "schemas", *words],
+        check=False,
+        cwd=ROOT,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writing)
+    assert child.returncode == output.CLOSED
+    assert child.stderr == ""
