@@ -8,7 +8,7 @@ import difflib
 import itertools
 import os
 import time
-from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Final, Literal, Required, TypeAlias, TypedDict, Unpack
@@ -21,6 +21,7 @@ from .results import All, Answer, unanswered
 
 __all__ = [
     "EMPTY",
+    "HTTP_NAMES",
     "AccountHow",
     "All",
     "How",
@@ -102,6 +103,10 @@ class AccountHow(How, total=False):
     account: Required[str]
 
 
+NAMES: Final = RequestHow.__required_keys__ | RequestHow.__optional_keys__
+HTTP_NAMES: Final = HttpHow.__required_keys__ | HttpHow.__optional_keys__
+
+
 def expect(name: str, value: Any, kinds: type | tuple[type, ...], what: str, *, but: tuple[type, ...] = ()) -> None:
     """Refuses a value of another type, and what is both of these and one of `but`; raises TypeError."""
     if not isinstance(value, kinds) or isinstance(value, but):
@@ -128,9 +133,8 @@ def check_map(requests: Any, concurrency: Any, deadline: Any) -> None:
     check_deadline(deadline)
 
 
-def check_names(method: str, how: Mapping[str, Any]) -> None:
+def check_names(method: str, how: Mapping[str, Any], known: Collection[str] = NAMES) -> None:
     """Refuses what is neither an argument of a read nor the fleet's; raises TypeError, as Python would."""
-    known = RequestHow.__required_keys__ | RequestHow.__optional_keys__
     for name in how:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)

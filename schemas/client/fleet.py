@@ -130,6 +130,7 @@ class Fleet(Reads):
             RequestFailed: there is no answer of the exchange, or none that speaks of the call.
             NoDispatcher, NotAllowed, Closed: it could not be asked.
         """
+        asking.check_names("http", how, asking.HTTP_NAMES)
         answers = await self.ask(asking.call_of(url, exchanges, post, **how))
         return HttpAnswer.of(answers[0].get())
 

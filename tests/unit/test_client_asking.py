@@ -185,6 +185,8 @@ def test_concurrency_has_a_least() -> None:
 def test_a_misspelt_option_names_the_read_and_what_may_be_meant(name: str, says: str) -> None:
     with pytest.raises(TypeError, match=rf"fetch_ticker\(\).*'{name}'.*{says}"):
         asking.check_names("fetch_ticker", {name: "okx"})
+    with pytest.raises(TypeError, match=r"http\(\).*'account'"):
+        asking.check_names("http", {"account": "main"}, asking.HTTP_NAMES)
 
 
 @pytest.mark.parametrize("url", ["http://x", "localhost:5672", "127.0.0.1"])
