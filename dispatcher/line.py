@@ -13,9 +13,13 @@ Dispatchers share nothing for this: what one of them owes is paid by requests th
 
 import heapq
 from collections import deque
+from typing import Final
 
 from .callers import Callers
 from .pace import Pace
+
+# So many turns must be owed before a caller yields whose own next one is overdue by a round.
+OWED_TO_OVERDUE: Final = 3
 
 
 class Line:
@@ -132,13 +136,20 @@ class Line:
         return later_ms
 
     def _yields(self, caller: str, at_ms: float, gap_ms: float) -> bool:
-        """Whether a caller's request must yield: his next turn is not due, or a whole turn is owed and he has most."""
+        """Whether a caller's request must yield: his next turn is not due, or whole turns are owed and he has most.
+
+        Those with little time never have many turns booked, however much they get. So a caller who has most, and whose
+        next turn is overdue, yields only where nobody else has paid for a while.
+        """
         callers = self.callers
         if callers.count < 2 or self._due_ms < gap_ms / 2:
             return False
-        if callers.due_ms(caller, at_ms, gap_ms) - at_ms >= gap_ms / 2:
+        ahead_ms = callers.due_ms(caller, at_ms, gap_ms) - at_ms
+        if ahead_ms >= gap_ms / 2:
             return True
-        return self._due_ms >= gap_ms and not callers.overtakes_ms(caller, gap_ms)
+        is_overdue = ahead_ms <= -gap_ms * callers.count
+        owed_ms = gap_ms * OWED_TO_OVERDUE if is_overdue else gap_ms
+        return self._due_ms >= owed_ms and not callers.overtakes_ms(caller, gap_ms)
 
     def _early_ms(self, caller: str, gap_ms: float, now_ms: float) -> float:
         """The turn that this caller has by right: before what he overtakes, and where the bucket may have room."""

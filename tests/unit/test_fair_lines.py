@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 
@@ -79,6 +79,7 @@ def ask(fleet: VirtualFleet, demand: Demand, seconds: float, caller: str) -> lis
 
 @settings(deadline=None, max_examples=25)
 @given(st.lists(DEMANDS, min_size=1, max_size=4), st.floats(0.3, 2.0), st.integers(1, 2))
+@example([Demand(2.0, 3.0, False, 1), Demand(1.5, 3.0, False, 1)], 1.0, 1)
 def test_each_gets_his_share_whatever_others_send(others: list[Demand], asks: float, dispatchers: int) -> None:
     """A share of a limit's time: calls of several kinds take one or three of its 40 in ten seconds."""
     fleet = VirtualFleet({"x": Limit(40, 10, {"fetch_ohlcv": 3})}, dispatchers=dispatchers)
