@@ -8,7 +8,6 @@ their own documentation.
 import base64
 import binascii
 import codecs
-import json
 import re
 from collections.abc import Iterator
 from typing import Any, Final
@@ -18,6 +17,8 @@ from msgspec import DecodeError, Raw
 
 from schemas.encodings import BYTE_ORDER_MARK, is_json
 from schemas.messages import BODY_LIMIT_BYTES, JSON, MSGPACK, SHORT_LIMIT_BYTES, decode_with
+
+from . import nearly_json
 
 _COMPRESSED: Final = {
     b"\x1f\x8b": "gzip",
@@ -50,12 +51,15 @@ _WIDE_TEXTS: Final = {
 }
 _BASE64: Final = re.compile(rb"[A-Za-z0-9+/_-]{8,}={0,2}\s*")
 _SINGLE_QUOTES: Final = re.compile(rb"\s*\{\s*b?'")
-_NOT_FINITE: Final = re.compile(rb"[:\[,]\s*(NaN|-?Infinity)\b")
+# The first bytes of maps in MessagePack.
+_PACKED_MAPS: Final = frozenset([*range(0x80, 0x90), 0xDE, 0xDF])
+_GOES_ON: Final = re.compile(r"trailing characters \(byte ([0-9]+)\)")
 # How other programs spell the names of these fields, in lower case and without underscores.
 _SPELT: Final = {"id": ("id", "requestid"), "method": ("method",)}
 _CBOR_MAP: Final = re.compile(rb"[\xa1-\xb7\xbf].*fmethod", re.DOTALL)
 _JSON_FIELDS: Final = msgspec.json.Decoder(dict[str, Raw])
-_MSGPACK_FIELDS: Final = msgspec.msgpack.Decoder(dict[str, Raw])
+# Keys may be texts that were packed as bytes.
+_MSGPACK_FIELDS: Final = msgspec.msgpack.Decoder(dict[Any, Raw])
 
 
 def what(content_type: str, content_encoding: str, body: bytes) -> str:
@@ -105,18 +109,9 @@ def _readings(body: bytes) -> Iterator[bytes]:
         yield body.decode(coding, errors="replace").removeprefix("\ufeff").encode(errors="replace")
     if inner := _unwrapped(body):
         yield inner
-    if _NOT_FINITE.search(body):
-        yield _finite(body)
-
-
-def _finite(body: bytes) -> bytes:
-    """The texts and numbers of an object in JSON that holds NaN, as Python writes it; empty where it is no object."""
-    try:
-        tree: Any = json.loads(body.removeprefix(BYTE_ORDER_MARK))
-    except (ValueError, RecursionError):
-        return b""
-    fields: dict[str, Any] = tree if isinstance(tree, dict) else {}  # pyright: ignore[reportUnknownVariableType]
-    return json.dumps({name: value for name, value in fields.items() if isinstance(value, (str, int))}).encode()
+    yield nearly_json.read(body).body
+    if first := _first_of_several(body):
+        yield first
 
 
 def _spelt(fields: dict[str, Raw], name: str) -> str:
@@ -139,11 +134,24 @@ def _wide(body: bytes) -> str:
 def _fields(body: bytes, *, is_text: bool) -> dict[str, Raw] | None:
     """The fields of an object in JSON or a map in MessagePack, still encoded; None for anything else."""
     try:
-        return decode_with(
-            _JSON_FIELDS if is_text else _MSGPACK_FIELDS, body.removeprefix(BYTE_ORDER_MARK) if is_text else body
-        )
-    except DecodeError:
+        if is_text:
+            return decode_with(_JSON_FIELDS, body.removeprefix(BYTE_ORDER_MARK))
+        found = decode_with(_MSGPACK_FIELDS, body)
+        return {key if isinstance(key, str) else key.decode(): value for key, value in found.items()}
+    except (DecodeError, AttributeError, UnicodeDecodeError):  # a key is neither text nor bytes, or no UTF-8
         return None
+
+
+def _first_of_several(body: bytes) -> bytes:
+    """The first of several requests in MessagePack, one behind the other; empty for any other body."""
+    try:
+        decode_with(_MSGPACK_FIELDS, body)
+    except DecodeError as error:
+        goes_on = _GOES_ON.search(str(error))
+        first, rest = (body[: int(goes_on[1])], body[int(goes_on[1]) :]) if goes_on else (b"", b"")
+        if _fields(first, is_text=False) and rest[0] in _PACKED_MAPS:
+            return first
+    return b""
 
 
 def _value(fields: dict[str, Raw], name: str, *, is_text: bool) -> Any:
@@ -151,9 +159,9 @@ def _value(fields: dict[str, Raw], name: str, *, is_text: bool) -> Any:
         return ""
     try:
         value: Any = decode_with(msgspec.json.Decoder() if is_text else msgspec.msgpack.Decoder(), bytes(fields[name]))
-    except DecodeError:
+        return value.decode() if isinstance(value, bytes) else value
+    except (DecodeError, UnicodeDecodeError):
         return ""
-    return value
 
 
 def _usable(text: Any) -> str:
@@ -191,8 +199,10 @@ def _as_json(body: bytes) -> str:
     text = body.removeprefix(BYTE_ORDER_MARK).lstrip()
     if text[:1] == b"[" or _is_array(body):
         return "the body is a list: send an object (a map with text keys), and each request as a message of its own"
-    if found := _NOT_FINITE.search(text):
-        return f"JSON has no {found[1].decode()}: write null, or leave the field out"
+    if mistake := nearly_json.read(body).mistake:
+        return mistake
+    if _first_of_several(body):
+        return nearly_json.SEVERAL
     if text.startswith(b"method="):
         return "the body is a form: encode it as JSON or MessagePack"
     return "the body is XML: encode it as JSON or MessagePack" if text[:1] == b"<" else ""

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dispatcher import unreadable
+from dispatcher import nearly_json, unreadable
 from dispatcher.slips import field
 from schemas.messages import JSON, MSGPACK
 
@@ -44,13 +44,35 @@ KINDS: Final[dict[str, tuple[bytes, str, str, bool]]] = {
     "JSON in base64": (base64.b64encode(BODY), "", "base64", True),
     "JSON in base64 for URLs": (base64.urlsafe_b64encode(BODY).rstrip(b"=") + b"\n", JSON, "base64", True),
     "MessagePack in base64": (base64.b64encode(PACKED), MSGPACK, "base64", True),
-    "a Python dict": (repr(REQUEST).encode(), JSON, "Python dict", False),
+    "a Python dict": (repr(REQUEST).encode(), JSON, "Python dict", True),
     "a pickle": (pickle.dumps(REQUEST), "", "pickle", False),
     "CBOR": (CBOR, "application/cbor", "CBOR", False),
     "a list in JSON": (b"[" + BODY + b"]", JSON, "list", False),
     "a list in MessagePack": (msgspec.msgpack.encode(["fetch_ticker", {}]), "", "list", False),
     "NaN": (BODY[:-1] + b', "hedge_ms": NaN}', JSON, "JSON has no NaN", True),
     "infinity in a list": (BODY[:-1] + b', "exchanges": [-Infinity]}', "", "JSON has no -Infinity", True),
+    "undefined": (BODY[:-1] + b', "hedge_ms": undefined}', JSON, "JSON has no undefined", True),
+    "a comma at the end": (BODY[:-1] + b",\n}", JSON, "no comma before a closing }", True),
+    "a comma at the end of a list": (BODY[:-1] + b', "exchanges": ["okx", ]}', "", "no comma before a closing ]", True),
+    "a comment before it": (b"// a ticker\n" + BODY, JSON, "JSON has no comments", True),
+    "a comment in it": (b"{/* {a: ticker} */" + BODY[1:], "", "JSON has no comments", True),
+    "a comment behind it": (BODY + b" # { a ticker", MSGPACK, "JSON has no comments", True),
+    "an object of JavaScript": (b"{method: 'fetch_ticker', id: \"t-1\"}", JSON, "in double quotes", True),
+    "single quotes with others in them": (
+        b"""{"x": 'a "b" \\'c\\'', "method": "fetch_ticker", "id": "t-1"}""",
+        JSON,
+        "in double quotes",
+        True,
+    ),
+    "words of Python": (BODY[:-1] + b', "account": None, "x": True}', JSON, "JSON has no None", True),
+    "two objects": (BODY + BODY, JSON, "several objects", True),
+    "two objects on two lines": (BODY + b"\r\n" + BODY, MSGPACK, "several objects", True),
+    "two maps in MessagePack": (PACKED + PACKED, MSGPACK, "several objects", True),
+    "three maps in MessagePack called JSON": (PACKED * 3, JSON, "several objects", True),
+    "a text of C with its end": (BODY + b"\0", JSON, "goes on behind its object, with '\\x00'", True),
+    "an object and a bracket": (BODY + b"}", "", "goes on behind its object, with '}'", True),
+    "cut short after the id": (b'{"id": "t-1", ' + BODY[1:-14] + b', "args": {"symbol": "BT', JSON, "cut short", True),
+    "cut short in a text": (BODY[:9], MSGPACK, "cut short", False),
     "a form": (b"method=fetch_ticker&symbol=BTC", "", "form", False),
     "XML": (b"<request/>", "", "XML", False),
     "nothing": (b"", "", "empty", False),
@@ -98,7 +120,7 @@ def test_the_right_name_counts_before_another_spelling() -> None:
     assert unreadable.named(JSON, b'{"requestId":"other","id":"t-1"}') == ("t-1", "")
 
 
-@pytest.mark.parametrize("body", [b"give me the price", BODY[:-3], PACKED[:-3], bytes(range(256)), b"\xc1", b"5"])
+@pytest.mark.parametrize("body", [b"give me the price", PACKED[:-3], bytes(range(256)), b"\xc1", b"5"])
 def test_what_is_not_known_is_not_guessed(body: bytes) -> None:
     for content_type in (JSON, MSGPACK, ""):
         assert unreadable.what(content_type, "", body) == ""
@@ -115,6 +137,28 @@ def test_an_id_is_kept_if_it_can_be_one(content_type: str, id_: Any, said: str) 
     else:
         body = msgspec.msgpack.encode(tree) if content_type == MSGPACK else json.dumps(tree).encode()
     assert unreadable.named(content_type, body) == (said, "fetch_ticker")
+
+
+@pytest.mark.parametrize("packed", ["keys", "values", "both"])
+def test_texts_that_were_packed_as_bytes_are_read(packed: str) -> None:
+    as_bytes = {"keys": (True, False), "values": (False, True), "both": (True, True)}[packed]
+    pairs = ((key, value) for key, value in REQUEST.items() if key != "args")
+    tree = {(key.encode() if as_bytes[0] else key): (value.encode() if as_bytes[1] else value) for key, value in pairs}
+    for content_type in (JSON, MSGPACK, ""):
+        assert unreadable.named(content_type, msgspec.msgpack.encode(tree)) == ("t-1", "fetch_ticker")
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.text(max_size=8), st.none() | st.booleans() | st.integers() | st.text(), max_size=6))
+def test_what_is_json_has_no_mistake_and_stays_as_it_is(tree: dict[str, Any]) -> None:
+    for body in (json.dumps(tree).encode(), json.dumps(tree, ensure_ascii=False, indent=1).encode(errors="replace")):
+        read = nearly_json.read(body)
+        assert (json.loads(read.body), read.mistake) == (json.loads(body), "")
+
+
+def test_a_long_body_is_not_looked_through() -> None:
+    body = BODY[:-1] + b"," + b" " * nearly_json.LONGEST_BYTES + b"}"
+    assert nearly_json.read(body) == (b"", "")
 
 
 @settings(deadline=None)
