@@ -1,5 +1,6 @@
 """Reads what producers publish: a body becomes an `Attempt` with all defaults filled in, or an error."""
 
+import datetime
 import hashlib
 import math
 import os
@@ -12,7 +13,7 @@ from msgspec.structs import replace
 from pamqp.commands import Basic
 
 from schemas import addresses, http_calls, methods, times
-from schemas.encodings import EXACT_BELOW, absent, decode_request, is_json, whole
+from schemas.encodings import EXACT_BELOW, absent, decode_request, filled, is_json, rounded, whole
 from schemas.errors import InvalidMessage
 from schemas.kinds import kind
 from schemas.messages import BODY_LIMIT_BYTES, JSON, MSGPACK, SHORT_LIMIT_BYTES, Attempt, ErrorCode, Http, Request
@@ -22,6 +23,12 @@ from . import slips, unreadable
 # ccxt's deepest argument is a table, `params`, with lists in it. Encoding a much deeper one could exhaust the stack.
 _DEPTH_LIMIT: Final = 8
 _TEXT_LIMIT: Final = 500
+# What MessagePack has beside JSON, and what to send instead.
+_NOT_TAKEN: Final[Mapping[type, str]] = {
+    bytes: "bytes (bin): pack texts as str",
+    datetime.datetime: "a timestamp of MessagePack: send Unix milliseconds, as a whole number",
+    msgspec.msgpack.Ext: "an extension type of MessagePack: send text, a number, a list or a map",
+}
 
 
 def envelope(properties: Basic.Properties, body: bytes, now_ms: int) -> Attempt:
@@ -60,6 +67,10 @@ def read(envelope: Attempt, body: bytes, timeout_s: float, content_encoding: str
             text = f"{of_ours} of the fleet, not a request: something publishes it to the exchange of requests"
             raise InvalidMessage(ErrorCode.UNREADABLE, text) from error
         raise
+    if not is_json(envelope.content_type, body) and (at := rounded(body)):
+        code = ErrorCode.INVALID_ARGUMENTS if at[0] == "args" else ErrorCode.INVALID_REQUEST
+        text = f"{at[-1]} is a float of 32 bits, which has too few digits for it: send an integer, or a double"
+        raise InvalidMessage(code, text)
     if request.http is not None:
         request = _http(request, request.http)
     elif not request.method:
@@ -76,7 +87,7 @@ def read(envelope: Attempt, body: bytes, timeout_s: float, content_encoding: str
             request,
             id=request.id or envelope.request.id or uuid.uuid4().hex,
             deadline_ms=deadline_ms,
-            args={name: _plain(name, value, _DEPTH_LIMIT) for name, value in _given(request.args)},
+            args={name: _plain(name, filled(name, value), _DEPTH_LIMIT) for name, value in _given(request.args)},
         ),
     )
 
@@ -142,6 +153,9 @@ def _plain(name: str, value: Any, levels: int) -> Any:
         raise InvalidMessage(ErrorCode.INVALID_ARGUMENTS, f"{name} {text}: {value}")
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
         raise InvalidMessage(ErrorCode.INVALID_ARGUMENTS, f"{name} holds a number beyond 64 bits")
+    for unwanted, why in _NOT_TAKEN.items():
+        if isinstance(value, unwanted):
+            raise InvalidMessage(ErrorCode.INVALID_ARGUMENTS, f"{name} holds {why}")
     if not isinstance(value, (dict, list)):
         return value
     if not levels:

@@ -3,13 +3,13 @@
 import difflib
 import re
 from collections.abc import Collection
-from typing import Final
+from typing import Final, get_args
 
 from msgspec.structs import fields
 
 from schemas import old_names
 from schemas.explained import choices
-from schemas.messages import Request
+from schemas.messages import Request, Strategy
 from schemas.methods import FORBIDDEN_READS, PRIVATE_READS, PUBLIC_READS
 
 _FIELDS: Final = [field.encode_name for field in fields(Request)]
@@ -31,6 +31,21 @@ _OTHER_NAMES: Final = {
 # Longer names are no slips, and comparing them would take long.
 _LONGEST: Final = 128
 _WORD_STARTS: Final = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+# What the fields hold, for those who send something else.
+_HOLDS: Final = {
+    "args": 'a table of arguments by their names, as {"symbol": "BTC/USDT"}',
+    "exchanges": 'a list of names, as ["okx"]',
+    "exchanges_mode": '"any" or "all"',
+    "strategy": f"one of {', '.join(get_args(Strategy))}",
+    "deadline_ms": "a point in time in Unix milliseconds: a whole number, neither text nor a date",
+    "priority": '"live" or "bulk"',
+    "hedge_ms": "a duration in milliseconds: a whole number from 1 to 3,600,000",
+    "id": "text",
+    "method": 'text, as "fetch_ticker"',
+    "http": 'a table with the URL of one call, as {"url": "https://…"}',
+    "account": "the name of an account, as text",
+}
+_OF_FIELD: Final = re.compile(r" - at `\$\.(\w+)")
 _UNKNOWN: Final = re.compile(r"unknown field `([^`]*)`")
 # Currency codes of some exchanges and charts, and what ccxt calls them (its `commonCurrencies`).
 _CODES: Final = {"XBT": "BTC", "XDG": "DOGE", "BCHSV": "BSV"}
@@ -43,18 +58,26 @@ _PERPETUAL: Final = re.compile(r"([.\-_/]?PERP(ETUAL)?|\.P|[\-_]SWAP)$")
 
 
 def field(error: str) -> str:
-    """What may be meant where an error of decoding a request names an unknown field or word; else empty."""
+    """What would be right where an error of decoding a request names a field: another name, or what it holds."""
     if words := choices(error, Request):
         return f"; expected one of {', '.join(words)}"
     unknown = _UNKNOWN.search(error)
     if unknown is None:
-        return ""
+        return _value(error)
     name = unknown[1][:_LONGEST]
     if name in _ARGUMENTS:
         return f"; {name} belongs into args"
     snake = _snake(name)
     meant = _OTHER_NAMES.get(snake) or next(iter(difflib.get_close_matches(snake, _FIELDS, n=1)), "")
     return f"; is {meant} meant?" if meant else f"; a request has {', '.join(_FIELDS)}"
+
+
+def _value(error: str) -> str:
+    """What a field holds of which an error tells; empty where it names none."""
+    if "got `bytes`" in error or ("Expected `str`" in error and "`key`" in error):
+        return "; texts are packed as str, not as bin (bytes)"
+    of = _OF_FIELD.search(error)
+    return f"; {of[1]} is {_HOLDS[of[1]]}" if of and of[1] in _HOLDS else ""
 
 
 def method(name: str) -> str:

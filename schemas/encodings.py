@@ -1,13 +1,16 @@
 """Reads requests as programs in any language write them: in JSON or MessagePack.
 
 Two things are taken that a strict decoder refuses, and the JSON Schema says the same. A whole number may be written as
-a float (`4.1e12`; JavaScript's packers of MessagePack make floats of large numbers). And null stands for the default,
-as where a program writes out every field.
+a float (`4.1e12`; JavaScript's packers of MessagePack make floats of large numbers). Null stands for the default, as
+where a program writes out every field. And an empty list stands for an empty table, or the other way round.
 """
 
+import math
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, Final
 
-from msgspec import ValidationError, convert, json, msgpack
+from msgspec import DecodeError, Raw, ValidationError, convert, json, msgpack
 from msgspec.structs import fields as fields_of
 
 from .messages import Request, decode_with
@@ -16,12 +19,22 @@ from .messages import Request, decode_with
 EXACT_BELOW: Final = 2**53
 # RFC 8259, section 8.1: a parser may ignore it. .NET and PowerShell write it.
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+# The same of a float of 32 bits, in MessagePack behind this byte.
+EXACT_SINGLE_BELOW: Final = 2**24
+_SINGLE: Final = b"\xca"
+# What an empty list or table stands for, by its name.
+_TABLES: Final = frozenset({"args", "params"})
+_LISTS: Final = frozenset({"exchanges", "symbols", "codes"})
+_EMPTIES: Final[tuple[Any, ...]] = ([], {})
 # How msgpackr writes JavaScript's undefined, which `@msgpack/msgpack` writes as nil.
 _UNDEFINED: Final = msgpack.Ext(0, b"\0")
 # The first bytes of maps and arrays in MessagePack. No text in ASCII begins with one of them.
 _PACKED: Final = frozenset([*range(0x80, 0xA0), *range(0xDC, 0xE0)])
 _EMPTY_MAP: Final = 0x80
 _OPTIONAL: Final = frozenset(field.encode_name for field in fields_of(Request) if not field.required)
+# Of a request, its arguments, and what is in them. Deeper ones are refused.
+_LEVELS: Final = 12
+_INNER: Final[msgpack.Decoder[dict[Any, Raw] | list[Raw]]] = msgpack.Decoder(dict[Any, Raw] | list[Raw])
 _JSON_REQUEST: Final = json.Decoder(Request)
 _MSGPACK_REQUEST: Final = msgpack.Decoder(Request)
 
@@ -46,6 +59,42 @@ def whole(value: Any) -> Any:
     return value
 
 
+def filled(name: str, value: Any) -> Any:
+    """A field or an argument, where an empty list stands for an empty table, or the other way round.
+
+    PHP writes both as ``[]``, and Lua's packers both as ``{}``.
+    """
+    if value not in _EMPTIES:
+        return value
+    return {} if name in _TABLES else [] if name in _LISTS else value
+
+
+def rounded(body: bytes) -> tuple[str, ...]:
+    """Where a request in MessagePack holds a whole number as a float of 32 bits, which may have lost digits in it.
+
+    A point in time in milliseconds would be up to a minute off.
+
+    Returns:
+        The names that lead to the first one; empty where there is none.
+    """
+    return next(_rounded(body, (), _LEVELS), ())
+
+
+def _rounded(body: bytes, names: tuple[str, ...], levels: int) -> Iterator[tuple[str, ...]]:
+    if body[:1] == _SINGLE:
+        if EXACT_SINGLE_BELOW < abs(msgpack.decode(body, type=float)) < math.inf:
+            yield names
+    elif _SINGLE in body and levels:
+        with suppress(DecodeError):
+            inner = decode_with(_INNER, body)
+            if isinstance(inner, dict):
+                for name, each in inner.items():
+                    yield from _rounded(bytes(each), (*names, str(name)), levels - 1)
+            else:
+                for each in inner:
+                    yield from _rounded(bytes(each), names, levels - 1)
+
+
 def absent(value: Any) -> bool:
     """Whether a value stands for the default, as if it were left out: null, or JavaScript's undefined."""
     return value is None or (isinstance(value, msgpack.Ext) and value == _UNDEFINED)
@@ -68,7 +117,8 @@ def decode_request(content_type: str, body: bytes) -> Request:
         if not isinstance(tree, dict):
             raise
         fields: dict[Any, Any] = tree  # pyright: ignore[reportUnknownVariableType]
-        said = {name: whole(value) for name, value in fields.items() if name not in _OPTIONAL or not absent(value)}
+        given = ((name, value) for name, value in fields.items() if name not in _OPTIONAL or not absent(value))
+        said = {name: whole(filled(name, value)) for name, value in given}
         if isinstance(said.get("http"), dict):
             said["http"] = {name: value for name, value in said["http"].items() if not absent(value)}
         return convert(said, Request)

@@ -37,9 +37,14 @@ _OF_A_CALL: Final[dict[str, Any]] = {
         "http": {"type": "object"},
         "exchanges": {"type": "array", "minItems": 1},
         "method": _NONE,
-        "args": {"enum": [None, {}]},
+        "args": {"enum": [None, {}, []]},
         "account": _NONE,
     },
+}
+# An empty list stands for an empty table, and the other way round.
+_OTHER_EMPTY: Final[dict[str, list[dict[str, Any]]]] = {
+    "object": [{"type": "array", "maxItems": 0}],
+    "array": [{"type": "object", "additionalProperties": False}],
 }
 
 
@@ -67,12 +72,12 @@ def render(message: type[Struct]) -> bytes:
 
 
 def _take_null(fields: dict[str, Any]) -> None:
-    """Has null stand for the default of each field that has one, as `encodings` reads it."""
+    """Has null, and what is empty, stand for the default of each field that has one, as `encodings` reads it."""
     for name, field in fields.items():
         kinds: list[Any] = field.get("anyOf", [])
         if "default" in field and {"type": "null"} not in kinds:
             beside = {key: field.pop(key) for key in ("default", "description") if key in field}
-            fields[name] = {"anyOf": [field, {"type": "null"}], **beside}
+            fields[name] = {"anyOf": [field, {"type": "null"}, *_OTHER_EMPTY.get(field.get("type"), ())], **beside}
 
 
 def _describe(definition: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ def request(**fields: object) -> bytes:
     return msgspec.json.encode({**TICKER, **fields})
 
 
-@pytest.mark.parametrize("wrong", [{"symbol": "X"}, {"args": []}, {"deadline_ms": "soon"}, {"hedge_ms": 0}], ids=str)
+@pytest.mark.parametrize("wrong", [{"symbol": "X"}, {"args": ["X"]}, {"deadline_ms": "soon"}, {"hedge_ms": 0}], ids=str)
 @pytest.mark.parametrize("content_type", [JSON, MSGPACK])
 async def test_a_refused_request_is_known_by_its_id(stand: Stand, content_type: str, wrong: dict[str, Any]) -> None:
     encode = msgspec.msgpack.encode if content_type == MSGPACK else msgspec.json.encode
@@ -98,6 +98,16 @@ OF_NODE: dict[str, tuple[ErrorCode | None, str]] = {
     "JSON called MessagePack": (ErrorCode.UNREADABLE, "is JSON, but its content_type says MessagePack"),
     "MessagePack called JSON": (ErrorCode.UNREADABLE, "is MessagePack, but its content_type says JSON"),
     "a list": (ErrorCode.UNREADABLE, "list"),
+    "a comma at the end": (ErrorCode.UNREADABLE, "no comma before a closing }"),
+    "a comment": (ErrorCode.UNREADABLE, "no comments"),
+    "undefined in a text": (ErrorCode.UNREADABLE, "no undefined"),
+    "two requests": (ErrorCode.UNREADABLE, "several objects"),
+    "two requests by msgpackr": (ErrorCode.UNREADABLE, "several objects"),
+    "texts as bytes": (ErrorCode.INVALID_REQUEST, "packed as str"),
+    "a symbol as bytes": (ErrorCode.INVALID_ARGUMENTS, "symbol holds bytes"),
+    "floats of 32 bits": (ErrorCode.INVALID_REQUEST, "deadline_ms is a float of 32 bits"),
+    "a date in args by msgpackr": (ErrorCode.INVALID_ARGUMENTS, "since holds a timestamp"),
+    "an empty list of arguments": (None, ""),
     "nothing": (ErrorCode.UNREADABLE, "empty"),
     "an id that is a number": (ErrorCode.INVALID_REQUEST, "$.id"),
     "an argument beside args": (ErrorCode.INVALID_REQUEST, "symbol belongs into args"),
@@ -117,7 +127,8 @@ NAMELESS = {"gzip", "deflate", "brotli", "a list", "nothing"}
 ANSWERED_IN_MSGPACK = {
     *("large numbers by msgpackr", "large numbers by @msgpack/msgpack", "null and undefined by msgpackr"),
     *("large numbers by @msgpack/msgpack, all as floats", "null and undefined by @msgpack/msgpack", "a limit of NaN"),
-    *("JSON called MessagePack", "a date by msgpackr", "a number too large for a float"),
+    *("JSON called MessagePack", "a date by msgpackr", "a number too large for a float", "two requests by msgpackr"),
+    *("texts as bytes", "a symbol as bytes", "floats of 32 bits", "a date in args by msgpackr"),
 }
 
 

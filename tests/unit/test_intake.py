@@ -1,5 +1,7 @@
 """A body becomes an attempt with all defaults, or an error that says what to change."""
 
+import datetime
+import struct
 from typing import Any
 
 import msgspec
@@ -103,11 +105,72 @@ def test_arguments_go_on_as_whole_numbers_without_what_is_null() -> None:
     assert {type(said["since"]), type(said["limit"])} == {int}
 
 
+def single(value: float) -> bytes:
+    """A float of 32 bits in MessagePack."""
+    return b"\xca" + struct.pack(">f", value)
+
+
+@pytest.mark.parametrize(
+    ("at", "code"),
+    [
+        (("deadline_ms",), ErrorCode.INVALID_REQUEST),
+        (("args", "since"), ErrorCode.INVALID_ARGUMENTS),
+        (("args", "params", "until"), ErrorCode.INVALID_ARGUMENTS),
+        (("args", "params", "ids", None), ErrorCode.INVALID_ARGUMENTS),
+    ],
+)
+def test_a_number_that_a_float_of_32_bits_rounds_is_refused(at: tuple[str | None, ...], code: ErrorCode) -> None:
+    tree: Any = 5_000_000_000
+    for name in reversed(at):
+        tree = [tree] if name is None else {name: tree}
+    body = msgspec.msgpack.encode({**REQUEST, **tree})
+    meant = msgspec.msgpack.encode(5_000_000_000)
+    assert body.count(meant) == 1
+    error = refused(body.replace(meant, single(NOW_MS + 30_000)), content_type=MSGPACK)
+    assert error.code is code
+    assert f"{[name for name in at if name][-1]} is a float of 32 bits" in error.message
+    assert "double" in error.message
+    if at[0] == "args":
+        take(body.replace(meant, single(500)), content_type=MSGPACK)
+        take(body.replace(meant, single(0.1)), content_type=MSGPACK)
+
+
+def test_a_text_with_the_mark_of_a_float_of_32_bits_is_a_text() -> None:
+    note = b"\xa5\xca\xb0\xca\xb0\xca".decode(errors="ignore") + "\u02b0" * 40
+    assert take(msgspec.msgpack.encode({**REQUEST, "args": {"symbol": note}})).request.args == {"symbol": note}
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (b"BTC/USDT", "bytes (bin)"),
+        (datetime.datetime(2027, 1, 15, tzinfo=datetime.UTC), "a timestamp of MessagePack: send Unix milliseconds"),
+        (msgspec.msgpack.Ext(5, b"x"), "an extension type of MessagePack"),
+    ],
+)
+def test_what_only_messagepack_has_is_refused_in_arguments(value: Any, says: str) -> None:
+    for args in ({"since": value}, {"params": {"x": value}}, {"symbols": [value]}, {"params": {"x": [{"y": value}]}}):
+        error = refused(msgspec.msgpack.encode({**REQUEST, "args": args}), content_type=MSGPACK)
+        assert error.code is ErrorCode.INVALID_ARGUMENTS
+        assert f"{next(iter(args))} holds {says}" in error.message
+
+
+@pytest.mark.parametrize("content_type", [JSON, MSGPACK])
+@pytest.mark.parametrize("empty", [[], {}])
+def test_what_is_empty_may_be_a_list_or_a_table(content_type: str, empty: Any) -> None:
+    encode = msgspec.msgpack.encode if content_type == MSGPACK else msgspec.json.encode
+    read = take(encode({"method": "fetch_time", "args": empty, "exchanges": empty}), content_type=content_type).request
+    assert (read.args, read.exchanges) == ({}, [])
+    args = {"symbols": empty, "codes": empty, "params": empty}
+    read = take(encode({"method": "fetch_tickers", "args": args}), content_type=content_type).request
+    assert read.args == {"symbols": [], "codes": [], "params": {}}
+
+
 @pytest.mark.parametrize("content_type", [JSON, MSGPACK, ""])
 def test_what_is_refused_keeps_its_id_and_method(content_type: str) -> None:
     encode = msgspec.msgpack.encode if content_type == MSGPACK else msgspec.json.encode
     wrongs: list[dict[str, Any]] = [
-        *({"symbol": "X"}, {"args": []}, {"args": {"limit": 1e300}}, {"exchanges": "okx"}, {"id": 7}),
+        *({"symbol": "X"}, {"args": ["X"]}, {"args": {"limit": 1e300}}, {"exchanges": "okx"}, {"id": 7}),
     ]
     for wrong in wrongs:
         body = encode({"id": "t-1", **REQUEST, **wrong})
