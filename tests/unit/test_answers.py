@@ -97,6 +97,11 @@ def test_what_only_one_exchange_means_by_a_status_is_read_there_alone() -> None:
         ("bitstamp", 400, '{"status":"error","reason":"Request rate limit exceeded","code":"400.002"}', 2),
         ("bitso", 420, '{"success":false,"error":{"code":"0200","message":"Too many requests, retry in 60 s"}}', 60),
         ("luno", 403, "Too Many Requests", 2),
+        ("zaif", 200, '{"success":0,"error":"time wait restriction, please try later."}', 2),
+        ("coinone", 200, '{"result":"error","error_code":"1","error_msg":"Too many requests. Wait 5 s"}', 5),
+        ("zaif", 200, '{"message":"Rate limit exceeded","retry_after":30}', 30),
+        ("zaif", 200, '{"trades":[{"comment":"too many requests"}]}', None),
+        ("zaif", 200, '{"error":"","data":"rate limit exceeded"}', None),
         # At 200 it may be data, and where a table knows the exchange its entries say what is a limit.
         ("bitstamp", 200, '{"title":"Too many requests"}', None),
         ("bitstamp", 400, '{"reason":"Too many decimals"}', None),

@@ -67,6 +67,11 @@ NOW_S = 1_800_000_000.0
         ("phemex", 429, {"x-ratelimit-retry-after": "45"}, "{}", 45),
         ("phemex", 429, {"x-ratelimit-retry-after-CONTRACT": "45"}, "{}", 45),
         ("luno", 429, {"X-RateLimit-Retry-After": "45"}, "", 45),
+        ("upbit", 418, {}, '{"error":{"message":"blocked for 60 seconds"}}', 60),
+        ("upbit", 418, {}, '{"error":{"message":"blocked"}}', 120),
+        ("binanceus", 418, {"Retry-After": "60"}, "", 120),
+        ("tokocrypto", 418, {"Retry-After": "60"}, "", 120),
+        ("delta", 429, {"X-RATE-LIMIT-RESET": "45000"}, '{"error":{"code":"too_many_requests"}}', 45),
         ("upbit", 418, {}, '{"error":{"message":"blocked for 300 seconds"}}', 300),
     ],
 )

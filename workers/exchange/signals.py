@@ -29,7 +29,11 @@ IN_THE_TEXT: Final = "text of the answer"
 # Statuses that refuse a call at every exchange.
 _LIMIT: Final = Answer(means="limit", status=429, pause_s=DEFAULT_PAUSE_S, source="RFC 6585")
 _BAN: Final = Answer(
-    means="ban", status=418, pause_s=120, source="binance-spot-api-docs: rest-api.md, IP limits: 2 minutes to 3 days"
+    means="ban",
+    status=418,
+    pause_s=120,
+    least_s=10,
+    source="binance-spot-api-docs: rest-api.md, IP limits: 2 minutes to 3 days; Upbit's are as long as it says",
 )
 
 

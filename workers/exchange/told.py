@@ -1,9 +1,9 @@
 """Times that exchanges name: for how long to send no call, in every form. Pure: the clock is an argument.
 
 One reader for all forms: seconds, a date as HTTP or ISO 8601 writes it, Unix seconds, milliseconds, microseconds, in a
-header or in the words of an answer ("banned until 1800000000000", "try again in 30 seconds", "retry_after": 5). Not all
-of it is believed: a time that is past gives 0, and one that is further ahead than `FURTHEST_S` is no time. `signals`
-decides how long to wait.
+header or in the words of an answer ("banned until 1800000000000", "try again in 30 seconds", "retry_after": 5). Of
+several the longest counts: "wait 100 ms" beside "ban 5 min" is a ban. Not all of it is believed: a time that is
+past gives 0, and one that is further ahead than `FURTHEST_S` is no time. `signals` decides how long to wait.
 """
 
 import datetime
@@ -32,7 +32,14 @@ _SOME_SPANS: Final = rf"{_SPAN}(?:(?:,|\sand)?\s?{_SPAN}){{0,3}}"
 # Go writes the offset and the zone's name.
 _ZONE: Final = r"\s?\(?(?:z|(?:utc|gmt)?\s?[+-]\d\d?(?::?\d\d)?(?:\s(?:utc|gmt))?|utc|gmt)\)?"
 _ISO: Final = rf"\d{{4}}[-/]\d\d[-/]\d\d(?:[t\s]\d\d:\d\d(?::\d\d(?:\.\d{{1,9}})?)?(?:{_ZONE})?)?"
-_HTTP_DATE: Final = r"[a-z]{3}, \d\d [a-z]{3} \d{4} \d\d:\d\d:\d\d gmt"
+_MONTH: Final = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6}\.?"
+_DAY_AND_MONTH: Final = rf"(?:\d\d?[\s-]{_MONTH}|{_MONTH} \d\d?),?"
+_HTTP_DATE: Final = (
+    rf"(?:[a-z]{{3,9}}, ?)?{_DAY_AND_MONTH}[\s-]\d{{2,4}},? \d\d:\d\d(?::\d\d)?(?: (?:gmt|utc|[+-]\d{{4}}))?"
+)
+# ISO 8601 (4.4.3.2): PT30S, P1DT12H.
+_DURATION: Final = r"p(?=t?\d)(?:\d+d)?(?:t(?=\d)(?:\d+h)?(?:\d+m)?(?:\d+(?:\.\d+)?s)?)?"
+_CLOCK: Final = r"\d{1,2}:\d\d:\d\d"
 # What may stand between a word and its time: quotes and signs of JSON, and a preposition.
 _BETWEEN: Final = r"[\s\"'\\:=_-]{0,6}"
 _HEDGE: Final = r"about|another|approximately|approx\.?|around|roughly|at least|at most|up to|less than"
@@ -40,23 +47,33 @@ _PREPOSITION: Final = rf"{_BETWEEN}(?:in|after|for|at|time|{_HEDGE})"
 # Behind "available" and "locked" a preposition is needed: an amount may be those too, and 30 m of it are no minutes.
 _BEFORE: Final = (
     r"(?:(?:until|till|unblock(?:ed)?|unban(?:ned)?|throttled|retry(?:\s(?:(?:your|the|this)\s)?request)?|again|wait"
-    r"|blocked|banned|suspended|restricted|lifted|released|expires?|resets?|cool[ -]?down|back[ -]?off)"
+    r"|blocked|\bban(?:ned)?|suspended|restricted|lifted|released|expires?|resets?|cool[ -]?down|back[ -]?off)"
     rf"(?:{_PREPOSITION}){{0,2}}|(?:available|locked){_PREPOSITION})"
 )
 _TIMES: Final = re.compile(
-    rf"{_BEFORE}{_BETWEEN}(?:(?P<date>{_HTTP_DATE}|{_ISO})|(?P<span>{_SOME_SPANS})|(?P<unix>\d{{10,19}})(?!\d))",
+    rf"{_BEFORE}{_BETWEEN}(?:(?P<date>{_HTTP_DATE}|{_ISO})|(?P<duration>{_DURATION}(?!\w))|(?P<span>{_SOME_SPANS})|(?P<unix>\d{{10,19}})(?!\d))",
     re.IGNORECASE,
 )
 # A number without a unit is a time only behind words that mean nothing else. It is seconds, unless the words say
 # milliseconds.
 _BARE: Final = re.compile(
     rf"(?:retry[\s_-]?(?:after|in)|again (?:in|after)|wait(?:[\s_-]?for)?)(?P<ms>[\s_-]?(?:ms|millis(?:econds)?))?"
-    rf"(?:[\s_-]?sec(?:ond)?s)?[\s\"'\\:=]{{1,6}}(?P<bare>{_NUMBER})(?![.,]?\d|\s?[\w%/:-])",
+    rf"(?:[\s_-]?sec(?:ond)?s)?[\s\"'\\:=]{{1,6}}(?P<bare>{_NUMBER}(?:e\+?\d{{1,2}})?)(?![.,]?\d|\s?[\w%/:-])",
+    re.IGNORECASE,
+)
+# A time of the day is another thing, so only what is to be waited for counts.
+_CLOCKS: Final = re.compile(
+    rf"(?:retry|again|wait|blocked|banned|suspended)[\s_-]?(?:in|for|after)[\s\"'\\:=]{{1,6}}(?P<clock>{_CLOCK})(?![\d:])",
     re.IGNORECASE,
 )
 _ONE_SPAN: Final = re.compile(rf"(?P<count>{_COUNT})\s?(?P<unit>{_UNIT})(?![a-z])", re.IGNORECASE)
+_OF_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)([dhms])", re.IGNORECASE)
+_A_DURATION: Final = re.compile(_DURATION, re.IGNORECASE)
+_A_CLOCK: Final = re.compile(_CLOCK)
 _ALL_SPANS: Final = re.compile(_SOME_SPANS, re.IGNORECASE)
 _A_DATE: Final = re.compile(_ISO, re.IGNORECASE)
+# Behind the day and the year; that behind the day's name stays.
+_COMMAS: Final = re.compile(r"(?<=\d),")
 _TO_THE_MINUTE: Final = len("2027-01-15T08:00")
 _A_ZONE: Final = re.compile(rf"{_ZONE}$", re.IGNORECASE)
 _AN_OFFSET: Final = re.compile(r"([+-])(\d\d?):?(\d\d)?")
@@ -99,7 +116,11 @@ def in_header(text: str, now_s: float, *, milliseconds: bool = False) -> float |
     if value is not None:
         return _time_s(value, now_s, 1000.0 if milliseconds else 1.0)
     if _ALL_SPANS.fullmatch(text):
-        return _told(_spans_s(text))
+        return _of_spans_s(text, now_s)
+    if _A_DURATION.fullmatch(text):
+        return _told(_duration_s(text))
+    if _A_CLOCK.fullmatch(text):
+        return _told(_clock_s(text))
     if (date_s := _date_s(text)) is not None:
         return _told(date_s - now_s)
     # The same header twice is joined by a comma.
@@ -119,10 +140,13 @@ def in_text(text: str, now_s: float) -> float | None:
             date_s = _date_s(match["date"])
             found.append(None if date_s is None else _told(date_s - now_s))
         elif match["span"]:
-            found.append(_told(_spans_s(match["span"])))
+            found.append(_of_spans_s(match["span"], now_s))
+        elif match["duration"]:
+            found.append(_told(_duration_s(match["duration"])))
         else:
             found.append(_told(_left_s(float(match["unix"]), now_s)))
     found += [_time_s(float(match["bare"]), now_s, 1000.0 if match["ms"] else 1.0) for match in _BARE.finditer(text)]
+    found += [_told(_clock_s(match["clock"])) for match in _CLOCKS.finditer(text)]
     return _longest(found)
 
 
@@ -167,6 +191,21 @@ def _longest(times: Iterable[float | None]) -> float | None:
     return max((each for each in times if each is not None), default=None)
 
 
+def _of_spans_s(text: str, now_s: float) -> float | None:
+    """The time left of one or several spans; one that is too long for that is a Unix time with its unit."""
+    seconds = _spans_s(text)
+    return _told(seconds if seconds <= FURTHEST_S else _left_s(seconds, now_s))
+
+
+def _duration_s(text: str) -> float:
+    return sum(float(count) * _SPANS[unit.lower()] for count, unit in _OF_DURATION.findall(text))
+
+
+def _clock_s(text: str) -> float:
+    hours, minutes, seconds = map(int, text.split(":"))
+    return hours * 3600.0 + minutes * 60 + seconds
+
+
 def _spans_s(text: str) -> float:
     return sum(_span_s(match["count"], match["unit"].lower()) for match in _ONE_SPAN.finditer(text))
 
@@ -186,7 +225,7 @@ def _date_s(text: str) -> float | None:
                 ahead = datetime.timedelta(hours=int(offset[2]), minutes=int(offset[3] or 0))
                 date = date.replace(tzinfo=datetime.timezone(-ahead if offset[1] == "-" else ahead))
         else:
-            date = email.utils.parsedate_to_datetime(text)
+            date = email.utils.parsedate_to_datetime(_COMMAS.sub(" ", text.replace(".", "")))
         if date.tzinfo is None:
             date = date.replace(tzinfo=datetime.UTC)
         return date.timestamp()

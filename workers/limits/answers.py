@@ -142,16 +142,22 @@ _NETWORKS: Final = (
     ),
 )
 
-# Refusals in the words of 429 at another status, where no table knows the exchange. At 200 they may be part of data.
+# Refusals in the words of 429 at another status, where no table knows the exchange. At 200 they may be part of data, so
+# they have to be what a field for errors says.
+_OF_ERRORS: Final = ("error", "error_msg", "errormsg", "errmsg", "err_msg", "error_message", "msg", "message", "reason")
 IN_WORDS: Final = tuple(
     Answer(
         means="limit",
         status=status,
-        contains=("rate limit exceeded", "too many requests"),
+        fields=fields,
+        contains=("rate limit exceeded", "too many requests", *more),
         pause_s=2,
-        source="RFC 6585: what 429 says; Bitstamp's 400.002 says it at 400",
+        source="RFC 6585: what 429 says; Bitstamp's 400.002 says it at 400, Zaif's 'time wait restriction' at 200",
     )
-    for status in (400, 403, 420)
+    for status, fields, more in (
+        *((status, (), ()) for status in (400, 403, 420)),
+        (200, _OF_ERRORS, ("request limit exceeded", "rate limit reached", "time wait restriction")),
+    )
 )
 
 
@@ -168,6 +174,12 @@ class PauseHeader(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
 
     gives: Literal["instant", "seconds", "milliseconds"]
     source: Text
+
+
+# Names of such headers where no table knows the exchange.
+OTHER_PAUSE_HEADERS: Final[Mapping[str, PauseHeader]] = {
+    "x-rate-limit-reset": PauseHeader(gives="milliseconds", source="docs.delta.exchange: rate limits"),
+}
 
 
 class _Known:

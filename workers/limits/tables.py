@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from schemas.errors import ConfigError
 
-from .answers import IN_WORDS, SHARED, Answer, Answers, PauseHeader, Reader
+from .answers import IN_WORDS, OTHER_PAUSE_HEADERS, SHARED, Answer, Answers, PauseHeader, Reader
 
 LIMITS: Final = Path(__file__).parent
 
@@ -144,7 +144,7 @@ class Tables:
             return Answers(self._entries[name], table.pause_headers, endpoint_alone=alone, counts=table.counts)
         headers = {name: header for table in self._tables.values() for name, header in table.pause_headers.items()}
         entries = (entry for each in self._entries.values() for entry in each if _is_shared(entry))
-        return Answers([*entries, *IN_WORDS], headers)
+        return Answers([*entries, *IN_WORDS], {**OTHER_PAUSE_HEADERS, **headers})
 
     def _answers_nothing(self, name: str) -> bool:
         """Whether a table says nothing of answers, and no other table has said what they mean."""
