@@ -13,7 +13,7 @@ from typing import Any, Final
 from msgspec import DecodeError, Raw, ValidationError, convert, json, msgpack
 from msgspec.structs import fields as fields_of
 
-from .messages import Request, decode_with
+from .messages import Http, Request, decode_with
 
 # From here on a float no longer stands for one whole number alone.
 EXACT_BELOW: Final = 2**53
@@ -32,6 +32,7 @@ _UNDEFINED: Final = msgpack.Ext(0, b"\0")
 _PACKED: Final = frozenset([*range(0x80, 0xA0), *range(0xDC, 0xE0)])
 _EMPTY_MAP: Final = 0x80
 _OPTIONAL: Final = frozenset(field.encode_name for field in fields_of(Request) if not field.required)
+_OPTIONAL_OF_HTTP: Final = frozenset(field.encode_name for field in fields_of(Http) if not field.required)
 # Of a request, its arguments, and what is in them. Deeper ones are refused.
 _LEVELS: Final = 12
 _INNER: Final[msgpack.Decoder[dict[Any, Raw] | list[Raw]]] = msgpack.Decoder(dict[Any, Raw] | list[Raw])
@@ -120,5 +121,6 @@ def decode_request(content_type: str, body: bytes) -> Request:
         given = ((name, value) for name, value in fields.items() if name not in _OPTIONAL or not absent(value))
         said = {name: whole(filled(name, value)) for name, value in given}
         if isinstance(said.get("http"), dict):
-            said["http"] = {name: value for name, value in said["http"].items() if not absent(value)}
+            call = said["http"].items()
+            said["http"] = {name: value for name, value in call if name not in _OPTIONAL_OF_HTTP or not absent(value)}
         return convert(said, Request)
