@@ -15,6 +15,7 @@ from msgspec import Struct
 from .errors import ConfigError
 
 HIDDEN: Final = "…"
+_ONE_PLACE: Final = "expected either env or file"
 
 
 class Secret:
@@ -50,14 +51,19 @@ class SecretSource(Struct, frozen=True, forbid_unknown_fields=True):
     env: str | None = None
     file: str | None = None
 
+    @property
+    def one(self) -> bool:
+        """Whether it names one place, and not both or none."""
+        return (self.env is None) is not (self.file is None)
+
     def read(self, environment: Mapping[str, str]) -> Secret:
         """Reads it.
 
         Raises:
             ConfigError: it is missing or empty; the text says what was looked for, and nothing of what was found.
         """
-        if (self.env is None) is (self.file is None):
-            raise ConfigError("expected either env or file")
+        if not self.one:
+            raise ConfigError(_ONE_PLACE)
         if self.env is not None:
             value = environment.get(self.env, "")
             where = f"the environment variable {self.env}"
@@ -95,6 +101,14 @@ class AccountConfig(Struct, frozen=True, forbid_unknown_fields=True):
     wallet_address: SecretSource | None = None
     token: SecretSource | None = None
 
+    @property
+    def wrong(self) -> str:
+        """What is wrong with it whatever the environment has, behind the account's name; empty if nothing is."""
+        sources: dict[str, SecretSource | None] = {key: getattr(self, key) for key in CCXT_NAMES}
+        if not any(sources.values()):
+            return f": {_NO_KEY}"
+        return next((f".{key}: {_ONE_PLACE}" for key, source in sources.items() if source and not source.one), "")
+
     def credentials(self, name: str, environment: Mapping[str, str] = os.environ) -> dict[str, Secret]:
         """The secrets by ccxt's names for them.
 
@@ -115,7 +129,7 @@ class AccountConfig(Struct, frozen=True, forbid_unknown_fields=True):
             except ConfigError as error:
                 raise ConfigError(f"accounts.{name}.{key}: {error}") from None
         if not found:
-            raise ConfigError(f"accounts.{name}: expected at least one of {', '.join(CCXT_NAMES)}")
+            raise ConfigError(f"accounts.{name}: {_NO_KEY}")
         return found
 
 
@@ -124,3 +138,4 @@ CCXT_NAMES: Final = {
     field.name: "".join([field.name.split("_")[0], *(part.title() for part in field.name.split("_")[1:])])
     for field in msgspec.structs.fields(AccountConfig)
 }
+_NO_KEY: Final = f"expected at least one of {', '.join(CCXT_NAMES)}"

@@ -374,6 +374,8 @@ def _groups(path: Path, groups: Mapping[str, GroupConfig], lanes: Mapping[str, L
                 raise ConfigError(
                     f"{path}: groups.{name}.exchanges: expected lanes or their exchanges, not {exchange!r}"
                 )
+        if twice := next((each for at, each in enumerate(exchanges) if each in exchanges[:at]), ""):
+            raise ConfigError(f"{path}: groups.{name}.exchanges: expected {twice!r} once")
         if len({reach[exchange] for exchange in exchanges}) > 1:
             raise ConfigError(f"{path}: groups.{name}.exchanges: expected exchanges or sandboxes, not both")
         found[name] = msgspec.structs.replace(group, exchanges=exchanges)
@@ -390,9 +392,11 @@ def _limits(path: Path, limits: Mapping[str, LimitsConfig]) -> dict[str, LimitsC
 
 def _check_used(path: Path, config: Config) -> None:
     """Refuses settings that others leave without effect."""
-    for name in config.accounts:
+    for name, account in config.accounts.items():
         if all(lane.account != name for lane in config.lanes.values()):
             raise ConfigError(f'{path}: accounts.{name}: expected a lane with account = "{name}"')
+        if wrong := account.wrong:
+            raise ConfigError(f"{path}: accounts.{name}{wrong}")
     dispatcher, worker = config.dispatcher, config.worker
     values = {
         "dispatcher.trial_after_s": dispatcher.trial_after_s,
@@ -401,11 +405,17 @@ def _check_used(path: Path, config: Config) -> None:
         "dispatcher.silent_after_s": dispatcher.silent_after_s,
         "worker.max_wait_s": worker.max_wait_s,
         "worker.report_every_s": worker.report_every_s,
+        "worker.max_answer_mib": worker.max_answer_mib,
+        "worker.max_markets_mib": worker.max_markets_mib,
+        "worker.max_answers_mib": worker.max_answers_mib,
     }
     for what, most in (
         ("dispatcher.trial_after_s", "dispatcher.trial_after_max_s"),
         ("dispatcher.wait_with_others_s", "worker.max_wait_s"),
         ("worker.report_every_s", "dispatcher.silent_after_s"),
+        # One answer above what all may have together would never find room.
+        ("worker.max_answer_mib", "worker.max_answers_mib"),
+        ("worker.max_markets_mib", "worker.max_answers_mib"),
     ):
         if values[what] > values[most]:
             raise ConfigError(f"{path}: {what}: expected at most {values[most]:g}, which is {most}")

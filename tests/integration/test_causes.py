@@ -132,6 +132,21 @@ async def test_a_plain_port_asked_for_tls(lanes: Lanes) -> None:
     assert "TLS: wrong version number" in verdict.message or "TLS: record layer failure" in verdict.message
 
 
+@pytest.mark.parametrize("status", [b"301 Moved Permanently", b"302 Found", b"308 Permanent Redirect"])
+async def test_an_answer_that_leads_elsewhere_says_where(lanes: Lanes, status: bytes) -> None:
+    head = b"Location: https://new.example/api/v5/ticker?instId=BTC-USDT\r\n"
+    async with serving(answering(head, b"<html>moved</html>", status)) as port:
+        verdict = await ask(lanes, f"http://127.0.0.1:{port}")
+    assert verdict.message.startswith(f"status {status[:3].decode()} leads to https://new.example/api/v5/ticker, and")
+    assert "set ccxt.urls or ccxt.hostname of the lane" in verdict.message
+
+
+async def test_an_answer_in_zstandard(lanes: Lanes) -> None:
+    async with serving(answering(b"Content-Encoding: zstd\r\n", b"\x28\xb5\x2f\xfd\x04\x00")) as port:
+        verdict = await ask(lanes, f"http://127.0.0.1:{port}")
+    assert "compressed with Zstandard, which was not asked for" in verdict.message
+
+
 async def test_a_port_that_speaks_no_http(lanes: Lanes) -> None:
     async def other(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"SSH-2.0-OpenSSH_9.9\r\n")

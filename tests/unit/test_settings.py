@@ -96,6 +96,18 @@ def test_what_is_taken_is_read_by_some_class() -> None:
         ("options.fetchOHLCV.pagniate = true", "fetchOHLCV.pagniate: ccxt's okx reads no such option; near it"),
         ("hostnme = 5", "ccxt has no such setting; near it: hostname"),
         ("has.fetchTikcer = true", "has no such method; near it: fetchTicker"),
+        ('has.fetchTicker = "yes"', 'has.fetchTicker: expected true, false or "emulated"'),
+        ("has.fetchTicker = 1.5", "has.fetchTicker: expected true"),
+        (
+            "requiredCredentials.apKey = true",
+            "Credentials.apKey: ccxt's okx reads no such key; near it: apiKey",
+        ),
+        ('requiredCredentials.apiKey = "no"', "requiredCredentials.apiKey: expected true or false"),
+        ("fees.tradin.maker = 0.1", "fees.tradin: ccxt's okx reads no such key; near it: trading"),
+        ("fees.trading.makr = 0.1", "fees.trading.makr: ccxt's okx reads no such key; near it: maker"),
+        ("fees.trading = 0.1", "fees.trading: expected a table with "),
+        ("limits.amout.min = 1", "limits.amout: ccxt's okx reads no such key; near it: amount"),
+        ("limits.amount.least = 1", "limits.amount.least: ccxt's okx reads no such key"),
         ("fetch_ticker = 5", "ccxt has no such setting"),
         ('accountId = "5"', "ccxt.accountId: expected nothing: ccxt's okx never reads it"),
     ],
@@ -114,6 +126,7 @@ def test_what_a_class_has_itself_is_no_error(exchange: str) -> None:
         if not isinstance(value, (type(None), type)) and ccxt_settings_takes(name)
     }
     own = {"urls": {"api": made.urls["api"]}, "has": dict(made.has), "options": kept}
+    own |= {"fees": made.fees, "limits": made.limits, "requiredCredentials": made.requiredCredentials}
     own |= {"hostname": made.hostname} if "{hostname}" in str(made.urls["api"]) else {}
     ccxt_settings.check(exchange, own, sandbox=False)
     settings.check(Config(lanes={exchange: LaneConfig(exchange=exchange, ccxt=own)}))
@@ -249,72 +262,6 @@ def test_a_rule_whose_parts_never_hold_is_refused(rule: str, says: str) -> None:
     assert says in refusal(f'{BITSTAMP}[limits.bitstamp.endpoints]\n"public GET *" = [{{ bucket = "own", {rule} }}]')
 
 
-def case(exchange: str, key: str, case: str) -> str:
-    """One case of ten times the cost, beside an endpoint's or the default's one rule."""
-    rules = f"[{{ bucket = 'own', cases = [{{ cost = 10, {case} }}] }}]"
-    place = f"default = {rules}" if key == "default" else f'endpoints."{key}" = {rules}'
-    bucket = 'amount = 400\nwindow_s = 1\nkind = "rolling"'
-    return f"[lanes.{exchange}]\n[limits.{exchange}]\n{place}\n[limits.{exchange}.buckets.own]\n{bucket}\n"
-
-
-BARS: Final = 'bars = {{ since = "{}", until = "{}", bar = "{}", most = 100, per = 10 }}'
-
-
-@pytest.mark.parametrize(
-    ("exchange", "key", "param", "says"),
-    [
-        ("bitstamp", "public GET order_book/{pair}/", 'param = "pairr"', "sends no 'pairr' there"),
-        ("bitstamp", "public GET ohlc/{pair}/", 'param = "limitt"', "'limitt' there; perhaps 'limit'"),
-        ("bitstamp", "public GET *", 'param = "limitt"', "'limitt' there; perhaps 'limit'"),
-        ("bitstamp", "default", 'param = "limitt"', "default[0].cases[0]: ccxt's bitstamp sends no 'limitt' there"),
-        # ccxt's own names of arguments, where the exchange has others.
-        ("kraken", "public GET Depth", 'param = "symbol"', "sends no 'symbol' there"),
-        ("kraken", "public GET OHLC", 'param = "timeframe"', "sends no 'timeframe' there"),
-        ("kraken", "public GET Depth", 'param = "limit"', "sends no 'limit' there"),
-        # What other endpoints of the exchange are sent.
-        ("kraken", "public GET Ticker", 'param = "interval"', "sends no 'interval' there"),
-        ("hyperliquid", "public POST info", 'param = "req.coinn"', "sends no 'req.coinn' there"),
-        (
-            "hyperliquid",
-            "public POST info",
-            'param = "type", ' + BARS.format("req.startTime", "req.endTimes", "req.interval"),
-            "sends no 'req.endTimes' there; perhaps 'endtime'",
-        ),
-    ],
-)
-def test_a_cost_by_a_parameter_that_no_call_sends_is_refused(exchange: str, key: str, param: str, says: str) -> None:
-    assert says in refusal(case(exchange, key, param))
-    # A producer may name it in its `params`.
-    read(case(exchange, key, f"{param}, from_params = true"))
-
-
-@pytest.mark.parametrize(
-    ("exchange", "key", "param"),
-    [
-        ("bitstamp", "public GET ohlc/{pair}/", "limit"),
-        ("bitstamp", "public GET ohlc/{pair}/", "LIMIT"),
-        ("bitstamp", "public GET ticker/{pair}/", "pair"),  # stands in the path
-        ("bitstamp", "public GET *", "pair"),
-        ("kraken", "public GET Depth", "count"),
-        ("gate", "private.spot GET open_orders", "currency_pair"),  # put there by a method that two methods call
-        ("binance", "private GET myTrades", "orderId"),  # put there by a method that calls the method
-    ],
-)
-def test_a_cost_by_a_parameter_that_ccxt_sends_is_taken(exchange: str, key: str, param: str) -> None:
-    read(case(exchange, key, f'param = "{param}"'))
-
-
-@pytest.mark.parametrize("exchange", shipped().limited)
-def test_no_misspelt_parameter_of_a_table_goes_unnoticed(exchange: str) -> None:
-    called = described(exchange).called
-    for key, rules in load(exchange, 100).rules.items():
-        named = {name for rule in rules for each in rule.cases if not each.from_params for name in each.reads}
-        for name in named if called.at(key) else ():
-            assert called.has(name, key)
-            slips = {name + name[-1], name[:-2] + name[-2:][::-1], f"{name[:1]}_{name[1:]}"} - {name}
-            assert not {slip for slip in slips if called.has(slip, key)}, key
-
-
 @pytest.mark.parametrize("exchange", shipped().limited)
 def test_every_table_would_be_taken_from_the_configuration(exchange: str) -> None:
     """Its buckets, and each of its rules alone; but for rules that wait for endpoints of a later ccxt."""
@@ -343,6 +290,22 @@ def test_every_table_would_be_taken_from_the_configuration(exchange: str) -> Non
             '[lanes.okx]\naccount = "main"\n[accounts.main]\nuid = { env = "X" }\n',
             "accounts.main.uid: expected nothing: okx has no use for it",
         ),
+        (
+            '[lanes.okx]\naccount = "main"\n[accounts.main]\n',
+            "accounts.main: expected at least one of api_key, secret, password",
+        ),
+        (
+            '[lanes.okx]\naccount = "main"\n[accounts.main]\nsecret = { env = "X", file = "x" }\n',
+            "accounts.main.secret: expected either env or file",
+        ),
+        (
+            '[lanes.okx]\naccount = "main"\n[accounts.main]\nsecret = {}\n',
+            "accounts.main.secret: expected either env or file",
+        ),
+        ('[lanes.okx]\n[groups.x]\nexchanges = ["okx", "okx"]\n', "groups.x.exchanges: expected 'okx' once"),
+        ('[lanes.htx]\n[groups.x]\nexchanges = ["htx", "huobi"]\n', "groups.x.exchanges: expected 'htx' once"),
+        ("worker.max_answer_mib = 65\n[lanes.okx]\n", "expected at most 64, which is worker.max_answers_mib"),
+        ("worker.max_answers_mib = 20\n[lanes.okx]\n", "worker.max_markets_mib: expected at most 20, which is"),
         ("dispatcher.trial_after_s = 6.0\n[lanes.okx]\n", "expected at most 5, which is dispatcher.trial_after_max_s"),
         ("dispatcher.wait_with_others_s = 3.0\n[lanes.okx]\n", "expected at most 2, which is worker.max_wait_s"),
         ("worker.report_every_s = 2.0\n[lanes.okx]\n", "expected at most 1.5, which is dispatcher.silent_after_s"),

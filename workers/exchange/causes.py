@@ -9,8 +9,14 @@ import os
 import socket
 import ssl
 from collections.abc import Iterator
+from typing import Final
 
 import aiohttp
+
+_ZSTANDARD: Final = (
+    "the answer is compressed with Zstandard, which was not asked for. Operator: a proxy may do that; to read it, "
+    "install backports.zstd where workers run"
+)
 
 
 def cause(error: BaseException) -> str:
@@ -48,7 +54,7 @@ def _words(error: BaseException) -> str:
         case aiohttp.SocketTimeoutError():
             return "no answer in time"
         case aiohttp.ClientResponseError():
-            return f"no HTTP: {error.message}"
+            return _ZSTANDARD if "zstd" in error.message else f"no HTTP: {error.message}"
         case aiohttp.ClientPayloadError():
             # It was raised from what the parser says, which is shorter.
             inner = error.__cause__

@@ -27,6 +27,7 @@ class Described(Struct, frozen=True):
         hostname: what stands for ``{hostname}`` in its URLs.
         urls: its tree of URLs.
         has: the names of all that it may have.
+        tables: of its other tables of settings, those with names of their own.
         called: what it calls, with which parameters.
         words: all texts in its code, and in the code that all classes share.
         reads: the names that this code reads or writes.
@@ -36,6 +37,7 @@ class Described(Struct, frozen=True):
     hostname: str
     urls: Mapping[str, Any]
     has: frozenset[str]
+    tables: Mapping[str, Mapping[str, Any]]
     called: Called
     words: frozenset[str]
     reads: frozenset[str]
@@ -59,6 +61,7 @@ def described(exchange: str) -> Described:
         hostname=made.hostname or "",
         urls=made.urls,
         has=frozenset(made.has),
+        tables={name: getattr(made, name) for name in ("fees", "limits", "requiredCredentials")},
         called=Called(
             own.sent(endpoints(made.api)), frozenset(word.casefold() for word in own.words), float(made.rateLimit)
         ),

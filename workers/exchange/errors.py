@@ -124,6 +124,11 @@ _FORM_STATUSES: Final = frozenset({406, 411, 412, 413, 414, 415, 416, 417, 431})
 _TOO_LARGE: Final = frozenset({413, 414, 431})
 _UNKNOWN_REFUSAL: Final = "the exchange refuses it and ccxt does not know why: args may be wrong, above all params"
 _FIREWALL: Final = "a page in place of an answer: a firewall before the exchange refuses this address, or this request"
+# RFC 9110, 15.4: another address has the answer.
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_OTHER_ADDRESS: Final = (
+    "if the exchange has moved, set ccxt.urls or ccxt.hostname of the lane; else a proxy or a firewall sends it"
+)
 _CCXT_STUMBLES: Final = "ccxt fails on these args before it sends anything: "
 _NO_LETTERS: Final = re.compile(r"[\W_]+")
 _SAYS_LITTLE: Final = "the exchange can't read this request and does not say why: check args, above all params"
@@ -170,7 +175,7 @@ def judge(error: BaseException, seen: Seen, hide: Hide = str) -> Verdict:
     if seen.pause is not None:
         return Verdict(_FAILED, ErrorCode.RATE_LIMITED, message, seen.pause.seconds)
     outcome, code = _decide(error, seen)
-    message = (_hint(error, outcome, code, seen) + message)[:MESSAGE_LIMIT]
+    message = (hide(_hint(error, outcome, code, seen)) + message)[:MESSAGE_LIMIT]
     pause_s = DEFAULT_PAUSE_S if code is ErrorCode.RATE_LIMITED else 0.0
     return Verdict(outcome, code, message, pause_s, of_connection=_of_connection(code, seen))
 
@@ -187,11 +192,19 @@ def _hint(error: Exception, outcome: Outcome, code: ErrorCode, seen: Seen) -> st
     if not seen.http_calls:
         return "" if isinstance(error, BaseError) or code is ErrorCode.INTERNAL else _CCXT_STUMBLES
     status, page = seen.status or 0, not _is_json(seen.body)
+    if status in _REDIRECTS and (to := _leads_to(seen)):
+        return f"status {status} leads to {to}, and redirects are not followed: {_OTHER_ADDRESS}; "
     if outcome is _REJECTED and page and status >= 400:
         return f"{_WHAT_TO_CHANGE.get(status, _SAYS_LITTLE)}; "
     if page and status == 403 and code is ErrorCode.EXCHANGE_UNAVAILABLE:
         return f"{_FIREWALL}; "
     return f"{_UNKNOWN_REFUSAL}; " if (outcome, code) == (_FAILED, ErrorCode.INVALID_ARGUMENTS) else ""
+
+
+def _leads_to(seen: Seen) -> str:
+    """Where an answer sends its caller, without the query; empty where it does not say."""
+    to = next((value for name, value in seen.headers.items() if name.lower() == "location"), "")
+    return to.partition("?")[0].partition("#")[0][:200]
 
 
 def _of_connection(code: ErrorCode, seen: Seen) -> bool:

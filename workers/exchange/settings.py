@@ -21,6 +21,11 @@ from .charged import ccxt
 from .described import Described, described
 
 _HOSTNAME: Final = "{hostname}"
+# What the tables of fees and limits have within them; all other names are of currencies, tiers or markets.
+_NAMES_OF_CCXT: Final = frozenset(
+    "tierBased percentage taker maker tiers withdraw deposit feeSide min max "
+    "trading funding spot swap future option delivery contract linear inverse".split()
+)
 # Options that name a kind of market.
 _TYPES: Final = frozenset({"defaultType", "defaultSubType", "defaultMarketType"})
 
@@ -105,9 +110,16 @@ def _check_ccxt(name: str, lane: LaneConfig, kind: Described) -> None:
     for key in lane.ccxt:
         if key not in kind.reads:
             raise ConfigError(f"{where}.{key}: expected nothing: ccxt's {exchange} never reads it")
-    for key in lane.ccxt.get("has", {}):
+    for key, value in lane.ccxt.get("has", {}).items():
         if key not in kind.has:
             raise ConfigError(f"{where}.has.{key}: ccxt's {exchange} has no such method{nearest(key, kind.has)}")
+        if value not in (True, False, None, "emulated"):
+            raise ConfigError(f'{where}.has.{key}: expected true, false or "emulated"')
+    for key, value in lane.ccxt.get("requiredCredentials", {}).items():
+        if not isinstance(value, bool):
+            raise ConfigError(f"{where}.requiredCredentials.{key}: expected true or false")
+    for table, known in kind.tables.items():
+        _check_names(f"{where}.{table}", lane.ccxt.get(table, {}), known, exchange)
     _check_options(f"{where}.options", exchange, lane.ccxt.get("options", {}), kind)
     urls = cast("Mapping[str, Any]", lane.ccxt.get("urls", {}))
     for key, own in urls.items():
@@ -116,6 +128,18 @@ def _check_ccxt(name: str, lane: LaneConfig, kind: Described) -> None:
         _check_tree(f"{where}.urls.{key}", own, kind.urls[key])
     if "hostname" in lane.ccxt and not _uses_hostname(urls, kind, lane):
         raise ConfigError(f"{where}.hostname: expected nothing: no URL of ccxt's {exchange} has {_HOSTNAME} in it")
+
+
+def _check_names(where: str, own: Mapping[str, Any], known: Mapping[str, Any], exchange: str) -> None:
+    """Refuses names that a table of the class has not; where its own is empty, as of fees by currency, any may be."""
+    for key, value in own.items():
+        if key not in known:
+            raise ConfigError(f"{where}.{key}: ccxt's {exchange} reads no such key{nearest(key, known)}")
+        inner: Mapping[str, Any] = known[key] if isinstance(known[key], dict) else {}
+        if inner and _NAMES_OF_CCXT.issuperset(inner):
+            if not isinstance(value, dict):
+                raise ConfigError(f"{where}.{key}: expected a table with {_names(inner)}")
+            _check_names(f"{where}.{key}", cast("Mapping[str, Any]", value), inner, exchange)
 
 
 def _check_options(where: str, exchange: str, options: Mapping[str, Any], kind: Described) -> None:
