@@ -115,5 +115,5 @@ def test_limits_of_exchanges_that_are_no_lane() -> None:
     okx, bitso = done.json
     assert (okx["lane"], okx["guess"], bitso["guess"]) == ("okx", False, True)
     assert {"bucket", "amount", "window_s", "kind", "per", "certain", "note"} == okx["buckets"][0].keys()
-    assert "expected an exchange id of ccxt" in here("limits", "show", "nosuch").err
+    assert "'nosuch' is no exchange of ccxt" in here("limits", "show", "nosuch").err
     assert here("limits", "show", "--config", str(ROOT / "deploy" / "fleet.toml")).code == output.OK
