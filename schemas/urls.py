@@ -70,6 +70,10 @@ def check(where: str, url: str) -> None:
         raise ConfigError(f"{where}: expected a port from 1 to 65535")
     if not parts.hostname and parts.scheme not in {"unix", "redis", "rediss"}:
         raise ConfigError(f"{where}: expected a host")
+    try:
+        (parts.hostname or "").encode("idna")  # as Python's sockets do
+    except UnicodeError:
+        raise ConfigError(f"{where}: expected a host whose name has 1 to 63 characters between dots") from None
     if parts.scheme in {"amqp", "amqps"}:
         _check_options(where, url, _AMQP, _AMQP_TLS, "amqps", "[broker] has the times")
     elif parts.scheme in {"unix", "redis", "rediss"}:

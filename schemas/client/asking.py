@@ -42,6 +42,8 @@ __all__ = [
 
 Mode: TypeAlias = Literal["any", "all"]
 EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
+# The longest text that a property of an AMQP message holds (AMQP 0-9-1, section 4.2.5.3).
+ID_BYTES: Final = 255
 _MILLISECOND: Final = timedelta(milliseconds=1)
 
 
@@ -270,6 +272,9 @@ def encoded(request: Request) -> bytes | Answer:
         body = encode(request)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         return unanswered(request, ErrorCode.INVALID_ARGUMENTS, f"the arguments can't be encoded: {error}")
+    if (length := len(request.id.encode())) > ID_BYTES:
+        text = f"the id has {length:,} bytes; at most {ID_BYTES} are taken"
+        return unanswered(request, ErrorCode.INVALID_REQUEST, text)
     if len(body) > BODY_LIMIT_BYTES:
         text = f"the request has {len(body):,} bytes; at most {BODY_LIMIT_BYTES:,} are taken"
         return unanswered(request, ErrorCode.TOO_LARGE, text)

@@ -4,7 +4,7 @@ Its event loop runs in a thread of its own. So it works where a loop runs alread
 """
 
 import asyncio
-import contextlib
+import itertools
 import os
 import queue
 import threading
@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 from ..messages import Request
+from ..runtime.tasks import end_tasks
 from .asking import EMPTY, How, HttpHow, Mode, RequestHow, check_map
 from .blocking_reads import BlockingReads
 from .errors import Closed, as_raised
@@ -42,15 +43,16 @@ class FleetSync(BlockingReads):
     def __init__(self, url: str = "", *, deadline: timedelta = DEADLINE, patience: timedelta = PATIENCE) -> None:
         self._make: Callable[[], Fleet] = lambda: Fleet(url, deadline=deadline, patience=patience)
         self._fleet = self._make()
-        self._opening = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._end: Callable[[], object] | None = None
+        self._turn = threading.RLock()  # also for a signal's handler that closes it while it opens
+        self._life: _Life | None = None
+        self._forgotten: Any = None
         self._closed = False
         self._process = os.getpid()
 
     def __enter__(self) -> Self:
         """Connects; raises as `Fleet` does."""
-        self._open()
+        with self._turn:
+            self._open()
         return self
 
     def __exit__(
@@ -61,10 +63,10 @@ class FleetSync(BlockingReads):
 
     def close(self) -> None:
         """Closes the connection. Calls of other threads that are still under way end in `Closed`."""
-        with self._opening:
+        with self._turn:
             self._closed = True
-            if self._end is not None:
-                self._end()
+            if self._life is not None and self._forgotten.detach() is not None:
+                self._life.end(self._fleet, wait=True)
 
     def read(self, method: str, args: Mapping[str, Any], mode: Mode, how: How) -> Any:
         """Asks for a read by its name and its arguments' names."""
@@ -109,7 +111,7 @@ class FleetSync(BlockingReads):
         try:
             with counted(requests, shown=progress) as count:
                 while True:
-                    while len(under_way) < concurrency and (request := next(source, None)) is not None:
+                    for request in itertools.islice(source, concurrency - len(under_way)):
                         future = self._submit(self._fleet.ask(request, deadline=deadline))
                         under_way.add(future)
                         future.add_done_callback(came.put)
@@ -130,7 +132,8 @@ class FleetSync(BlockingReads):
         async def begin() -> Results:
             return await self._fleet.results(pattern).__aenter__()
 
-        stream = self._run(begin())
+        stream, life = self._run(begin()), self._life
+        assert life is not None
 
         def come() -> Iterator[Result]:
             try:
@@ -139,77 +142,105 @@ class FleetSync(BlockingReads):
                         yield self._run(stream.__anext__())
                     except StopAsyncIteration:
                         return
-            finally:
-                with contextlib.suppress(Closed):  # then it is over already
-                    self._run(stream.aclose())
+            finally:  # perhaps for the garbage collector, which may be in any thread, also in the loop's
+                life.begin(stream.aclose())
 
         return come()
 
-    def _open(self) -> asyncio.AbstractEventLoop:
+    def _open(self) -> "_Life":
+        """Opens it where it is not; the caller has the turn."""
         if self._process != os.getpid():
             raise as_raised(Closed)("made in another process: a fork has no connection; make a FleetSync of its own")
-        with self._opening:
-            if self._closed:
-                raise as_raised(Closed)("closed: make another FleetSync")
-            if self._loop is None:
-                self._loop = self._start()
-            return self._loop
-
-    def _start(self) -> asyncio.AbstractEventLoop:
-        """Starts the thread and connects."""
-        loop = asyncio.new_event_loop()
-        thread = threading.Thread(target=_live, args=(loop,), name="ccxt-fleet", daemon=True)
-        thread.start()
-        opening = asyncio.run_coroutine_threadsafe(self._fleet.__aenter__(), loop)
-        try:
-            opening.result()
-        except BaseException:
-            opening.cancel()
-            _stop(loop, thread)
-            self._fleet = self._make()
-            raise
-        # Also when it is forgotten, and at the program's end.
-        finalize: Any = weakref.finalize
-        self._end = finalize(self, _close, loop, thread, self._fleet, os.getpid())
-        return loop
+        if self._closed:
+            raise as_raised(Closed)("closed: make another FleetSync")
+        if self._life is None:
+            life = _Life()
+            try:
+                _result(life.submit(self._fleet.__aenter__()))
+            except BaseException:
+                life.stop()
+                self._fleet = self._make()
+                raise
+            # Also when it is forgotten, and at the program's end.
+            finalize: Any = weakref.finalize
+            self._forgotten = finalize(self, _forget, life, self._fleet)
+            self._life = life
+        return self._life
 
     def _submit(self, call: Coroutine[Any, Any, T]) -> Future[T]:
         try:
-            return asyncio.run_coroutine_threadsafe(call, self._open())
+            with self._turn:  # after `close` it would never run
+                return self._open().submit(call)
         except BaseException:
             call.close()
             raise
 
     def _run(self, call: Coroutine[Any, Any, T]) -> T:
-        """Runs a call to its end; what interrupts the wait (Ctrl-C) cancels it."""
-        future = self._submit(call)
+        return _result(self._submit(call))
+
+
+class _Life:
+    """An event loop in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._process = os.getpid()
+        # Only in its thread the loop can be closed: the caller may be in another loop.
+        self._thread = threading.Thread(target=_live, args=(self._loop,), name="ccxt-fleet", daemon=True)
+        self._thread.start()
+
+    def submit(self, call: Coroutine[Any, Any, T]) -> Future[T]:
+        """Runs a call; raises RuntimeError where the loop is over."""
+        return asyncio.run_coroutine_threadsafe(call, self._loop)
+
+    def begin(self, call: Coroutine[Any, Any, None]) -> None:
+        """Runs a call for whose end nobody waits, where the loop is there still."""
+        if self._process != os.getpid():  # a fork has neither the thread nor the connection
+            return call.close()
         try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
+            self.submit(call)
+        except RuntimeError:
+            call.close()
+        return None
+
+    def end(self, fleet: Fleet, *, wait: bool) -> None:
+        """Closes the connection and ends the thread."""
+        if self._process != os.getpid():
+            return
+        closing = self.submit(fleet.__aexit__(None, None, None))
+        closing.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._loop.stop))
+        if wait:
+            self._thread.join()
+            closing.result()
+
+    def stop(self) -> None:
+        """Ends the thread, with all that runs there."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
 
 
 def _live(loop: asyncio.AbstractEventLoop) -> None:
-    """The thread: runs the loop until it is stopped. Only here it can be closed: the caller may be in another loop."""
     try:
         loop.run_forever()
+        loop.run_until_complete(end_tasks(asyncio.all_tasks(loop)))
         loop.run_until_complete(loop.shutdown_asyncgens())
     finally:
         loop.close()
 
 
-def _close(loop: asyncio.AbstractEventLoop, thread: threading.Thread, fleet: Fleet, process: int) -> None:
-    if process != os.getpid():  # a fork has neither the thread nor the connection
-        return
-    closing = asyncio.run_coroutine_threadsafe(fleet.__aexit__(None, None, None), loop)
-    if threading.current_thread() is thread:  # it was forgotten there, in an error's traceback
-        closing.add_done_callback(lambda _: loop.stop())
-        return
-    closing.result()
-    _stop(loop, thread)
+def _forget(life: _Life, fleet: Fleet) -> None:
+    """Ends what nobody has any more.
+
+    The garbage collector may call this in any thread, and inside any lock: it must not wait. At the program's end
+    somebody has to, as the thread would end with it; `threading` counts the main thread as ended by then.
+    """
+    life.end(fleet, wait=not threading.main_thread().is_alive())
 
 
-def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
+def _result(future: Future[T]) -> T:
+    """What a call returns; whatever interrupts the wait (Ctrl-C) cancels it."""
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()
+        raise

@@ -289,7 +289,9 @@ def as_raised(kind: type[T]) -> type[T]:
     if theirs is None:
         return kind
     if (kind, theirs) not in _COMBINED:
-        named = {"__doc__": kind.__doc__, "__module__": kind.__module__, "__qualname__": kind.__qualname__}
+        named: dict[str, Any] = {name: getattr(kind, name) for name in ("__doc__", "__module__", "__qualname__")}
+        if not issubclass(kind, RequestFailed):  # which is pickled in its own way
+            named["__reduce__"] = lambda error: (_raised, (kind, error.args), vars(error))
         _COMBINED[kind, theirs] = type(kind.__name__, (kind, theirs), named)
     combined: type[T] = _COMBINED[kind, theirs]
     return combined
@@ -306,6 +308,10 @@ def failed(
     """The error for a code, ready to be raised; see `RequestFailed` for the rest."""
     kind = as_raised(BY_CODE.get(code, Internal))
     return kind(message, method=method, request_id=request_id, exchange=exchange, attempts=attempts)
+
+
+def _raised(kind: type[T], values: tuple[Any, ...]) -> T:
+    return as_raised(kind)(*values)
 
 
 def _again(code: ErrorCode, *values: Any) -> RequestFailed:

@@ -6,7 +6,7 @@ import math
 import os
 import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -83,9 +83,10 @@ class Fleet(Reads):
     ) -> None:
         """Closes the connection. Calls that are still under way end in `Closed`."""
         assert self._post is not None
-        for stream in self._streams:
-            await stream.aclose()
-        await self._post.close()
+        async with AsyncExitStack() as closing:  # each, whatever becomes of those before it
+            closing.push_async_callback(self._post.close)
+            for stream in self._streams:
+                closing.push_async_callback(stream.aclose)
 
     @overload
     async def request(
@@ -176,6 +177,7 @@ class Fleet(Reads):
         asking.expect("pattern", pattern, str, "a text")
         topology.check_pattern(pattern)
         self._open()
+        self._streams = [each for each in self._streams if not each.ended]
         self._streams.append(stream := Results(self._config, pattern))
         return stream
 

@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import importlib.util
+import sys
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -88,7 +89,9 @@ def counted(requests: object, *, shown: bool) -> Generator[Callable[[Answer], No
         progress.MofNCompleteColumn(),
         progress.TimeRemainingColumn(),
     )
-    with progress.Progress(*columns, console=console.Console(stderr=True)) as bar:
+    # What a program prints to a terminal is kept above the bar; what it prints to a file stays there.
+    below = console.Console(stderr=True)
+    with progress.Progress(*columns, console=below, redirect_stdout=sys.stdout.isatty()) as bar:
         task = bar.add_task("results", total=len(requests) if isinstance(requests, Sized) else None)
         failed = 0
 

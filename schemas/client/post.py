@@ -11,7 +11,6 @@ import math
 import os
 import random
 import time
-from collections.abc import Awaitable, Callable
 from typing import Final
 
 import aiormq
@@ -29,8 +28,9 @@ from ..runtime.amqp.channels import Channels
 from ..runtime.amqp.link import Link
 from ..runtime.amqp.publishing import RENEW_AFTER_S
 from ..runtime.deliveries import AGAIN
-from ..runtime.tasks import end_tasks, lost
+from ..runtime.tasks import lost
 from ..urls import place
+from .acks import Acks
 from .errors import Closed, NoDispatcher, NotAllowed, NotConnected, as_raised
 from .results import Answer, decode_answer, unanswered
 
@@ -40,8 +40,6 @@ log = logging.getLogger(__name__)
 EXPIRES_MS: Final = 60_000
 # How long after its deadline a request is given up: until then the fleet's own error may come, which has the reasons.
 LATE_S: Final = 0.7
-# Results are acknowledged together, so often: one that is not is delivered again on the next connection.
-ACK_EVERY_S: Final = 0.05
 # After a refusal a publish is repeated after the first of these, then after twice as long, up to the second.
 BACKOFF_S: Final = 0.1
 BACKOFF_MOST_S: Final = 5.0
@@ -120,8 +118,7 @@ class Post:
         self._retired: list[aiormq.Channel] = []
         self._consumer = ""
         self._replies: aiormq.Channel | None = None
-        self._last_tag: int | None = None
-        self._acks: set[asyncio.Task[None]] = set()
+        self._acks = Acks()
         self.closed = False
 
     async def open(self) -> None:
@@ -147,10 +144,12 @@ class Post:
         self.closed = True
         for letter in list(self._letters.values()):
             letter.give_up(0.0)
-        if self._queue and self.link.channels is not None:
-            await self._leave()
-        await end_tasks(self._acks)
-        await self.link.close()
+        try:
+            if self._queue and self.link.channels is not None:
+                await self._leave()
+        finally:  # also where whoever closes it is cancelled
+            await self._acks.end()
+            await self.link.close()
 
     @property
     def place(self) -> str:
@@ -278,7 +277,8 @@ class Post:
         timeout_s, arguments = self._config.timeout_s, {"x-expires": EXPIRES_MS}
         await replies.queue_declare(self._queue, durable=True, arguments={**arguments}, timeout=timeout_s)
         channels.watch(replies)
-        self._replies, self._last_tag = replies, None
+        self._replies = replies
+        self._acks.begin(replies)
         consuming = await replies.basic_consume(self._queue, self._on_result, timeout=timeout_s)
         self._consumer = consuming.consumer_tag or ""
         self._publishing, self._retired = await channels.open(), []
@@ -302,18 +302,7 @@ class Post:
         letter = self._letters.get(properties.correlation_id or "")
         if letter is not None:
             letter.take(_read(letter.request, properties.content_type or "", message.body))
-        if self._last_tag is None:
-            asyncio.get_running_loop().call_later(ACK_EVERY_S, self._acknowledge, self._replies)
-        self._last_tag = message.delivery_tag
-
-    def _acknowledge(self, channel: aiormq.Channel | None) -> None:
-        if channel is None or channel is not self._replies or channel.is_closed:
-            return
-        tag, self._last_tag = self._last_tag, None
-        assert tag is not None
-        task = asyncio.create_task(_unless_lost(lambda: channel.basic_ack(tag, multiple=True, wait=False)))
-        self._acks.add(task)
-        task.add_done_callback(self._acks.discard)
+        self._acks.took(self._replies, message.delivery_tag)
 
     def _why(self, letter: Letter) -> str:
         """Why there is no answer by the deadline, as far as it shows from here."""
@@ -362,13 +351,3 @@ def _read(request: Request, content_type: str, body: bytes) -> Answer:
     except DecodeError as error:
         text = f"the result can't be read: {error}; is the fleet of a newer version than this client?"
         return unanswered(request, ErrorCode.INTERNAL, text)
-
-
-async def _unless_lost(act: Callable[[], Awaitable[None]]) -> None:
-    """Does something on a connection whose loss does not matter then."""
-    try:
-        await act()
-    except (Exception, asyncio.CancelledError) as error:
-        if not lost(error):
-            raise
-        log.debug("connection_lost_meanwhile", extra={"error": repr(error)})

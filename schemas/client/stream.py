@@ -14,7 +14,7 @@ from ..config import BrokerConfig
 from ..errors import BrokerLost, ConfigError, Unroutable
 from ..runtime.amqp.channels import Channels
 from ..runtime.amqp.link import Link
-from ..runtime.tasks import lost
+from .acks import Acks
 from .errors import NoDispatcher, NotAllowed, NotConnected, as_raised
 from .post import EXPIRES_MS, nobody
 from .results import Result, decode_result
@@ -34,6 +34,9 @@ class Results:
     Args:
         config: where RabbitMQ is.
         pattern: of keys ``<exchange>.<method>.<ok or error>``; ``*`` stands for one word, ``#`` for any number.
+
+    Attributes:
+        ended: whether it was closed.
     """
 
     def __init__(self, config: BrokerConfig, pattern: str) -> None:
@@ -43,8 +46,10 @@ class Results:
         self._link = Link(config, f"results {pattern}", self._set_up, confirms=False)
         self._came: asyncio.Queue[DeliveredMessage | None] = asyncio.Queue()
         self._channel: aiormq.Channel | None = None
-        self._begun = False
-        self._ended = False
+        self._acks = Acks()
+        self._opening = asyncio.Lock()
+        self._opened = False
+        self.ended = False
 
     async def __aenter__(self) -> Self:
         """Opens it.
@@ -53,18 +58,19 @@ class Results:
             NotConnected, NotAllowed: as when a `Fleet` is opened.
             NoDispatcher: there is no such exchange.
         """
-        if self._begun or self._ended:
-            return self
-        self._begun = True
-        try:
-            await self._link.start()
-        except Unroutable as error:
-            raise as_raised(NoDispatcher)(nobody(topology.RESULTS, self._config)) from error
-        except BrokerLost as error:
-            raise as_raised(NotConnected)(str(error)) from error
-        except ConfigError as error:
-            raise as_raised(NotAllowed)(str(error)) from error
-        if self._ended:  # meanwhile
+        async with self._opening:  # one that failed, or was cancelled, is made again by the next who asks
+            if self._opened or self.ended:
+                return self
+            try:
+                await self._link.start()
+            except Unroutable as error:
+                raise as_raised(NoDispatcher)(nobody(topology.RESULTS, self._config)) from error
+            except BrokerLost as error:
+                raise as_raised(NotConnected)(str(error)) from error
+            except ConfigError as error:
+                raise as_raised(NotAllowed)(str(error)) from error
+            self._opened = True
+        if self.ended:  # meanwhile
             await self._link.close()
         return self
 
@@ -76,8 +82,9 @@ class Results:
 
     async def aclose(self) -> None:
         """Ends it; what still waits in its queue is gone in a minute."""
-        self._ended = True
+        self.ended = True
         self._came.put_nowait(None)
+        await self._acks.end()
         await self._link.close()
 
     def __aiter__(self) -> Self:
@@ -86,23 +93,17 @@ class Results:
     async def __anext__(self) -> Result:
         """The next result; what can't be read as one is left out."""
         await self.__aenter__()
-        while not self._ended and (message := await self._came.get()) is not None:
-            await self._acknowledge(message)
+        while not self.ended:
+            if (message := await self._came.get()) is None:
+                self._came.put_nowait(None)  # for others who wait
+                break
+            # Nothing is waited for from here on: whoever is cancelled leaves the result to the next who asks.
+            self._acks.took(self._channel, message.delivery_tag)
             try:
                 return decode_result(message.header.properties.content_type or "", message.body)
             except DecodeError:
                 continue
         raise StopAsyncIteration
-
-    async def _acknowledge(self, message: DeliveredMessage) -> None:
-        channel = self._channel
-        assert channel is not None
-        assert message.delivery_tag is not None
-        try:
-            await channel.basic_ack(message.delivery_tag, wait=False)
-        except (Exception, asyncio.CancelledError) as error:
-            if not lost(error):
-                raise
 
     async def _set_up(self, channels: Channels) -> None:
         timeout_s = self._config.timeout_s
@@ -116,7 +117,10 @@ class Results:
         channels.watch(channel)
         while not self._came.empty():  # what is not acknowledged comes again
             self._came.get_nowait()
+        if self.ended:
+            self._came.put_nowait(None)
         self._channel = channel
+        self._acks.begin(channel)
         await channel.basic_consume(self._queue, self._on_result, timeout=timeout_s)
 
     async def _on_result(self, message: DeliveredMessage) -> None:

@@ -375,7 +375,7 @@ def _progress(counted: Counted) -> Generator[Callable[[], None], None, None]:
 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     console = Console(stderr=True, no_color=not output.colours())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty()) as progress:
         task = progress.add_task("asking")
 
         def shown() -> None:

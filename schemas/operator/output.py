@@ -85,14 +85,29 @@ def show_json(value: Any) -> None:
     """One JSON document."""
     import msgspec  # only when it is needed: `--help` is quicker without
 
-    out(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2).decode())
+    out(_escaped(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2).decode()))
 
 
 def show_json_line(value: Any) -> None:
     """One JSON document on one line."""
     import msgspec
 
-    out(msgspec.json.encode(value, enc_hook=str).decode())
+    out(_escaped(msgspec.json.encode(value, enc_hook=str).decode()))
+
+
+def _escaped(document: str) -> str:
+    """A JSON document that a terminal shows and does not obey: the same, but for how some characters are written.
+
+    JSON leaves many as they are: those from U+007F to U+009F, which begin commands of terminals, and those that turn
+    the direction of writing round.
+    """
+    return "\n".join(line if line.isprintable() else "".join(map(_sign, line)) for line in document.split("\n"))
+
+
+def _sign(sign: str) -> str:
+    import json
+
+    return sign if sign.isprintable() else json.dumps(sign)[1:-1]
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

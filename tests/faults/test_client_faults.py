@@ -8,7 +8,10 @@ from datetime import timedelta
 import aio_pika
 import pytest
 
-from schemas import Answer, DeadlineExceeded, Fleet, FleetSync, Request
+from deploy.servers import RabbitMQ
+from schemas import Answer, DeadlineExceeded, Fleet, FleetSync, NotAllowed, Request
+from schemas.client.errors import Internal
+from tests.support.answering import DATA, answering, requested, result
 from tests.support.fleet import Stand, wait_until
 from tests.support.tcp_proxy import Proxy
 
@@ -49,10 +52,8 @@ async def test_what_was_confirmed_is_answered_after_a_lost_connection(
         message = await get(queue)
         await asyncio.sleep(0.2)  # for the confirm
         proxy.cut()
-        body = b'{"id": "mine", "ok": true, "method": "fetch_time", "exchange": "okx", "data": 5}'
-        answer = aio_pika.Message(body, content_type="application/json", correlation_id="mine", delivery_mode=2)
         for _ in range(2):  # a copy is dropped
-            await admin.default_exchange.publish(answer, message.reply_to or "")
+            await admin.default_exchange.publish(result("mine", "mine"), message.reply_to or "")
         (answered,) = await call
         assert answered.data == 5
         assert ((await queue.declare()).message_count or 0) == 0
@@ -70,19 +71,9 @@ async def test_a_lost_queue_of_results_has_all_published_again(
         assert second.message_id == "mine"
         assert second.body == first.body
         assert second.reply_to != first.reply_to
-        body = b'{"id": "mine", "ok": true, "method": "fetch_time", "exchange": "okx", "data": 5}'
-        message = aio_pika.Message(body, content_type="application/json", correlation_id="mine")
-        await admin.default_exchange.publish(message, second.reply_to or "")
+        await admin.default_exchange.publish(result("mine", "mine"), second.reply_to or "")
         (answered,) = await call
     assert answered.data == 5
-
-
-async def requested(admin: aio_pika.abc.AbstractChannel) -> aio_pika.abc.AbstractQueue:
-    """The queue of requests, which no dispatcher reads."""
-    exchange = await admin.declare_exchange("fleet.requests", "fanout", durable=True)
-    queue = await admin.declare_queue("fleet.requests", durable=True)
-    await queue.bind(exchange)
-    return queue
 
 
 async def get(queue: aio_pika.abc.AbstractQueue) -> aio_pika.abc.AbstractIncomingMessage:
@@ -116,3 +107,82 @@ async def test_blocking_over_a_frozen_connection(through: str, proxy: Proxy) -> 
     await asyncio.to_thread(ask, fleet)
     proxy.thaw()
     await asyncio.to_thread(fleet.close)
+
+
+async def test_a_queue_of_results_is_lost_in_the_middle_of_a_burst(vhost: str, rabbitmq: RabbitMQ) -> None:
+    """Some wait to be written when the connection ends; nobody writes any more."""
+    async with answering(vhost) as channel, Fleet(vhost) as fleet:
+        calls = [asyncio.create_task(fleet.fetch_time(deadline=timedelta(minutes=5))) for _ in range(600)]
+        lost = set[str]()
+        for _ in range(5):
+            own = await queues(rabbitmq, vhost) - lost
+            for name in own:
+                await channel.queue_delete(name)
+            lost |= own
+        assert await asyncio.gather(*calls) == [DATA] * 600
+    assert len(lost) > 1
+
+
+async def queues(rabbitmq: RabbitMQ, vhost: str) -> set[str]:
+    """The clients' queues of results."""
+    listed = await rabbitmq.ctl("list_queues", "-p", vhost.rpartition("/")[2], "name", "--no-table-headers")
+    return {name for name in listed.split() if name.startswith("fleet.client.")}
+
+
+async def test_calls_wait_for_memory_and_are_answered_or_failed_in_time(vhost: str, rabbitmq: RabbitMQ) -> None:
+    async with answering(vhost), Fleet(vhost) as fleet:
+        await rabbitmq.ctl("set_vm_memory_high_watermark", "0.000001")
+        try:
+            failed = await asyncio.gather(
+                *(fleet.fetch_time(deadline=timedelta(seconds=0.5)) for _ in range(50)), return_exceptions=True
+            )
+            waiting = [asyncio.create_task(fleet.fetch_time(deadline=timedelta(minutes=5))) for _ in range(50)]
+            await asyncio.sleep(0)
+        finally:
+            await rabbitmq.ctl("set_vm_memory_high_watermark", "0.4")
+        assert all(isinstance(error, DeadlineExceeded) and "short of memory" in str(error) for error in failed), failed
+        assert await asyncio.gather(*waiting) == [DATA] * 50
+
+
+async def test_a_permission_that_is_taken_and_given_back(vhost: str, rabbitmq: RabbitMQ) -> None:
+    name = vhost.rpartition("/")[2]
+
+    async def may_write(what: str) -> None:
+        await rabbitmq.ctl("set_permissions", "-p", name, "guest", ".*", what, ".*")
+
+    async with answering(vhost):
+        await may_write("^fleet.client.*")
+        try:
+            async with Fleet(vhost) as fleet:  # RabbitMQ remembers for a while what a channel was allowed
+                for _ in range(2):
+                    with pytest.raises(NotAllowed, match="refuses the request"):
+                        await fleet.fetch_time()
+                await may_write(".*")
+                assert await fleet.fetch_time() == DATA
+        finally:
+            await may_write(".*")
+
+
+async def test_what_another_program_puts_into_the_queue_of_results(
+    vhost: str, admin: aio_pika.abc.AbstractChannel
+) -> None:
+    queue = await requested(admin)
+    async with Fleet(vhost) as fleet:
+        call = asyncio.create_task(fleet.ask(Request("fetch_time", id="mine")))
+        message = await get(queue)
+        for body in (b"", b"\xff\xfe", b"[]", b"{}", b'{"id": 5}', b"[" * 100_000):
+            for correlation_id in ("other", "", "\ufeff"):
+                for kind in ("", "application/json", "application/msgpack", "text/plain"):
+                    garbage = aio_pika.Message(body, content_type=kind, correlation_id=correlation_id)
+                    await admin.default_exchange.publish(garbage, message.reply_to or "")
+        await admin.default_exchange.publish(result("mine", "mine"), message.reply_to or "")
+        (answered,) = await call
+        assert answered.data == DATA
+        # What carries a request's own id and can't be read is told: a fleet of another version may have sent it.
+        call = asyncio.create_task(fleet.ask(Request("fetch_time", id="again")))
+        message = await get(queue)
+        garbage = aio_pika.Message(b'{"id": 5}', correlation_id="again")
+        await admin.default_exchange.publish(garbage, message.reply_to or "")
+        (answered,) = await call
+        with pytest.raises(Internal, match="newer version"):
+            answered.get()

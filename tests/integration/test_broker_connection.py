@@ -6,11 +6,13 @@ from contextlib import AsyncExitStack
 
 import aio_pika
 import pytest
+from aiormq.exceptions import ChannelInvalidStateError
 
 from deploy.processes import free_port
 from deploy.servers import RabbitMQ
 from schemas import topology
 from schemas.errors import BrokerLost, ConfigError, TopologyError, Unroutable
+from schemas.runtime.amqp.channels import Channels
 from schemas.runtime.tasks import lost
 from tests.support.broker import Handler, connected, port_of
 from tests.support.fleet import wait_until
@@ -194,3 +196,18 @@ async def test_errors_of_a_dead_connection_are_told_from_faults_of_our_own() -> 
         assert lost(error), error
     for error in (ValueError(), KeyError(), BrokerLost("our own")):
         assert not lost(error), error
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_nobody_waits_for_a_connection_that_was_ended_in_the_middle_of_a_burst(vhost: str, turns: int) -> None:
+    """Most publishes wait until there is room among what is to be written, and then nobody writes any more."""
+    channels = Channels(await aio_pika.connect(vhost), 5, confirms=True, on_loss=lambda: None)
+    channel = await channels.open()
+    publishing = [
+        asyncio.create_task(channel.basic_publish(b"", routing_key=topology.RETURNED, wait=False)) for _ in range(200)
+    ]
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    await channels.end()
+    ended = await asyncio.wait_for(asyncio.gather(*publishing, return_exceptions=True), 30)
+    assert any(isinstance(error, ChannelInvalidStateError) for error in ended)

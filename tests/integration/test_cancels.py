@@ -4,9 +4,8 @@ A service that is told to stop cancels all of this, at whatever moment that is.
 """
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any, TypeAlias
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import redis.asyncio
@@ -14,8 +13,8 @@ import redis.asyncio
 from dispatcher import snapshot
 from schemas.runtime.once import Answered
 from schemas.runtime.store import connect
-from schemas.runtime.tasks import done_within, end_tasks
-from tests.support.cancels import Cancelling, awaited
+from schemas.runtime.tasks import end_tasks
+from tests.support.cancels import cancelled_everywhere
 from tests.support.fleet import wait_until
 from tests.support.routers import attempt, new
 from tests.support.spenders import CALL
@@ -23,31 +22,8 @@ from workers.budget.budget import Budget
 from workers.budget.ledger import Ledger
 from workers.budget.membership import Membership
 
-Job: TypeAlias = Callable[[], Coroutine[Any, Any, Any]]
-# Longer than any of these takes on a busy machine, and much longer than they may be under way.
-WITHIN_S = 20.0
-# A job that has not come to its next wait after so long waits for ever where it is.
-STILL_S = 1.0
-# Where a job never ends, so many waits contain each of its kinds several times.
-MOST = 30
 # As many as `schemas.runtime.store.connect` opens at most.
 CONNECTIONS = 16
-
-
-async def cancelled_everywhere(job: Job, works: Job) -> None:
-    """Cancels the job at each of its waits; each time it ends, and `works` still does what it does."""
-    for late in (False, True):
-        for number in range(1, MOST):
-            cancelling = Cancelling(job(), number, late=late)
-            task = asyncio.create_task(awaited(cancelling))
-            waited_s = time.monotonic()
-            while cancelling.waits < number and not task.done() and time.monotonic() < waited_s + STILL_S:
-                await asyncio.sleep(0.001)
-            await asyncio.sleep(0.001)
-            await done_within(WITHIN_S, end_tasks([task]))
-            await done_within(WITHIN_S, works())
-            if cancelling.waits < number:
-                break
 
 
 @pytest.fixture

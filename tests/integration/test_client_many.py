@@ -1,10 +1,10 @@
-"""Many requests at once, the stream of results, and the blocking twin."""
+"""Many requests at once, also with the blocking twin."""
 
 import asyncio
 import os
+import pty
 import subprocess
 import sys
-import threading
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -13,8 +13,8 @@ from typing import Any
 import aio_pika
 import pytest
 
-from schemas import Answer, Closed, Fleet, FleetSync, NoDispatcher, Request
-from schemas.client.errors import BadSymbol
+from schemas import Fleet, FleetSync, NoDispatcher, Request
+from tests.support.answering import DATA, answering
 from tests.support.fleet import Stand, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,6 +68,8 @@ async def test_what_ends_it_all_is_raised(vhost: str) -> None:
             _ = [answer async for answer in fleet.map(tickers(5))]
         with pytest.raises(ValueError, match="concurrency"):
             _ = [answer async for answer in fleet.map(tickers(5), concurrency=0)]
+    with FleetSync(vhost) as blocking, pytest.raises(ValueError, match="concurrency"):
+        list(blocking.map(tickers(5), concurrency=0))
 
 
 async def test_a_full_queue_makes_them_wait(vhost: str, admin: aio_pika.abc.AbstractChannel) -> None:
@@ -99,107 +101,30 @@ async def fleet_full(queue: aio_pika.abc.AbstractQueue) -> bool:
     return ((await queue.declare()).message_count or 0) >= 3
 
 
-async def test_the_stream_of_results(stand: Stand) -> None:
-    async with Fleet(stand.url) as fleet:
-        async with fleet.results("okx.fetch_time.*") as results:
-            for exchange in ("kraken", "okx"):
-                await stand.client.send(
-                    {"method": "fetch_time", "exchanges": [exchange]}, reply_to=None, correlation_id=f"c-{exchange}"
-                )
-            result = await asyncio.wait_for(anext(results), 30)
-        assert (result.exchange, result.method, result.ok) == ("okx", "fetch_time", True)
-        assert await anext(results, None) is None
-        waiting = asyncio.create_task(anext(aiter(fleet.results("nothing.#")), None))
-        await asyncio.sleep(0)
-    assert await waiting is None
+PROGRESS = """
+import asyncio
+from schemas import Fleet, Request
 
+async def main():
+    async with Fleet() as fleet:
+        async for answer in fleet.map([Request("fetch_time")] * 3, progress=True):
+            print("data", answer.data)
 
-async def test_the_stream_where_no_fleet_was(vhost: str) -> None:
-    async with Fleet(vhost) as fleet:
-        with pytest.raises(NoDispatcher, match=r"fleet\.results"):
-            await anext(fleet.results())
-
-
-async def test_blocking_within_a_running_loop(stand: Stand) -> None:
-    with FleetSync(stand.url) as fleet:
-        assert fleet.fetch_ticker("BTC/USDT", exchanges="okx")["last"]
-        assert set(fleet.fetch_time(exchanges=["okx", "kraken"], mode="all")) == {"okx", "kraken"}
-        assert fleet.request("fetch_time", exchanges="okx").exchange == "okx"
-        answers: list[Answer] = list(fleet.map(tickers(20), concurrency=5))
-        assert {answer.request.id for answer in answers} == {request.id for request in tickers(20)}
-        with pytest.raises(BadSymbol):
-            fleet.fetch_ticker("NO/SUCH", exchanges="okx")
-        results = fleet.results("okx.fetch_time.ok")
-        await stand.client.send({"method": "fetch_time", "exchanges": ["okx"]}, reply_to=None)
-        assert (await asyncio.to_thread(next, results)).exchange == "okx"
-    with pytest.raises(Closed, match="closed"):
-        fleet.fetch_time()
-
-
-async def test_blocking_is_open_from_its_first_call_to_its_end(stand: Stand) -> None:
-    fleet = FleetSync(stand.url)
-    assert "ccxt-fleet" not in {thread.name for thread in threading.enumerate()}
-    assert await asyncio.to_thread(fleet.fetch_time, exchanges="okx")
-    assert "ccxt-fleet" in {thread.name for thread in threading.enumerate()}
-    del fleet  # the thread that called it may hold it for a moment longer
-    await wait_until(lambda: "ccxt-fleet" not in {each.name for each in threading.enumerate()}, "its thread has ended")
-
-
-INTERRUPTED = """
-import os, signal, threading
-from datetime import timedelta
-from schemas import FleetSync
-
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin without it
-fleet = FleetSync()
-fleet.results("#")
-threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
-try:
-    fleet.fetch_ticker("BTC/USDT", deadline=timedelta(hours=1))
-except KeyboardInterrupt:
-    print("interrupted")
-"""
-FORKED = """
-import os
-from schemas import Closed, FleetSync
-
-fleet = FleetSync()
-fleet.fetch_time(exchanges="okx")
-child = os.fork()
-if not child:
-    try:
-        fleet.fetch_time()
-    except Closed as error:
-        print("fork" in str(error), flush=True)
-        os._exit(0)
-    os._exit(1)
-assert os.waitpid(child, 0)[1] == 0
-assert fleet.fetch_time(exchanges="okx")
-print("and on")
+asyncio.run(main())
 """
 
 
-def printed(program: str, url: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        env={**os.environ, "FLEET_BROKER_URL": url},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
-
-
-async def test_ctrl_c_ends_a_blocking_call(vhost: str, admin: aio_pika.abc.AbstractChannel) -> None:
-    for name in ("fleet.requests", "fleet.results"):
-        kind = "fanout" if name == "fleet.requests" else "topic"
-        exchange = await admin.declare_exchange(name, kind, durable=True)
-        await (await admin.declare_queue(name, durable=True)).bind(exchange, "#")
-    assert await asyncio.to_thread(printed, INTERRUPTED, vhost) == "interrupted\n"
-
-
-async def test_a_fork_is_told(stand: Stand) -> None:
-    assert await asyncio.to_thread(printed, FORKED, stand.url) == "True\nand on\n"
+async def test_a_bar_takes_nothing_from_a_file(vhost: str) -> None:
+    """The bar is in a terminal, the program's own output goes elsewhere."""
+    ours, theirs = pty.openpty()
+    env = {**os.environ, "FLEET_BROKER_URL": vhost, "TERM": "xterm"}
+    async with answering(vhost):
+        child = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", PROGRESS), cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=theirs
+        )
+        os.close(theirs)
+        async with asyncio.timeout(60):
+            printed, _ = await child.communicate()
+    assert b"results" in os.read(ours, 65536)
+    os.close(ours)
+    assert printed.decode() == f"data {DATA}\n" * 3

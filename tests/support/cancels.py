@@ -1,8 +1,19 @@
 """Cancels a task at each of its waits in turn: just as it begins to wait, or at the moment at which that is over."""
 
 import asyncio
-from collections.abc import Awaitable, Coroutine, Generator
-from typing import Any
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from typing import Any, TypeAlias
+
+from schemas.runtime.tasks import done_within, end_tasks
+
+Job: TypeAlias = Callable[[], Coroutine[Any, Any, Any]]
+# Longer than any of these takes on a busy machine, and much longer than they may be under way.
+WITHIN_S = 20.0
+# A job that has not come to its next wait after so long waits for ever where it is.
+STILL_S = 1.0
+# Where a job never ends, so many waits contain each of its kinds several times.
+MOST = 30
 
 
 class Cancelling:
@@ -51,3 +62,19 @@ class Cancelling:
 async def awaited(job: Awaitable[Any]) -> None:
     """As a coroutine, which a task can be made of."""
     await job
+
+
+async def cancelled_everywhere(job: Job, works: Job) -> None:
+    """Cancels the job at each of its waits; each time it ends, and `works` still does what it does."""
+    for late in (False, True):
+        for number in range(1, MOST):
+            cancelling = Cancelling(job(), number, late=late)
+            task = asyncio.create_task(awaited(cancelling))
+            waited_s = time.monotonic()
+            while cancelling.waits < number and not task.done() and time.monotonic() < waited_s + STILL_S:
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(0.001)
+            await done_within(WITHIN_S, end_tasks([task]))
+            await done_within(WITHIN_S, works())
+            if cancelling.waits < number:
+                break

@@ -193,3 +193,12 @@ def test_a_misspelt_option_names_the_read_and_what_may_be_meant(name: str, says:
 def test_what_is_no_url_is_told_what_one_is(url: str) -> None:
     with pytest.raises(ConfigError, match="expected a URL like amqp://user:password@host:5672/"):
         Fleet(url)
+
+
+@pytest.mark.parametrize("id", ["x" * 256, "é" * 128])
+def test_an_id_that_is_too_long_is_an_error_at_once(id: str) -> None:
+    answer = asking.encoded(Request("fetch_time", id=id))
+    assert not isinstance(answer, bytes)
+    assert answer.error is not None
+    assert answer.error.code is ErrorCode.INVALID_REQUEST
+    assert isinstance(asking.encoded(Request("fetch_time", id=id[1:])), bytes)

@@ -86,5 +86,14 @@ def test_it_is_pickled() -> None:
     assert str(again) == str(error)
 
 
+@pytest.mark.parametrize("kind", [errors.NotConnected, errors.NotAllowed, errors.NoDispatcher, errors.Closed])
+def test_those_without_a_code_are_pickled_too(kind: type[FleetError]) -> None:
+    error = errors.as_raised(kind)("so")
+    error.add_note("on Sunday")
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is type(error)
+    assert (str(again), vars(again)) == ("so", vars(error))
+
+
 def test_a_code_of_a_newer_fleet_is_no_fault_here() -> None:
     assert isinstance(errors.failed("brand_new", "?"), errors.Internal)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -1,5 +1,8 @@
 """Whatever is typed, and whatever is away, a command ends with its exit code and a sentence, never with a traceback."""
 
+import contextlib
+import io
+import json
 import os
 import re
 import subprocess
@@ -10,6 +13,8 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from deploy.processes import free_port
 from schemas.exchange_ids import EXCHANGE_IDS
@@ -268,3 +273,22 @@ def test_an_output_that_nobody_reads(words: Sequence[str]) -> None:
     os.close(writing)
     assert child.returncode == output.CLOSED
     assert child.stderr == ""
+
+
+@given(value=st.recursive(st.text(), lambda inside: st.lists(inside) | st.dictionaries(st.text(), inside)))
+def test_data_is_told_to_a_terminal_and_gives_it_no_commands(value: object) -> None:
+    """Exchanges, and whoever publishes requests, write what they like."""
+    for show in (output.show_json, output.show_json_line):
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            show({"data": value})
+        assert json.loads(said.getvalue()) == {"data": value}
+        assert all(line.isprintable() for line in said.getvalue().split("\n"))
+
+
+def test_signs_that_terminals_obey_are_written_in_another_way() -> None:
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        output.show_json_line(["\x1b[2J", "\x9b2J", "\x7f", "\u202e", "\u2066", "\U000e0001", "é", "日本", "💥"])
+    expected = r'["\u001b[2J","\u009b2J","\u007f","\u202e","\u2066","\udb40\udc01","é","日本","💥"]'
+    assert said.getvalue() == expected + "\n"

@@ -17,6 +17,8 @@ SECRET = "s3cr3t"
         ("amqp://u:s3cr3t@[host/", "expected a URL"),
         ("amqp://u:s3cr3t@host:0/", "expected a port from 1 to 65535"),
         ("amqp:///", "expected a host"),
+        ("amqp://u:s3cr3t@a..b/", "expected a host whose name has 1 to 63 characters between dots"),
+        (f"redis://:s3cr3t@{'a' * 64}.b/", "expected a host whose name has 1 to 63 characters between dots"),
         ("amqp://u:s3cr3t@/", "expected a host"),
         ("amqp://u:s3cr3t%zz@host/", "two hexadecimal digits after each %"),
         ("amqp://u:s3cr3t%@host/", "two hexadecimal digits after each %"),
@@ -61,6 +63,7 @@ def test_what_is_no_url_is_refused_by_name_and_not_shown(url: str, says: str) ->
     "url",
     [
         "amqp://localhost/",
+        "amqp://müller.example./",
         "amqp://u:s3%40cr3t@host:5672/%2Fvhost",
         "amqps://u@host/?cafile=/etc/fleet/ca.pem&certfile=a.pem&keyfile=a.key",
         "amqps://host/?auth=external&no_verify_ssl=1",

@@ -39,6 +39,7 @@ class Channels:
         on_loss: Callable[[], None],
     ) -> None:
         self._connection = connection
+        self._outgoing = None if connection.transport is None else connection.transport.connection.write_queue
         self._timeout_s = timeout_s
         self._confirms = confirms
         self._on_loss = on_loss
@@ -165,6 +166,19 @@ class Channels:
             if not lost(error):
                 raise
             log.debug("connection_already_closed", extra={"error": repr(error)})
+        finally:
+            await self._free()
+
+    async def _free(self) -> None:
+        """Lets those go on who wait for room among what is to be written: nothing is written any more.
+
+        That room is for ten frames. aiormq 7.2.4 tells a closed connection to whoever waits for an answer, and not to
+        them: they would wait for ever, and with them all who want to publish on their channel.
+        """
+        while self._outgoing is not None and not self._outgoing.empty():
+            while not self._outgoing.empty():
+                self._outgoing.get_nowait()
+            await asyncio.sleep(0)  # now they put theirs there, and find that their channel is closed
 
 
 async def _lower(channel: PikaChannel) -> aiormq.Channel:
