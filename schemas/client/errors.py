@@ -288,10 +288,14 @@ def as_raised(kind: type[T]) -> type[T]:
     theirs = getattr(loaded, CCXT[kind], None) if kind in CCXT else None
     if theirs is None:
         return kind
+
+    def pickled(error: FleetError) -> tuple[Any, ...]:
+        return _raised, (kind, error.args), vars(error)
+
     if (kind, theirs) not in _COMBINED:
         named: dict[str, Any] = {name: getattr(kind, name) for name in ("__doc__", "__module__", "__qualname__")}
         if not issubclass(kind, RequestFailed):  # which is pickled in its own way
-            named["__reduce__"] = lambda error: (_raised, (kind, error.args), vars(error))
+            named["__reduce__"] = pickled
         _COMBINED[kind, theirs] = type(kind.__name__, (kind, theirs), named)
     combined: type[T] = _COMBINED[kind, theirs]
     return combined

@@ -145,10 +145,10 @@ class Post:
         for letter in list(self._letters.values()):
             letter.give_up(0.0)
         try:
+            await self._acks.end()
             if self._queue and self.link.channels is not None:
                 await self._leave()
         finally:  # also where whoever closes it is cancelled
-            await self._acks.end()
             await self.link.close()
 
     @property

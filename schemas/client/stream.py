@@ -84,8 +84,10 @@ class Results:
         """Ends it; what still waits in its queue is gone in a minute."""
         self.ended = True
         self._came.put_nowait(None)
-        await self._acks.end()
-        await self._link.close()
+        try:
+            await self._acks.end()
+        finally:
+            await self._link.close()
 
     def __aiter__(self) -> Self:
         return self

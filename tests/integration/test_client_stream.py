@@ -126,5 +126,7 @@ async def test_calls_and_streams_are_cancelled_at_any_wait(vhost: str) -> None:
 
         jobs: list[Any] = [call, many, stream, another]
         for job in jobs:
+            before = len(asyncio.all_tasks())
             await cancelled_everywhere(job, call)
             await asyncio.wait_for(job(), 30)
+            await wait_until(lambda before=before: len(asyncio.all_tasks()) <= before, "no connection is left open")

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Final
 
 import aio_pika
 import msgspec
@@ -40,9 +40,9 @@ async def answering(url: str) -> AsyncGenerator[AbstractChannel, None]:
         yield channel
 
 
-def result(id: str, correlation_id: str | None = None, **fields: Any) -> aio_pika.Message:
+def result(id: str, correlation_id: str | None = None) -> aio_pika.Message:
     """A result, as the fleet publishes it."""
-    made = Result(id, True, "fetch_time", exchange="okx", **{"data": DATA, **fields})
+    made = Result(id, True, "fetch_time", exchange="okx", data=DATA)
     return aio_pika.Message(
         msgspec.json.encode(made), content_type=JSON, correlation_id=correlation_id, delivery_mode=2
     )

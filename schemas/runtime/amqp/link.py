@@ -68,6 +68,7 @@ class Link:
         self._up = asyncio.Event()
         self._lost = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._ending: set[asyncio.Task[None]] = set()
         self.channels: Channels | None = None
         self.connects = 0
         self.trouble = ""
@@ -88,9 +89,13 @@ class Link:
 
     async def close(self) -> None:
         """Closes the connection; nothing may be in flight any more."""
-        if self._task is not None:
-            await end_tasks([self._task])
-        await self._drop()
+        try:
+            if self._task is not None:
+                await end_tasks([self._task])
+        finally:
+            await self._drop()
+            if self._ending:
+                await asyncio.wait(self._ending)
 
     async def lasts(self) -> None:
         """Never returns; raises what `start` raises if a lost connection did not come back for `give_up_s`."""
@@ -209,4 +214,6 @@ class Link:
         self._up.clear()
         channels, self.channels = self.channels, None
         if channels is not None:
-            await channels.end()
+            self._ending.add(ending := asyncio.create_task(channels.end()))
+            ending.add_done_callback(self._ending.discard)
+            await asyncio.shield(ending)  # whoever is cancelled meanwhile leaves no connection open
