@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import difflib
+import os
 import sys
 import time
 from collections import Counter
@@ -25,6 +26,7 @@ from ..urls import place
 from . import output, servers
 from .servers import ServerAway
 
+PIECE_BYTES: Final = 65_536
 _CHANGE: Final = "the same one would fail again: change it"
 _OPERATOR: Final = "whoever runs the fleet has to act"
 _LATER: Final = "trying again later may help"
@@ -303,7 +305,7 @@ class Requests:
     async def each(self) -> AsyncGenerator[Request, None]:
         """Reads on as far as requests are taken: the file may be a pipe without an end."""
         number = 0
-        while line := await asyncio.to_thread(self._lines.readline):
+        async for line in _read(self._lines.fileno()):
             number += 1
             if not line.strip():
                 continue
@@ -321,6 +323,30 @@ class Requests:
                 output.say(f"line {number} is no request: expected `method`, or `http`")
                 continue
             yield found
+
+
+async def _read(number: int) -> AsyncGenerator[bytes, None]:
+    """The lines of an open file. A pipe may be silent for ever: Ctrl-C ends the wait, and would not end a thread's."""
+    left = b""
+    while piece := await _piece(number):
+        *whole, left = (left + piece).split(b"\n")
+        for line in whole:
+            yield line
+    if left:
+        yield left
+
+
+async def _piece(number: int) -> bytes:
+    loop, ready = asyncio.get_running_loop(), asyncio.Event()
+    try:
+        loop.add_reader(number, ready.set)
+    except PermissionError:  # a file on a disk makes nobody wait
+        return os.read(number, PIECE_BYTES)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(number)
+    return os.read(number, PIECE_BYTES)
 
 
 async def map_all(

@@ -79,7 +79,8 @@ class Letter(Struct, frozen=True):
     def _of_rabbitmq(cls, message: AbstractIncomingMessage) -> Self:
         headers: dict[str, Any] = dict(message.headers)
         deaths = headers.get("x-death")
-        death: dict[str, Any] = dict(deaths[0]) if isinstance(deaths, list) and deaths else {}  # pyright: ignore
+        first: Any = deaths[0] if isinstance(deaths, list) and deaths else None  # pyright: ignore[reportUnknownVariableType]
+        death: dict[str, Any] = dict(first) if isinstance(first, dict) else {}  # pyright: ignore[reportUnknownArgumentType]
         time = death.get("time")
         at_ms = int(time.timestamp() * 1000) if isinstance(time, datetime.datetime) else 0
         message_id = message.message_id or ""

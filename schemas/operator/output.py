@@ -85,14 +85,23 @@ def show_json(value: Any) -> None:
     """One JSON document."""
     import msgspec  # only when it is needed: `--help` is quicker without
 
-    out(_escaped(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2).decode()))
+    out(_escaped(msgspec.json.format(_encoded(value), indent=2).decode()))
 
 
 def show_json_line(value: Any) -> None:
     """One JSON document on one line."""
+    out(_escaped(_encoded(value).decode()))
+
+
+def _encoded(value: Any) -> bytes:
+    import json
+
     import msgspec
 
-    out(_escaped(msgspec.json.encode(value, enc_hook=str).decode()))
+    try:
+        return msgspec.json.encode(value, enc_hook=str)
+    except UnicodeEncodeError:  # a file's name that is no text in UTF-8
+        return json.dumps(msgspec.to_builtins(value, enc_hook=str), ensure_ascii=False).encode(errors="replace")
 
 
 def _escaped(document: str) -> str:

@@ -18,9 +18,9 @@ LIFTED: Final = "lifted"
 # How long it stays to be seen, also by workers for which Redis is away just now.
 SEEN_WITHIN_MS: Final = 10 * 60_000
 _ACCOUNT: Final = re.compile(r"fleet:\{[^}]+\}:account:[0-9a-f]+")
-_VALUE: Final = re.compile(r"(\d+):(\d+):(?:([^|]*)\|)?(.*)", re.DOTALL)
+_VALUE: Final = re.compile(r"(\d{1,18}):(\d{1,9}):(?:([^|]*)\|)?(.*)", re.DOTALL)
 _EXCHANGE: Final = re.compile(r"fleet:\{[^}]+\}")
-_CORRECTION: Final = re.compile(rb"-?\d+")
+_CORRECTION: Final = re.compile(rb"-?\d{1,18}")
 
 
 class Pause(Struct, frozen=True):
@@ -62,12 +62,13 @@ async def held(client: redis.asyncio.Redis, exchange: str = "*") -> list[Pause]:
     any_client: Any = client
     prefix = f"fleet:{{{exchange}}}:"
     epochs = [key async for key in any_client.scan_iter(match=f"{prefix}*:epoch", count=1000)]
-    addresses = [key.decode().removesuffix(":epoch") for key in epochs]
+    addresses = [key.decode(errors="replace").removesuffix(":epoch") for key in epochs]
     pauses: list[Pause] = []
-    async for key in any_client.scan_iter(match=f"{prefix}*:pause", count=1000):
-        value = _VALUE.fullmatch((await any_client.get(key) or b"").decode(errors="replace"))
-        if value and (left_us := int(value[1]) - await _now_us(client, key.decode())) > 0:
-            place, bucket = _split(key.decode().removesuffix(":pause"), addresses)
+    async for found in any_client.scan_iter(match=f"{prefix}*:pause", count=1000):
+        key = found.decode(errors="replace")  # anyone may have written it
+        value = _VALUE.fullmatch((await any_client.get(found) or b"").decode(errors="replace"))
+        if value and _EXCHANGE.match(key) and (left_us := int(value[1]) - await _now_us(client, key)) > 0:
+            place, bucket = _split(key.removesuffix(":pause"), addresses)
             pauses.append(Pause(place, bucket, left_us / 1e6, int(value[2]), value[3] or "", value[4]))
     return sorted(pauses, key=lambda pause: -pause.left_s)
 

@@ -83,7 +83,7 @@ async def read(client: redis.asyncio.Redis) -> Presence:
     """
     any_client: Any = client
     names: list[bytes] = await any_client.zrange(NAMES, 0, -1)
-    bodies: list[bytes | None] = await any_client.mget([key_of(each.decode()) for each in names]) if names else []
+    bodies: list[bytes | None] = await any_client.mget(list(map(_key_as_read, names))) if names else []
     found = Presence([], [])
     for body in bodies:
         status = None if body is None else _decoded(body)
@@ -92,6 +92,10 @@ async def read(client: redis.asyncio.Redis) -> Presence:
         elif isinstance(status, WorkerStatus):
             found.workers.append(status)
     return found
+
+
+def _key_as_read(name: bytes) -> str:
+    return key_of(name.decode(errors="replace"))
 
 
 def _decoded(body: bytes) -> DispatcherStatus | WorkerStatus | None:

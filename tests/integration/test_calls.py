@@ -226,3 +226,14 @@ async def test_ctrl_c_ends_the_stream(stand: Stand) -> None:
         _, err = await child.communicate()
     assert child.returncode == output.STOPPED
     assert b"Traceback" not in err
+
+
+async def test_ctrl_c_ends_a_map_whose_lines_do_not_come(vhost: str) -> None:
+    child = await started("map", "-", broker_url=vhost)
+    assert child.stdin is not None
+    assert child.stderr is not None
+    child.stdin.write(b"\xff\n")  # it is told of this one once it reads
+    async with asyncio.timeout(60):
+        assert b"line 1 is no request" in await child.stderr.readline()
+        child.send_signal(signal.SIGINT)
+        assert await child.wait() == output.STOPPED

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import aio_pika
@@ -129,4 +130,8 @@ async def test_calls_and_streams_are_cancelled_at_any_wait(vhost: str) -> None:
             before = len(asyncio.all_tasks())
             await cancelled_everywhere(job, call)
             await asyncio.wait_for(job(), 30)
-            await wait_until(lambda before=before: len(asyncio.all_tasks()) <= before, "no connection is left open")
+            await wait_until(partial(no_more_tasks, before), "no connection is left open")
+
+
+def no_more_tasks(before: int) -> bool:
+    return len(asyncio.all_tasks()) <= before

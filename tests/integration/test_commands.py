@@ -313,3 +313,29 @@ async def test_top_goes_on_when_rabbitmq_is_back(proxy: Proxy, through: str, red
         _, err = await child.communicate()
     assert child.returncode == output.STOPPED
     assert err == b""
+
+
+async def test_what_others_wrote_into_the_servers_makes_no_command_fail(
+    vhost: str, redis_url: str, admin: aio_pika.abc.AbstractChannel
+) -> None:
+    """And what they wrote gives the terminal no commands."""
+    await admin.declare_queue(topology.DEAD, durable=True)
+    odd: list[dict[str, Any]] = [
+        {"x-death": [1]},
+        {"x-death": "x"},
+        {"x-death": [{"time": 5}]},
+        {"x-first-death-reason": "\x9b2J"},
+    ]
+    for headers in odd:
+        letter = aio_pika.Message(b"\x9b2J\xff", headers=headers, message_id="\x1b[2J", reply_to="\u202e")
+        await admin.default_exchange.publish(letter, topology.DEAD)
+    async with redis_client.from_url(redis_url) as client:
+        await client.set("fleet:{okx}:1:pause", b"9" * 5000 + b":0:x|y")
+        await client.set("fleet:{}:1:pause", "9999999999999999:0:x|y")
+        await client.set(b"fleet:{\xff}:\x9b:pause", b"9999999999999999:0:\x9b2J|\x1b[2J")
+        await client.zadd("fleet:processes", {b"\xff": 1})
+    for words in (("dead", "list"), ("dead", "show", ""), ("pause", "list"), ("status",), ("doctor",), ("lanes",)):
+        for options in ((), ("--json",)):
+            done = await command(*words, *options, broker_url=vhost, redis_url=redis_url)
+            assert "a fault of ours" not in done.err, (words, done)
+            assert all(line.isprintable() for line in (done.out + done.err).split("\n")), (words, done)

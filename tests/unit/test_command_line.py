@@ -292,3 +292,12 @@ def test_signs_that_terminals_obey_are_written_in_another_way() -> None:
         output.show_json_line(["\x1b[2J", "\x9b2J", "\x7f", "\u202e", "\u2066", "\U000e0001", "é", "日本", "💥"])
     expected = r'["\u001b[2J","\u009b2J","\u007f","\u202e","\u2066","\udb40\udc01","é","日本","💥"]'
     assert said.getvalue() == expected + "\n"
+
+
+def test_a_file_whose_name_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "\udcff.toml"
+    path.write_text("x = 1\n", encoding="utf-8")
+    for words in (("config", "check"), ("definitions", "--config"), ("map",)):
+        done = here(*words, str(path), *(["--json"] if words[0] == "config" else []))
+        is_in_order(done)
+        assert done.code != output.OK
