@@ -28,6 +28,8 @@ PLACES: Final[Mapping[str, str]] = {
     "workers": f"{NAME}.workers",
     "deploy": f"{NAME}.deploy",
 }
+# Modules with a second, shorter name for programs: where it is, and what it has.
+SHORT: Final[Mapping[str, tuple[str, str]]] = {"direct": ("workers.direct", "charged")}
 # What goes into the wheel beside Python's files; `pyproject.toml` says so to setuptools too.
 DATA: Final = frozenset({".toml", ".lua", ".json", ".typed"})
 # Of use in a checkout alone: this file, and what `rabbitmqctl` reads (``ccxt-fleet definitions`` writes it).
@@ -94,6 +96,10 @@ def make(source: Path, tree: Path) -> None:
                 target.write_text(moved(path.read_text(encoding="utf-8"), name, modules), encoding="utf-8")
             else:
                 shutil.copyfile(path, target)
+    for short, (module, has) in SHORT.items():
+        if module in modules:
+            text = f'"""What programs take from `{module}`."""\n\nfrom .{module} import {has} as {has}\n'
+            (tree / NAME / f"{short}.py").write_text(text, encoding="utf-8")
 
 
 def _modules(source: Path) -> Iterator[str]:

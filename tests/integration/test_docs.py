@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.simulator.ccxt_config import ccxt_config
 from tests.support import node
 from tests.support.fleet import Stand
 
@@ -33,7 +34,7 @@ def programs(doc: str, language: str = "python") -> list[str]:
 
 async def run(program: str, url: str, *, cwd: Path, ends: int = 0) -> str:
     """Runs a program as a user would, with the package under its own name; returns what it prints, errors last."""
-    if not (cwd / "ccxt_fleet").exists():
+    if cwd != ROOT and not (cwd / "ccxt_fleet").exists():
         (cwd / "ccxt_fleet").symlink_to(ROOT / "schemas")
     child = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -82,6 +83,15 @@ async def test_client_tables(stand: Stand, tmp_path: Path) -> None:
         assert "volume" in await run(program, stand.url, cwd=tmp_path)
     else:
         assert "to_frame needs pandas or polars" in await run(program, stand.url, cwd=tmp_path, ends=1)
+
+
+async def test_direct(stand: Stand) -> None:
+    """With the module's name in the checkout, and led to the simulator."""
+    (program,) = programs("docs/direct.md")
+    settings = ccxt_config("kraken", stand.simulator.urls["kraken"])
+    program = program.replace("ccxt_fleet.direct", "workers.direct").replace('{"options": {}}', repr(settings))
+    printed = await run(program.replace("redis://localhost", stand.redis.url), stand.url, cwd=ROOT)
+    assert re.fullmatch(r"BTC/USDT \d+(\.\d+)?\n\d+ calls\n", printed)
 
 
 async def test_messages(stand: Stand, tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ from schemas.messages import ErrorCode, Outcome
 from schemas.methods import HTTP, PUBLIC_READS
 from tests.support.exchange_lanes import Answers, Lanes, call
 from workers.exchange.call import CALL, Call
+from workers.exchange.clock import CLOCK_TRIES, set_windows
 from workers.exchange.errors import NoBudget, judge
-from workers.exchange.lane_exchange import CLOCK_TRIES, LaneExchange
+from workers.exchange.lane_exchange import LaneExchange
 
 SIMULATED = ("binance", "okx", "htx", "coinbase", "kraken")
 TICKER = '{"symbol":"BTCUSDT","lastPrice":"5","bidPrice":"4","askPrice":"6"}'
@@ -129,12 +130,16 @@ async def test_a_refusal_of_one_endpoint_pauses_that_endpoint_alone(server: Answ
     assert await lane.call("fetch_time", {}, call("okx", max_wait_s=1)) == 1
 
 
+def ccxt_of(lane: LaneExchange) -> Any:
+    return lane._ccxt  # pyright: ignore[reportPrivateUsage]
+
+
 async def test_the_exchanges_clock_is_taken_over_within_one_window(server: Answers, lanes: Lanes) -> None:
     """A clock that is wrong by years moves the start of the minute, and no more."""
     server.by_path = {"time": '{"serverTime":1}'}
-    lane, _ = lanes.lane("binance", server.settings("binance"))
+    lane, budget = lanes.lane("binance", server.settings("binance"))
     token = CALL.set(attempt := call("binance"))
-    await lane._set_clock(attempt)  # pyright: ignore[reportPrivateUsage]
+    await set_windows(ccxt_of(lane).fetch_time, attempt, budget, lane.costs)
     CALL.reset(token)
     told: Any = await lanes.client.get("fleet:{binance}:clock")
     ahead_us, _, _ = told.partition(b":")
@@ -146,7 +151,7 @@ async def test_the_exchanges_clock_is_asked_again_when_the_answer_took_long(serv
     server.held_path = "time"
     lane, budget = lanes.lane("binance", server.settings("binance"))
     token = CALL.set(attempt := call("binance"))
-    setting = asyncio.create_task(lane._set_clock(attempt))  # pyright: ignore[reportPrivateUsage]
+    setting = asyncio.create_task(set_windows(ccxt_of(lane).fetch_time, attempt, budget, lane.costs))
     CALL.reset(token)
     while not server.hits:
         await asyncio.sleep(0.01)

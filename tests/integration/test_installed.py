@@ -27,6 +27,7 @@ import importlib, sys
 import ccxt_fleet.dispatcher.service
 assert "ccxt" not in sys.modules, "a dispatcher does not need ccxt"
 import ccxt_fleet.deploy.up, ccxt_fleet.workers.service
+from ccxt_fleet.direct import charged
 print(*(importlib.import_module(name).__file__ for name in sys.argv[1:]), sep="\\n")
 """
 

@@ -10,7 +10,7 @@ import importlib
 import time
 from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import aiohttp
 from ccxt.base.errors import (  # pyright: ignore[reportMissingTypeStubs]
@@ -125,7 +125,10 @@ class ChargedCalls(_Ccxt):
         meter: of the lane, for all instances of its class.
         signing_clock: the exchange's clock, of an instance with keys.
         unlisted: of the lane: markets that answers name and no instance lists.
+        only_reads: whether a POST may be sent again where the first may have arrived.
     """
+
+    only_reads = True
 
     meter: Meter
     unlisted: Unlisted | None = None
@@ -165,7 +168,7 @@ class ChargedCalls(_Ccxt):
             raise NotSupported(
                 f"{self.id} {path}: the exchange has no {'.'.join(apis)}, and the call would go to another"
             )
-        charges = self._charges(apis, path, api, method, params, config)
+        charges = charges_of(self, meter, path, api, method, params, config)
         reports = meter.costs.reports(apis, method, path)
         late: list[Grant] = []  # the reservation of a call that was too late to be sent, until it is moved
         stale = False
@@ -189,19 +192,6 @@ class ChargedCalls(_Ccxt):
         finally:
             for each in late:
                 meter.budget.release(charges, each)
-
-    def _charges(
-        self, apis: tuple[str, ...], path: str, api: Any, method: str, params: Any, config: Any
-    ) -> list[costs.Charge]:
-        meter = self.meter
-        sent, said = wire.NOTHING, params
-        if config.keys() - {"cost"} or meter.costs.depends(apis, method, path):
-            # Signed only to read the parameters; the call that is sent is signed when its slot has come.
-            sent = wire.read(path, self.sign(path, api, method, copy.copy(params)))
-            if not isinstance(params, list):  # a few endpoints take a list as their body
-                said = wire.for_ccxt(params, sent, config)
-        ccxt_cost = self.calculate_rate_limiter_cost(api, method, path, said, config)
-        return meter.costs.charges(apis, method, path, sent, ccxt_cost, meter.names)
 
     def sign(self, path: str, api: Any = "public", method: str = "GET", params: Any = {}, *more: Any) -> dict[str, Any]:  # noqa: B006
         """Called by ccxt for what it sends; an HTTP call of the producer's own goes out as it stands."""
@@ -227,12 +217,12 @@ class ChargedCalls(_Ccxt):
             raise
         except ExchangeNotAvailable as error:
             closed = isinstance(error.__cause__, aiohttp.ClientConnectionError) and not send.answered_s
-            if closed and send.reused and not send.again:
+            if closed and send.reused and not send.again and (method == "GET" or self.only_reads):
                 raise _Stale from error
             raise
         except (DDoSProtection, RateLimitExceeded):
             if send.pause is None and means_too_many(call):
-                send.pause = self._signal(send.status, call.headers, call.body, refused=True)
+                send.pause = signal(meter, send.status, call.headers, call.body, refused=True)
             raise
         finally:
             meter.answering.ended()
@@ -257,21 +247,11 @@ class ChargedCalls(_Ccxt):
             raise BadResponse(f"{what} no JSON: {self.meter.redactor.hide(call.body)[:80]!r}")
         return data  # pyright: ignore[reportUnknownVariableType]
 
-    def _signal(self, status: int, headers: Mapping[str, str], body: str, *, refused: bool = False) -> Pause | None:
-        meter = self.meter
-        return limit_signal(meter.answers, status, headers, body, time.time(), meter.redactor.hide, refused=refused)
-
     def on_rest_response(
         self, code: int, reason: str, url: str, method: str, headers: dict[str, str], body: str, *request: Any
     ) -> Any:
         """Called by ccxt for every answer, before it looks for errors."""
-        meter, call, send = self.meter, CALL.get(), _SEND.get()
-        call.status = send.status = code
-        call.body, call.headers = body[:BODY_KEPT], headers
-        send.blank = _is_blank(code, headers, body)
-        send.pause = self._signal(code, headers, body)
-        if send.reports and (send.pause is not None or meter.wants_count(send.charges)):
-            send.count = counted(meter.answers.counts, headers, time.time())
+        note_answer(self.meter, CALL.get(), _SEND.get(), code, headers, body)
         return super().on_rest_response(code, reason, url, method, headers, body, *request)
 
     def handle_http_status_code(self, code: int, reason: str, url: str, method: str, body: str) -> None:
@@ -303,6 +283,57 @@ class ChargedCalls(_Ccxt):
         if not holding.rows.suits(http_response):
             holding.rows.check(value)
         return value
+
+
+def charges_of(
+    exchange: Any, meter: Meter, path: str, api: Any, method: str, params: Any, config: Any
+) -> list[costs.Charge]:
+    """What a call costs, by the arguments of ccxt's `fetch2`.
+
+    Args:
+        exchange: the instance of ccxt's class.
+        meter: what it is charged to.
+        path: the rest as ccxt has it.
+        api: see ccxt.
+        method: see ccxt.
+        params: see ccxt.
+        config: see ccxt.
+    """
+    apis = (api,) if isinstance(api, str) else tuple(api)
+    sent, said = wire.NOTHING, params
+    if config.keys() - {"cost"} or meter.costs.depends(apis, method, path):
+        # Signed only to read the parameters; the call that is sent is signed when its slot has come.
+        sent = wire.read(path, exchange.sign(path, api, method, copy.copy(params)))
+        if not isinstance(params, list):  # a few endpoints take a list as their body
+            said = wire.for_ccxt(params, sent, config)
+    ccxt_cost = exchange.calculate_rate_limiter_cost(api, method, path, said, config)
+    return meter.costs.charges(apis, method, path, sent, ccxt_cost, meter.names)
+
+
+class Noted(Protocol):
+    """What is noted of an HTTP call's answer."""
+
+    charges: list[costs.Charge]
+    reports: bool
+    pause: Pause | None
+    status: int
+    blank: bool
+    count: Count | None
+
+
+def note_answer(meter: Meter, call: Call, send: Noted, code: int, headers: Mapping[str, str], body: str) -> None:
+    """Takes in what an answer says of limits."""
+    call.status = send.status = code
+    call.body, call.headers = body[:BODY_KEPT], headers
+    send.blank = _is_blank(code, headers, body)
+    send.pause = signal(meter, code, headers, body)
+    if send.reports and (send.pause is not None or meter.wants_count(send.charges)):
+        send.count = counted(meter.answers.counts, headers, time.time())
+
+
+def signal(meter: Meter, status: int, headers: Mapping[str, str], body: str, *, refused: bool = False) -> Pause | None:
+    """The pause that an answer asks for; see `signals.limit_signal`."""
+    return limit_signal(meter.answers, status, headers, body, time.time(), meter.redactor.hide, refused=refused)
 
 
 def charged(exchange: str) -> Any:

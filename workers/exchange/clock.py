@@ -9,12 +9,16 @@ from typing import Any, Final
 
 from ccxt.base.errors import BadResponse, ChecksumError, InvalidNonce  # pyright: ignore[reportMissingTypeStubs]
 
-from .call import Seen
+from ..budget.budget import Budget
+from ..limits.costs import Costs
+from .call import Call, Seen
 
 log = logging.getLogger(__name__)
 
 # The clock of an exchange that sends whole seconds, as Kraken does, is up to a second ahead of what it sends.
 _WHOLE_S: Final = 1.0
+# Most attempts at measuring where windows begin.
+CLOCK_TRIES: Final = 3
 
 
 def clock_refused(error: BaseException, seen: Seen) -> bool:
@@ -35,6 +39,36 @@ async def server_ms(fetch_time: Callable[[], Awaitable[Any]]) -> float:
     if isinstance(found, (int, float)) and math.isfinite(found):
         return found
     raise BadResponse("fetch_time: the exchange's answer holds no time")
+
+
+async def set_windows(fetch_time: Callable[[], Awaitable[Any]], call: Call, budget: Budget, costs: Costs) -> None:
+    """Measures the exchange's clock, by which fixed windows start; the error is half a round trip.
+
+    On a busy machine a round trip may take seconds. Then it is measured again, and calls keep the error of the best
+    measurement away from the windows' ends.
+
+    Args:
+        fetch_time: asks the exchange for its time, Unix milliseconds.
+        call: that of the running attempt.
+        budget: gets the offset.
+        costs: the exchange's limits; where none has fixed windows nothing is measured.
+    """
+    fixed = [bucket for bucket in costs.buckets.values() if bucket.kind == "fixed"]
+    if not fixed:
+        return
+    error_s, ahead_s = math.inf, 0.0
+    for _ in range(CLOCK_TRIES):
+        told_ms = await server_ms(fetch_time)
+        if not call.windowed:  # the time of another host than the one that counts in windows
+            return
+        if call.trip_s / 2 < error_s:
+            error_s = call.trip_s / 2
+            ahead_s = told_ms / 1000 - call.left_us / 1e6 - error_s
+        if error_s * 1000 <= min(bucket.margin_ms for bucket in fixed) / 2:
+            break
+    # Only the windows' start matters; and a wrong answer must not hold calls up for years.
+    window_s = max(bucket.window_s for bucket in fixed)
+    await budget.set_clock((ahead_s + window_s / 2) % window_s - window_s / 2, error_s)
 
 
 class SigningClock:

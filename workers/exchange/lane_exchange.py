@@ -26,7 +26,7 @@ from . import arguments, http_answer, settings
 from .bounds import Bounds
 from .call import CALL, Call
 from .charged import CCXT_VERSION, charged
-from .clock import SigningClock, clock_refused, server_ms
+from .clock import SigningClock, clock_refused, set_windows
 from .egress import Egress
 from .errors import judge
 from .markets import Markets
@@ -40,8 +40,6 @@ OPEN_TIMEOUT_S: Final = 60.0
 # After Redis has lost its data nothing is granted until every instant has passed that may have been reserved. So the
 # calls that open a lane, which may wait long, reserve none that is further ahead than this.
 OPEN_RESERVE_S: Final = 2.0
-# Most attempts at measuring the exchange's clock.
-CLOCK_TRIES: Final = 3
 
 
 class Setup(Struct, frozen=True, kw_only=True):
@@ -193,8 +191,8 @@ class LaneExchange:
                     await self._connect()
                 self.knowledge = await self._markets.publish(self._markets_key)
                 self._unlisted.settle(self._markets.read_s(self._markets_key))
-                if loaded and any(bucket.kind == "fixed" for bucket in self.costs.buckets.values()):
-                    await self._set_clock(call)
+                if loaded and "fetch_time" in self.methods:
+                    await set_windows(self._ccxt.fetch_time, call, self._budget, self.costs)
         except BaseError as error:
             if hint := self._kinds_hint(error, call):
                 raise type(error)(f"{hint}; {error}") from error
@@ -360,29 +358,6 @@ class LaneExchange:
         await self._ccxt.close()
         if self._keyed:
             await self._keyed.close()
-
-    async def _set_clock(self, call: Call) -> None:
-        """Measures the exchange's clock, by which fixed windows start; the error is half a round trip.
-
-        On a busy machine a round trip may take seconds. Then it is measured again, and calls keep the error of the best
-        measurement away from the windows' ends.
-        """
-        if "fetch_time" not in self.methods:
-            return
-        fixed = [bucket for bucket in self.costs.buckets.values() if bucket.kind == "fixed"]
-        error_s, ahead_s = math.inf, 0.0
-        for _ in range(CLOCK_TRIES):
-            told_ms = await server_ms(self._ccxt.fetch_time)
-            if not call.windowed:  # the time of another host than the one that counts in windows
-                return
-            if call.trip_s / 2 < error_s:
-                error_s = call.trip_s / 2
-                ahead_s = told_ms / 1000 - call.left_us / 1e6 - error_s
-            if error_s * 1000 <= min(bucket.margin_ms for bucket in fixed) / 2:
-                break
-        # Only where windows start matters. So the offset is kept within one window: a wrong one can't delay calls long.
-        window_s = max(bucket.window_s for bucket in fixed)
-        await self._budget.set_clock((ahead_s + window_s / 2) % window_s - window_s / 2, error_s)
 
 
 def _markets_key(config: LaneConfig) -> str:

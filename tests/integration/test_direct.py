@@ -1,0 +1,215 @@
+"""A program's own ccxt, charged to the fleet's budgets: never one call too many, nothing else changed."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import ccxt as blocking  # pyright: ignore[reportMissingTypeStubs]
+import ccxt.async_support as ccxt  # pyright: ignore[reportMissingTypeStubs]
+import ccxt.pro as ccxt_pro  # pyright: ignore[reportMissingTypeStubs]
+import pytest
+import redis.asyncio as redis_client
+
+from deploy.simulator.accounts import ACCOUNTS
+from deploy.simulator.ccxt_config import ccxt_config
+from deploy.simulator.process import Simulator
+from schemas.errors import ConfigError
+from schemas.operator import pauses
+from tests.support.exchange_lanes import Answers, Lanes, call
+from workers.direct import charged
+
+BTC = "BTC/USDT"
+ANNA = next(account for account in ACCOUNTS.values() if account.name == "anna")
+
+
+def instance(exchange: str, settings: dict[str, Any], *, is_async: bool = True) -> Any:
+    made: Any = getattr(ccxt if is_async else blocking, exchange)({**settings, "timeout": 20_000})
+    if is_async:
+        made.timeout_on_exit = 0
+    return made
+
+
+Read = Callable[..., Awaitable[Any]]
+
+
+@asynccontextmanager
+async def program(exchange: Any, redis: str, **how: Any) -> AsyncGenerator[tuple[Any, Read]]:
+    """A charged instance, and what runs one of its methods, whichever kind of class it is."""
+    made = charged(exchange, redis, **how)
+
+    async def read(method: str, *args: Any) -> Any:
+        if isinstance(made, ccxt.Exchange):
+            return await getattr(made, method)(*args)
+        return await asyncio.to_thread(getattr(made, method), *args)
+
+    try:
+        yield made, read
+    finally:
+        if isinstance(made, ccxt.Exchange):
+            await made.close()
+        else:
+            await asyncio.to_thread(made.close)
+
+
+@pytest.fixture
+async def simulator() -> AsyncIterator[Simulator]:
+    async with Simulator(exchanges=["okx", "binance", "kraken"]) as running:
+        yield running
+
+
+@pytest.fixture
+async def unlimited() -> AsyncIterator[Simulator]:
+    """The plain instance beside ours keeps to no limit."""
+    async with Simulator(exchanges=["okx", "binance", "kraken"], arguments=["--no-limits"]) as running:
+        yield running
+
+
+async def test_programs_and_a_lane_on_one_address_never_pass_a_limit(
+    simulator: Simulator, lanes: Lanes, redis_url: str
+) -> None:
+    settings = ccxt_config("okx", simulator.urls["okx"])
+    lane, _ = lanes.lane("okx", settings)
+    await lane.open()
+    async with AsyncExitStack() as stack:
+        reads: list[Read] = [
+            (
+                await stack.enter_async_context(
+                    program(instance("okx", settings, is_async=is_async), redis_url, max_wait_s=20)
+                )
+            )[1]
+            for is_async in (True, True, False)
+        ]
+
+        async def of_lane(*_: Any) -> Any:
+            return await lane.call("fetch_ticker", {"symbol": BTC}, call("okx"))
+
+        begun_s, answered = time.monotonic(), [0, 0, 0, 0]
+
+        async def go_on(number: int, read: Read) -> None:
+            while time.monotonic() - begun_s < 8:
+                assert (await read("fetch_ticker", BTC))["symbol"] == BTC
+                answered[number] += 1
+
+        await asyncio.gather(*(go_on(number, read) for number, read in enumerate([*reads, of_lane]) for _ in range(8)))
+    assert (await simulator.counters())["violations"] == 0
+    assert all(answered), answered
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+@pytest.mark.parametrize("exchange", ["okx", "binance", "kraken"])
+async def test_answers_and_errors_are_ccxt_s_own(
+    unlimited: Simulator, redis_url: str, exchange: str, is_async: bool
+) -> None:
+    simulator = unlimited
+    await simulator.set_clock(frozen=True)
+    settings = ccxt_config(exchange, simulator.urls[exchange])
+    plain = instance(exchange, {**settings, "enableRateLimit": False})
+    async with program(instance(exchange, settings, is_async=is_async), redis_url) as (made, read):
+        try:
+            right: dict[str, list[Any]] = {
+                "fetch_ticker": [BTC],
+                "fetch_order_book": [BTC, 5],
+                "fetch_ohlcv": [BTC, "1m", None, 3],
+                "fetch_markets": [],
+            }
+            for method, args in right.items():
+                assert await read(method, *args) == await getattr(plain, method)(*args)
+            wrong: dict[str, list[Any]] = {"fetch_ticker": ["NO/PE"], "fetch_ohlcv": [BTC, "7m"]}
+            for method, args in wrong.items():
+                with pytest.raises(blocking.BaseError) as theirs:
+                    await getattr(plain, method)(*args)
+                with pytest.raises(type(theirs.value)) as ours:
+                    await read(method, *args)
+                assert str(ours.value) == str(theirs.value)
+        finally:
+            await plain.close()
+        assert type(made).__name__ == exchange
+        assert made.purse.calls >= 4
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_an_order_is_sent_once_where_its_connection_ends(
+    unlimited: Simulator, redis_url: str, is_async: bool
+) -> None:
+    keys = {"apiKey": ANNA.key, "secret": ANNA.secret, "password": ANNA.passphrase}
+    settings = {**ccxt_config("okx", unlimited.urls["okx"]), **keys}
+
+    async def came() -> int:
+        return int((await unlimited.counters())["exchanges"]["okx"]["requests"])
+
+    async with program(instance("okx", settings, is_async=is_async), redis_url) as (_, read):
+        await read("fetch_time")
+        await read("private_get_account_balance")
+        await unlimited.fault("okx", hangs_up=True)
+        await read("fetch_time")  # the first on its connection
+        before = await came()
+        with pytest.raises(blocking.NetworkError):
+            await read("private_post_trade_order", {"instId": "BTC-USDT", "sz": "1"})
+        assert await came() <= before + 1
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_a_refusal_pauses_all(server: Answers, lanes: Lanes, redis_url: str, is_async: bool) -> None:
+    settings = server.settings("binance")
+    server.by_path = {"time": f'{{"serverTime":{int(time.time() * 1000)}}}'}
+    server.answer = 429, {"Retry-After": "50"}, '{"code":-1003,"msg":"Too many requests"}'
+    async with (
+        program(instance("binance", settings, is_async=is_async), redis_url) as (made, read),
+        program(instance("binance", settings), redis_url, max_wait_s=1) as (other, read_too),
+    ):
+        with pytest.raises(blocking.DDoSProtection):
+            await read("fetch_ticker", BTC)
+        before = len(server.hits)
+        with pytest.raises(blocking.RateLimitExceeded, match=r"not sent: the exchange has to be left alone for [45]"):
+            await read_too("fetch_ticker", BTC)
+        assert len(server.hits) == before
+        assert (made.purse.refused, other.purse.refused) == (0, 1)
+        async with redis_client.from_url(redis_url) as client:
+            (held,) = await pauses.held(client)
+        assert held.exchange == "binance"
+        lane, _ = lanes.lane("binance", settings)
+        with pytest.raises(Exception, match="pause"):
+            await lane.call("fetch_ticker", {"symbol": BTC}, call("binance", max_wait_s=1))
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_a_shadow_only_counts(server: Answers, redis_url: str, is_async: bool) -> None:
+    server.answer = 200, {}, '{"code":"0","data":[{"ts":"1"}]}'
+    settings = server.settings("okx")
+    async with program(instance("okx", settings, is_async=is_async), redis_url, shadow=True) as (made, read):
+        refused = -1
+        while refused < made.purse.refused:  # until it is one of those who share the limits
+            refused = made.purse.refused
+            await read("fetch_time")
+            await asyncio.sleep(0.5)
+        before = len(server.hits)
+        await asyncio.gather(*(read("fetch_time") for _ in range(30)))
+    assert len(server.hits) == before + 30 == made.purse.calls
+    assert made.purse.longest_s > 1  # okx allows 10 in 2 s
+
+
+async def test_what_can_t_be_charged_is_said(redis_url: str) -> None:
+    async with program(instance("okx", {}), redis_url) as (made, _):
+        with pytest.raises(ConfigError, match="okx: it is charged already"):
+            charged(made, redis_url)
+    for settings, said in {"socksProxy": "httpsProxy", "aiohttp_trust_env": "httpsProxy"}.items():
+        with pytest.raises(ConfigError, match=said):
+            charged(instance("okx", {settings: "socks5://127.0.0.1:1"}), redis_url)
+    with pytest.raises(ConfigError, match=r"a class of ccxt\.pro"):
+        charged(ccxt_pro.okx(), redis_url)
+    with pytest.raises(ConfigError, match="redis"):
+        charged(instance("okx", {}), "http://localhost")
+    with pytest.raises(ConfigError, match="IP address"):
+        charged(instance("okx", {}), redis_url, local_addr="eu1")
+    with pytest.raises(TypeError, match="an instance of a ccxt class"):
+        charged(ccxt.okx, redis_url)
+
+
+async def test_where_redis_is_away_a_call_says_so(server: Answers) -> None:
+    server.answer = 200, {}, '{"code":"0","data":[{"ts":"1"}]}'
+    async with program(instance("okx", server.settings("okx")), "redis://127.0.0.1:1", max_wait_s=0.5) as (_, read):
+        with pytest.raises(blocking.RateLimitExceeded, match="Redis is away"):
+            await read("fetch_time")
+    assert not server.hits

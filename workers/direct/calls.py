@@ -1,0 +1,121 @@
+"""ccxt's classes of `async_support` with every call charged, or only counted."""
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from schemas.errors import ConfigError
+
+from ..exchange.call import CALL, Call
+from ..exchange.charged import ChargedCalls, ccxt, charges_of
+from ..exchange.egress import Egress, tls
+from ..exchange.errors import NoBudget
+from .purse import Purse
+
+if TYPE_CHECKING:
+
+    class _Ccxt:
+        id: str
+        has: dict[str, Any]
+
+        async def fetch2(self, path: str, api: Any, method: str, params: Any, config: Any) -> Any: ...
+        async def fetch_time(self) -> Any: ...
+        async def close(self) -> None: ...
+
+else:
+    _Ccxt = ccxt.Exchange
+
+
+class Calls(ChargedCalls):
+    """Mixed into an instance's class: every call waits for budget. What comes back is ccxt's own affair."""
+
+    purse: Purse
+    own_session: bool
+    session: Any
+    has: dict[str, Any]
+    egress: Egress | None = None
+    only_reads = False  # an order must not be sent twice
+
+    @staticmethod
+    def check(exchange: Any) -> None:
+        """Refuses an instance whose calls would not go over connections of ours; raises ConfigError."""
+        if exchange.session is not None or not exchange.own_session:
+            raise ConfigError(f"{exchange.id}: it has a session already: charge it before its first call, without one")
+        for name in ("socksProxy", "socks_proxy", "proxyUrl", "proxy_url", "aiohttp_trust_env"):
+            if getattr(exchange, name, None):
+                raise ConfigError(f"{exchange.id}: {name} does not work with charged: give httpsProxy")
+        if _is_pro(exchange):
+            raise ConfigError(f"{exchange.id}: a class of ccxt.pro: charge one of ccxt.async_support beside it")
+
+    async def fetch2(
+        self,
+        path: str,
+        api: Any = ("public",),
+        method: str = "GET",
+        params: Any = {},  # noqa: B006
+        config: Any = {},  # noqa: B006
+    ) -> Any:
+        """Waits for budget, then lets ccxt sign and send."""
+        purse = self.purse
+        if CALL.get(None) is not None:  # the measuring of its clock
+            self.meter = purse.meter
+            return await super().fetch2(path, api, method, params, config)
+        if self.egress is None:
+            self.egress = Egress(tls(), purse.lane.local_addr, purse.lane.proxy)
+            self.own_session, self.session = False, self.egress.session
+        own: Any = self
+        await purse.open(self, own.fetch_time if self.has.get("fetchTime") else None)
+        self.meter = purse.meter
+        token = CALL.set(call := purse.new_call(self))
+        try:
+            while True:
+                try:
+                    return await super().fetch2(path, api, method, params, config)
+                except NoBudget as error:
+                    wait_s = purse.may_wait(call, error, self, path)
+                await asyncio.sleep(wait_s)
+        finally:
+            CALL.reset(token)
+            purse.over(call)
+
+    def _checked(self, data: Any, what: str, call: Call, send: Any) -> Any:
+        return data
+
+    async def close(self, *words: Any) -> None:
+        """Closes it, as ccxt does."""
+        own: Any = super()
+        await own.close(*words)
+        await self.purse.close()
+        if self.egress is not None:
+            await self.egress.close()
+
+
+class Shadow(_Ccxt):
+    """Mixed into an instance's class: every call is charged, and leaves at once."""
+
+    purse: Purse
+
+    @staticmethod
+    def check(exchange: Any) -> None:
+        """Takes any instance."""
+
+    async def fetch2(
+        self,
+        path: str,
+        api: Any = ("public",),
+        method: str = "GET",
+        params: Any = {},  # noqa: B006
+        config: Any = {},  # noqa: B006
+    ) -> Any:
+        """Charges the call, then lets ccxt sign and send."""
+        await self.purse.open(self, None)
+        await self.purse.note(charges_of(self, self.purse.meter, path, api, method, params, config))
+        return await super().fetch2(path, api, method, params, config)
+
+    async def close(self, *words: Any) -> None:
+        """Closes it, as ccxt does."""
+        await super().close(*words)
+        await self.purse.close()
+
+
+def _is_pro(exchange: Any) -> bool:
+    return any(kind.__module__.startswith("ccxt.pro") for kind in type(exchange).__mro__)

@@ -1,0 +1,186 @@
+"""What a program's own ccxt is charged to: one scope's budgets, and how its calls fared."""
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import redis.asyncio
+from ccxt.base.errors import RateLimitExceeded  # pyright: ignore[reportMissingTypeStubs]
+
+from schemas.accounts import Secret
+from schemas.config import LaneConfig, LimitsConfig
+from schemas.runtime import store
+from schemas.runtime.store import AWAY
+from schemas.runtime.tasks import end_tasks
+
+from ..budget.budget import Budget
+from ..budget.grants import Grant
+from ..budget.ledger import Ledger
+from ..budget.membership import BEAT_EVERY_S, Membership
+from ..exchange import settings
+from ..exchange.bounds import Holding
+from ..exchange.call import CALL, Call
+from ..exchange.clock import set_windows
+from ..exchange.errors import NoBudget
+from ..exchange.meter import Meter
+from ..exchange.redaction import Redactor
+from ..exchange.rows import Rows
+from ..limits import costs
+from ..limits.costs import Charge
+from ..limits.tables import shipped
+
+log = logging.getLogger(__name__)
+
+REDIS_TIMEOUT_S: Final = 0.5
+# A slot that is further ahead is asked for again later: less than Redis grants to one of several workers.
+RESERVE_S: Final = 2.0
+# The program reads what it asked for, however much that is.
+_ANY_BYTES: Final = 1 << 62
+_ANY_ROWS: Final = Rows(1 << 62, 1 << 62)
+
+_WHY: Final = {
+    "budget": "the limits have no room",
+    "paused": "the exchange has to be left alone",
+    "redis_lost": "Redis is away, and this program has no part of the limits without it",
+}
+
+
+class Purse:
+    """The budgets of one exchange as seen from one address, for one instance of ccxt's class.
+
+    Args:
+        exchange: the instance.
+        url: Redis.
+        lane: what the fleet's configuration would say of a lane that leaves from the same address.
+        limits: what holds instead of the exchange's table.
+        max_wait_s: the longest that a call may wait.
+        shadow: calls are charged and do not wait.
+
+    Attributes:
+        calls: how many calls were sent.
+        waited_s: how long they waited, or would have waited, all together.
+        longest_s: the longest of these waits.
+        refused: how many calls were not sent, or would not have been, as they would have waited for too long.
+    """
+
+    def __init__(
+        self, exchange: Any, url: str, lane: LaneConfig, limits: LimitsConfig | None, *, max_wait_s: float, shadow: bool
+    ) -> None:
+        self.calls = self.refused = 0
+        self.waited_s = self.longest_s = 0.0
+        self.lane = lane
+        self.shadow = shadow
+        self._name = f"{exchange.id} of this program"
+        self._url = url
+        self._max_wait_s = max_wait_s
+        self.costs = costs.load(exchange.id, float(exchange.rateLimit), limits)
+        self._answers = shipped().answers(exchange.id)
+        self._meter: Meter | None = None
+        self._client: redis.asyncio.Redis | None = None
+        self._follower: asyncio.Task[None] | None = None
+        self._opening: asyncio.Lock | None = None
+        self._process = 0
+        self._named: Any = None
+
+    @property
+    def meter(self) -> Meter:
+        """What calls are charged to, once it is open."""
+        assert self._meter is not None
+        return self._meter
+
+    async def open(self, exchange: Any, fetch_time: Callable[[], Awaitable[Any]] | None) -> None:
+        """Connects to Redis, in the event loop that it is used in from then on; does nothing where that is done.
+
+        Args:
+            exchange: the instance; its keys are read now.
+            fetch_time: asks the exchange for its time, where it can tell it and has windows that start by it.
+        """
+        if self._process != os.getpid():  # a fork has neither the connection nor the event loop
+            self._process, self._meter, self._opening = os.getpid(), None, asyncio.Lock()
+        assert self._opening is not None
+        async with self._opening:
+            if self._meter is None:
+                await self._open(exchange, fetch_time)
+        if self.costs.names_matter and exchange.markets is not self._named:
+            self._named = exchange.markets
+            markets: dict[str, Any] = exchange.markets or {}
+            self.meter.names = self.costs.names(markets.values())
+
+    async def _open(self, exchange: Any, fetch_time: Callable[[], Awaitable[Any]] | None) -> None:
+        secrets = [Secret(str(value)) for name in exchange.requiredCredentials if (value := getattr(exchange, name))]
+        account = str(exchange.apiKey or exchange.walletAddress or "")
+        client = self._client = store.connect(self._url, timeout_s=REDIS_TIMEOUT_S)
+        scope = f"{settings.budget_of(self.lane)}:{self.lane.egress}"
+        ledger = Ledger(client, scope, account=account, member=Membership())
+        self._meter = Meter(self._name, Budget(ledger), self.costs, self._answers, Redactor(secrets))
+        await self._meter.budget.beat()
+        self._follower = asyncio.create_task(self._meter.budget.follow(BEAT_EVERY_S))
+        with contextlib.suppress(*AWAY):
+            if fetch_time is not None and not self.shadow and not await client.exists(ledger.keys.clock):
+                token = CALL.set(call := self.new_call(exchange))
+                try:
+                    await set_windows(fetch_time, call, self._meter.budget, self.costs)
+                finally:
+                    CALL.reset(token)
+
+    def new_call(self, exchange: Any) -> Call:
+        """A call with as much time as it may wait, and its exchange's."""
+        timeout_s = self._max_wait_s + float(exchange.timeout) / 1000
+        call = Call(exchange.id, max_wait_s=self._max_wait_s, timeout_s=timeout_s, reserve_s=RESERVE_S)
+        call.holding = Holding(None, _ANY_BYTES, _ANY_ROWS, (exchange.id, ""))
+        return call
+
+    def over(self, call: Call) -> None:
+        """A call is over: counts it."""
+        self.calls += call.http_calls
+        self._waited(call.waited_s)
+
+    def may_wait(self, call: Call, error: NoBudget, exchange: Any, path: str) -> float:
+        """How long a call that has no budget now has to wait, seconds: it counts as waited.
+
+        Args:
+            call: the call.
+            error: why it has none.
+            exchange: the instance, for the error.
+            path: ccxt's, likewise.
+
+        Raises:
+            RateLimitExceeded: it may not wait for so long.
+        """
+        if not call.http_calls and error.wait_s < call.room_s:
+            call.waited_s += error.wait_s
+            return error.wait_s
+        self.refused += 1
+        why = _WHY.get(error.reason, error.reason)
+        text = f"not sent: {why} for {error.wait_s:.1f} s more, and a call may wait for {self._max_wait_s:g} s"
+        raise RateLimitExceeded(f"{exchange.id} {path}: {text}") from error
+
+    async def note(self, charges: list[Charge]) -> None:
+        """Charges a call that leaves at once, and counts how long it would have waited."""
+        budget = self.meter.budget
+        answer = await budget.reserve(charges, max_wait_s=self._max_wait_s)
+        self.calls += 1
+        if isinstance(answer, Grant):
+            wait_s = max(0.0, budget.ledger.redis_clock.due(answer.at_us) - budget.ledger.now_s())
+            self._waited(wait_s)
+            if wait_s:
+                log.info("call_would_have_waited", extra={"lane": self._name, "wait_s": round(wait_s, 3)})
+        else:
+            self.refused += 1
+            log.info("call_would_not_have_left", extra={"lane": self._name, "why": answer.reason})
+
+    def _waited(self, wait_s: float) -> None:
+        self.waited_s += wait_s
+        self.longest_s = max(self.longest_s, wait_s)
+
+    async def close(self) -> None:
+        """Gives up its part of the limits, and the connection."""
+        if self._meter is None or self._client is None:
+            return
+        meter, self._meter = self._meter, None
+        await end_tasks([self._follower] if self._follower else [])
+        await meter.budget.leave()
+        await self._client.aclose()
