@@ -1,7 +1,7 @@
 """`pause`: lists the pauses that exchanges asked for, and ends them."""
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import typer
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+ALL: Final = "*"
+
 app = typer.Typer(no_args_is_help=True, help="Pauses that exchanges asked for: list them, end them.")
 
 
@@ -23,21 +25,21 @@ app = typer.Typer(no_args_is_help=True, help="Pauses that exchanges asked for: l
 def list_pauses(
     exchange: Annotated[
         str, typer.Argument(help="only those of this exchange", autocompletion=complete_exchange, show_default=False)
-    ] = "*",
+    ] = ALL,
     redis: RedisUrl = None,
     as_json: Json = False,
 ) -> None:
     """One line for each pause, the longest first."""
     from . import pauses
 
-    exchange = _exchange(exchange)
+    exchange = exchange if exchange == ALL else _exchange(exchange)
     found = _at_redis(redis, lambda client: pauses.held(client, exchange))
     if as_json:
         output.show_json([pause_view(each) for each in found])
         return
     for each in found:
         output.out(f"paused: {pause_line(pause_view(each))}")
-    others = "" if found or exchange == "*" else _others(redis)
+    others = "" if found or exchange == ALL else _others(redis)
     output.say(f"{output.many(len(found), 'pause')}{others}")
 
 
@@ -66,13 +68,14 @@ def lift(
 
 
 def _exchange(name: str) -> str:
-    """An exchange as ccxt names it today, or ``*``; raises typer.BadParameter. It becomes part of a pattern."""
+    """An exchange, or its testnet, as ccxt names it today; raises typer.BadParameter. It becomes part of a pattern."""
     from .. import old_names
     from ..ccxt_settings import nearest
+    from ..config import SANDBOX
     from ..exchange_ids import EXCHANGE_IDS
 
     today = old_names.today(name)
-    if today != "*" and today not in EXCHANGE_IDS:
+    if today.removesuffix(SANDBOX) not in EXCHANGE_IDS:
         near = nearest(today, EXCHANGE_IDS)
         raise typer.BadParameter(f"{name!r} is no exchange of ccxt{near}")
     return today
