@@ -51,7 +51,8 @@ async def test_the_broker_serves_and_listens_on_loopback_alone(rabbitmq: RabbitM
 
 async def kept(client: redis_client.Redis) -> list[bytes]:
     """What is in Redis beside the marks that it was in use for long."""
-    return [key async for key in client.scan_iter("*") if not key.endswith(b":met")]
+    keys: list[bytes] = [key async for key in client.scan_iter("*")]
+    return [key for key in keys if not key.endswith(b":met")]
 
 
 async def test_redis_serves_and_starts_a_test_empty(redis_url: str) -> None:
