@@ -44,6 +44,8 @@ from tests.support.tcp_proxy import Proxy
 PER_S: Final = 40.0
 FAULT_EVERY_S: Final = 4.0
 FLAPS_EVERY_S: Final = 0.7
+# What a service says at its end that began while Redis wanted another password.
+REFUSED: Final = "it refuses our user or password"
 CLOCK_SET_BY_US: Final = (10_000_000, -10_000_000, 500_000, -500_000)
 # A request may wait for what is mended last, and its answer for a broker that boots.
 ANSWERED_WITHIN_S: Final = 120.0
@@ -251,6 +253,8 @@ class World:
             case "answers_errors":
                 async with answering(server, ERRORS[int(fault.draw * len(ERRORS))]):
                     await asyncio.sleep(fault.lasts_s)
+                for service in (*self.fleet.workers, *self.fleet.dispatchers):
+                    _supervise(service)
             case "flaps":
                 ends_s = time.monotonic() + fault.lasts_s
                 while time.monotonic() < ends_s:
@@ -301,7 +305,21 @@ class World:
 
 async def _hears(service: Service) -> None:
     """Returns when a service handles signals. Before, a signal ends it at once, when it has nothing to lose yet."""
-    await wait_until(service.metrics, f"{service.name} has started")
+
+    async def serves() -> object:
+        _supervise(service)
+        return await service.metrics()
+
+    await wait_until(serves, f"{service.name} has started")
+
+
+def _supervise(service: Service) -> None:
+    """Starts a service again that ended as it began, since Redis wanted another password just then.
+
+    That is meant for a person's eyes, so the service does not wait for it; what supervises services starts them again.
+    """
+    if not service.running and REFUSED in service.tail(1):
+        service.start()
 
 
 def _nodes(rabbitmq: RabbitMQ | Cluster) -> list[RabbitMQ]:
