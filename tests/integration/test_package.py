@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from deploy.wheel import DATA, LEFT_OUT, PLACES
+from deploy.wheel import DATA, LEFT_OUT, NAME, PLACES, SHORT
 from tests.support.environments import Environment, built, copied, packed
 
 CHECKOUT = Path(__file__).parents[2]
@@ -60,7 +60,7 @@ def test_the_sdist_makes_the_same_wheel_as_the_checkout(wheel: Path, tmp_path: P
 
 
 def test_the_wheel_has_every_module_and_data_file(wheel: Path) -> None:
-    wanted: set[str] = set()
+    wanted = {f"{NAME}/{short}.py" for short in SHORT}
     for room, place in PLACES.items():
         for path in (CHECKOUT / room).rglob("*"):
             name = path.relative_to(CHECKOUT).as_posix()
