@@ -70,7 +70,7 @@ def charged(
     url, limits = _of_fleet(whole.id, redis, config)
     sandbox: bool = whole.isSandboxModeEnabled
     lane = LaneConfig(exchange=whole.id, local_addr=_address(local_addr), proxy=_proxy_of(whole), sandbox=sandbox)
-    purse = Purse(whole, url, lane, limits, max_wait_s=max_wait_s, shadow=shadow)
+    purse = Purse(whole, url, lane, limits, max_wait_s=max_wait_s)
     kind: Any = KINDS[is_async, shadow]
     kind.check(whole)
     original: Any = whole.__class__

@@ -19,12 +19,9 @@ from schemas.errors import ConfigError
 
 from ..budget.grants import Grant
 from ..exchange.call import CALL, Call
-from ..exchange.charged import charges_of, note_answer, signal
-from ..exchange.counts import Count
+from ..exchange.charged import Send, charges_of, note_answer, signal
 from ..exchange.egress import Late
 from ..exchange.errors import NoBudget, means_too_many
-from ..exchange.signals import Pause
-from ..limits.costs import Charge
 from .purse import Purse
 
 T = TypeVar("T")
@@ -70,27 +67,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         raise
 
 
-class _Send:
-    """One pass through `fetch2`."""
-
-    def __init__(self, charges: list[Charge], endpoint: str, grant: Grant, *, reports: bool) -> None:
-        self.charges = charges
-        self.endpoint = endpoint
-        self.grant = grant
-        self.reports = reports
-        self.http_calls = 0
-        self.begin()
-
-    def begin(self) -> None:
-        """An HTTP call begins."""
-        self.left_s = self.answered_s = 0.0
-        self.pause: Pause | None = None
-        self.status = 0
-        self.blank = False
-        self.count: Count | None = None
-
-
-_SEND: Final[ContextVar[_Send]] = ContextVar("blocking_send")
+_SEND: Final[ContextVar[Send]] = ContextVar("blocking_send")
 
 
 class BlockingCalls(_Ccxt):
@@ -140,7 +117,8 @@ class BlockingCalls(_Ccxt):
         late: list[Grant] = []  # the reservation of a call that would have been sent too late: it is moved
         try:
             while True:  # until there is no room in time: a busy program may be late often
-                send = _Send(charges, f"{apis} {path}", run(meter.pay(call, charges, late)), reports=reports)
+                send = Send(meter, f"{apis} {path}", charges, run(meter.pay(call, charges, late)))
+                send.reports = reports
                 token = _SEND.set(send)
                 try:
                     return super().fetch2(path, api, method, params, config)
@@ -161,10 +139,11 @@ class BlockingCalls(_Ccxt):
             send.grant = run(meter.pay(call, send.charges, []))  # ccxt repeats a call by itself
         send.begin()
         send.left_s = time.monotonic()
-        if meter.budget.is_late(send.grant, send.left_s):
-            # The next ones ask for an instant that is so much further ahead.
+        try:
+            send.leave()
+        except Late:  # the next ones ask for an instant that is so much further ahead
             meter.budget.ledger.punctuality.late((send.left_s - send.grant.due_s) * 1e6)
-            raise Late
+            raise
         send.http_calls += 1
         call.sends()
         try:
@@ -176,19 +155,14 @@ class BlockingCalls(_Ccxt):
         finally:
             run(self._settle(call, send))
 
-    async def _settle(self, call: Call, send: _Send) -> None:
+    async def _settle(self, call: Call, send: Send) -> None:
         """The call is over: reports when it arrived, and what its answer says of limits."""
-        meter = self.purse.meter
-        budget = meter.budget
-        if not send.answered_s:
-            budget.unanswered(send.charges, send.grant, send.left_s)
-            return
-        late_us = budget.answered(send.grant, send.endpoint, left_s=send.left_s, answered_s=send.answered_s)
-        budget.tell(send.charges, send.grant, late_us)
-        call.left_us = send.grant.at_us + (send.left_s - send.grant.due_s) * 1e6
-        call.trip_s = send.answered_s - send.left_s + send.grant.due_s - send.grant.early_s
-        if send.pause is not None or send.count is not None:
-            call.pause = await meter.heed(send.charges, send.grant, late_us, send.pause, send.count) or call.pause
+        if send.answered_s:
+            send.on_answer()
+        send.note(call)
+        if send.answered_s and (send.pause is not None or send.count is not None):
+            heed = self.purse.meter.heed
+            call.pause = await heed(send.charges, send.grant, send.late_us, send.pause, send.count) or call.pause
 
     def on_rest_response(
         self, code: int, reason: str, url: str, method: str, headers: Any, body: str, *request: Any

@@ -57,7 +57,6 @@ class Purse:
         lane: what the fleet's configuration would say of a lane that leaves from the same address.
         limits: what holds instead of the exchange's table.
         max_wait_s: the longest that a call may wait.
-        shadow: calls are charged and do not wait.
 
     Attributes:
         calls: how many calls were sent.
@@ -67,12 +66,11 @@ class Purse:
     """
 
     def __init__(
-        self, exchange: Any, url: str, lane: LaneConfig, limits: LimitsConfig | None, *, max_wait_s: float, shadow: bool
+        self, exchange: Any, url: str, lane: LaneConfig, limits: LimitsConfig | None, *, max_wait_s: float
     ) -> None:
         self.calls = self.refused = 0
         self.waited_s = self.longest_s = 0.0
         self.lane = lane
-        self.shadow = shadow
         self._name = f"{exchange.id} of this program"
         self._url = url
         self._max_wait_s = max_wait_s
@@ -119,7 +117,7 @@ class Purse:
         await self._meter.budget.beat()
         self._follower = asyncio.create_task(self._meter.budget.follow(BEAT_EVERY_S))
         with contextlib.suppress(*AWAY):
-            if fetch_time is not None and not self.shadow and not await client.exists(ledger.keys.clock):
+            if fetch_time is not None and not await client.exists(ledger.keys.clock):
                 token = CALL.set(call := self.new_call(exchange))
                 try:
                     await set_windows(fetch_time, call, self._meter.budget, self.costs)

@@ -10,7 +10,7 @@ import importlib
 import time
 from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import aiohttp
 from ccxt.base.errors import (  # pyright: ignore[reportMissingTypeStubs]
@@ -44,7 +44,7 @@ class _Stale(Exception):
     """The server closed an idle keep-alive connection while we wrote to it. The call may have arrived all the same."""
 
 
-class _Send(Passage):
+class Send(Passage):
     """One pass through `fetch2`. Pages fetched side by side belong to one `Call`, but each has a pass of its own."""
 
     def __init__(self, meter: Meter, endpoint: str, charges: list[costs.Charge], grant: Grant) -> None:
@@ -68,18 +68,22 @@ class _Send(Passage):
 
     @property
     def holding(self) -> Holding:
+        """Its attempt's."""
         return CALL.get().holding
 
     @property
     def time_left_s(self) -> float:
+        """Its attempt's."""
         return CALL.get().left_s
 
     def leave(self) -> None:
+        """It is sent now; raises `Late` where it would miss its slot."""
         self.late = self.meter.budget.is_late(self.grant, self.left_s)
         if self.late:
             raise Late
 
     def on_answer(self) -> None:
+        """The head of its answer has come: reports its arrival."""
         budget = self.meter.budget
         self.meter.answering.answered(self.answered_s)
         # At once, as other calls wait for the arrival to be reported; reading the body may take a while.
@@ -95,7 +99,7 @@ class _Send(Passage):
             self.meter.budget.unanswered(self.charges, self.grant, self.left_s)
 
 
-_SEND: Final = cast("ContextVar[_Send]", PASSAGE)
+_SEND: Final = cast("ContextVar[Send]", PASSAGE)
 
 if TYPE_CHECKING:
 
@@ -175,7 +179,7 @@ class ChargedCalls(_Ccxt):
         try:
             for _ in range(LATE_TRIES):
                 await meter.book(call)
-                send = _Send(meter, f"{apis} {path}", charges, await meter.pay(call, charges, late))
+                send = Send(meter, f"{apis} {path}", charges, await meter.pay(call, charges, late))
                 send.reports, send.again = reports, stale
                 token = _SEND.set(send)
                 try:
@@ -235,7 +239,7 @@ class ChargedCalls(_Ccxt):
         call.data = True
         return data
 
-    def _checked(self, data: Any, what: str, call: Call, send: _Send) -> Any:
+    def _checked(self, data: Any, what: str, call: Call, send: Send) -> Any:
         if not 200 <= send.status < 300:
             # ccxt returns the body of a status that it does not know as if it were data.
             kind = ExchangeNotAvailable if send.status >= 500 else BadResponse
@@ -310,18 +314,7 @@ def charges_of(
     return meter.costs.charges(apis, method, path, sent, ccxt_cost, meter.names)
 
 
-class Noted(Protocol):
-    """What is noted of an HTTP call's answer."""
-
-    charges: list[costs.Charge]
-    reports: bool
-    pause: Pause | None
-    status: int
-    blank: bool
-    count: Count | None
-
-
-def note_answer(meter: Meter, call: Call, send: Noted, code: int, headers: Mapping[str, str], body: str) -> None:
+def note_answer(meter: Meter, call: Call, send: Send, code: int, headers: Mapping[str, str], body: str) -> None:
     """Takes in what an answer says of limits."""
     call.status = send.status = code
     call.body, call.headers = body[:BODY_KEPT], headers
