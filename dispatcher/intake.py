@@ -12,7 +12,7 @@ import msgspec
 from msgspec.structs import replace
 from pamqp.commands import Basic
 
-from schemas import addresses, http_calls, methods, times
+from schemas import addresses, bars, http_calls, methods, times
 from schemas.encodings import EXACT_BELOW, absent, decode_request, filled, is_json, rounded, whole
 from schemas.errors import InvalidMessage
 from schemas.kinds import kind
@@ -106,8 +106,8 @@ def check(attempt: Attempt, allowed: Collection[str]) -> None:
         allowed: the only methods that are run; empty allows all that the fleet knows.
 
     Raises:
-        InvalidMessage: the reply address is not usable, the method is not a read or not allowed, or the deadline has
-            passed or is no Unix time in milliseconds.
+        InvalidMessage: the reply address is not usable, the method is not a read or not allowed, no answer to another
+            request can do, or the deadline has passed or is no Unix time in milliseconds.
     """
     if reason := addresses.refusal(attempt.reply_to):
         raise InvalidMessage(ErrorCode.INVALID_REQUEST, reason)
@@ -118,6 +118,8 @@ def check(attempt: Attempt, allowed: Collection[str]) -> None:
     if allowed and method not in allowed:
         text = f"this fleet does not run {method!r}; it runs {', '.join(sorted(allowed))}"
         raise InvalidMessage(ErrorCode.METHOD_NOT_ALLOWED, text)
+    if alone := _alone(attempt.request):
+        raise InvalidMessage(ErrorCode.INVALID_REQUEST, alone)
     deadline_ms, now_ms = attempt.deadline_ms, attempt.received_ms
     if reason := times.wrong_unit(deadline_ms):
         code = ErrorCode.INVALID_REQUEST if deadline_ms > now_ms else ErrorCode.DEADLINE_EXCEEDED
@@ -138,6 +140,15 @@ def _http(request: Request, call: Http) -> Request:
     if reason := http_calls.refusal(call):
         raise InvalidMessage(ErrorCode.INVALID_ARGUMENTS, reason)
     return replace(request, method=methods.HTTP)
+
+
+def _alone(request: Request) -> str | None:
+    """Why no answer to another request can do for this one, although it says how old one may be; None if one can."""
+    if request.max_age_ms is not None and request.account is not None:
+        return "max_age_ms: what an account reads is not shared; leave it out, or account"
+    if request.max_age_ms != bars.BAR:
+        return None
+    return bars.refusal("" if request.http else request.method, request.args)
 
 
 def _given(table: Mapping[Any, Any]) -> list[tuple[Any, Any]]:

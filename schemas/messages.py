@@ -27,6 +27,8 @@ RESULT_LIMIT_BYTES: Final = 15 * 1024 * 1024
 TRIES_KEPT: Final = 100
 # The longest short string of AMQP, which ids and addresses are sent as.
 SHORT_LIMIT_BYTES: Final = 255
+# The oldest answer that a request may be given.
+MAX_AGE_MS: Final = 86_400_000
 # Into so many kinds the paths of HTTP calls are divided, where a dispatcher remembers what each kind takes.
 HTTP_KINDS: Final = 64
 
@@ -128,6 +130,8 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
         hedge_ms: without an answer after so long a second exchange is asked too; the first answer wins.
         account: the account to read, by its name in the fleet's configuration; only lanes with this account take it.
         http: a call of an exchange's public API; `exchanges` says whose.
+        max_age_ms: an answer to an equal request will do that is no older, or under way; of candles, ``bar``: one that
+            holds every bar that is finished.
     """
 
     method: Name = ""
@@ -141,6 +145,7 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     hedge_ms: Annotated[int, Meta(ge=1, le=3_600_000)] | None = None
     account: Name | None = None
     http: Http | None = None
+    max_age_ms: Annotated[int, Meta(ge=0, le=MAX_AGE_MS)] | Literal["bar"] | None = None
 
     @property
     def bulk(self) -> bool:
@@ -354,6 +359,7 @@ class Result(Struct, frozen=True):
         received_ms: when the fleet received the request.
         completed_ms: when this result was made.
         results: how many results this request gets: 1 unless it went to ``all``.
+        age_ms: how old the data is, if it was fetched for an equal request: since its call left for the exchange.
     """
 
     id: str
@@ -367,6 +373,7 @@ class Result(Struct, frozen=True):
     received_ms: int = 0
     completed_ms: int = 0
     results: int = 1
+    age_ms: int | None = None
 
 
 class DeadLetter(Struct, frozen=True):

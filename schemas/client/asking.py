@@ -26,6 +26,7 @@ __all__ = [
     "All",
     "How",
     "HttpHow",
+    "MaxAge",
     "Mode",
     "PublicHow",
     "RequestHow",
@@ -41,6 +42,7 @@ __all__ = [
 ]
 
 Mode: TypeAlias = Literal["any", "all"]
+MaxAge: TypeAlias = timedelta | Literal["bar"]
 EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
 # The longest text that a property of an AMQP message holds (AMQP 0-9-1, section 4.2.5.3).
 ID_BYTES: Final = 255
@@ -71,10 +73,12 @@ class RequestHow(How, total=False):
     Args:
         account: the account that is read.
         id: names the request in its result and in the fleet's logs; without it one is made.
+        max_age: see `PublicHow`.
     """
 
     account: str | None
     id: str
+    max_age: MaxAge | None
 
 
 class HttpHow(TypedDict, total=False):
@@ -85,18 +89,27 @@ class HttpHow(TypedDict, total=False):
         deadline: see `How`.
         priority: see `How`.
         hedge: see `How`.
+        max_age: the answer to an equal call will do that is no older, or under way.
     """
 
     strategy: Strategy | None
     deadline: timedelta | datetime | None
     priority: Priority
     hedge: timedelta | None
+    max_age: timedelta | None
 
 
 class PublicHow(How, total=False):
-    """`How`, with the account whose keys are used where an exchange wants some for a public read."""
+    """`How`, for what anybody may read.
+
+    Args:
+        account: whose keys are used, where an exchange wants some for a public read.
+        max_age: the answer to an equal read will do that is no older, or under way; ``bar``, for candles: one that has
+            all bars that are finished.
+    """
 
     account: str | None
+    max_age: MaxAge | None
 
 
 class AccountHow(How, total=False):
@@ -171,6 +184,7 @@ def request_of(
     priority: Priority = "live",
     hedge: timedelta | None = None,
     account: str | None = None,
+    max_age: MaxAge | None = None,
 ) -> Request:
     """The request for a read. What is left to the fleet to check are the words and the values that are sent.
 
@@ -185,7 +199,8 @@ def request_of(
         deadline: see `How`.
         priority: see `How`.
         hedge: see `How`.
-        account: see `PublicHow`.
+        account: see `PublicHow`, also for the last one.
+        max_age: the fleet checks how long it may be, and what has bars.
 
     Raises:
         TypeError: something is of another type.
@@ -197,6 +212,8 @@ def request_of(
     expect("exchanges", exchanges, Iterable, "a name, or a list of names")
     if hedge is not None:
         check_duration("hedge", hedge)
+    if max_age is not None and max_age != "bar":
+        expect("max_age", max_age, timedelta, 'a timedelta, as in timedelta(seconds=5), or "bar" for candles')
     given = {name: _plain(value) for name, value in args.items() if value is not None}
     if not given.get("params", True):
         del given["params"]
@@ -213,6 +230,7 @@ def request_of(
         priority,
         None if hedge is None else hedge // _MILLISECOND,
         account,
+        max_age_ms=max_age // _MILLISECOND if isinstance(max_age, timedelta) else max_age,
     )
 
 

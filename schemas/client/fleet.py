@@ -133,7 +133,7 @@ class Fleet(Reads):
         """
         asking.check_names("http", how, asking.HTTP_NAMES)
         answers = await self.ask(asking.call_of(url, exchanges, post, **how))
-        return HttpAnswer.of(answers[0].get())
+        return HttpAnswer.of(answers[0].get(), answers[0].age_ms)
 
     async def map(
         self,

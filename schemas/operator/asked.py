@@ -107,6 +107,7 @@ def request(
     deadline_s: float,
     bulk: bool,
     hedge_s: float | None,
+    max_age_ms: int | str | None,
 ) -> Request:
     """The request of a command's words.
 
@@ -125,10 +126,7 @@ def request(
             "exchanges": list(exchanges),
             "exchanges_mode": "all" if everyone else "any",
             "account": account,
-            "strategy": strategy,
-            "deadline_ms": _until_ms(deadline_s),
-            "priority": "bulk" if bulk else "live",
-            "hedge_ms": None if hedge_s is None else max(1, round(hedge_s * 1000)),
+            **_how(strategy, deadline_s, hedge_s, max_age_ms, bulk=bulk),
         }
     )
 
@@ -142,6 +140,7 @@ def call(
     deadline_s: float,
     bulk: bool,
     hedge_s: float | None,
+    max_age_ms: int | None,
 ) -> Request:
     """The request for an HTTP call of a command's words.
 
@@ -153,10 +152,7 @@ def call(
         {
             "http": of,
             "exchanges": list(exchanges),
-            "strategy": strategy,
-            "deadline_ms": _until_ms(deadline_s),
-            "priority": "bulk" if bulk else "live",
-            "hedge_ms": None if hedge_s is None else max(1, round(hedge_s * 1000)),
+            **_how(strategy, deadline_s, hedge_s, max_age_ms, bulk=bulk),
         }
     )
     assert made.http is not None
@@ -176,8 +172,16 @@ def _converted(fields: Mapping[str, Any]) -> Request:
     return made
 
 
-def _until_ms(deadline_s: float) -> int:
-    return int((time.time() + deadline_s) * 1000)
+def _how(
+    strategy: str | None, deadline_s: float, hedge_s: float | None, max_age_ms: int | str | None, *, bulk: bool
+) -> dict[str, Any]:
+    return {
+        "strategy": strategy,
+        "deadline_ms": int((time.time() + deadline_s) * 1000),
+        "priority": "bulk" if bulk else "live",
+        "hedge_ms": None if hedge_s is None else max(1, round(hedge_s * 1000)),
+        "max_age_ms": max_age_ms,
+    }
 
 
 @contextlib.asynccontextmanager
@@ -229,8 +233,8 @@ def how(result: Result) -> str:
     """Where an answer came from, and how long that took."""
     failed = [each.lane for each in result.attempts if each.outcome != "ok"]
     after = f", after {output.many(len(failed), 'attempt')} at {', '.join(dict.fromkeys(failed))}" if failed else ""
-    took_ms = result.completed_ms - result.received_ms
-    return f"{result.lane} answered in {took_ms} ms{after}"
+    shared = "" if result.age_ms is None else f", shared and {result.age_ms} ms old"
+    return f"{result.lane} answered in {result.completed_ms - result.received_ms} ms{after}{shared}"
 
 
 class Counted(Struct):
@@ -299,7 +303,7 @@ class Requests:
 
     def __init__(self, lines: TextIO, otherwise: Mapping[str, Any]) -> None:
         self._lines = lines
-        self._otherwise = {name: value for name, value in otherwise.items() if value}
+        self._otherwise = {name: value for name, value in otherwise.items() if value or value == 0}
         self.wrong = 0
 
     async def each(self) -> AsyncGenerator[Request, None]:

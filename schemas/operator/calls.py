@@ -5,7 +5,16 @@ from typing import Annotated, Any, Final
 import typer
 
 from . import output
-from .options import Url, broker_urls, complete_exchange, complete_method, complete_strategy, seconds
+from .options import (
+    Url,
+    age_ms,
+    age_ms_or_bar,
+    broker_urls,
+    complete_exchange,
+    complete_method,
+    complete_strategy,
+    seconds,
+)
 
 DEADLINE_S: Final = 30.0
 # As in the client: many wait for each other, at the exchanges' pace.
@@ -38,6 +47,14 @@ Hedge = Annotated[
     float | None,
     typer.Option(parser=seconds(0.001, 3600), metavar="SECONDS", help="ask a second exchange after so many seconds"),
 ]
+MaxAge = Annotated[
+    str | None,
+    typer.Option(
+        parser=age_ms_or_bar,
+        metavar="SECONDS|bar",
+        help="an answer to an equal request will do that is no older; bar, for candles: one with all finished bars",
+    ),
+]
 Whole = Annotated[bool, typer.Option("--result/--data", help="the whole result, or the data alone")]
 OneLine = Annotated[bool, typer.Option("--raw", "--json", help="JSON on one line, for programs")]
 
@@ -61,6 +78,7 @@ def call(
     strategy: StrategyName = None,
     bulk: Bulk = False,
     hedge: Hedge = None,
+    max_age: MaxAge = None,
     whole: Whole = False,
     url: Url = None,
     one_line: OneLine = False,
@@ -83,6 +101,7 @@ def call(
         deadline_s=deadline,
         bulk=bulk,
         hedge_s=hedge,
+        max_age_ms=max_age,
     )
     answers = output.run(asked.ask(broker_urls(url), request))
     show: Any = output.show_json_line if one_line else output.show_json
@@ -113,6 +132,14 @@ def http(
     strategy: StrategyName = None,
     bulk: Bulk = False,
     hedge: Hedge = None,
+    max_age: Annotated[
+        int | None,
+        typer.Option(
+            parser=age_ms,
+            metavar="SECONDS",
+            help="the answer to an equal call will do that is no older",
+        ),
+    ] = None,
     whole: Whole = False,
     url: Url = None,
     one_line: Annotated[bool, typer.Option("--json", help="status, headers and body as JSON on one line")] = False,
@@ -129,6 +156,7 @@ def http(
         deadline_s=deadline,
         bulk=bulk,
         hedge_s=hedge,
+        max_age_ms=max_age,
     )
     (answer,) = output.run(asked.ask(broker_urls(url), request))
     if whole:
@@ -137,7 +165,7 @@ def http(
     if not answer.ok:
         output.say(asked.told(answer))
         raise typer.Exit(output.WRONG)
-    came = HttpAnswer.of(answer.data)
+    came = HttpAnswer.of(answer.data, answer.age_ms)
     if one_line and not whole:
         output.show_json_line(answer.data)
     elif not whole:
@@ -157,6 +185,7 @@ def map_file(
     account: Account = None,
     strategy: StrategyName = None,
     bulk: Bulk = False,
+    max_age: MaxAge = None,
     whole: Whole = True,
     url: Url = None,
     one_line: Annotated[bool, typer.Option("--raw", "--json", help="as it is in any case: JSON lines")] = False,
@@ -173,6 +202,7 @@ def map_file(
                 "account": account,
                 "strategy": strategy,
                 "priority": "bulk" if bulk else "live",
+                "max_age_ms": max_age,
             },
         )
         counted = output.run(

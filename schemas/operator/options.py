@@ -46,6 +46,20 @@ def seconds(least: float, most: float) -> Callable[[str], float]:
     return read
 
 
+def age_ms(text: str) -> int:
+    """Reads seconds as the age of an answer, in milliseconds."""
+    from ..messages import MAX_AGE_MS
+
+    return round(seconds(0, MAX_AGE_MS / 1000)(text) * 1000)
+
+
+def age_ms_or_bar(text: str) -> int | str:
+    """The same, or the word for all bars that are finished."""
+    from ..bars import BAR
+
+    return text if text == BAR else age_ms(text)
+
+
 # Neither has a default that is shown: there may be a password in it.
 Url: TypeAlias = Annotated[
     str | None,

@@ -102,6 +102,7 @@ async def test_where_no_fleet_ever_ran(vhost: str) -> None:
         (("fetch_time", "--deadline", "5s"), "expected seconds, from 0.001 to 86400, not '5s'"),
         (("fetch_time", "--deadline", "nan"), "expected seconds"),
         (("fetch_time", "--hedge", "-1"), "expected seconds, from 0.001 to 3600"),
+        (("fetch_time", "--max-age", "bars"), "expected seconds, from 0 to 86400, not 'bars'"),
         (("fetch_time", "-e", ""), "exchanges"),
         (("fetch_time", "-e", "okx,"), "exchanges"),
         (("fetch_ohlcv", "BTC/USDT", "1h"), "'1h': beside its symbol a read's arguments go by name"),
@@ -148,7 +149,16 @@ def test_a_read_by_the_name_of_other_languages(method: str) -> None:
     first, *rest = method.split("_")
     camel = first + "".join(word.capitalize() for word in rest)
     made = asked.request(
-        camel, {}, exchanges=[], everyone=False, account=None, strategy=None, deadline_s=1, bulk=False, hedge_s=None
+        camel,
+        {},
+        exchanges=[],
+        everyone=False,
+        account=None,
+        strategy=None,
+        deadline_s=1,
+        bulk=False,
+        hedge_s=None,
+        max_age_ms=None,
     )
     assert made.method == method
 

@@ -108,6 +108,10 @@ def test_a_misspelt_option_is_an_error() -> None:
         ({"priority": "bulk"}, "priority", "bulk"),
         ({"hedge": timedelta(seconds=0.25)}, "hedge_ms", 250),
         ({"account": "main"}, "account", "main"),
+        ({"max_age": timedelta(seconds=1.5)}, "max_age_ms", 1500),
+        ({"max_age": timedelta(0)}, "max_age_ms", 0),
+        ({"max_age": "bar"}, "max_age_ms", "bar"),
+        ({"max_age": None}, "max_age_ms", None),
         ({"id": "mine"}, "id", "mine"),
         ({"deadline": datetime(2100, 1, 1, tzinfo=UTC)}, "deadline_ms", 4102444800000),
         ({"deadline": datetime(2100, 1, 1, 2, tzinfo=timezone(timedelta(hours=2)))}, "deadline_ms", 4102444800000),
@@ -151,6 +155,8 @@ def _mapped(*words: Any, **options: Any) -> None:
 NAMED: dict[str, tuple[Any, str]] = {
     "deadline": (lambda: asking.request_of("fetch_time", deadline=5), "deadline: expected a timedelta, as in"),  # type: ignore[arg-type]
     "hedge": (lambda: asking.request_of("fetch_time", hedge=1), "hedge: expected a timedelta"),  # type: ignore[arg-type]
+    "max_age": (lambda: asking.request_of("fetch_time", max_age=5), "max_age: expected a timedelta, as in"),  # type: ignore[arg-type]
+    "max_age's word": (lambda: asking.request_of("fetch_time", max_age="candle"), 'or "bar" for candles'),  # type: ignore[arg-type]
     "exchanges": (lambda: asking.request_of("fetch_time", exchanges=5), "exchanges: expected a name, or a list"),  # type: ignore[arg-type]
     "args": (lambda: asking.request_of("fetch_ticker", ["BTC/USDT"]), "args: expected a table, as {"),  # type: ignore[arg-type]
     "method": (lambda: asking.request_of(5), "method: expected a text"),  # type: ignore[arg-type]

@@ -112,6 +112,7 @@ GOOD: Final[Mapping[str, Any]] = {
     "priority": st.sampled_from(["live", "bulk", "high"]),
     "hedge_ms": NUMBERS,
     "account": st.sampled_from(["main", ""]),
+    "max_age_ms": NUMBERS | st.sampled_from(["bar", "5", 86_400_000, 86_400_001, 0, True]),
     "http": st.fixed_dictionaries(
         {"url": st.sampled_from(["https://a.example/b", "file:///etc", ""])},
         optional={

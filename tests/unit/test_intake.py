@@ -216,3 +216,53 @@ def test_what_is_no_request_keeps_what_its_properties_say() -> None:
 @pytest.mark.parametrize("name", ["x", "exchanges_", "é"])
 def test_an_error_is_short_whatever_a_field_is_called(name: str) -> None:
     assert len(refused(msgspec.json.encode({**REQUEST, name * 20_000: 1})).message) < 1000
+
+
+CANDLES = {"method": "fetch_ohlcv", "args": {"symbol": "BTC/USDT", "timeframe": "1h"}}
+CALL = {"http": {"url": "https://api.binance.com/api/v3/time"}, "exchanges": ["binance"]}
+
+
+@pytest.mark.parametrize("request_", [REQUEST, CANDLES, CALL])
+@pytest.mark.parametrize("age", [0, 1, 5000.0, 86_400_000])
+def test_a_request_may_say_how_old_an_answer_may_be(request_: dict[str, Any], age: float) -> None:
+    taken = take(msgspec.json.encode({**request_, "max_age_ms": age})).request
+    assert taken.max_age_ms == age
+    assert type(taken.max_age_ms) is int
+
+
+@pytest.mark.parametrize(
+    "method", ["fetch_ohlcv", "fetch_mark_ohlcv", "fetch_index_ohlcv", "fetch_premium_index_ohlcv"]
+)
+def test_candles_may_be_good_for_a_bar(method: str) -> None:
+    assert take(msgspec.json.encode({**CANDLES, "method": method, "max_age_ms": "bar"})).request.max_age_ms == "bar"
+
+
+WRONG_AGES: dict[str, tuple[dict[str, Any], str]] = {
+    "negative": ({**REQUEST, "max_age_ms": -1}, "Expected `int` >= 0"),
+    "a part": (
+        {**REQUEST, "max_age_ms": 1.5},
+        "got `float` - at `$.max_age_ms`; max_age_ms is a duration in milliseconds",
+    ),
+    "a bool": ({**REQUEST, "max_age_ms": True}, "got `bool`"),
+    "a text": ({**REQUEST, "max_age_ms": "5000"}, "Invalid enum value '5000' - at `$.max_age_ms`"),
+    "more than a day": ({**REQUEST, "max_age_ms": 86_400_001}, "Expected `int` <= 86400000"),
+    "huge": ({**REQUEST, "max_age_ms": 10**30}, "Expected `int` <= 86400000"),
+    "a list": ({**REQUEST, "max_age_ms": [5]}, "got `array`"),
+    "another name": ({**REQUEST, "max_age": 5}, "is max_age_ms meant?"),
+    "no candles": (
+        {**REQUEST, "max_age_ms": "bar"},
+        '"bar" is for candles (fetch_ohlcv and the like); give fetch_ticker',
+    ),
+    "a call": ({**CALL, "max_age_ms": "bar"}, "give an HTTP call a number"),
+    "no timeframe": ({**CANDLES, "args": {"symbol": "BTC/USDT"}, "max_age_ms": "bar"}, "needs the argument timeframe"),
+    "odd bars": ({**CANDLES, "args": {"symbol": "X", "timeframe": "15"}, "max_age_ms": "bar"}, "knows no bars of '15'"),
+    "an account": ({**REQUEST, "max_age_ms": 5, "account": "main"}, "what an account reads is not shared"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_AGES)
+def test_an_age_that_can_t_be_meant_is_refused_with_the_reason(wrong: str) -> None:
+    request, words = WRONG_AGES[wrong]
+    error = refused(msgspec.json.encode(request))
+    assert error.code is ErrorCode.INVALID_REQUEST
+    assert words in error.message

@@ -63,6 +63,7 @@ REQUESTS = st.fixed_dictionaries(
         "exchanges": st.lists(st.text(min_size=1, max_size=5), max_size=3),
         "deadline_ms": st.integers(0, 2**40),
         "hedge_ms": st.integers(1, 1000),
+        "max_age_ms": st.integers(0, 1000) | st.just("bar"),
     },
 )
 
