@@ -42,7 +42,7 @@ def simulated(urls: Mapping[str, str], weights: Mapping[str, float] | None = Non
 
 
 class Service(Process):
-    """A dispatcher or worker as a child process, with its metrics on a port of its own."""
+    """A dispatcher, worker or gateway as a child process, with its metrics on a port of its own."""
 
     def __init__(self, argv: Sequence[str], log: Path, env: Mapping[str, str]) -> None:
         """`argv` runs the service with its configuration."""
@@ -78,6 +78,20 @@ class Service(Process):
             for family in text_string_to_metric_families(text)
             for sample in family.samples
         }
+
+
+class GatewayService(Service):
+    """A gateway as a child process."""
+
+    def __init__(self, argv: Sequence[str], log: Path, env: Mapping[str, str], port: int | None = None) -> None:
+        """`argv` runs it with its configuration; without a `port` on a free one."""
+        self.port = free_port() if port is None else port
+        super().__init__([*argv, "--port", str(self.port)], log, env)
+
+    @property
+    def url(self) -> str:
+        """Where programs reach it."""
+        return f"http://127.0.0.1:{self.port}"
 
 
 class Services(Startable):
@@ -118,9 +132,11 @@ class Services(Startable):
         words = "--config", str(self.config_file)
         worker = modules.command("deploy.standin_worker", *words) if stand_ins else modules.command("workers", *words)
         self._argv = {"dispatcher": modules.command("dispatcher", *words), "worker": worker}
+        self._gateway_argv = modules.command("gateway", *words)
         self.lanes = list(load(self.config_file, {}).lanes)
         self.dispatchers: list[Service] = []
         self.workers: list[Service] = []
+        self.gateways: list[GatewayService] = []
         self._wanted = dispatchers, workers
 
     async def start(self) -> None:
@@ -143,6 +159,30 @@ class Services(Startable):
     def add_worker(self) -> Service:
         """Starts one more worker."""
         return self._add("worker", self.workers)
+
+    async def add_gateway(
+        self, port: int | None = None, *, words: Sequence[str] = (), env: Mapping[str, str] | None = None
+    ) -> GatewayService:
+        """Starts a gateway too, and returns when it serves.
+
+        Args:
+            port: where; without one a free one.
+            words: more words of its command line.
+            env: more variables of its environment.
+
+        Raises:
+            ProcessError: it ended, or did not serve within 60 s; with the end of its log.
+        """
+        log = self.folder / f"gateway-{len(self.gateways) + 1}.log"
+        gateway = GatewayService([*self._gateway_argv, *words], log, {**self._env, **(env or {})}, port)
+        gateway.start()
+        self.gateways.append(gateway)
+        deadline = asyncio.get_running_loop().time() + READY_TIMEOUT_S
+        while (await gateway.ask("readyz"))[0] != 200:
+            if not gateway.running or asyncio.get_running_loop().time() > deadline:
+                raise ProcessError(f"{gateway.name} does not serve. The end of {log}:\n{gateway.tail()}")
+            await asyncio.sleep(0.05)
+        return gateway
 
     async def ready(self, lanes: Sequence[str]) -> None:
         """Waits until every running dispatcher serves and sees these lanes healthy; raises as `start` does."""
@@ -173,8 +213,8 @@ class Services(Startable):
         return {name: errors.get(name) or reasons.get(name) or NOT_OPENED for name in lanes}
 
     async def stop(self) -> None:
-        """Stops workers and dispatchers in order, by force after 20 s."""
-        services = (*self.workers, *self.dispatchers)
+        """Stops gateways, workers and dispatchers in order, by force after 20 s."""
+        services = (*self.gateways, *self.workers, *self.dispatchers)
         await asyncio.gather(*(service.stop(grace_s=STOP_GRACE_S) for service in services))
 
     def _add(self, kind: str, services: list[Service]) -> Service:

@@ -37,12 +37,13 @@ BROKER_URL: Final = BrokerConfig().urls[0]
 REDIS_URL: Final = RedisConfig().url
 
 
-async def up(config: Mapping[str, Any] | None, *, workers: int) -> None:
+async def up(config: Mapping[str, Any] | None, *, workers: int, gateway: int | None = None) -> None:
     """Runs the fleet until Ctrl-C or SIGTERM, also if that comes while it starts.
 
     Args:
         config: as TOML would give it; None for simulated exchanges.
         workers: how many.
+        gateway: the port of a gateway; None for none.
 
     Raises:
         ProcessError, SimulatorError: a part did not start, or ended by itself.
@@ -53,11 +54,13 @@ async def up(config: Mapping[str, Any] | None, *, workers: int) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     with tempfile.TemporaryDirectory(prefix="ccxt-fleet-") as folder:
         async with contextlib.AsyncExitStack() as stack:
-            await done_before(stop, _run(Path(folder), config, workers, stack))
+            await done_before(stop, _run(Path(folder), config, workers, gateway, stack))
             print("stopping", flush=True)
 
 
-async def _run(folder: Path, config: Mapping[str, Any] | None, workers: int, stack: contextlib.AsyncExitStack) -> None:
+async def _run(
+    folder: Path, config: Mapping[str, Any] | None, workers: int, gateway: int | None, stack: contextlib.AsyncExitStack
+) -> None:
     """Starts all and watches it; `stack` stops what was started, in the opposite order."""
     rabbitmq = RabbitMQ(folder / "rabbitmq", port=claimed_port(_port(BROKER_URL)))
     redis = Redis(folder / "redis", port=claimed_port(_port(REDIS_URL)))
@@ -80,6 +83,8 @@ async def _run(folder: Path, config: Mapping[str, Any] | None, workers: int, sta
         print(f"simulator    {simulator.control}  what it counted: /counters")
     for service in (dispatcher, *fleet.workers):
         print(f"{service.name:<13}{service.metrics_url}  log {service.log}")
+    if gateway is not None:
+        print(f"gateway      {(await fleet.add_gateway(gateway)).url}")
     print(f"lanes        {', '.join(fleet.lanes)}; Ctrl-C ends it all")
     print(
         _exports({"FLEET_BROKER_URL": (rabbitmq.url, BROKER_URL), "FLEET_REDIS_URL": (redis.url, REDIS_URL)}),
@@ -107,7 +112,7 @@ async def _watch(fleet: Services) -> None:
     clock = asyncio.get_running_loop().time
     explain_s, slow_s = clock() + EXPLAIN_AFTER_S, clock() + SLOW_AFTER_S
     while True:
-        for service in (*fleet.dispatchers, *fleet.workers):
+        for service in (*fleet.dispatchers, *fleet.workers, *fleet.gateways):
             if not service.running:
                 raise ProcessError(f"{service.name} ended. The end of {service.log}:\n{service.tail()}")
         seen = await fleet.dispatchers[0].metrics()
@@ -142,11 +147,12 @@ def main() -> int:
     which.add_argument("--config", type=Path, default=modules.FLEET_TOML, help="the fleet's TOML file")
     which.add_argument("--simulator", action="store_true", help="simulated exchanges; nothing leaves the machine")
     parser.add_argument("--workers", type=int, default=2, help="worker processes (default: 2)")
+    parser.add_argument("--gateway", type=int, metavar="PORT", help="the HTTP door too, on this port")
     options = parser.parse_args()
     wrong: list[BaseException] = []
     try:
         config = None if options.simulator else _read(options.config)
-        asyncio.run(up(config, workers=options.workers))
+        asyncio.run(up(config, workers=options.workers, gateway=options.gateway))
     except* (ProcessError, SimulatorError, ConfigError, OSError) as errors:
         wrong += errors.exceptions
     for error in wrong:

@@ -1,4 +1,4 @@
-"""The build back end: makes one wheel, whose only package is `ccxt_fleet`, of the checkout's four folders.
+"""The build back end: makes one wheel, whose only package is `ccxt_fleet`, of the checkout's five folders.
 
 ``pip wheel .`` calls the functions below (PEP 517). `make` lays the folders out below one name, in ``build/tree``, and
 setuptools packs that. Only imports change on the way, at the places that the syntax tree gives. A module that is named
@@ -26,6 +26,7 @@ PLACES: Final[Mapping[str, str]] = {
     "schemas": NAME,
     "dispatcher": f"{NAME}.dispatcher",
     "workers": f"{NAME}.workers",
+    "gateway": f"{NAME}.gateway",
     "deploy": f"{NAME}.deploy",
 }
 # Modules with a second, shorter name for programs: where it is, and what it has.

@@ -21,11 +21,10 @@ from . import ccxt_settings, methods, old_names, urls
 from .accounts import HIDDEN, AccountConfig
 from .errors import ConfigError
 from .explained import explained
+from .gateways import GatewayConfig
 from .messages import Strategy
+from .quantities import Count, Mebibytes, Seconds
 
-Seconds: TypeAlias = Annotated[float, Meta(gt=0, le=1e6)]  # TOML knows `inf` and `nan`
-Mebibytes: TypeAlias = Annotated[float, Meta(ge=0.0625, le=1024)]  # 64 KiB to 1 GiB
-Count: TypeAlias = Annotated[int, Meta(ge=1, le=65_535)]  # AMQP says prefetch and heartbeat in 16 bits
 BrokerUrl: TypeAlias = Annotated[str, Meta(pattern=r"^amqps?://")]
 RedisUrl: TypeAlias = Annotated[str, Meta(pattern=r"^(rediss?|unix)://")]
 
@@ -243,6 +242,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     groups: dict[str, GroupConfig] = {}
     limits: dict[str, LimitsConfig] = {}
     accounts: dict[str, AccountConfig] = {}
+    gateway: GatewayConfig = GatewayConfig()
 
 
 def load(path: Path, environment: Mapping[str, str] = os.environ) -> Config:
@@ -397,6 +397,8 @@ def _check_used(path: Path, config: Config) -> None:
             raise ConfigError(f'{path}: accounts.{name}: expected a lane with account = "{name}"')
         if wrong := account.wrong:
             raise ConfigError(f"{path}: accounts.{name}{wrong}")
+    if wrong := config.gateway.wrong:
+        raise ConfigError(f"{path}: gateway{wrong}")
     dispatcher, worker = config.dispatcher, config.worker
     values = {
         "dispatcher.trial_after_s": dispatcher.trial_after_s,

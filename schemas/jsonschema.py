@@ -11,7 +11,7 @@ from msgspec import Struct, json
 
 from .messages import Attempt, DeadLetter, Request, Result
 from .reports import Report
-from .status import DispatcherStatus, WorkerStatus
+from .status import DispatcherStatus, GatewayStatus, WorkerStatus
 
 FOLDER: Final = Path(__file__).with_name("json")
 MESSAGES: Final[tuple[type[Struct], ...]] = (
@@ -22,6 +22,7 @@ MESSAGES: Final[tuple[type[Struct], ...]] = (
     DeadLetter,
     DispatcherStatus,
     WorkerStatus,
+    GatewayStatus,
 )
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
@@ -52,7 +53,7 @@ def schema(message: type[Struct]) -> dict[str, Any]:
     """A message's schema, with descriptions from the docstrings."""
     definitions: dict[str, dict[str, Any]] = json.schema(message)["$defs"]
     for definition in definitions.values():
-        _describe(definition)
+        describe(definition)
     whole: dict[str, Any] = {"$schema": DIALECT, **definitions.pop(message.__name__)}
     if message is Request:
         _take_null(whole["properties"])
@@ -80,7 +81,7 @@ def _take_null(fields: dict[str, Any]) -> None:
             fields[name] = {"anyOf": [field, {"type": "null"}, *_OTHER_EMPTY.get(field.get("type"), ())], **beside}
 
 
-def _describe(definition: dict[str, Any]) -> None:
+def describe(definition: dict[str, Any]) -> None:
     """Divides a docstring among a message and its fields: msgspec puts all of it into the message's description."""
     head, _, arguments = inspect.cleandoc(definition.get("description", "")).partition("\n\nArgs:\n")
     definition["description"] = " ".join(head.split())

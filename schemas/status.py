@@ -1,6 +1,6 @@
 """The body of a process's ``/status``, as JSON. Fields may be added; times are Unix milliseconds."""
 
-from typing import Final
+from typing import Final, TypeAlias
 
 from msgspec import Struct
 
@@ -27,10 +27,10 @@ class ConfigurationStatus(Struct, frozen=True):
 
 
 class ProcessStatus(Struct, frozen=True):
-    """The part of the status that both services have.
+    """The part of the status that all services have.
 
     Args:
-        service: `dispatcher` or `workers`.
+        service: `dispatcher`, `workers` or `gateway`.
         name: host and process id, as in logs and reports.
         started_ms: when it started.
         unready: why it does not serve yet, as in ``/readyz``; empty if it serves.
@@ -92,7 +92,7 @@ class DispatcherStatus(Struct, frozen=True):
     """``/status`` of a dispatcher.
 
     Args:
-        process: the part that both services have.
+        process: the part that all services have.
         lanes: its lanes.
         results_dropped: how many results `fleet.results` dropped unread since this dispatcher started.
     """
@@ -132,7 +132,7 @@ class WorkerStatus(Struct, frozen=True):
     """``/status`` of a worker.
 
     Args:
-        process: the part that both services have.
+        process: the part that all services have.
         ccxt: the version of ccxt in use.
         redis: whether the budgets of all lanes are shared through Redis.
         lanes: the lanes that it serves.
@@ -142,3 +142,34 @@ class WorkerStatus(Struct, frozen=True):
     ccxt: str
     redis: bool
     lanes: list[ServedLane]
+
+
+class CallerStatus(Struct, frozen=True):
+    """A caller of the gateway.
+
+    Args:
+        name: its token's name; `anyone` where none is needed.
+        error: why its connection to RabbitMQ is not up; empty if it is.
+    """
+
+    name: str
+    error: str
+
+
+class GatewayStatus(Struct, frozen=True):
+    """``/status`` of a gateway.
+
+    Args:
+        process: the part that all services have.
+        address: where it listens.
+        port: and on which port.
+        callers: who may ask.
+    """
+
+    process: ProcessStatus
+    address: str
+    port: int
+    callers: list[CallerStatus]
+
+
+AnyStatus: TypeAlias = DispatcherStatus | WorkerStatus | GatewayStatus

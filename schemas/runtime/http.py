@@ -11,7 +11,7 @@ from msgspec import json
 
 from ..config import Config
 from ..errors import ConfigError
-from ..status import ConfigurationStatus, DispatcherStatus, WorkerStatus
+from ..status import AnyStatus, ConfigurationStatus
 
 
 class Service(Protocol):
@@ -30,7 +30,7 @@ class Service(Protocol):
         """
         ...
 
-    def status(self, configuration: ConfigurationStatus) -> DispatcherStatus | WorkerStatus:
+    def status(self, configuration: ConfigurationStatus) -> AnyStatus:
         """The body of ``/status``."""
         ...
 

@@ -14,7 +14,7 @@ import msgspec
 import redis.asyncio
 from msgspec import Struct
 
-from ..status import DispatcherStatus, WorkerStatus
+from ..status import AnyStatus, DispatcherStatus, WorkerStatus
 from . import store
 
 NAMES: Final = "fleet:processes"
@@ -37,7 +37,7 @@ def key_of(name: str) -> str:
     return f"fleet:status:{name}"
 
 
-async def announce(client: redis.asyncio.Redis, status: Callable[[], DispatcherStatus | WorkerStatus]) -> None:
+async def announce(client: redis.asyncio.Redis, status: Callable[[], AnyStatus]) -> None:
     """Writes a process's status until cancelled, and then removes it.
 
     Args:
@@ -52,7 +52,7 @@ async def announce(client: redis.asyncio.Redis, status: Callable[[], DispatcherS
         await _leave(client, status().process.name)
 
 
-async def _write(client: redis.asyncio.Redis, status: DispatcherStatus | WorkerStatus) -> None:
+async def _write(client: redis.asyncio.Redis, status: AnyStatus) -> None:
     any_client: Any = client
     name, now_s = status.process.name, int(time.time())
     try:

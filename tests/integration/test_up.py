@@ -5,6 +5,7 @@ import signal
 import sys
 from pathlib import Path
 
+import aiohttp
 import tomli_w
 
 from deploy.local import simulated
@@ -17,10 +18,10 @@ ROOT = Path(__file__).parents[2]
 async def test_lanes_that_open_and_one_that_does_not(tmp_path: Path) -> None:
     path = tmp_path / "fleet.toml"
     async with Simulator() as simulator:
-        nowhere = f"http://127.0.0.1:{free_port()}"
+        nowhere, door = f"http://127.0.0.1:{free_port()}", free_port()
         path.write_text(tomli_w.dumps(simulated({"okx": simulator.urls["okx"], "kraken": nowhere})))
         child = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "deploy.up", "--config", str(path), "--workers", "1"),
+            *(sys.executable, "-m", "deploy.up", "--config", str(path), "--workers", "1", "--gateway", str(door)),
             cwd=ROOT,
             stdout=asyncio.subprocess.PIPE,
         )
@@ -31,6 +32,10 @@ async def test_lanes_that_open_and_one_that_does_not(tmp_path: Path) -> None:
                 line = await child.stdout.readline()
                 assert line, said
                 said += line.decode()
+            assert f"gateway      http://127.0.0.1:{door}\n" in said
+            url = f"http://127.0.0.1:{door}/v1/fetch_time?exchanges=okx"
+            async with aiohttp.ClientSession() as session, session.get(url) as answer:
+                assert answer.status == 200
             child.send_signal(signal.SIGTERM)
             await child.stdout.read()
             assert await child.wait() == 0

@@ -34,9 +34,10 @@ NEEDED: dict[str, list[str]] = {
     "map": [os.devnull],
     "top": ["--json", "--times", "1"],
     "tail": ["--times", "1"],
+    "gateway config": ["kraken"],
 }
 # These reach no server: they read a file, or start what is there.
-ALONE = {"definitions", "config check", "limits show", "up", "dispatcher", "worker"}
+ALONE = {"definitions", "config check", "limits show", "up", "dispatcher", "worker", "gateway config"}
 REDIS_ALONE = {"pause list", "pause lift"}
 
 

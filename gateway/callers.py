@@ -1,0 +1,192 @@
+"""Who asks: callers by their tokens, each with a connection to RabbitMQ of its own.
+
+The fleet shares its limits out among reply addresses (`docs/health.md`, Several callers), and a connection has one. So
+a caller that asks for much delays only itself.
+"""
+
+import asyncio
+import hmac
+import logging
+import math
+import time
+from collections.abc import Mapping
+from typing import Final
+
+from msgspec.structs import replace
+
+from schemas.accounts import Secret
+from schemas.client import asking
+from schemas.client.errors import NotAllowed, NotConnected
+from schemas.client.post import LATE_S, Letter, Post
+from schemas.client.results import Answer
+from schemas.config import BrokerConfig
+from schemas.errors import ConfigError
+from schemas.gateways import ANYONE, GatewayConfig
+from schemas.messages import Request
+from schemas.runtime.tasks import end_tasks
+
+log = logging.getLogger(__name__)
+
+# After RabbitMQ refused a caller's connection it is tried again after so long.
+AGAIN_S: Final = 2.0
+# The fleet's own error comes soon after the deadline; what is left of the caller's time is for its way back.
+BACK_S: Final = 0.2
+
+
+class Caller:
+    """One caller: its connection, and how many of its requests are under way.
+
+    Args:
+        name: in metrics and logs.
+        broker: where RabbitMQ is.
+        in_flight: how many requests it may have under way.
+    """
+
+    def __init__(self, name: str, broker: BrokerConfig, in_flight: int) -> None:
+        self.name = name
+        self.places = asyncio.Semaphore(in_flight)
+        self.trouble = "it is not connected to RabbitMQ yet"
+        self._broker = replace(broker, patience_s=AGAIN_S * 5, give_up_s=math.inf, declare=False)
+        self._ids = asking.Ids()
+        self._post: Post | None = None
+        self._opened = asyncio.Event()
+        self._opening = asyncio.create_task(self._open(), name=f"caller {name}")
+
+    @property
+    def connects(self) -> int:
+        """How often it connected."""
+        return 0 if self._post is None else self._post.link.connects
+
+    @property
+    def why_not(self) -> str:
+        """Why its connection is not up; empty where it is."""
+        if self._post is None:
+            return self.trouble
+        return "" if self._post.link.up() else self._post.link.trouble or "its connection to RabbitMQ was lost"
+
+    async def ask(self, request: Request, until_s: float) -> list[Answer]:
+        """Asks the fleet; no answer in time is an error as the fleet's.
+
+        Args:
+            request: without a deadline.
+            until_s: when the caller has to have an answer, on the event loop's clock.
+
+        Raises:
+            TimeoutError: there is no connection to RabbitMQ.
+            NoDispatcher, NotAllowed, Closed: it could not be asked.
+        """
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout_at(until_s):
+            await self._opened.wait()
+        assert self._post is not None
+        left_s = until_s - loop.time()
+        # Where there is little time, the fleet has most of it.
+        deadline_ms = time.time_ns() / 1e6 + max(left_s - LATE_S - BACK_S, left_s / 2) * 1000
+        request = replace(request, id=self._ids.new(), deadline_ms=int(deadline_ms))
+        body = asking.encoded(request)
+        if isinstance(body, Answer):
+            return [body]
+        letter = Letter(request, body)
+        letter.limit = asyncio.timeout_at(until_s - BACK_S / 2)
+        return await self._post.ask(letter)
+
+    async def close(self) -> None:
+        """Ends all that is under way, and the connection."""
+        await end_tasks([self._opening])
+        if self._post is not None:
+            await self._post.close()
+
+    async def _open(self) -> None:
+        """Connects for the first time, however long that takes; from then on the connection comes back by itself."""
+        while True:
+            post = Post(self._broker, f"gateway {self.name}")
+            try:
+                await post.open()
+            except (NotConnected, NotAllowed) as error:
+                self.trouble = str(error)
+                log.warning("caller_not_connected", extra={"caller": self.name, "error": str(error)})
+                await asyncio.sleep(AGAIN_S)
+            except BaseException:
+                await post.close()
+                raise
+            else:
+                self._post, self.trouble = post, ""
+                self._opened.set()
+                return
+
+
+class Callers:
+    """All callers.
+
+    Args:
+        broker: where RabbitMQ is.
+        config: the gateway's.
+        environment: where tokens are looked up.
+
+    Raises:
+        ConfigError: a token is missing; or two callers have the same.
+    """
+
+    def __init__(self, broker: BrokerConfig, config: GatewayConfig, environment: Mapping[str, str]) -> None:
+        self._broker, self._environment = broker, environment
+        self._tokens = _tokens(config, environment)
+        self._all: dict[str, Caller] = {}
+        self._in_flight = config.in_flight
+
+    @property
+    def all(self) -> list[Caller]:
+        """Those that have a connection, or will have one."""
+        return list(self._all.values())
+
+    @property
+    def need_tokens(self) -> bool:
+        """Whether a request without a token is refused."""
+        return bool(self._tokens)
+
+    def open(self) -> None:
+        """Begins to connect those that are not there yet."""
+        for name in self._names():
+            if name not in self._all:
+                self._all[name] = Caller(name, self._broker, self._in_flight)
+
+    async def configure(self, config: GatewayConfig) -> None:
+        """Takes other tokens: callers that are gone end, new ones connect; raises ConfigError as at first."""
+        self._tokens = _tokens(config, self._environment)
+        gone = [self._all.pop(name) for name in list(self._all) if name not in self._names()]
+        if config.in_flight != self._in_flight:
+            self._in_flight = config.in_flight
+            for caller in self._all.values():
+                caller.places = asyncio.Semaphore(config.in_flight)
+        self.open()
+        await asyncio.gather(*(caller.close() for caller in gone))
+
+    def of(self, token: str) -> Caller | None:
+        """The caller with this token; whoever it is, where no tokens are needed. Takes as long whichever it is."""
+        if not self._tokens:
+            return self._all.get(ANYONE)
+        shown, found = token.encode(errors="replace"), None
+        for name, secret in self._tokens.items():
+            if hmac.compare_digest(secret.reveal().encode(), shown):
+                found = self._all.get(name)
+        return found
+
+    async def close(self) -> None:
+        """Ends all of them."""
+        await asyncio.gather(*(caller.close() for caller in self._all.values()))
+
+    def _names(self) -> list[str]:
+        return list(self._tokens) or [ANYONE]
+
+
+def _tokens(config: GatewayConfig, environment: Mapping[str, str]) -> dict[str, Secret]:
+    found: dict[str, Secret] = {}
+    for name, source in config.tokens.items():
+        try:
+            found[name] = source.read(environment)
+        except ConfigError as error:
+            raise ConfigError(f"gateway.tokens.{name}: {error}") from None
+        if not found[name].reveal().isascii() or not found[name].reveal().isprintable() or " " in found[name].reveal():
+            raise ConfigError(f"gateway.tokens.{name}: expected a token of letters, digits and signs in ASCII")
+    if len({secret.reveal() for secret in found.values()}) < len(found):
+        raise ConfigError("gateway.tokens: expected another token for each caller")
+    return found

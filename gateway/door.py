@@ -1,0 +1,215 @@
+"""A request to the gateway, from its first line to its answer.
+
+``/<exchange>/<host>/<path>`` is an HTTP call of an exchange (`calls.py`), ``/v1/<method>`` a read of ccxt's
+(`reads.py`), and ``/v1/`` says what there is.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from aiohttp import web
+from msgspec import Struct, json
+
+from schemas.client.errors import Closed, NoDispatcher, NotAllowed
+from schemas.client.results import Answer
+from schemas.config import Config
+from schemas.errors import BrokerLost
+from schemas.gateways import GatewayConfig
+from schemas.messages import Request
+
+from . import admission, ages, answers, calls, metrics, openapi, reads
+from .answers import JSON_TYPE, LATER, Refusal, refused
+from .callers import Caller, Callers
+from .connections import send
+
+log = logging.getLogger(__name__)
+
+# Headers of an exchange's answer that are ours to say.
+_OURS: Final = frozenset(
+    "connection keep-alive proxy-authenticate proxy-connection te trailer transfer-encoding upgrade content-length"
+    " content-encoding set-cookie".split()
+)
+# So much before the end of a caller's time an answer of ours leaves.
+EARLY_S: Final = 0.1
+V1: Final = "/v1/"
+
+
+class Whole(Struct, frozen=True):
+    """An answer that is sent.
+
+    Args:
+        status: of HTTP.
+        headers: all but those of the connection.
+        data: the body, as the data of an HTTP call.
+        exchange: whose it is, for metrics.
+    """
+
+    status: int
+    headers: dict[str, str]
+    data: Mapping[str, Any]
+    exchange: str = ""
+
+
+class Door:
+    """Answers requests.
+
+    Args:
+        callers: who may ask.
+        config: the fleet's.
+    """
+
+    def __init__(self, callers: Callers, config: Config) -> None:
+        self._callers = callers
+        self.leaving = False
+        self.configure(config)
+
+    def configure(self, config: Config) -> None:
+        """Takes another configuration, from the next request on."""
+        self._config: GatewayConfig = config.gateway
+        names = {name for lane, each in config.lanes.items() for name in (lane, each.exchange, each.known_as)}
+        self._exchanges = frozenset(names)
+
+    async def __call__(self, request: web.BaseRequest, /) -> web.StreamResponse:
+        """Answers one request; the answer has been sent when it returns."""
+        began_s = asyncio.get_running_loop().time()
+        names = [name.lower() for name in request.headers]
+        headers = dict(zip(names, request.headers.values(), strict=True))
+        target = request.raw_path
+        refusal = admission.refusal(request.method, target, headers, names)
+        caller: Caller | None = None
+        if refusal is None:
+            refusal, caller = self._caller(headers)
+        if refusal is not None or caller is None:
+            return await self._refuse(request, refusal or refused("forbidden", "nobody may ask"), counted=True)
+        until_s = began_s + admission.wait_s(headers, self._config.wait_s, self._config.max_wait_s) - EARLY_S
+        try:
+            answer = await self._answer(request, target, caller, until_s)
+        except Exception:
+            log.exception("request_broke", extra={"caller": caller.name})
+            answer = refused("fault", "a fault of the gateway's own; its log has more")
+        exchange = answer.exchange if isinstance(answer, Whole) else ""
+        status = answer.status
+        metrics.REQUESTS.labels(caller.name, self._label(exchange or target.split("/")[1]), status).inc()
+        metrics.SECONDS.labels(caller.name).observe(asyncio.get_running_loop().time() - began_s)
+        if isinstance(answer, Refusal):
+            return await self._refuse(request, answer, counted=answer.code in answers.OWN)
+        length, pieces = answers.pieces(answer.data)
+        return await send(request, status, {"Server": "ccxt-fleet", **answer.headers}, length, pieces)
+
+    def _caller(self, headers: Mapping[str, str]) -> tuple[Refusal | None, Caller | None]:
+        token = admission.token_of(headers)
+        if not self._callers.need_tokens:
+            wrong = admission.of_host(headers["host"], self._config.hosts) or admission.of_authorization(headers)
+            return wrong, self._callers.of(token)
+        if (caller := self._callers.of(token)) is None:
+            told = "is not known" if token else "is missing: send `Authorization: Bearer <token>`"
+            return refused("unauthorized", f"the token {told}", WWW_Authenticate='Bearer realm="ccxt-fleet"'), None
+        return None, caller
+
+    async def _answer(self, request: web.BaseRequest, target: str, caller: Caller, until_s: float) -> Whole | Refusal:
+        if self.leaving:
+            return refused("leaving", "the gateway is being stopped", closes=True)
+        path = target.partition("?")[0]
+        if request.method == "GET" and (page := openapi.page(path)) is not None:
+            content_type, text = page
+            return Whole(200, {"Content-Type": content_type}, {"body": text})
+        try:
+            async with asyncio.timeout_at(until_s):
+                body = await _body(request)
+                if isinstance(body, Refusal):
+                    return body
+                asked = reads.read(target, body) if path.startswith(V1) else self._call(target, request.method, body)
+                if isinstance(asked, Refusal):
+                    return asked
+                await caller.places.acquire()
+        except TimeoutError:
+            return refused("busy", "nothing was asked: too many of this caller's requests are under way")
+        try:
+            with metrics.IN_FLIGHT.labels(caller.name).track_inprogress():
+                return await self._ask(asked, caller, until_s)
+        finally:
+            caller.places.release()
+
+    def _call(self, target: str, verb: str, body: bytes) -> Request | Refusal:
+        asked = calls.read(target, verb, body)
+        if isinstance(asked, Refusal):
+            return asked
+        parts = urlsplit(asked.http.url)
+        now_ms = time.time_ns() // 1_000_000
+        age_ms = ages.max_age_ms(self._config.max_age_s, asked.exchange, parts.path, parts.query, now_ms)
+        return Request(exchanges=[asked.exchange], http=asked.http, max_age_ms=age_ms)
+
+    async def _ask(self, request: Request, caller: Caller, until_s: float) -> Whole | Refusal:
+        """Asks the fleet. What has no answer in time is told when that time is over.
+
+        Most programs ask again at once, whatever `Retry-After` says: that they wait for it here slows them down.
+        """
+        try:
+            found = await caller.ask(request, until_s)
+        except (TimeoutError, BrokerLost, Closed, NoDispatcher) as error:
+            answer: Whole | Refusal = refused("no_fleet", str(error) or caller.why_not)
+        except NotAllowed as error:
+            log.error("request_not_allowed", extra={"caller": caller.name, "error": str(error)})  # noqa: TRY400
+            answer = refused("no_fleet", "RabbitMQ does not let the gateway ask; its log has more")
+        else:
+            for each in found:
+                if each.age_ms is not None:
+                    metrics.SHARED.labels(caller.name, self._label(each.exchange or "")).inc()
+            answer = self._of_call(found[0]) if request.http is not None else _of_read(found, request)
+        if answer.status == LATER:
+            await asyncio.sleep(max(0.0, until_s - asyncio.get_running_loop().time()))
+        return answer
+
+    def _of_call(self, answer: Answer) -> Whole | Refusal:
+        if answer.error is not None:
+            return _error(answer)
+        data: dict[str, Any] = answer.data
+        headers = {name: value for name, value in data["headers"].items() if name.lower() not in _OURS}
+        headers |= {"X-Fleet-Lane": answer.lane or "", "X-Fleet-Request": answer.id}
+        if answer.age_ms is not None:  # RFC 9111 has seconds
+            headers |= {"Age": str(answer.age_ms // 1000), "X-Fleet-Age-Ms": str(answer.age_ms)}
+        return Whole(data["status"], headers, data, answer.exchange or "")
+
+    def _label(self, exchange: str) -> str:
+        return exchange if exchange in self._exchanges else "other"
+
+    @staticmethod
+    async def _refuse(request: web.BaseRequest, refusal: Refusal, *, counted: bool) -> web.StreamResponse:
+        if counted:
+            metrics.REFUSED.labels(refusal.code).inc()
+        as_json = request.raw_path.startswith(V1)
+        headers = {"Server": "ccxt-fleet", **refusal.all_headers(as_json=as_json)}
+        body = b"" if request.method == "HEAD" else refusal.body(as_json=as_json)
+        return await send(request, refusal.status, headers, len(body), iter((body,)), closes=refusal.closes)
+
+
+async def _body(request: web.BaseRequest) -> bytes | Refusal:
+    """The body, as far as there may be one."""
+    found = bytearray()
+    async for chunk in request.content.iter_any():
+        found += chunk
+        if len(found) > calls.MOST_BODY_BYTES:
+            return refused("too_large", f"a body has at most {calls.MOST_BODY_BYTES:,} bytes", closes=True)
+    return bytes(found)
+
+
+def _error(answer: Answer) -> Refusal:
+    assert answer.error is not None
+    now_ms = time.time_ns() // 1_000_000
+    return answers.of_error(answer.error.code, answer.error.message, answer.id, answer.attempts, now_ms)
+
+
+def _of_read(found: list[Answer], request: Request) -> Whole:
+    """The results of a read as `docs/messages.md` has them, with the status of the first error where none is data."""
+    plain = [reads.plain(answer) for answer in found]
+    body = json.encode(plain if request.exchanges_mode == "all" else plain[0]).decode()
+    headers = {"Content-Type": JSON_TYPE, "Cache-Control": "no-store"}
+    status = 200
+    if not any(answer.ok for answer in found):
+        refusal = _error(found[0])
+        status, headers = refusal.status, refusal.all_headers(as_json=True)
+    return Whole(status, headers, {"body": body}, found[0].exchange or "")
