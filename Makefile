@@ -1,6 +1,6 @@
 # The commands of this project. Each gets what it needs first, see deploy/setup.sh; none leaves anything running.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up wheel test chaos fuzz neighbours check bench soak constraints clean
+.PHONY: help setup demo up wheel test chaos fuzz neighbours check images bench soak constraints clean
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
@@ -18,7 +18,7 @@ help: ## show this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 setup:
-	@PYTHON='$(PYTHON)' VENV='$(VENV)' CONSTRAINTS='constraints$(SUFFIX).txt' CHECKS='$(CHECKS)' NODE='$(NODE)' deploy/setup.sh
+	@PYTHON='$(PYTHON)' VENV='$(VENV)' CONSTRAINTS='constraints$(SUFFIX).txt' CHECKS='$(CHECKS)' NODE='$(NODE)' DEPLOY='$(DEPLOY)' deploy/setup.sh
 
 demo: setup ## show the fleet at work on simulated exchanges
 	@$(FOREGROUND) $(BIN)/python -m deploy.demo $(ARGS)
@@ -33,6 +33,7 @@ wheel: setup ## make the package, dist/ccxt_fleet-….whl, for pip install
 # for themselves. Code 5 is "nothing collected".
 PROCESSES ?= 2
 test: NODE := yes
+test: DEPLOY := yes
 test: setup ## run all tests on real servers; LOWEST=1 with the oldest packages we allow, ARGS='-k name' for some, PROCESSES=4 with more CPUs
 	@status=5; for part in '-n $(PROCESSES) --dist loadfile --no-loadscope-reorder --alone not' '--alone only'; do \
 		$(BIN)/python -m pytest $$part $(ARGS); code=$$?; \
@@ -58,6 +59,9 @@ check: setup ## lint (Lua too), check the format, the types, which way imports g
 	@$(BIN)/python -m tests.support.sizes
 	@$(BIN)/python -m tests.support.lua_lint
 
+images: setup ## build the images on a Debian root and run the fleet in them; needs root, buildah and mmdebstrap
+	@$(BIN)/python -m tests.support.images $(ARGS)
+
 bench: setup ## measure this machine's throughput and latency
 	@$(BIN)/python -m tests.bench $(ARGS)
 
@@ -65,11 +69,16 @@ soak: setup ## half an hour at half of what this machine carries; ARGS='--minute
 	@$(BIN)/python -m tests.bench.soak $(ARGS)
 
 # Needs uv. Run it after a change of the dependencies in pyproject.toml, or to take newer packages.
-constraints: LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-	--no-annotate --no-emit-index-url --all-extras --upgrade pyproject.toml
+constraints: PIN := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	--no-annotate --no-emit-index-url
+constraints: LOCK := $(PIN) --all-extras --upgrade pyproject.toml
 constraints: ## pin the newest packages, and the oldest ones that pyproject.toml allows, by hash
 	$(LOCK) --output-file constraints.txt
 	$(LOCK) --resolution lowest-direct --output-file constraints-lowest.txt
+	$(PIN) --constraint constraints.txt --extra dispatcher --output-file deploy/images/dispatcher.txt pyproject.toml
+	$(PIN) --constraint constraints.txt --extra worker --output-file deploy/images/worker.txt pyproject.toml
+	echo setuptools | $(PIN) --constraint constraints.txt --output-file deploy/images/build.txt -
+	$(PIN) --upgrade --output-file deploy/checkers.txt deploy/checkers.in
 
 clean: ## remove the environments, caches and build results in this checkout
 	@rm -rf .venv .venv-lowest .fleet build dist *.egg-info

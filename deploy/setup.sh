@@ -7,6 +7,8 @@
 # PYTHON names the interpreter (python3), VENV the folder (.venv), CONSTRAINTS the pinned packages (constraints.txt).
 # CHECKS=yes brings luacheck too, which `make check` needs and is no Python package. NODE=yes brings the npm packages of
 # tests/node, which programs in JavaScript need that `make test` runs, by the Node that comes with the Python packages.
+# DEPLOY=yes brings what tests of this folder's own files need: Prometheus with its promtool, and the programs of
+# deploy/checkers.txt, which go into a folder of their own, beside the fleet's packages.
 # Servers: what is on the machine, else Docker where an engine answers, else the system's package manager.
 # Without the rights for that it stops with the commands to run.
 set -eu
@@ -132,6 +134,9 @@ fi
 if [ "${CHECKS:-no}" = yes ]; then
     found luacheck || packages="$packages lua-check"
 fi
+if [ "${DEPLOY:-no}" = yes ]; then
+    found promtool || packages="$packages prometheus"
+fi
 
 if [ -n "$packages" ]; then
     command -v apt-get >/dev/null 2>&1 ||
@@ -182,4 +187,14 @@ if [ "${NODE:-no}" = yes ] && ! cmp -s "$lock" "$node/installed-lock.json"; then
     (cd "$node" && "$python" -c "$run_npm" ci --ignore-scripts --no-audit --no-fund --no-update-notifier --silent) ||
         fail "npm could not install $lock"
     cp "$lock" "$node/installed-lock.json"
+fi
+
+checkers=$VENV/checkers
+pins=deploy/checkers.txt
+if [ "${DEPLOY:-no}" = yes ] && ! cmp -s "$pins" "$checkers/installed.txt"; then
+    say "installing the programs of $pins"
+    rm -rf "$checkers"
+    "$VENV/bin/pip" --quiet --disable-pip-version-check install --progress-bar off --require-hashes --no-deps \
+        --only-binary :all: --target "$checkers" -r "$pins" || fail "pip could not install $pins"
+    cp "$pins" "$checkers/installed.txt"
 fi

@@ -34,11 +34,25 @@ WAITING_BYTES = Gauge(
 HEDGES_KEPT = Gauge("fleet_hedges_kept", "Second attempts that are still to come.")
 HEDGES_BYTES = Gauge("fleet_hedges_kept_bytes", "Bytes of their messages.")
 BLOCKED = Gauge("fleet_dispatcher_blocked", "1 while RabbitMQ, short of memory or disk, blocks it from publishing.")
+WANTED = Gauge(
+    "fleet_workers_wanted", "Worker processes that the open budgets and what waits could use; 0 while not known."
+)
+WANTED_BOUND = Gauge(
+    "fleet_workers_wanted_bound", "1 for what keeps the number of wanted workers from being higher.", ["by"]
+)
 DECISION = Histogram(
     "fleet_dispatch_seconds",
     "From a message's arrival to the confirm of what the dispatcher published for it.",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
+
+# From zero on: in a counter that appears with its first event, Prometheus sees no rise.
+for _reason in ("unreadable", "delivery_limit"):
+    DEAD.labels(_reason)
+for _reason in ("maxlen", "expired"):
+    DROPPED.labels(_reason)
+for _reason in ("refused", "silent"):
+    DIVERTED.labels(_reason)
 
 
 def forget(lane: str) -> None:

@@ -35,6 +35,7 @@ from .removed import Removed
 from .requests import Requests
 from .router import Router
 from .status import Since
+from .wanted import BY, Demand, Wanted
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,8 @@ log = logging.getLogger(__name__)
 PROBES_EVERY_S: Final = 0.5
 WATCH_EVERY_S: Final = 0.1
 COUNT_EVERY_S: Final = 2.0
+# A dispatcher that has just started has not heard enough to say how many workers are wanted.
+UNSURE_LOOKS: Final = 5
 # Of the bulk queue, and of attempts that come back, at most one in so many of `in_flight` deliveries is held.
 BULK_PART: Final = 20
 RETURNED_PART: Final = 10
@@ -51,9 +54,10 @@ class Dispatcher:
     """One dispatcher process. Any number run side by side: all they know comes from reports."""
 
     def __init__(self, config: Config) -> None:
-        self._config, self._lanes = config.dispatcher, config.lanes
+        self._config, self._lanes, self._places = config.dispatcher, config.lanes, config.places
         self._broker = Broker(config.broker, "dispatcher", list(config.lanes))
         self._router = Router(config)
+        self._demand, self._wanted = Demand(), Wanted(0, "demand", "")
         self._redis_config = config.redis
         self._redis = store.connect(config.redis.url, timeout_s=config.redis.timeout_s)
         self._answered = Answered(self._redis)
@@ -94,7 +98,7 @@ class Dispatcher:
         log.info("dispatcher_ready", extra={"lanes": ",".join(self._router.health)})
         async with SideTasks() as side_tasks:
             jobs = (
-                *(self._watch, self._probe, self._save, self._follow_listings, self._count_dispatchers),
+                *(self._watch, self._probe, self._save, self._follow_listings, self._count_dispatchers, self._want),
                 *(self._broker.lasts, self._removed.run, self._dropped.run, self._requests.hedges.run, follow),
             )
             tasks = [side_tasks.create_task(job(), name=job.__name__) for job in jobs]
@@ -109,7 +113,7 @@ class Dispatcher:
         """Takes another configuration; requests in progress go on."""
         await self._broker.serve_lanes(list(config.lanes))
         gone = self._lanes.keys() - config.lanes.keys()
-        self._config, self._lanes = config.dispatcher, config.lanes
+        self._config, self._lanes, self._places = config.dispatcher, config.lanes, config.places
         self._router.configure(config)
         self._requests.configure(config.dispatcher)
         self._removed.change(gone, set(config.lanes))
@@ -134,6 +138,8 @@ class Dispatcher:
                 version=VERSION,
             ),
             results_dropped=sum(self._dropped.counts.values()),
+            workers_wanted=self._wanted.count,
+            workers_wanted_why=self._wanted.why,
             lanes=status.lanes(self._router.health.values(), self._lanes, self._since, now_s, now_ms),
         )
 
@@ -152,7 +158,9 @@ class Dispatcher:
             # Nothing is lost: workers report again 0.2 s later, those of our version in a form that can be read.
             log.warning("report_unreadable", extra={"error": str(error)})
             return
-        self._router.observe(report, time.monotonic())
+        now_s = time.monotonic()
+        self._router.observe(report, now_s)
+        self._demand.observe(report, now_s)
 
     async def _watch(self) -> None:
         while True:
@@ -170,6 +178,27 @@ class Dispatcher:
             except BrokerError as error:
                 log.debug("dispatchers_not_counted", extra={"error": str(error)})
             await asyncio.sleep(COUNT_EVERY_S)
+
+    async def _want(self) -> None:
+        """Says how many workers could be used, again and again."""
+        looks = 0
+        while True:
+            await asyncio.sleep(COUNT_EVERY_S)
+            lanes = self._router.health
+            queued: dict[str, int] = {}
+            for name in self._demand.full(lanes.values(), self._places, time.monotonic()):
+                try:
+                    queued[name] = await self._broker.length(topology.work_name(name, bulk=False))
+                except BrokerError as error:
+                    log.debug("queue_not_counted", extra={"lane": name, "error": str(error)})
+            silent_after_s, now_ms = self._config.silent_after_s, results.now_ms()
+            found = self._demand.look(lanes, queued, self._places, silent_after_s, time.monotonic(), now_ms)
+            looks += 1
+            if looks >= UNSURE_LOOKS:
+                self._wanted = found
+                metrics.WANTED.set(found.count)
+                for by in BY:
+                    metrics.WANTED_BOUND.labels(by).set(by == found.by)
 
     async def _save(self) -> None:
         """Saves what is known of the lanes for the next dispatcher."""

@@ -244,6 +244,11 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     accounts: dict[str, AccountConfig] = {}
     gateway: GatewayConfig = GatewayConfig()
 
+    @property
+    def places(self) -> int:
+        """How many live attempts of one lane a worker holds at most."""
+        return max(1, self.worker.in_flight // len(self.lanes))
+
 
 def load(path: Path, environment: Mapping[str, str] = os.environ) -> Config:
     """Reads and checks the configuration.

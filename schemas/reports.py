@@ -137,6 +137,7 @@ class Report(Struct, frozen=True):
         version: the fleet's version; empty where it is older than this field.
         ccxt: ccxt's version.
         started_ms: when the worker started.
+        busy: how much of a core it has used since its last report.
     """
 
     worker: str
@@ -147,6 +148,7 @@ class Report(Struct, frozen=True):
     version: str = ""
     ccxt: str = ""
     started_ms: Whole = 0
+    busy: Real = 0.0
 
 
 _REPORT: Final = msgpack.Decoder(Report)

@@ -95,11 +95,15 @@ class DispatcherStatus(Struct, frozen=True):
         process: the part that all services have.
         lanes: its lanes.
         results_dropped: how many results `fleet.results` dropped unread since this dispatcher started.
+        workers_wanted: how many worker processes the open budgets and what waits could use, 0 while that is not known.
+        workers_wanted_why: what they are wanted for, and why no more are.
     """
 
     process: ProcessStatus
     lanes: list[RoutedLane]
     results_dropped: int = 0
+    workers_wanted: int = 0
+    workers_wanted_why: str = ""
 
 
 class ServedLane(Struct, frozen=True):

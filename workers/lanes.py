@@ -268,7 +268,7 @@ class Lanes:
                 await lane.exchange.open()
 
     def _prefetch(self, *, bulk: bool) -> int:
-        live = max(1, self._config.worker.in_flight // len(self._config.lanes))
+        live = self._config.places
         return max(1, live // 4) if bulk else live
 
     async def _resize(self) -> None:

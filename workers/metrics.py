@@ -51,6 +51,16 @@ HELD = Gauge(
 )
 BLOCKED = Gauge("fleet_worker_blocked", "1 while RabbitMQ, short of memory or disk, blocks it from publishing.")
 
+# From zero on: in a counter that appears with its first event, Prometheus sees no rise.
+for _reason in ("refused", "silent"):
+    DIVERTED.labels(_reason)
+
+
+def meet(lane: str) -> None:
+    """Counts what hardly ever happens to a new lane from zero on, for the same reason."""
+    ATTEMPTS.labels(lane, "failed", "internal")
+    COPIES.labels(lane)
+
 
 def forget(lane: str) -> None:
     """Removes the gauges of a lane that was removed."""

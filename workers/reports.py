@@ -39,6 +39,19 @@ class LanePause(Struct, frozen=True):
 NO_PAUSE: Final = LanePause(0, "")
 
 
+class Busy:
+    """How much of a core this process uses."""
+
+    def __init__(self) -> None:
+        self._before = time.process_time(), time.monotonic()
+
+    def since_last(self) -> float:
+        """The part of a core that it has used since the last call."""
+        (used_s, at_s), self._before = self._before, (time.process_time(), time.monotonic())
+        passed_s = self._before[1] - at_s
+        return round((self._before[0] - used_s) / passed_s, 3) if passed_s > 0 else 0.0
+
+
 class LaneCount(Struct):
     """What a worker counts of one lane until the next report."""
 
@@ -99,6 +112,7 @@ class Reports:
     def add_lane(self, lane: str, methods: Sequence[str], answering: Answering, tallies: Tallies) -> None:
         """Reports this lane from now on."""
         self._open.add(lane)
+        metrics.meet(lane)
         self._lanes.setdefault(lane, LaneCount())
         self._known[lane] = LaneKnown(methods, answering, tallies)
         self._made = 0

@@ -30,7 +30,7 @@ from .budget.budget import Budget
 from .budget.grants import Use
 from .exchange.charged import CCXT_VERSION
 from .lanes import Lane, Lanes
-from .reports import LanePause, Reports
+from .reports import Busy, LanePause, Reports
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +50,7 @@ class Worker:
         self._reports = Reports()
         self._side_tasks = SideTasks()
         self._started_ms = results.now_ms()
+        self._busy = Busy()
         self._answered = Answered(self._redis)
         self._unknown: set[str] = set()  # lanes whose budget is not known now, as was logged
         self._outbox = Outbox(self._broker, lambda why: metrics.DIVERTED.labels(why).inc())
@@ -198,6 +199,7 @@ class Worker:
             version=VERSION,
             ccxt=CCXT_VERSION,
             started_ms=self._started_ms,
+            busy=self._busy.since_last(),
         )
         await self._broker.publish(encode(report), "", exchange=topology.REPORTS, persistent=False, mandatory=False)
 

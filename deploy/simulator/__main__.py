@@ -33,6 +33,9 @@ def _arguments(words: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, default=1, help="prices and faults follow from it (default: 1)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument(
+        "--port", type=int, default=0, help="the control port; the exchanges' follow in order (default: free ones)"
+    )
     parser.add_argument("--exchanges", default=",".join(VENUES), help="which, by commas (default: all)")
     parser.add_argument("--ban-base-s", type=float, help="length of a first ban in seconds (default: the exchange's)")
     parser.add_argument(
@@ -59,14 +62,14 @@ async def serve(arguments: argparse.Namespace) -> None:
     clock = Clock()
     tapes = make_tapes(arguments.seed)
     doors: dict[str, Door] = {}
-    for name in arguments.exchanges:
+    for place, name in enumerate(arguments.exchanges, 1):
         venue = VENUES[name](clock, tapes)
         doors[name] = Door(venue, clock, arguments.seed, arguments.ban_base_s, arguments.keep_alive_s)
         doors[name].ledger.enforced = not arguments.no_limits
-        await doors[name].open(arguments.host)
+        await doors[name].open(arguments.host, arguments.port and arguments.port + place)
     runner = web.AppRunner(Control(doors, clock).app, access_log=None, shutdown_timeout=0)
     await runner.setup()
-    await web.TCPSite(runner, arguments.host, 0).start()
+    await web.TCPSite(runner, arguments.host, arguments.port).start()
     where = {
         "control": f"http://{arguments.host}:{runner.addresses[0][1]}",
         "exchanges": {name: door.url for name, door in doors.items()},

@@ -119,21 +119,22 @@ class Broker:
             if queue is None or not subscription.hungry(quiet_s):
                 continue
             try:
-                if not await self._waiting(queue):
+                if not await self.length(queue):
                     continue
                 await asyncio.sleep(RECHECK_S)  # a message may have arrived just now
-                if subscription.hungry(quiet_s) and await self._waiting(queue):
+                if subscription.hungry(quiet_s) and await self.length(queue):
                     starving.append(queue)
             except BrokerError as error:
                 log.debug("queue_not_found", extra={"queue": queue, "error": str(error)})
         return starving
 
-    async def _waiting(self, queue: str) -> int:
-        return (await self._found(queue)).message_count or 0
-
     async def consumers(self, queue: str) -> int:
         """How many consumers a queue has, in all processes together; see `Channels.aside` for what it raises."""
         return (await self._found(queue)).consumer_count or 0
+
+    async def length(self, queue: str) -> int:
+        """How many messages of a queue are with no consumer; raises as `consumers` does."""
+        return (await self._found(queue)).message_count or 0
 
     async def _found(self, queue: str) -> Queue.DeclareOk:
         async with self.aside() as channel:
