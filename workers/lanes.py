@@ -255,10 +255,10 @@ class Lanes:
         def note(state: RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
             text = "" if error is None else lane.exchange.error_text(error)
-            if isinstance(error, NoBudget):  # the exchange was not called: others have used its budget
+            if isinstance(error, NoBudget):  # the exchange was not called: others use its budget, or we are busy
                 log.info("lane_open_throttled", extra={"lane": name, "why": text})
                 # The error of an earlier try says more than that this one had no budget.
-                lane.error = lane.error if lane.error and error.reason == "budget" else text
+                lane.error = lane.error if lane.error and error.reason in ("budget", "busy") else text
             else:
                 lane.error = text
                 log.warning("lane_open_failed", extra={"lane": name, "try": state.attempt_number, "error": lane.error})

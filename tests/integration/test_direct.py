@@ -18,7 +18,9 @@ from deploy.simulator.process import Simulator
 from schemas.errors import ConfigError
 from schemas.operator import pauses
 from tests.support.exchange_lanes import Answers, Lanes, call
+from workers.budget.budget import Budget
 from workers.direct import charged
+from workers.exchange.errors import NoBudget
 
 BTC = "BTC/USDT"
 ANNA = next(account for account in ACCOUNTS.values() if account.name == "anna")
@@ -83,7 +85,11 @@ async def test_programs_and_a_lane_on_one_address_never_pass_a_limit(
         ]
 
         async def of_lane(*_: Any) -> Any:
-            return await lane.call("fetch_ticker", {"symbol": BTC}, call("okx"))
+            while True:
+                try:
+                    return await lane.call("fetch_ticker", {"symbol": BTC}, call("okx"))
+                except NoBudget as error:  # no room as far ahead as workers reserve: dispatchers ask again, too
+                    await asyncio.sleep(error.wait_s)
 
         begun_s, answered = time.monotonic(), [0, 0, 0, 0]
 
@@ -172,6 +178,42 @@ async def test_a_refusal_pauses_all(server: Answers, lanes: Lanes, redis_url: st
         lane, _ = lanes.lane("binance", settings)
         with pytest.raises(Exception, match="pause"):
             await lane.call("fetch_ticker", {"symbol": BTC}, call("binance", max_wait_s=1))
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+@pytest.mark.parametrize("exchange", ["binance", "okx"])
+async def test_the_first_call_at_a_new_redis_waits_as_any_other(
+    simulator: Simulator, redis_url: str, exchange: str, is_async: bool
+) -> None:
+    """Also where it measures the exchange's clock first."""
+    async with redis_client.from_url(redis_url) as client:
+        await client.flushdb()
+    settings = ccxt_config(exchange, simulator.urls[exchange])
+    async with program(instance(exchange, settings, is_async=is_async), redis_url) as (made, read):
+        await read("fetch_time")
+        assert made.purse.refused == 0
+        assert made.purse.longest_s > 1
+
+
+def always_late(*_: object) -> bool:
+    return True
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_a_program_that_is_too_busy_to_send_in_its_turn_is_told_so_when_its_time_is_over(
+    server: Answers, redis_url: str, monkeypatch: pytest.MonkeyPatch, is_async: bool
+) -> None:
+    server.answer = 200, {}, '{"code":"0","data":[{"ts":"1"}]}'
+    settings = server.settings("okx")
+    async with program(instance("okx", settings, is_async=is_async), redis_url, max_wait_s=2) as (made, read):
+        await read("fetch_time")
+        came = len(server.hits)
+        monkeypatch.setattr(Budget, "is_late", always_late)
+        with pytest.raises(blocking.RateLimitExceeded, match=r"not sent: this program was too busy"):
+            await read("fetch_time")
+        assert (made.purse.refused, len(server.hits)) == (1, came)
+        monkeypatch.undo()
+        await read("fetch_time")
 
 
 @pytest.mark.parametrize("is_async", [True, False])

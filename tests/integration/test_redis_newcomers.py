@@ -8,6 +8,7 @@ import pytest
 from schemas.runtime.store import connect
 from tests.support.lines import TICK_US, Net, Simulated, begun, limits, most
 from tests.support.spenders import MARGIN_MS
+from workers.budget.grants import Refusal
 from workers.limits.costs import Bucket, Charge
 
 LIMIT = limits(("rolling", 20))[0]
@@ -224,3 +225,23 @@ async def test_who_came_while_the_others_were_cut_off_counts_when_redis_has_forg
     await fleet.live(100)
     assert fleet.most <= 1 + 1e-9
     assert fleet.shares == [None] * 3
+
+
+async def test_a_pause_is_said_also_where_the_part_of_one_that_is_away_leaves_no_room(net: Net) -> None:
+    limit = limits(("rolling", 2))[0]
+    fleet = Fleet(net, 2, limit)
+    here, away = fleet.workers
+    await fleet.live(20)
+    away.line.state = "cut"
+    fleet.workers = [here]
+    await fleet.live(20)
+
+    async def refusal() -> Refusal:
+        answer = await here.budget.reserve([Charge(limit, 2, limit.name)], max_wait_s=2.5)
+        assert isinstance(answer, Refusal)
+        return answer
+
+    assert (await refusal()).reason == "budget"
+    await here.budget.pause(30, "too many")
+    paused = await refusal()
+    assert (paused.reason, round(paused.wait_s)) == ("paused", 30)

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ from aiohttp import web
 from deploy.simulator.accounts import Account
 from schemas.accounts import Secret
 from schemas.config import LaneConfig, LimitsConfig
+from schemas.messages import Http
 from schemas.runtime.store import connect
 from workers.budget.budget import Budget
 from workers.budget.grants import Grant, Refusal
@@ -20,6 +21,7 @@ from workers.exchange.bounds import Bounds
 from workers.exchange.call import Call
 from workers.exchange.charged import ccxt
 from workers.exchange.egress import Egress, tls
+from workers.exchange.errors import NoBudget
 from workers.exchange.lane_exchange import LaneExchange, Setup
 from workers.exchange.markets import Markets
 from workers.limits.costs import Charge
@@ -70,6 +72,37 @@ class CountedBudget(Budget):
         return late
 
 
+class PersistentLane(LaneExchange):
+    """A lane of a worker that may be too busy to send in its turn: then it is asked again, as dispatchers would."""
+
+    async def open(self, **how: float) -> None:
+        while True:
+            try:
+                return await super().open(**how)
+            except NoBudget as error:
+                await _rested(error)
+
+    async def call(self, method: str, args: Mapping[str, Any], call: Call) -> Any:
+        while True:
+            try:
+                return await super().call(method, args, call)
+            except NoBudget as error:
+                await _rested(error)
+
+    async def call_http(self, http: Http, call: Call) -> dict[str, Any]:
+        while True:
+            try:
+                return await super().call_http(http, call)
+            except NoBudget as error:
+                await _rested(error)
+
+
+async def _rested(error: NoBudget) -> None:
+    if error.reason != "busy":
+        raise error
+    await asyncio.sleep(error.wait_s)
+
+
 class Lanes:
     """Makes lanes on one Redis, as one worker process would."""
 
@@ -109,7 +142,7 @@ class Lanes:
                 credentials["password"] = Secret(account.passphrase)
         markets, egress = markets or self.markets, egress or self.egress()
         setup = Setup(lane=config, http_timeout_s=http_timeout_s, limits=limits, credentials=credentials)
-        lane = LaneExchange(exchange, setup, egress, budget, markets, bounds)
+        lane = PersistentLane(exchange, setup, egress, budget, markets, bounds)
         self._open.append(lane)
         return lane, budget
 

@@ -222,6 +222,7 @@ def test_ccxt_asking_for_keys_is_not_the_exchange_refusing_them() -> None:
     ("reason", "code"),
     [
         ("budget", ErrorCode.NO_BUDGET),
+        ("busy", ErrorCode.NO_BUDGET),
         ("paused", ErrorCode.PAUSED),
         ("redis_lost", ErrorCode.NO_BUDGET),
         ("share_too_small", ErrorCode.NO_BUDGET),

@@ -1,6 +1,6 @@
 """The way from ccxt's real error classes to what the router does, and what attempts mean together."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from ccxt.base import errors  # pyright: ignore[reportMissingTypeStubs]
@@ -77,7 +77,7 @@ def test_the_status_decides_where_the_class_is_vague(name: str, status: int | No
     assert returns.move(returned(CCXT[name]("x"), Seen("kraken", 1, status, body, by_status=True))) is move
 
 
-@pytest.mark.parametrize("reason", ["budget", "paused", "redis_lost", "share_too_small"])
+@pytest.mark.parametrize("reason", get_args(Reason))
 def test_what_was_not_sent_waits(reason: Reason) -> None:
     assert returns.move(returned(NoBudget(reason, 3.5), Seen("okx"))) is Move.WAIT
 

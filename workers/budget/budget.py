@@ -184,7 +184,7 @@ class Budget:
             tries += 1
             if tries == LATE_TRIES:
                 await self.back(charges, answer)
-                return refused("budget")
+                return refused("busy")
             answer = await self._later(charges, answer, until, bulk=bulk)
         return answer
 

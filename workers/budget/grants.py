@@ -12,7 +12,7 @@ from ..limits.costs import Charge
 # How long a request waits for Redis to come back before it is offered again.
 LOST_WAIT_S: Final = 1.0
 
-Reason: TypeAlias = Literal["budget", "paused", "redis_lost", "share_too_small"]
+Reason: TypeAlias = Literal["budget", "busy", "paused", "redis_lost", "share_too_small"]
 
 
 class Grant(Struct, frozen=True):
@@ -57,8 +57,9 @@ class Refusal(Struct, frozen=True):
     Args:
         earliest_ms: when there would be room, on Redis's clock, milliseconds since 1970.
         wait_s: the same as seconds from now.
-        reason: no room in time; the exchange asked for a pause; Redis can't be asked; or it can't be asked, and this
-            worker's share of a bucket never holds the call.
+        reason: no room in time; there was, but this process woke too late for it, again and again; the exchange asked
+            for a pause; Redis can't be asked; or it can't be asked, and this worker's share of a bucket never holds the
+            call.
         held_by: which of the call's charges had no room; None where that is not why.
         rooms: how room comes there: pairs of seconds from now and how many such calls have had room by then, in order.
             Empty where it comes as evenly as calls can be apart, and where it is not known.

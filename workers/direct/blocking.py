@@ -17,6 +17,7 @@ from ccxt.base.errors import DDoSProtection, RateLimitExceeded  # pyright: ignor
 
 from schemas.errors import ConfigError
 
+from ..budget.budget import LATE_TRIES
 from ..budget.grants import Grant
 from ..exchange.call import CALL, Call
 from ..exchange.charged import Send, charges_of, note_answer, signal
@@ -92,17 +93,17 @@ class BlockingCalls(_Ccxt):
     ) -> Any:
         """Waits for budget, then lets ccxt sign and send."""
         purse = self.purse
-        measuring = CALL.get(None)
+        measuring = CALL.get(None)  # the call that measures its clock
         if measuring is None:
             run(purse.open(self, self._time if self.has.get("fetchTime") else None))
         call = measuring or purse.new_call(self)
-        token = CALL.set(call)
+        sent, token = call.http_calls, CALL.set(call)
         try:
             while True:
                 try:
                     return self._send(call, path, api, method, params, config)
                 except NoBudget as error:
-                    wait_s = purse.may_wait(call, error, self, path)
+                    wait_s = purse.may_wait(call, error, self, path, sent=call.http_calls > sent)
                 time.sleep(wait_s)
         finally:
             CALL.reset(token)
@@ -116,7 +117,7 @@ class BlockingCalls(_Ccxt):
         reports = meter.costs.reports(apis, method, path)
         late: list[Grant] = []  # the reservation of a call that would have been sent too late: it is moved
         try:
-            while True:  # until there is no room in time: a busy program may be late often
+            for _ in range(LATE_TRIES):
                 send = Send(meter, f"{apis} {path}", charges, run(meter.pay(call, charges, late)))
                 send.reports = reports
                 token = _SEND.set(send)
@@ -128,6 +129,7 @@ class BlockingCalls(_Ccxt):
                     _SEND.reset(token)
                     if not send.http_calls and send.grant not in late:
                         run(meter.budget.back(charges, send.grant))
+            raise meter.too_busy(charges)
         finally:
             for each in late:
                 run(meter.budget.back(charges, each))

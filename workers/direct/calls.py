@@ -56,26 +56,27 @@ class Calls(ChargedCalls):
     ) -> Any:
         """Waits for budget, then lets ccxt sign and send."""
         purse = self.purse
-        if CALL.get(None) is not None:  # the measuring of its clock
-            self.meter = purse.meter
-            return await super().fetch2(path, api, method, params, config)
-        if self.egress is None:
-            self.egress = Egress(tls(), purse.lane.local_addr, purse.lane.proxy)
-            self.own_session, self.session = False, self.egress.session
-        own: Any = self
-        await purse.open(self, own.fetch_time if self.has.get("fetchTime") else None)
+        measuring = CALL.get(None)  # the call that measures its clock
+        if measuring is None:
+            if self.egress is None:
+                self.egress = Egress(tls(), purse.lane.local_addr, purse.lane.proxy)
+                self.own_session, self.session = False, self.egress.session
+            own: Any = self
+            await purse.open(self, own.fetch_time if self.has.get("fetchTime") else None)
         self.meter = purse.meter
-        token = CALL.set(call := purse.new_call(self))
+        call = measuring or purse.new_call(self)
+        sent, token = call.http_calls, CALL.set(call)
         try:
             while True:
                 try:
                     return await super().fetch2(path, api, method, params, config)
                 except NoBudget as error:
-                    wait_s = purse.may_wait(call, error, self, path)
+                    wait_s = purse.may_wait(call, error, self, path, sent=call.http_calls > sent)
                 await asyncio.sleep(wait_s)
         finally:
             CALL.reset(token)
-            purse.over(call)
+            if measuring is None:
+                purse.over(call)
 
     def _checked(self, data: Any, what: str, call: Call, send: Any) -> Any:
         return data

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import math
 import os
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -43,6 +44,7 @@ _ANY_ROWS: Final = Rows(1 << 62, 1 << 62)
 
 _WHY: Final = {
     "budget": "the limits have no room",
+    "busy": "this program was too busy to send it in its turn",
     "paused": "the exchange has to be left alone",
     "redis_lost": "Redis is away, and this program has no part of the limits without it",
 }
@@ -123,11 +125,11 @@ class Purse:
                     await set_windows(fetch_time, call, self._meter.budget, self.costs)
                 finally:
                     CALL.reset(token)
+                    self.over(call)
 
     def new_call(self, exchange: Any) -> Call:
-        """A call with as much time as it may wait, and its exchange's."""
-        timeout_s = self._max_wait_s + float(exchange.timeout) / 1000
-        call = Call(exchange.id, max_wait_s=self._max_wait_s, timeout_s=timeout_s, reserve_s=RESERVE_S)
+        """A call that may wait; once it is sent ccxt's own time-out holds."""
+        call = Call(exchange.id, max_wait_s=self._max_wait_s, timeout_s=math.inf, reserve_s=RESERVE_S)
         call.holding = Holding(None, _ANY_BYTES, _ANY_ROWS, (exchange.id, ""))
         return call
 
@@ -136,7 +138,7 @@ class Purse:
         self.calls += call.http_calls
         self._waited(call.waited_s)
 
-    def may_wait(self, call: Call, error: NoBudget, exchange: Any, path: str) -> float:
+    def may_wait(self, call: Call, error: NoBudget, exchange: Any, path: str, *, sent: bool) -> float:
         """How long a call that has no budget now has to wait, seconds: it counts as waited.
 
         Args:
@@ -144,11 +146,12 @@ class Purse:
             error: why it has none.
             exchange: the instance, for the error.
             path: ccxt's, likewise.
+            sent: it was sent before, and ccxt wants to repeat it. It does not wait, or all of it would be done again.
 
         Raises:
             RateLimitExceeded: it may not wait for so long.
         """
-        if not call.http_calls and error.wait_s < call.room_s:
+        if not sent and error.wait_s < call.room_s:
             call.waited_s += error.wait_s
             return error.wait_s
         self.refused += 1

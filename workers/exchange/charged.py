@@ -22,14 +22,14 @@ from ccxt.base.errors import (  # pyright: ignore[reportMissingTypeStubs]
 )
 
 from ..budget.budget import LATE_TRIES
-from ..budget.grants import LOST_WAIT_S, Grant
+from ..budget.grants import Grant
 from ..limits import costs, wire
 from .bounds import Holding
 from .call import CALL, Call
 from .clock import SigningClock
 from .counts import Count, counted
 from .egress import PASSAGE, Late, Passage
-from .errors import NoBudget, means_too_many
+from .errors import means_too_many
 from .meter import Meter
 from .signals import Pause, limit_signal
 from .unlisted import Unlisted
@@ -192,7 +192,7 @@ class ChargedCalls(_Ccxt):
                     _SEND.reset(token)
                     if not send.http_calls:
                         meter.budget.release(charges, send.grant)
-            raise NoBudget("budget", LOST_WAIT_S)
+            raise meter.too_busy(charges)
         finally:
             for each in late:
                 meter.budget.release(charges, each)

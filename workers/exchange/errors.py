@@ -51,6 +51,7 @@ class Verdict(Struct, frozen=True):
 
 _NOT_SENT: Final[Mapping[Reason, str]] = {
     "budget": "no budget in time",
+    "busy": "not sent: this process was too busy to send in its turn",
     "paused": "no budget: the exchange asked for a pause",
     "redis_lost": "no budget: Redis is away",
     "share_too_small": "no budget: Redis is away, and this worker's share of a limit does not hold the call",

@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 from msgspec.structs import replace
 
 from ..budget.budget import Budget
-from ..budget.grants import LOST_WAIT_S, Grant, Refusal
+from ..budget.grants import LOST_WAIT_S, Grant, Refusal, refused
 from ..budget.tally import Tallies
 from ..limits.answers import Answers
 from ..limits.costs import Charge, Costs
@@ -135,7 +135,7 @@ class Meter:
             grant = late.pop() if late else None
             answer = await self.budget.acquire(charges, max_wait_s=reserve_s, bulk=call.bulk, grant=grant)
             comes = isinstance(answer, Refusal) and reserve_s < answer.wait_s <= max_wait_s
-            if isinstance(answer, Refusal) and comes and (answer.reason == "budget" or not call.bulk):
+            if isinstance(answer, Refusal) and comes and (answer.reason in ("budget", "busy") or not call.bulk):
                 await asyncio.sleep(answer.wait_s - reserve_s)
                 call.waited_s += time.monotonic() - asked_s
                 continue
@@ -150,6 +150,12 @@ class Meter:
             call.windowed = any(charge.bucket.kind == "fixed" for charge in charges)
             call.budget_s += max(charge.cost / charge.bucket.amount * charge.bucket.window_s for charge in charges)
             return answer
+
+    def too_busy(self, charges: Sequence[Charge]) -> NoBudget:
+        """The error of a call that was too late to be sent as often as it may be; counts it."""
+        busy = refused("busy")
+        self.tallies.refused(charges, busy)
+        return NoBudget(busy.reason, busy.wait_s)
 
     def wants_count(self, charges: Sequence[Charge]) -> bool:
         """Whether the exchange's count should be read from an answer: always for fixed windows, else now and then."""

@@ -247,12 +247,10 @@ function entry.reserve(keys, args)
   local asked = { keys = keys, packed = packed, lead = lead, known = known, new = new, ahead = ahead }
   asked.far = measured == 1 and far
   local plan = planned(asked, now)
-  if by_member and not plan.away then
-    -- Redis was emptied: before the next beat of one it does not know whose parts are to be set aside.
-    return { 'refused', ASK_AGAIN, now + ASK_AGAIN, false, plan.epoch }
-  end
-  if plan.short then -- Not before the workers that are away are back.
-    return { 'refused', ASK_AGAIN, now + ASK_AGAIN, plan.short, plan.epoch }
+  -- A Redis that was emptied does not know before the next beat of a worker whose parts are to be set aside. A bucket
+  -- that is short has room when the workers that are away are back.
+  if by_member and not plan.away or plan.short then
+    return refused(plan, math.max(now + ASK_AGAIN, plan.pause), now, plan.short or false, now + limit + lead)
   end
   if plan.away then
     limit = math.min(limit, HORIZON - lead)
