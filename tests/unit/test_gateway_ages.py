@@ -77,7 +77,7 @@ def test_only_what_lists_markets_may_be_minutes_old() -> None:
     found: set[str] = set()
     for name in ccxt.exchanges:
         exchange = getattr(ccxt, name)()
-        for endpoint in endpoints(exchange, ()):
+        for endpoint in endpoints(exchange):
             if (signed := _signed(exchange, endpoint)) and kind_of(path := urlsplit(signed[0]).path) == "markets":
                 found.add(path.rstrip("/").rpartition("/")[2].lower().replace("-", "").replace("_", ""))
     assert found <= {

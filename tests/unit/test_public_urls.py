@@ -1,25 +1,36 @@
 """A URL is taken for the endpoint that ccxt would have called: the same costs, for every class of ccxt."""
 
+import inspect
 import re
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, cast
 
 import ccxt.async_support as ccxt  # pyright: ignore[reportMissingTypeStubs]
 import pytest
 from ccxt.base.errors import NotSupported  # pyright: ignore[reportMissingTypeStubs]
+from ccxt.base.types import Entry  # pyright: ignore[reportMissingTypeStubs]
 
 from schemas.messages import Http
-from workers.exchange.public_urls import Endpoint, PublicUrls, endpoints
+from schemas.methods import PUBLIC_READS
+from workers.exchange.public_urls import Endpoint, PublicUrls, endpoints, read_by_post
 from workers.limits import costs, wire
 from workers.limits.costs import Charge, Costs
 from workers.limits.tables import shipped
 
-NO_PUBLIC_API = {"cex", "grvt"}  # public reads by POST alone, which no table names
+# POSTs that ccxt makes on the way of a public read, signs without keys, and that write.
+WRITE = {("hyperliquid", "private POST exchange"), ("lighter", "public POST sendTx")}
+# Words in the paths of endpoints that write.
+WRITING = re.compile(
+    r"(?i)(^|[/_-])(add|amend|approve|auth|borrow|buy|cancel|close|create|debug|delete|deposit|edit|execute|login|orders?"
+    r"|place|redeem|register|repay|sell|send\w*|set|sign\w*|start|stake|submit|subscribe|token|transfer|tx|update"
+    r"|upload\w*|withdraw\w*)($|[/_-])"
+)
+READING = re.compile(r"get[_-]")
 QUERY = {"symbol": "BTCUSDT", "limit": "5"}
 
 
 def urls(exchange: Any, limits: Costs, usual: Any | None = None) -> PublicUrls:
-    table = shipped().of(exchange.id)
-    return PublicUrls(exchange, usual, table.read_by_post if table else (), limits)
+    return PublicUrls(exchange, usual, limits)
 
 
 def charges(exchange: Any, limits: Costs, endpoint: Endpoint, signed: Any) -> list[Charge]:
@@ -36,8 +47,8 @@ def test_every_public_url_of_a_class_costs_what_ccxt_s_own_call_would(name: str)
     exchange: Any = getattr(ccxt, name)()
     exchange.timeout_on_exit = 0
     limits = costs.load(name, float(exchange.rateLimit), None)
-    found, table, tried = urls(exchange, limits), shipped().of(name), 0
-    for endpoint in endpoints(exchange, table.read_by_post if table else ()):
+    found, tried = urls(exchange, limits), 0
+    for endpoint in endpoints(exchange):
         taken = dict.fromkeys(re.findall(r"\{([\w-]+)\}", endpoint.path), "BTC-USDT")
         try:
             signed = exchange.sign(endpoint.path, endpoint.api, endpoint.method, {**taken, **QUERY})
@@ -49,15 +60,65 @@ def test_every_public_url_of_a_class_costs_what_ccxt_s_own_call_would(name: str)
         assert of_url.call.url == signed["url"]
         expected = charges(exchange, limits, endpoint, signed)
         assert charges(exchange, limits, of_url.endpoint, signed) == expected, (endpoint.key, of_url.endpoint.key)
-    assert tried or name in NO_PUBLIC_API
+    assert tried
 
 
-@pytest.mark.parametrize("name", [name for name in shipped().names if shipped().of(name)])
-def test_the_posts_that_only_read_are_endpoints_of_ccxt(name: str) -> None:
-    table, exchange = shipped().of(name), getattr(ccxt, shipped().limits_of(name))()
-    assert table is not None
-    posts = {each.key for each in endpoints(exchange, table.read_by_post) if each.method == "POST"}
-    assert posts == set(table.read_by_post)
+@pytest.mark.parametrize("name", ccxt.exchanges)
+def test_the_posts_that_only_read_are_endpoints_of_ccxt_without_keys_and_none_of_them_writes(name: str) -> None:
+    exchange: Any = getattr(ccxt, name)()
+    exchange.timeout_on_exit = 0
+    listed = set(read_by_post(name))
+    for endpoint in endpoints(exchange):
+        if endpoint.method == "POST":
+            assert exchange.sign(endpoint.path, endpoint.api, "POST", dict.fromkeys(taken(endpoint), "usdt"))
+            word = WRITING.search(endpoint.path)
+            assert word is None or READING.match(endpoint.path), endpoint.key
+            listed.remove(endpoint.key)
+        else:
+            assert endpoint.method == "GET"
+    assert not listed or shipped().limits_of(name) != name
+
+
+@pytest.mark.parametrize("name", ccxt.exchanges)
+def test_every_post_of_a_public_read_is_listed(name: str) -> None:
+    kind: Any = getattr(ccxt, name)
+    exchange = kind()
+    exchange.timeout_on_exit = 0
+    for endpoint in reached(kind, [method for method in PUBLIC_READS if has(exchange, method)]):
+        if endpoint.method != "GET" and (name, endpoint.key) not in WRITE and is_signed(exchange, endpoint):
+            assert endpoint.key in read_by_post(name), "read what it does, and list it or name it in WRITE"
+
+
+def taken(endpoint: Endpoint) -> list[str]:
+    return re.findall(r"\{([\w-]+)\}", endpoint.path)
+
+
+def has(exchange: Any, method: str) -> bool:
+    bare = method.replace("_", "")
+    return method == "load_markets" or any(found and name.lower() == bare for name, found in exchange.has.items())
+
+
+def reached(kind: Any, methods: list[str]) -> Iterator[Endpoint]:
+    """The endpoints that a class's methods name, and those that these call in turn."""
+    waiting, seen = list(methods), set[str]()
+    while waiting:
+        name = waiting.pop()
+        found = getattr(kind, name, None)
+        if name in seen or found is None:
+            continue
+        seen.add(name)
+        if isinstance(found, Entry):
+            entry = cast("Any", found)
+            yield Endpoint(entry.path, entry.api, entry.method, entry.config)
+        elif inspect.isfunction(found) and found.__module__ != "ccxt.async_support.base.exchange":
+            waiting += re.findall(r"self\.(\w+)", inspect.getsource(found))
+
+
+def is_signed(exchange: Any, endpoint: Endpoint) -> bool:
+    try:
+        return bool(exchange.sign(endpoint.path, endpoint.api, endpoint.method, dict.fromkeys(taken(endpoint), "usdt")))
+    except Exception:  # it wants a key
+        return False
 
 
 def binance(**settings: Any) -> tuple[Any, Costs]:

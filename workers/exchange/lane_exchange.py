@@ -322,9 +322,7 @@ class LaneExchange:
         async with self._urls_lock:
             if self._urls is None:
                 usual = None if self.config.sandbox else self._kind({"enableRateLimit": False})
-                table = shipped().of(self.config.exchange)
-                reads = table.read_by_post if table else ()
-                self._urls = await asyncio.to_thread(PublicUrls, self._make(), usual, reads, self.costs)
+                self._urls = await asyncio.to_thread(PublicUrls, self._make(), usual, self.costs)
         return self._urls
 
     async def _read(self, method: str, args: Mapping[str, Any], call: Call) -> Any:

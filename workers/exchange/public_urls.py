@@ -4,8 +4,11 @@ ccxt's `sign` makes URLs in a way of its own for each exchange. So each endpoint
 what its path takes, and without keys: what wants a key is none of the public ones. What comes out is looked up.
 """
 
+import functools
 import re
-from collections.abc import Collection, Iterator, Mapping
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -16,7 +19,7 @@ from msgspec import Struct
 from schemas.messages import Http
 
 from ..limits.costs import Costs
-from ..limits.endpoints import family
+from ..limits.tables import shipped
 
 _IN_PATH: Final = re.compile(r"\{([\w-]+)\}")
 # What stands for the first, second, … thing that a path takes: changed by no encoding, and in no path.
@@ -78,15 +81,14 @@ class PublicUrls:
     Args:
         exchange: the lane's instance of ccxt's class, without keys.
         usual: an instance without settings; None for a sandbox.
-        read_by_post: of its table.
         costs: what calls cost. ccxt has some endpoints under two names, of which the table may know one.
     """
 
-    def __init__(self, exchange: Any, usual: Any | None, read_by_post: Collection[str], costs: Costs) -> None:
+    def __init__(self, exchange: Any, usual: Any | None, costs: Costs) -> None:
         self._exchange = exchange.id
         self._plain: dict[tuple[str, str, str], _Form] = {}
         self._marked: dict[tuple[str, str], list[tuple[re.Pattern[str], _Form]]] = {}
-        public = endpoints(exchange, read_by_post)
+        public = endpoints(exchange)
         for endpoint in sorted(public, key=lambda each: not costs.knows(each.apis, each.method, each.path)):
             if (own := _signed(exchange, endpoint)) is None:
                 continue
@@ -153,15 +155,25 @@ def _found(form: _Form, target: str, call: Http, query: str) -> Found:
     return Found(form.endpoint, Signed(url, call.method, call.body or None, form.headers))
 
 
-def endpoints(exchange: Any, read_by_post: Collection[str]) -> Iterator[Endpoint]:
-    """The endpoints of a ccxt class that only read, as far as the HTTP method tells."""
-    seen = set[str]()
+def read_by_post(exchange: str) -> tuple[str, ...]:
+    """The POSTs of an exchange that only read, by its ccxt id: ``<api> POST <path>``."""
+    return _read_by_post().get(shipped().limits_of(exchange), ())
+
+
+@functools.cache
+def _read_by_post() -> dict[str, tuple[str, ...]]:
+    text = Path(__file__).with_name("read_by_post.toml").read_text(encoding="utf-8")
+    return {exchange: tuple(keys) for exchange, keys in tomllib.loads(text).items()}
+
+
+def endpoints(exchange: Any) -> Iterator[Endpoint]:
+    """The endpoints of a ccxt class that only read: its GETs, and the POSTs of the list."""
+    posts, seen = read_by_post(exchange.id), set[str]()
     for kind in type(exchange).__mro__:
         entries: list[Any] = [each for each in vars(kind).values() if isinstance(each, Entry)]
         for entry in entries:
             endpoint = Endpoint(entry.path, entry.api, entry.method, entry.config)
-            listed = endpoint.key in read_by_post or family(endpoint.key) in read_by_post
-            reads = endpoint.method == "GET" or (endpoint.method == "POST" and listed)
+            reads = endpoint.method == "GET" or endpoint.key in posts
             if reads and endpoint.key not in seen and not _PRIVATE.search(endpoint.key.partition(" ")[0]):
                 seen.add(endpoint.key)  # ccxt has each twice: fetchX and fetch_x
                 yield endpoint

@@ -43,8 +43,6 @@ class Table(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         default: what a call costs that `endpoints` does not name (`costs.Rule`).
         endpoints: what calls cost, by ``<api> <METHOD> <path>``.
         misreported: endpoints whose answers report a wrong count.
-        read_by_post: public endpoints that only read although they are POSTs, by ``<api> POST <path>``; with a star for
-            all of an api. HTTP calls may be these beside GETs.
     """
 
     exchange: str
@@ -64,7 +62,6 @@ class Table(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     default: list[dict[str, Any]] = []
     endpoints: dict[str, list[dict[str, Any]]] = {}
     misreported: tuple[str, ...] = ()
-    read_by_post: tuple[str, ...] = ()
 
 
 class Tables:
