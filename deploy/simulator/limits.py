@@ -111,6 +111,7 @@ def binance_window_ticker(query: Query) -> int:
 
 _WEIGHT = Bucket("weight", 6000, 60, "fixed")
 _RAW = Charge(Bucket("raw", 300_000, 300, "fixed"))
+_ORDERS = Bucket("orders", 100, 10, "fixed", by_account=True)
 _SAPI = Bucket("sapi-system-status", 12_000, 60, "fixed")
 _FUTURES = Bucket("futures-weight", 2400, 60, "fixed")  # of USD-M and COIN-M together, by the notice of 2026-06-30
 
@@ -139,6 +140,7 @@ BINANCE = Limits(
         "/api/v3/account": _binance(20),
         "/api/v3/openOrders": _binance(lambda query: 6 if "symbol" in query else 80),
         "/api/v3/myTrades": _binance(20),
+        "/api/v3/order": (*_binance(1), Charge(_ORDERS)),
     },
     {
         "/api/": _binance(1),
@@ -173,6 +175,7 @@ OKX = Limits(
             _okx("system/status", 1, 5),
             _okx("account/balance", 10, by_account=True),
             _okx("trade/orders-pending", 60, by_account=True),
+            _okx("trade/batch-orders", 300, by_account=True),
         ]
     ),
     {"/": (Charge(Bucket("other", 20, 2)),)},

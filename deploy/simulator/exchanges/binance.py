@@ -49,6 +49,7 @@ class Binance(Venue):
 
     name = "binance"
     status_endpoint = "/sapi/v1/system/status"
+    _orders = 0
 
     def pair_id(self, coin: str, quote: str) -> str:
         """`BTCUSDT`."""
@@ -76,6 +77,7 @@ class Binance(Venue):
             Endpoint(api + "account", _account, signed=True),
             Endpoint(api + "openOrders", lambda _: [], signed=True),
             Endpoint(api + "myTrades", lambda _: [], signed=True),
+            Endpoint(api + "order", self._order, "never", signed=True),
             Endpoint(self.status_endpoint, lambda _: {"status": 0, "msg": "normal"}, "start"),
             *(
                 endpoint
@@ -90,6 +92,24 @@ class Binance(Venue):
 
     def _time(self, _: Query) -> Json:
         return {"serverTime": self.clock.now_ms()}
+
+    def _order(self, _: Query) -> Json:
+        now_ms, nothing = self.clock.now_ms(), _amount(0)
+        self._orders += 1
+        return {
+            "symbol": "BTCUSDT",
+            "orderId": self._orders,
+            "clientOrderId": f"order-{self._orders}",
+            "transactTime": now_ms,
+            "price": nothing,
+            "origQty": nothing,
+            "executedQty": nothing,
+            "cummulativeQuoteQty": nothing,
+            "status": "NEW",
+            "timeInForce": "GTC",
+            "type": "LIMIT",
+            "side": "BUY",
+        }
 
     def _exchange_info(self, _: Query) -> Json:
         return {
@@ -255,12 +275,12 @@ class Binance(Venue):
         }
 
     def authenticate(self, signed: Signed) -> Account | Answer:
-        """The key in a header, an HMAC in hex of the query in its last parameter, a timestamp."""
+        """The key in a header, an HMAC in hex of the query or of a POST's body in its last parameter, a timestamp."""
         account = ACCOUNTS.get(signed.headers.get("X-MBX-APIKEY", ""))
         if account is None:
             text = "Invalid API-key, IP, or permissions for action."
             return reply({"code": -2015, "msg": text}, 401)
-        query, _, signature = signed.query.rpartition("&signature=")
+        query, _, signature = (signed.query or signed.body).rpartition("&signature=")
         if not same(signature, digest(account.secret, query).hex()):
             return reply({"code": -1022, "msg": "Signature for this request is not valid."}, 400)
         sent_ms = dict(parse_qsl(query)).get("timestamp", "")
