@@ -51,13 +51,14 @@ neighbours: setup ## one bad client beside twenty good ones, who must not notice
 
 # Each of the two type checkers uses one CPU.
 check: CHECKS := yes
-check: setup ## lint (Lua too), check the format, the types, which way imports go, and that no file or function is too long
+check: setup ## lint (Lua and systemd's units too), check the format, the types, which way imports go, and that no file or function is too long
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy & mypy=$$!; $(BIN)/pyright; pyright=$$?; wait $$mypy && exit $$pyright
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m tests.support.sizes
 	@$(BIN)/python -m tests.support.lua_lint
+	@$(BIN)/python -m tests.support.units_lint
 
 images: setup ## build the images on a Debian root and run the fleet in them; needs root, buildah and mmdebstrap
 	@$(BIN)/python -m tests.support.images $(ARGS)

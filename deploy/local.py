@@ -105,6 +105,7 @@ class Services(Startable):
         redis_url: Redis.
         dispatchers: how many.
         workers: how many.
+        processes: how many processes each worker is, with one parent and one port; None for a worker alone.
         stand_ins: what the exchanges' names resolve to; None leaves names to the system.
     """
 
@@ -117,6 +118,7 @@ class Services(Startable):
         redis_url: str,
         dispatchers: int = 1,
         workers: int = 2,
+        processes: int | None = None,
         stand_ins: StandIns | None = None,
     ) -> None:
         self.folder = folder
@@ -127,10 +129,12 @@ class Services(Startable):
             self.config_file = folder.resolve() / "fleet.toml"
             self.config_file.write_text(tomli_w.dumps(config), encoding="utf-8")
         self.broker_url = broker_url
+        self.processes = processes
         self._env = {**os.environ, "FLEET_BROKER_URL": broker_url, "FLEET_REDIS_URL": redis_url}
         self._env |= stand_ins.env if stand_ins else {}
         words = "--config", str(self.config_file)
         worker = modules.command("deploy.standin_worker", *words) if stand_ins else modules.command("workers", *words)
+        worker += [] if processes is None else ["--processes", str(processes)]
         self._argv = {"dispatcher": modules.command("dispatcher", *words), "worker": worker}
         self._gateway_argv = modules.command("gateway", *words)
         self.lanes = list(load(self.config_file, {}).lanes)
@@ -156,9 +160,9 @@ class Services(Startable):
         """Starts one more dispatcher."""
         return self._add("dispatcher", self.dispatchers)
 
-    def add_worker(self) -> Service:
-        """Starts one more worker."""
-        return self._add("worker", self.workers)
+    def add_worker(self, *words: str) -> Service:
+        """Starts one more worker, with these further words."""
+        return self._add("worker", self.workers, words)
 
     async def add_gateway(
         self, port: int | None = None, *, words: Sequence[str] = (), env: Mapping[str, str] | None = None
@@ -217,9 +221,9 @@ class Services(Startable):
         services = (*self.gateways, *self.workers, *self.dispatchers)
         await asyncio.gather(*(service.stop(grace_s=STOP_GRACE_S) for service in services))
 
-    def _add(self, kind: str, services: list[Service]) -> Service:
+    def _add(self, kind: str, services: list[Service], words: Sequence[str] = ()) -> Service:
         log = self.folder / f"{kind}-{len(services) + 1}.log"
-        service = Service(self._argv[kind], log, self._env)
+        service = Service([*self._argv[kind], *words], log, self._env)
         service.start()
         services.append(service)
         return service

@@ -5,8 +5,9 @@
 #   deploy/setup.sh --install P  the part that needs root: install Debian packages P, start and enable nothing
 #
 # PYTHON names the interpreter (python3), VENV the folder (.venv), CONSTRAINTS the pinned packages (constraints.txt).
-# CHECKS=yes brings luacheck too, which `make check` needs and is no Python package. NODE=yes brings the npm packages of
-# tests/node, which programs in JavaScript need that `make test` runs, by the Node that comes with the Python packages.
+# CHECKS=yes brings luacheck and systemd-analyze too, which `make check` needs and are no Python packages. NODE=yes
+# brings the npm packages of tests/node, which programs in JavaScript need that `make test` runs, by the Node that comes
+# with the Python packages.
 # DEPLOY=yes brings what tests of this folder's own files need: Prometheus with its promtool, and the programs of
 # deploy/checkers.txt, which go into a folder of their own, beside the fleet's packages.
 # Servers: what is on the machine, else Docker where an engine answers, else the system's package manager.
@@ -133,6 +134,7 @@ fi
 
 if [ "${CHECKS:-no}" = yes ]; then
     found luacheck || packages="$packages lua-check"
+    found systemd-analyze || packages="$packages systemd"
 fi
 if [ "${DEPLOY:-no}" = yes ]; then
     found promtool || packages="$packages prometheus"

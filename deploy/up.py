@@ -31,7 +31,7 @@ EXPLAIN_AFTER_S: Final = 3.0
 SLOW_AFTER_S: Final = 10.0
 EXPLAIN_EVERY_S: Final = 2.0
 # The reasons of lanes that may just be slow.
-SLOW: Final = (status.OPENING, status.NOT_OPENED, status.NOT_REPORTED, "no budget in time")
+SLOW: Final = (status.OPENING, status.NOT_OPENED, status.NOT_REPORTED, status.NOT_SERVED, "no budget in time")
 # Where programs look for RabbitMQ and Redis that are not configured.
 BROKER_URL: Final = BrokerConfig().urls[0]
 REDIS_URL: Final = RedisConfig().url

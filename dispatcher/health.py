@@ -21,11 +21,12 @@ import math
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from schemas.config import DispatcherConfig
 from schemas.messages import Attempt, Bound, Request, Turn
 from schemas.reports import LaneReport
-from schemas.status import NOT_REPORTED, OPENING
+from schemas.status import NOT_REPORTED, NOT_SERVED, OPENING
 
 from .circuit import Circuit, State
 from .evidence import Evidence
@@ -67,6 +68,16 @@ class Memory(Struct, frozen=True):
     methods: list[str] | None
 
 
+class Heard(Struct):
+    """What is known of workers whichever lanes they serve.
+
+    Args:
+        at_s: when one of them last reported, by the lanes' clock.
+    """
+
+    at_s: float = -math.inf
+
+
 class LaneHealth(Choice):
     """One lane. All times are seconds of one monotonic clock but those in `_ms`, which are Unix milliseconds.
 
@@ -74,6 +85,7 @@ class LaneHealth(Choice):
         name: the lane's name.
         weight: its configured weight.
         config: the thresholds.
+        heard: when any worker reported last, shared by all lanes.
 
     Attributes:
         circuit: whether it is set aside, and its trials.
@@ -86,12 +98,14 @@ class LaneHealth(Choice):
             closer look (`takes`). It saves the router that look at each of hundreds of lanes.
     """
 
-    def __init__(self, name: str, weight: float, config: DispatcherConfig) -> None:
+    def __init__(self, name: str, weight: float, config: DispatcherConfig, heard: Heard | None = None) -> None:
         super().__init__(name, weight)
         self._config = config
+        self._heard = heard or Heard()
         self.circuit = Circuit(config)
         self._evidence = Evidence()
         self._reports: dict[str, tuple[float, LaneReport]] = {}  # by worker: the last one, and when it came
+        self._resting: dict[str, LaneReport] = {}  # those of them that say of nothing
         self._unopened: dict[str, tuple[float, str]] = {}  # by worker: when it last said so, and why
         self._reported_s = 0.0
         self._asked_s = -math.inf
@@ -130,6 +144,20 @@ class LaneHealth(Choice):
             self.load.learn(report.exchange_ms, self.load.budget_ms)
         self._weigh(now_s)
 
+    def rests(self, worker: str, report: LaneReport) -> bool:
+        """Whether a worker's report says what its last one said: that nothing happens, in the same state."""
+        return self._resting.get(worker) == report
+
+    def beat(self, worker: str, now_s: float) -> None:
+        """A worker that serves it has nothing new to say of it."""
+        if (last := self._reports.get(worker)) is None:  # the next report of all lanes has it again
+            return
+        if self.serving and self.share == self.weight and not self.load.busy:
+            self._reports[worker] = now_s, last[1]
+            self.silent_at_s = now_s + self._config.silent_after_s
+        else:  # time alone changes something
+            self.observe(worker, last[1].at_rest(), now_s)
+
     def not_open(self, worker: str, why: str, now_s: float) -> None:
         """A worker should serve the lane and could not open it yet; `why` is empty where it has just begun."""
         self._unopened[worker] = now_s, why
@@ -150,11 +178,17 @@ class LaneHealth(Choice):
     def _keep(self, worker: str, report: LaneReport, now_s: float) -> list[LaneReport]:
         """Keeps a worker's last report; gives those of all workers that still serve the lane."""
         self._reports[worker] = now_s, report
+        self._resting.pop(worker, None)
+        if not (report.in_flight or report.ok or report.buckets):
+            rest = report.at_rest()
+            if rest == (report if report.methods is None else replace(report, methods=None, knowledge="")):
+                self._resting[worker] = rest
         self._reported_s = now_s
         self.silent_at_s = now_s + self._config.silent_after_s
         gone_s = now_s - self._config.silent_after_s
         for gone in [worker for worker, (at_s, _) in self._reports.items() if at_s < gone_s]:
             del self._reports[gone]
+            self._resting.pop(gone, None)
         return [each for _, each in self._reports.values()]
 
     def _follow_pause(self, report: LaneReport, now_s: float) -> None:
@@ -231,6 +265,7 @@ class LaneHealth(Choice):
     def forget(self, worker: str) -> None:
         """A worker has left."""
         self._reports.pop(worker, None)
+        self._resting.pop(worker, None)
         last_s = max((at_s for at_s, _ in self._reports.values()), default=-math.inf)
         self.silent_at_s = last_s + self._config.silent_after_s
 
@@ -322,8 +357,9 @@ class LaneHealth(Choice):
     def reason(self, now_s: float) -> str:
         """Why it is not healthy, for logs and error messages; empty if it is."""
         if self.silent(now_s):
-            why = self.unopened(now_s)
-            return NOT_REPORTED if why is None else f"it has not opened: {why}"
+            if (why := self.unopened(now_s)) is not None:
+                return f"it has not opened: {why}"
+            return NOT_SERVED if now_s <= self._heard.at_s + self._config.silent_after_s else NOT_REPORTED
         if self.circuit.aside:
             return self.circuit.why
         if self._well:

@@ -102,6 +102,11 @@ class Load:
         self.waiting.observe(now_s)
         self._predict()
 
+    @property
+    def busy(self) -> bool:
+        """Whether anything is in flight or waits for it."""
+        return bool(self.outstanding or self.waiting.count)
+
     def sent(self) -> None:
         """A live attempt was sent. It counts as in flight until reports show it."""
         self._unreported += 1

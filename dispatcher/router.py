@@ -12,7 +12,7 @@ from schemas.messages import Attempt, ErrorCode, Request, Strategy, Turn
 from schemas.reports import Report
 
 from . import returns
-from .health import LaneHealth
+from .health import Heard, LaneHealth
 from .listings import Lack, LaneKnowledge, asked
 from .names import Names
 from .strategies import Chooser
@@ -64,6 +64,10 @@ class End(Struct, frozen=True):
 Decision: TypeAlias = Send | Wait | End
 
 
+# A worker that is silent for so long is gone; it lists all of its lanes when it comes back.
+GONE_S: Final = 60.0
+
+
 class Router:
     """Chooses lanes, over the configured lanes and their health.
 
@@ -76,6 +80,9 @@ class Router:
         self._chooser = Chooser()
         self.knowledge = LaneKnowledge()
         self._dispatchers = 1
+        self._heard = Heard()
+        # By worker: when its last report of all lanes came, and which they are.
+        self._served: dict[str, tuple[float, list[str]]] = {}
         self.health: dict[str, LaneHealth] = {}
         self._aside: list[LaneHealth] = []
         self.configure(config)
@@ -88,7 +95,7 @@ class Router:
         self._names = Names(config, self.health)
 
     def _lane(self, name: str, lane: LaneConfig) -> LaneHealth:
-        health = self.health.get(name) or LaneHealth(name, lane.weight, self._config)
+        health = self.health.get(name) or LaneHealth(name, lane.weight, self._config, self._heard)
         health.configure(lane.weight, self._config)
         health.load.waiting.dispatchers = self._dispatchers
         return health
@@ -101,11 +108,19 @@ class Router:
 
     def observe(self, report: Report, now_s: float) -> None:
         """Takes in a worker's report."""
+        if report.leaving:
+            self._served.pop(report.worker, None)
+        else:
+            self._heard.at_s = now_s
+            self._beat(report, now_s)
         for lane in report.lanes:
             if health := self.health.get(lane.lane):
                 if report.leaving:
                     health.forget(report.worker)
                     self.knowledge.forget(report.worker, lane.lane)
+                    continue
+                if health.rests(report.worker, lane):
+                    health.beat(report.worker, now_s)
                     continue
                 if lane.knowledge:
                     self.knowledge.observe(report.worker, lane.lane, lane.knowledge, now_s)
@@ -117,6 +132,19 @@ class Router:
             if health := self.health.get(name):
                 health.not_open(report.worker, why, now_s)
         self._aside = [lane for lane in self.health.values() if not lane.serving]
+
+    def _beat(self, report: Report, now_s: float) -> None:
+        """Takes in that a worker still serves the lanes which its report does not list."""
+        if report.whole:
+            self._served[report.worker] = now_s, [lane.lane for lane in report.lanes]
+            gone_s = now_s - GONE_S
+            for worker in [worker for worker, (at_s, _) in self._served.items() if at_s < gone_s]:
+                del self._served[worker]
+        elif served := self._served.get(report.worker):
+            listed = {lane.lane for lane in report.lanes}
+            for name in served[1]:
+                if name not in listed and (health := self.health.get(name)):
+                    health.beat(report.worker, now_s)
 
     def refused(self, attempt: Attempt, lane: str, until_ms: int, now_ms: int) -> Attempt:
         """A lane's worker found no budget for an attempt before this time; one that had its turn gets another."""

@@ -11,7 +11,7 @@ from msgspec import Struct, json
 
 from .messages import Attempt, DeadLetter, Request, Result
 from .reports import Report
-from .status import DispatcherStatus, GatewayStatus, WorkerStatus
+from .status import DispatcherStatus, GatewayStatus, WorkersStatus, WorkerStatus
 
 FOLDER: Final = Path(__file__).with_name("json")
 MESSAGES: Final[tuple[type[Struct], ...]] = (
@@ -22,6 +22,7 @@ MESSAGES: Final[tuple[type[Struct], ...]] = (
     DeadLetter,
     DispatcherStatus,
     WorkerStatus,
+    WorkersStatus,
     GatewayStatus,
 )
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"

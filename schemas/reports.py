@@ -123,6 +123,18 @@ class LaneReport(Struct, frozen=True, omit_defaults=True):
     methods: list[str] | None = None
     knowledge: str = ""
 
+    def at_rest(self) -> Self:
+        """The same lane when nothing is counted, nothing is in flight and no bucket is in use any more."""
+        return type(self)(
+            self.lane,
+            failures_in_a_row=self.failures_in_a_row,
+            paused_until_ms=self.paused_until_ms,
+            paused_by=self.paused_by,
+            lifted_ms=self.lifted_ms,
+            budget_ms=self.budget_ms,
+            own_part=self.own_part,
+        )
+
 
 class Report(Struct, frozen=True):
     """A worker's heartbeat and summary.
@@ -130,7 +142,7 @@ class Report(Struct, frozen=True):
     Args:
         worker: the worker's name, unique in the fleet.
         sent_ms: when it was sent.
-        lanes: one entry for each lane that the worker serves.
+        lanes: one entry for each lane that the worker serves; without `whole` only for those of which there is news.
         leaving: the worker shuts down and takes no more attempts.
         unopened: the lanes that it should serve but could not open yet, each with the reason; empty for one that it has
             just begun to open.
@@ -138,6 +150,7 @@ class Report(Struct, frozen=True):
         ccxt: ccxt's version.
         started_ms: when the worker started.
         busy: how much of a core it has used since its last report.
+        whole: all lanes are listed. Otherwise those that are not are at rest, with the state that they had before.
     """
 
     worker: str
@@ -149,6 +162,7 @@ class Report(Struct, frozen=True):
     ccxt: str = ""
     started_ms: Whole = 0
     busy: Real = 0.0
+    whole: bool = True
 
 
 _REPORT: Final = msgpack.Decoder(Report)

@@ -8,6 +8,7 @@ from msgspec import Struct
 OPENING: Final = "its markets are being read"
 NOT_OPENED: Final = "it has not opened yet"
 NOT_REPORTED: Final = "no worker reports it"
+NOT_SERVED: Final = "workers are there, and none of them serves it"
 
 
 class ConfigurationStatus(Struct, frozen=True):
@@ -146,6 +147,34 @@ class WorkerStatus(Struct, frozen=True):
     ccxt: str
     redis: bool
     lanes: list[ServedLane]
+
+
+class WorkerProcess(Struct, frozen=True):
+    """One of several workers that one parent started.
+
+    Args:
+        process: its number, which stays when another process takes its place.
+        pid: its process id, None while there is no process.
+        starts: how many processes were started in this place.
+        error: why it is ill, or why it gave no status; empty if nothing is wrong.
+        status: its own status, None where it gave none.
+    """
+
+    process: int
+    pid: int | None
+    starts: int
+    error: str
+    status: WorkerStatus | None
+
+
+class WorkersStatus(Struct, frozen=True):
+    """``/status`` of ``worker --processes N``.
+
+    Args:
+        workers: all of them.
+    """
+
+    workers: list[WorkerProcess]
 
 
 class CallerStatus(Struct, frozen=True):

@@ -5,18 +5,24 @@ from schemas.runtime import store
 from schemas.runtime.broker import Broker
 from schemas.runtime.deliveries import Delivery
 
+from .heap import Heap
 from .lanes import Lanes
+from .part import ALL, Part
 from .reports import Reports
 
 
-async def check(config: Config) -> None:
+async def check(config: Config, part: Part = ALL) -> None:
     """Makes every lane as a worker would, connects to nothing, and drops them again.
+
+    Args:
+        config: the configuration.
+        part: which of its lanes.
 
     Raises:
         ConfigError: a worker would not start with it; says which key it is, and what would work.
     """
     client = store.connect(config.redis.url, timeout_s=config.redis.timeout_s)
-    lanes = Lanes(config, client, Broker(config.broker, "check", []), Reports(), _take)
+    lanes = Lanes(config, client, Broker(config.broker, "check", []), Reports(), _take, Heap(), part)
     try:
         await lanes.discard(await lanes.plan(config))
     finally:

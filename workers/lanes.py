@@ -37,7 +37,9 @@ from .exchange.egress import Egress, tls
 from .exchange.errors import NoBudget
 from .exchange.lane_exchange import LaneExchange, Setup
 from .exchange.markets import LOOK_EVERY_S, Markets
+from .heap import Heap
 from .limits.tables import shipped
+from .part import ALL, Part
 from .reports import Reports
 
 log = logging.getLogger(__name__)
@@ -108,21 +110,32 @@ class Lanes:
         broker: RabbitMQ.
         reports: reports the lanes that are open.
         on_attempt: handles their deliveries.
+        heap: is told of what lasts.
+        part: which of the configured lanes are served.
 
     Attributes:
-        known: the configured lanes, by name.
+        known: the configured lanes that are served, by name.
         serving: the open lanes, by name; of a lane that changed, the old one until the new one is open.
     """
 
     def __init__(
-        self, config: Config, client: redis.asyncio.Redis, broker: Broker, reports: Reports, on_attempt: OnAttempt
+        self,
+        config: Config,
+        client: redis.asyncio.Redis,
+        broker: Broker,
+        reports: Reports,
+        on_attempt: OnAttempt,
+        heap: Heap,
+        part: Part = ALL,
     ) -> None:
         self._config = config
+        self._part = part
         self._redis = client
         self._broker = broker
         self._reports = reports
         self._on_attempt = on_attempt
-        self._markets = Markets(client, keep_s=2 * config.worker.renew_every_s)
+        self._heap = heap
+        self._markets = Markets(client, keep_s=2 * config.worker.renew_every_s, on_new=heap.grew)
         self._bounds = Bounds(config.worker)
         metrics.HELD.set_function(lambda: self._bounds.held)
         self._tls = tls()
@@ -140,13 +153,14 @@ class Lanes:
             ConfigError: one of them can't be made; then none is.
         """
         ccxt_settings.check(config)
-        credentials = {
-            name: config.accounts[lane.account].credentials(lane.account) if lane.account else {}
-            for name, lane in config.lanes.items()
-        }
+        part = self._part.of(config.lanes)
+        # The secrets of others' accounts need not be there.
+        used = {account: config.accounts[account] for name in part if (account := config.lanes[name].account)}
+        secrets = {account: each.credentials(account) for account, each in used.items()}
+        credentials = {name: secrets.get(lane.account or "", {}) for name, lane in config.lanes.items()}
         accounts = {name: next((each.reveal() for each in of.values()), "") for name, of in credentials.items()}
         made: dict[str, Lane] = {}
-        for name, lane in config.lanes.items():
+        for name, lane in ((name, config.lanes[name]) for name in part):
             egresses = {each.egress for other, each in config.lanes.items() if accounts[other] == accounts[name]}
             settings = Settings(
                 replace(lane, weight=1.0),  # only dispatchers use it
@@ -167,7 +181,7 @@ class Lanes:
         """Applies a configuration and what was planned for it, in tasks of the group."""
         self._config = config
         self._bounds.configure(config.worker)
-        for name in self.known.keys() - config.lanes.keys():
+        for name in self.known.keys() - self._part.of(config.lanes):
             lanes = {self.known.pop(name), *([self.serving.pop(name)] if name in self.serving else [])}
             self._reports.drop_lane(name)
             metrics.forget(name)
@@ -243,6 +257,7 @@ class Lanes:
             if not self._broker.subscribed(queue):
                 handler = functools.partial(self._on_attempt, name)
                 await self._broker.subscribe(queue, handler, prefetch=self._prefetch(bulk=bulk))
+        self._heap.grew()
         log.info("lane_open", extra={"lane": name, "methods": len(exchange.methods)})
         while True:
             renew_s = self._config.worker.renew_every_s
@@ -268,7 +283,7 @@ class Lanes:
                 await lane.exchange.open()
 
     def _prefetch(self, *, bulk: bool) -> int:
-        live = self._config.places
+        live = max(1, self._config.worker.in_flight // len(self._part.of(self._config.lanes)))
         return max(1, live // 4) if bulk else live
 
     async def _resize(self) -> None:

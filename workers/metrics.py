@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from schemas.runtime import gauges, store
 
@@ -50,6 +50,15 @@ HELD = Gauge(
     "fleet_answers_held_bytes", "Bytes of exchanges' answers that are being read, parsed or turned into results."
 )
 BLOCKED = Gauge("fleet_worker_blocked", "1 while RabbitMQ, short of memory or disk, blocks it from publishing.")
+
+# What the process says that serves the metrics of several workers.
+OF_THE_PORT = CollectorRegistry()
+PROCESS_UP = Gauge(
+    "fleet_worker_process_up", "1 while the worker answers to its common port.", ["process"], registry=OF_THE_PORT
+)
+PROCESS_STARTS = Counter(
+    "fleet_worker_process_starts_total", "Worker processes that were started.", ["process"], registry=OF_THE_PORT
+)
 
 # From zero on: in a counter that appears with its first event, Prometheus sees no rise.
 for _reason in ("refused", "silent"):

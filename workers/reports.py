@@ -1,10 +1,14 @@
-"""A worker's reports of its lanes to all dispatchers, every 200 ms: a heartbeat, and the counts since the last one."""
+"""A worker's reports of its lanes to all dispatchers, every 200 ms: a heartbeat, and the counts since the last one.
+
+Once a second a report lists all lanes. Those between leave out lanes at rest: of hundreds of lanes most are, and each
+that is listed costs the worker and every dispatcher some time.
+"""
 
 import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -18,8 +22,10 @@ from .budget.tally import Tallies, Tally
 from .exchange.blame import Blame
 from .exchange.latency import Answering
 
-# The lanes' methods are in every so many-th report: a dispatcher that starts learns them within 5 s.
-METHODS_EVERY: Final = 25
+# How often all lanes are listed: more often than a dispatcher takes one for silent (`dispatcher.silent_after_s`).
+WHOLE_EVERY_S: Final = 1.0
+# The lanes' methods are in every so many-th of these reports: a dispatcher that starts learns them within 5 s.
+METHODS_EVERY: Final = 4
 # The weight of one attempt in the mean budget of an attempt.
 _BUDGET_WEIGHT: Final = 1 / 20
 # A time-out after less than this is due to the request's deadline, not to the exchange.
@@ -81,6 +87,7 @@ class LaneKnown(Struct):
         tallies: its budget's counts.
         budget_ms: the mean budget of a recent attempt, 0 before the first.
         blame: finds out which failures of the connection speak against the lane.
+        rest: its state when it was last reported, if it was at rest then.
     """
 
     methods: Sequence[str]
@@ -88,6 +95,7 @@ class LaneKnown(Struct):
     tallies: Tallies
     budget_ms: float = 0.0
     blame: Blame = field(default_factory=Blame)
+    rest: tuple[object, ...] | None = None
 
     def speaks_against(self, item: Try, attempt: Attempt, now_s: float, *, of_connection: bool) -> bool:
         """Whether a failure speaks against the lane; a probe's always does."""
@@ -107,7 +115,8 @@ class Reports:
         self._lanes: dict[str, LaneCount] = {}
         self._known: dict[str, LaneKnown] = {}
         self._open: set[str] = set()
-        self._made = 0
+        self._made = 0  # reports of all lanes
+        self._whole_s = -math.inf  # when the last of them was made
 
     def add_lane(self, lane: str, methods: Sequence[str], answering: Answering, tallies: Tallies) -> None:
         """Reports this lane from now on."""
@@ -116,10 +125,33 @@ class Reports:
         self._lanes.setdefault(lane, LaneCount())
         self._known[lane] = LaneKnown(methods, answering, tallies)
         self._made = 0
+        self.list_all()
 
     def drop_lane(self, lane: str) -> None:
         """Reports this lane no more; its last attempts may still end."""
         self._open.discard(lane)
+        self.list_all()
+
+    def list_all(self) -> None:
+        """The next report lists all lanes: the last one may not have reached the dispatchers."""
+        self._whole_s = -math.inf
+
+    def whole(self) -> bool:
+        """Whether the next report is to list all lanes."""
+        return time.monotonic() >= self._whole_s + WHOLE_EVERY_S
+
+    @property
+    def tells_methods(self) -> bool:
+        """Whether the next report of all lanes has their methods."""
+        return self._made % METHODS_EVERY == 0
+
+    def rests(self, lane: str) -> bool:
+        """Whether a lane was at rest in the last report and has done nothing since."""
+        return self._known[lane].rest is not None and self._idle(lane)
+
+    def _idle(self, lane: str) -> bool:
+        count, known = self._lanes[lane], self._known[lane]
+        return not known.answering.unanswered and not known.tallies and count == LaneCount(row=count.row)
 
     def in_flight(self) -> dict[str, int]:
         """How many attempts are held, by the lanes that are reported."""
@@ -206,6 +238,8 @@ class Reports:
         lifted_ms: Mapping[str, int],
         own_parts: Mapping[str, float],
         knowledge: Mapping[str, str],
+        *,
+        whole: bool,
     ) -> list[LaneReport]:
         """The lanes' reports since the last call.
 
@@ -215,47 +249,70 @@ class Reports:
             lifted_ms: by lane, when an operator last ended a pause.
             own_parts: by lane, the part of every limit that this worker uses by itself; absent while all share it.
             knowledge: by lane, the digest of what it lists.
+            whole: whether lanes are listed that are at rest and were so before.
         """
-        with_methods = self._made % METHODS_EVERY == 0
-        self._made += 1
+        with_methods = whole and self.tells_methods
         now_s = time.monotonic()
+        if whole:
+            self._made += 1
+            self._whole_s = now_s
         reports: list[LaneReport] = []
         for lane, count in self._lanes.items():
             if lane not in self._open:
                 continue
-            known = self._known[lane]
+            known, idle = self._known[lane], self._idle(lane)
+            pause = pauses.get(lane, NO_PAUSE)
+            state = (count.row, pause, lifted_ms.get(lane, 0), own_parts.get(lane))
+            buckets = _buckets(known.tallies.take(), uses.get(lane, {}))
+            if idle and not whole and not buckets and known.rest == state:
+                continue
+            known.rest = state if idle and not buckets else None
             reports.append(
-                LaneReport(
+                _report(
                     lane,
-                    ok=count.ok,
-                    trials_ok=count.trials_ok,
-                    trials_void=count.trials_void,
-                    failed=dict(count.failed),
-                    rejected=count.rejected,
-                    uncalled=count.uncalled,
-                    excused=count.excused,
-                    failing=list(count.failing.values()),
-                    answered=list(count.answered),
-                    failed_ago_ms=round((now_s - count.failed_sent_s) * 1000, 3) if count.failed_sent_s else 0.0,
-                    throttled=count.throttled,
-                    failures_in_a_row=count.row,
-                    in_flight=count.in_flight - count.bulk,
-                    exchange_ms=round(count.answered_ms / count.ok, 3) if count.ok else 0.0,
-                    buckets=_buckets(known.tallies.take(), uses.get(lane, {})),
-                    paused_until_ms=pauses.get(lane, NO_PAUSE).until_ms,
-                    paused_by=pauses.get(lane, NO_PAUSE).source,
+                    count,
+                    known,
+                    now_s,
+                    buckets=buckets,
+                    pause=pause,
                     lifted_ms=lifted_ms.get(lane, 0),
                     own_part=own_parts.get(lane),
-                    budget_ms=round(known.budget_ms, 3),
-                    unanswered=known.answering.unanswered,
-                    silent_ms=round(known.answering.silent_s(now_s) * 1000, 3),
-                    slowness=round(known.answering.slowness(), 3),
                     methods=list(known.methods) if with_methods else None,
                     knowledge=knowledge.get(lane, "") if with_methods else "",
                 )
             )
             self._lanes[lane] = LaneCount(row=count.row, in_flight=count.in_flight, bulk=count.bulk)
         return reports
+
+
+def _report(
+    lane: str, count: LaneCount, known: LaneKnown, now_s: float, *, pause: LanePause, **state: Any
+) -> LaneReport:
+    """What was counted of a lane, and its state."""
+    return LaneReport(
+        lane,
+        ok=count.ok,
+        trials_ok=count.trials_ok,
+        trials_void=count.trials_void,
+        failed=dict(count.failed),
+        rejected=count.rejected,
+        uncalled=count.uncalled,
+        excused=count.excused,
+        failing=list(count.failing.values()),
+        answered=list(count.answered),
+        failed_ago_ms=round((now_s - count.failed_sent_s) * 1000, 3) if count.failed_sent_s else 0.0,
+        throttled=count.throttled,
+        failures_in_a_row=count.row,
+        in_flight=count.in_flight - count.bulk,
+        exchange_ms=round(count.answered_ms / count.ok, 3) if count.ok else 0.0,
+        paused_until_ms=pause.until_ms,
+        paused_by=pause.source,
+        budget_ms=round(known.budget_ms, 3),
+        unanswered=known.answering.unanswered,
+        silent_ms=round(known.answering.silent_s(now_s) * 1000, 3),
+        slowness=round(known.answering.slowness(), 3),
+        **state,
+    )
 
 
 def _void(count: LaneCount, attempt: Attempt) -> None:

@@ -29,7 +29,9 @@ from .attempts import Attempts
 from .budget.budget import Budget
 from .budget.grants import Use
 from .exchange.charged import CCXT_VERSION
+from .heap import Heap
 from .lanes import Lane, Lanes
+from .part import ALL, Part
 from .reports import Busy, LanePause, Reports
 
 log = logging.getLogger(__name__)
@@ -39,26 +41,39 @@ LEAVING_S: Final = 2.0
 
 
 class Worker:
-    """One worker process. Any number run side by side, because they share the budgets."""
+    """One worker process. Any number run side by side, because they share the budgets.
 
-    def __init__(self, config: Config) -> None:
+    Args:
+        config: the configuration.
+        part: which of its lanes are served.
+
+    Raises:
+        ConfigError: no lane fits one of the part's patterns.
+    """
+
+    def __init__(self, config: Config, part: Part = ALL) -> None:
+        part.check(config.lanes)
+        self._part = part
         self._start_with = config
         self._config = config.worker
         self.name = f"{socket.gethostname()}-{os.getpid()}"
-        self._broker = Broker(config.broker, f"worker {self.name}", list(config.lanes), reports=True)
+        self._broker = Broker(config.broker, f"worker {self.name}", part.of(config.lanes), reports=True)
         self._redis = store.connect(config.redis.url, timeout_s=config.redis.timeout_s)
         self._reports = Reports()
+        self._pauses: dict[str, LanePause] = {}  # as last seen
         self._side_tasks = SideTasks()
         self._started_ms = results.now_ms()
         self._busy = Busy()
         self._answered = Answered(self._redis)
+        self._idle = ""  # why it serves nothing at all
         self._unknown: set[str] = set()  # lanes whose budget is not known now, as was logged
         self._outbox = Outbox(self._broker, lambda why: metrics.DIVERTED.labels(why).inc())
         attempts = Attempts(
             self._broker, Once(self._answered), self._outbox, self._reports, self._serving, config.worker
         )
         self._attempts = attempts
-        self._lanes = Lanes(config, self._redis, self._broker, self._reports, attempts.take)
+        self._heap = Heap()
+        self._lanes = Lanes(config, self._redis, self._broker, self._reports, attempts.take, self._heap, part)
         metrics.BLOCKED.set_function(lambda: self._broker.blocked)
         metrics.WAITING.set_function(lambda: self._outbox.count)
         metrics.WAITING_BYTES.set_function(lambda: self._outbox.size_bytes)
@@ -70,7 +85,6 @@ class Worker:
             redis = self._start_with.redis
             await store.check_access(self._redis, redis.url, timeout_s=redis.timeout_s)
             if await done_before(stop, self._broker.start()):
-                self._broker.check_lanes(self._start_with.lanes)
                 await self._work(made, stop, follow)
         finally:
             await self._broker.close()
@@ -81,13 +95,17 @@ class Worker:
 
     async def configure(self, config: Config) -> None:
         """Takes another configuration; attempts in progress end on the lanes where they began."""
-        self._broker.check_lanes(config.lanes)
+        lanes = self._part.of(config.lanes)
         made = await self._lanes.plan(config)
         try:
-            await self._broker.serve_lanes(list(config.lanes))
+            await self._broker.serve_lanes(lanes)
         except FleetError:
             await self._lanes.discard(made)
             raise
+        if unmatched := self._part.unmatched(config.lanes):
+            # Refused, it would go on serving lanes whose queues the dispatchers delete.
+            log.warning("lanes_unmatched", extra={"patterns": ",".join(unmatched)})
+        self._idle = "" if lanes else f"no lane fits --lanes {','.join(self._part.patterns)}"
         self._config = config.worker
         self._attempts.configure(config.worker)
         self._lanes.apply(config, made, self._side_tasks)
@@ -100,7 +118,7 @@ class Worker:
                 service="workers",
                 name=self.name,
                 started_ms=self._started_ms,
-                unready=status.unready(self._broker.connected, lanes),
+                unready=self._idle or status.unready(self._broker.connected, lanes),
                 configuration=configuration,
                 connected=self._broker.connected,
                 connects=self._broker.connects,
@@ -113,7 +131,7 @@ class Worker:
 
     def unready(self) -> str:
         """Why it does not take attempts yet."""
-        return status.unready(self._broker.connected, self._served())
+        return self._idle or status.unready(self._broker.connected, self._served())
 
     async def unhealthy(self) -> str:
         """Why only a fresh process would help."""
@@ -143,7 +161,7 @@ class Worker:
         """Works until `stop` is set. A side task that dies ends the process, and a supervisor starts it again."""
         async with self._side_tasks as side_tasks:
             self._lanes.apply(self._start_with, made, side_tasks)
-            jobs = (follow, self._report, self._broker.lasts)
+            jobs = (follow, self._report, self._broker.lasts, self._heap.freeze)
             tasks = [side_tasks.create_task(job(), name=job.__name__) for job in jobs]
             await side_tasks.until(stop)
             self._lanes.hurry()
@@ -168,40 +186,59 @@ class Worker:
                 log.warning("report_lost", extra={"error": str(error)})
 
     async def _publish_report(self, *, leaving: bool) -> None:
-        uses: dict[str, dict[str, Use]] = {}
-        pauses: dict[str, LanePause] = {}
-        lifted_ms: dict[str, int] = {}
+        whole = leaving or self._reports.whole()
         budgets = {name: lane.budget for name, lane in self._lanes.serving.items()}
         own_parts = {name: part for name, budget in budgets.items() if (part := budget.own_part) is not None}
-        for name, seen in zip(
-            budgets, await asyncio.gather(*(self._look(*each) for each in budgets.items())), strict=True
-        ):
-            if name not in self._lanes.serving:  # it was removed meanwhile
-                continue
+        uses = await self._look_at(
+            {name: each for name, each in budgets.items() if self._wants_look(name, whole=whole)}
+        )
+        for name in uses:
             metrics.SHARED.labels(name).set(name not in own_parts)
-            if seen is None:
-                continue
-            uses[name], paused_s = seen
-            for bucket, use in uses[name].items():
-                metrics.USED.labels(name, bucket).set(use.used)
-                metrics.EFFECTIVE.labels(name, bucket).set(use.effective)
-                metrics.PAUSED.labels(name, bucket).set(max(use.paused_s, paused_s))
-            lifted_ms[name] = budgets[name].lifted_us // 1000
-            if paused_s > 0:
-                pauses[name] = LanePause(results.now_ms() + int(paused_s * 1000), budgets[name].pause_source)
+        lifted_ms = {name: budget.lifted_us // 1000 for name, budget in budgets.items()}
         knowledge = {name: lane.exchange.knowledge for name, lane in self._lanes.serving.items()}
         report = Report(
             self.name,
             results.now_ms(),
-            self._reports.make(uses, pauses, lifted_ms, own_parts, knowledge),
+            self._reports.make(uses, self._pauses, lifted_ms, own_parts, knowledge, whole=whole),
             leaving=leaving,
             unopened={name: lane.error for name, lane in self._lanes.known.items() if name not in self._lanes.serving},
             version=VERSION,
             ccxt=CCXT_VERSION,
             started_ms=self._started_ms,
             busy=self._busy.since_last(),
+            whole=whole,
         )
-        await self._broker.publish(encode(report), "", exchange=topology.REPORTS, persistent=False, mandatory=False)
+        try:
+            await self._broker.publish(encode(report), "", exchange=topology.REPORTS, persistent=False, mandatory=False)
+        except BaseException:
+            self._reports.list_all()
+            raise
+
+    def _wants_look(self, name: str, *, whole: bool) -> bool:
+        """Whether Redis is to be asked of a lane: of one at rest seldom, as others say themselves what they do there.
+
+        The end of its pause nobody else may see.
+        """
+        if not self._reports.rests(name) or (whole and name in self._pauses):
+            return True
+        return whole and self._reports.tells_methods
+
+    async def _look_at(self, budgets: dict[str, Budget]) -> dict[str, dict[str, Use]]:
+        """The used budget of lanes, by lane and bucket; nothing of a lane where Redis does not say in time."""
+        uses: dict[str, dict[str, Use]] = {}
+        found = await asyncio.gather(*(self._look(*each) for each in budgets.items()))
+        for name, seen in zip(budgets, found, strict=True):
+            self._pauses.pop(name, None)
+            if name not in self._lanes.serving:  # it was removed meanwhile
+                continue
+            uses[name], paused_s = seen or ({}, 0.0)
+            for bucket, use in uses[name].items():
+                metrics.USED.labels(name, bucket).set(use.used)
+                metrics.EFFECTIVE.labels(name, bucket).set(use.effective)
+                metrics.PAUSED.labels(name, bucket).set(max(use.paused_s, paused_s))
+            if paused_s > 0:
+                self._pauses[name] = LanePause(results.now_ms() + int(paused_s * 1000), budgets[name].pause_source)
+        return uses
 
     async def _look(self, name: str, budget: Budget) -> tuple[dict[str, Use], float] | None:
         """A lane's used budget and the rest of its pause, seconds; None where Redis is away or slow: reports go out."""

@@ -93,8 +93,14 @@ class Picture:
             self.reports.pop(report.worker, None)
             return
         before = self.reports.get(report.worker)
+        if not report.whole:
+            news = {lane.lane for lane in report.lanes}
+            rest = [lane.at_rest() for lane in before.report.lanes if lane.lane not in news] if before else []
+            whole = msgspec.structs.replace(report, lanes=[*report.lanes, *rest])
+        else:
+            whole = report
         behind_ms = now_ms - report.sent_ms
-        self.reports[report.worker] = Reported(report, now_s, min(behind_ms, before.behind_ms) if before else behind_ms)
+        self.reports[report.worker] = Reported(whole, now_s, min(behind_ms, before.behind_ms) if before else behind_ms)
         for lane in report.lanes:
             counts = self.counts[lane.lane]
             counts.ok += lane.ok

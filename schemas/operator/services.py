@@ -64,10 +64,22 @@ def dispatcher(
 
 
 def worker(
-    config: Config = None, metrics_port: MetricsPort = None, metrics_address: MetricsAddress = "127.0.0.1"
+    config: Config = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(min=1, show_default=False, help="run so many workers, which share memory and one metrics port"),
+    ] = None,
+    lanes: Annotated[
+        str | None, typer.Option(show_default=False, help="serve only lanes that fit one of these, as 'okx*,binance'")
+    ] = None,
+    metrics_port: MetricsPort = None,
+    metrics_address: MetricsAddress = "127.0.0.1",
 ) -> None:
     """Runs one worker until SIGTERM or Ctrl-C; FLEET_BROKER_URL and FLEET_REDIS_URL say where the servers are."""
-    _become(modules.command("workers"), config, *_metrics(metrics_port, metrics_address))
+    words = _metrics(metrics_port, metrics_address)
+    words += [] if processes is None else ["--processes", str(processes)]
+    words += [] if lanes is None else ["--lanes", lanes]
+    _become(modules.command("workers"), config, *words)
 
 
 @gateway.callback(invoke_without_command=True)

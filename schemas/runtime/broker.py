@@ -1,8 +1,9 @@
 """RabbitMQ as the fleet uses it: publish and consume over connections that come back.
 
 A `Broker` has two connections, one to consume and one to publish (RabbitMQ stops reading from a connection that
-publishes when it is short of memory; acknowledgements must still get through). Workers have a third for their reports.
-Results by direct reply-to have two more, see `direct`.
+publishes when it is short of memory; acknowledgements must still get through). Where it consumes more queues than one
+connection has channels, it has more to consume. Workers have one for their reports. Results by direct reply-to have two
+more, see `direct`.
 
 What a service relies on:
 
@@ -17,7 +18,6 @@ What a service relies on:
 import asyncio
 import logging
 import sys
-from collections.abc import Collection
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
@@ -29,9 +29,10 @@ from .. import topology
 from ..config import BrokerConfig
 from ..errors import BrokerError, BrokerLost, Refused
 from ..messages import MSGPACK
-from .amqp.consumer import Consumer
+from .amqp.consumers import Consumers
 from .amqp.declaration import Declaration
 from .amqp.direct import DirectReplies
+from .amqp.link import Link
 from .amqp.publisher import Outgoing, Publisher
 from .deliveries import LARGE_HELD_BYTES, Handler, Subscription
 from .room import Room
@@ -58,16 +59,14 @@ class Broker:
     def __init__(self, config: BrokerConfig, name: str, lanes: list[str], *, reports: bool = False) -> None:
         self._config = config
         self._declaration = Declaration(lanes, config.timeout_s, declares=config.declare)
-        self._consumer = Consumer(config, f"{name} consumes", self._declaration)
+        self._consumers = Consumers(config, f"{name} consumes", self._declaration)
         self._publisher = Publisher(config, f"{name} publishes", self._declaration)
         self._reporter = Publisher(config, f"{name} reports", self._declaration) if reports else self._publisher
         # These declare nothing: they reconnect often where a reply address closes them.
         beside, alone = Publisher(config, f"{name} replies", None), Publisher(config, f"{name} tries to reply", None)
         self.direct = DirectReplies(beside, alone)
-        self._own: list[Consumer | Publisher] = [self._consumer, self._publisher]
-        if reports:
-            self._own.append(self._reporter)
-        self._all = [*self._own, beside, alone]
+        self._publishers = [self._publisher, *([self._reporter] if reports else [])]
+        self._all: list[Consumers | Publisher] = [self._consumers, *self._publishers, beside, alone]
         self._room = Room(sys.maxsize, LARGE_HELD_BYTES)
 
     async def start(self) -> None:
@@ -83,7 +82,7 @@ class Broker:
     @property
     def connected(self) -> bool:
         """Whether all connections are up; those of direct reply-to don't count, as clients can close them."""
-        return all(each.link.up() for each in self._own)
+        return all(link.up() for link in self._links)
 
     @property
     def blocked(self) -> bool:
@@ -93,7 +92,11 @@ class Broker:
     @property
     def connects(self) -> int:
         """How often the connection was made that was lost most often; those of direct reply-to don't count."""
-        return max(each.link.connects for each in self._own)
+        return max(link.connects for link in self._links)
+
+    @property
+    def _links(self) -> list[Link]:
+        return [*self._consumers.links, *(each.link for each in self._publishers)]
 
     async def lasts(self) -> None:
         """Never returns.
@@ -101,7 +104,8 @@ class Broker:
         Raises:
             BrokerLost, ConfigError, TopologyError: a connection did not come back for `give_up_s`.
         """
-        await asyncio.gather(*(each.link.lasts() for each in self._all))
+        others = (each.link.lasts() for each in self._all if isinstance(each, Publisher))
+        await asyncio.gather(self._consumers.lasts(), *others)
 
     async def unhealthy(self) -> str:
         """Why only a restart of this process would help, as its queues show; empty if nothing is wrong."""
@@ -114,7 +118,7 @@ class Broker:
         The connection that publishes is asked, as the one that consumes may be frozen. While it is away nobody knows.
         """
         starving: list[str] = []
-        for subscription in list(self._consumer.subscriptions):
+        for subscription in self._consumers.subscriptions:
             queue = subscription.queue
             if queue is None or not subscription.hungry(quiet_s):
                 continue
@@ -157,39 +161,30 @@ class Broker:
         async with self.aside() as channel:
             await self._declaration.change(channel, lanes)
 
-    def check_lanes(self, lanes: Collection[str]) -> None:
-        """Checks that the queues of all these lanes can be consumed here beside what is consumed already.
-
-        Raises:
-            ConfigError: RabbitMQ does not allow as many channels.
-        """
-        queues = {queue.name for queue in topology.lane_queues(list(lanes))}
-        self._consumer.check_room(len(queues - {each.queue for each in self._consumer.subscriptions}))
-
     async def restore(self) -> None:
         """Declares again what somebody may have deleted; without `declare` it only looks. Raises as `serve_lanes`."""
         await self.serve_lanes(self._declaration.lanes)
 
     def subscribed(self, queue: str) -> bool:
         """Whether this queue is consumed."""
-        return bool(self._consumer.of(queue))
+        return bool(self._consumers.of(queue))
 
     async def subscribe(
         self, queue: str | None, handler: Handler, *, prefetch: int, exchange: str = ""
     ) -> Subscription:
         """Consumes a queue (or, for None, an exchange through a queue of our own) until `close`."""
         subscription = Subscription(queue, handler, prefetch, self._room, exchange)
-        await self._consumer.add(subscription)
+        await self._consumers.add(subscription)
         return subscription
 
     async def unsubscribe(self, queue: str) -> None:
         """Stops consuming a queue; returns when the handlers of what was delivered have ended."""
-        for subscription in self._consumer.of(queue):
-            await self._consumer.remove(subscription)
+        for subscription in self._consumers.of(queue):
+            await self._consumers.remove(subscription)
 
     async def resize(self, queue: str, prefetch: int) -> None:
         """Holds at most so many unsettled deliveries of a queue from now on."""
-        for subscription in self._consumer.of(queue):
+        for subscription in self._consumers.of(queue):
             await subscription.resize(prefetch, self._config.timeout_s)
 
     async def take_back(self, queue: str, handler: Handler) -> int:
@@ -201,7 +196,7 @@ class Broker:
         Raises:
             BrokerLost: the connection died; what was not settled is still in the queue.
         """
-        return await self._consumer.take_back(queue, handler)
+        return await self._consumers.take_back(queue, handler)
 
     async def publish(
         self,
@@ -259,14 +254,14 @@ class Broker:
 
     async def stop_taking(self) -> None:
         """Takes no more deliveries."""
-        stopping = (each.stop_taking(self._config.timeout_s) for each in self._consumer.subscriptions)
+        stopping = (each.stop_taking(self._config.timeout_s) for each in self._consumers.subscriptions)
         await asyncio.gather(*stopping)
 
     async def drain(self, grace_s: float) -> None:
         """Waits for the handlers that run, at most `grace_s`."""
-        await asyncio.gather(*(subscription.drain(grace_s) for subscription in self._consumer.subscriptions))
+        await asyncio.gather(*(subscription.drain(grace_s) for subscription in self._consumers.subscriptions))
 
     async def close(self) -> None:
         """Closes all connections. Unsettled messages go to another consumer, and their handlers here are cancelled."""
         await asyncio.gather(*(each.close() for each in self._all))
-        await end_tasks(task for each in self._consumer.subscriptions for task in each.running())
+        await end_tasks(task for each in self._consumers.subscriptions for task in each.running())

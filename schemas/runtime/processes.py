@@ -6,6 +6,7 @@ import logging
 import os
 import resource
 import signal
+import socket
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
@@ -22,6 +23,14 @@ log = logging.getLogger(__name__)
 
 # The exit code of a service that got a second signal to stop before it had finished.
 FORCED_EXIT: Final = 3
+# The longest message of a parent.
+MOST_BYTES: Final = 1 << 18
+
+# What a parent tells a process that it forked; the end of the connection tells it that the parent has ended.
+STOP: Final = b"s"
+RELOAD: Final = b"r"
+# Those that a forked process gets with these blocked.
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def main(name: str, make: Callable[[Config], http.Service]) -> int:
@@ -57,47 +66,74 @@ def run(
         make: makes the service from its configuration.
         announced: whether its status is written to Redis; one that is not needs no Redis.
     """
-    # Only the services have it installed.
-    import uvloop  # noqa: PLC0415
+    prepare()
+    return 1 if serve(name, make, options.config, site(options), announced=announced) else 0
 
+
+def site(options: argparse.Namespace) -> tuple[str, int] | None:
+    """Where to serve metrics, by the words that were given."""
+    return None if options.metrics_port is None else (options.metrics_address, options.metrics_port)
+
+
+def prepare() -> None:
+    """Sets up what all processes of a service have in common, those that are forked too."""
     logs.setup()
     # A service holds a connection for each attempt or each caller; the usual soft limit of 1,024 files is too low.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    code = 0
+
+
+def serve(
+    name: str,
+    make: Callable[[Config], http.Service],
+    config: Path,
+    where: http.Site | None,
+    *,
+    parent: socket.socket | None = None,
+    announced: bool = True,
+) -> list[FleetError]:
+    """Runs a service until SIGTERM or SIGINT, or until its parent says so or ends.
+
+    Args:
+        name: as in `main`.
+        make: as in `main`.
+        config: the configuration's file.
+        where: where to serve metrics.
+        parent: says `STOP` and `RELOAD`, where this process was forked.
+        announced: as in `run`.
+
+    Returns:
+        Why it can't run, which is printed too; empty where it ended in order.
+    """
+    # Only the services have it installed.
+    import uvloop  # noqa: PLC0415
+
+    found: list[FleetError] = []
     try:
-        uvloop.run(_alone(_until_signal(options, make, announced=announced)))
+        uvloop.run(_alone(_until_signal(config, where, make, parent, announced=announced)))
     except* FleetError as errors:
-        for error in _all(errors):
-            print(f"{name}: {error}", file=sys.stderr)
-        code = 1
-    return code
+        found = all_of(errors)
+    for error in found:
+        print(f"{name}: {error}", file=sys.stderr)
+    return found
 
 
 async def _until_signal(
-    options: argparse.Namespace, make: Callable[[Config], http.Service], *, announced: bool
+    path: Path,
+    where: http.Site | None,
+    make: Callable[[Config], http.Service],
+    parent: socket.socket | None,
+    *,
+    announced: bool,
 ) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def on_signal() -> None:
-        if stop.is_set():
-            # Unsettled messages go to another process, as after a crash. This has to end at once, whatever hangs.
-            log.warning("forced_exit")
-            os._exit(FORCED_EXIT)
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
-    asked = asyncio.Event()
-    loop.add_signal_handler(signal.SIGHUP, asked.set)
-    file = ConfigFile(options.config)
+    stop, asked = asyncio.Event(), asyncio.Event()
+    listen(stop, asked, parent)
+    file = ConfigFile(path)
     config = file.load()
     service = make(config)
     async with AsyncExitStack() as stack:
-        if options.metrics_port is not None:
-            where = options.metrics_address, options.metrics_port
-            runner = await http.serve(service, lambda: file.status, *where)
+        if where is not None:
+            runner = await http.serve(service, lambda: file.status, where)
             stack.push_async_callback(runner.cleanup)
         if announced:
             timeout_s = config.redis.timeout_s
@@ -113,6 +149,53 @@ async def _until_signal(
         await service.run(stop, follow)
 
 
+def listen(stop: asyncio.Event, reload: asyncio.Event, parent: socket.socket | None) -> None:
+    """From now on signals, and the words of a parent, set these events. A second signal ends the process at once.
+
+    A parent's word and a signal are not two signals: Ctrl-C and systemd send theirs to the parent and to this process.
+    """
+    loop = asyncio.get_running_loop()
+    signalled = False
+
+    def on_signal() -> None:
+        nonlocal signalled
+        if signalled:
+            # Unsettled messages go to another process, as after a crash. This has to end at once, whatever hangs.
+            log.warning("forced_exit")
+            os._exit(FORCED_EXIT)
+        signalled = True
+        stop.set()
+
+    def on_word(said: bytes) -> None:
+        if not said:
+            log.warning("parent_gone")
+        if RELOAD in said:
+            reload.set()
+        if not said or STOP in said:
+            stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    loop.add_signal_handler(signal.SIGHUP, reload.set)
+    if parent is not None:
+        hear(parent, on_word)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def hear(parent: socket.socket, on_word: Callable[[bytes], None]) -> None:
+    """Calls `on_word` with each message of a parent, and with an empty one when it has ended."""
+    loop = asyncio.get_running_loop()
+    parent.setblocking(False)
+
+    def read() -> None:
+        said = parent.recv(MOST_BYTES)
+        if not said:
+            loop.remove_reader(parent)
+        on_word(said)
+
+    loop.add_reader(parent, read)
+
+
 async def _alone(main: Coroutine[Any, Any, None]) -> None:
     """Runs `main`, then ends what it left behind: `uvloop.run` would cancel that once, and wait as long as it takes."""
     try:
@@ -121,8 +204,9 @@ async def _alone(main: Coroutine[Any, Any, None]) -> None:
         await end_tasks(task for task in asyncio.all_tasks() if task is not asyncio.current_task())
 
 
-def _all(errors: BaseExceptionGroup[FleetError]) -> list[FleetError]:
+def all_of(errors: BaseExceptionGroup[FleetError]) -> list[FleetError]:
+    """All errors in a group and in the groups in it."""
     found: list[FleetError] = []
     for error in errors.exceptions:
-        found += _all(error) if isinstance(error, BaseExceptionGroup) else [error]
+        found += all_of(error) if isinstance(error, BaseExceptionGroup) else [error]
     return found

@@ -5,7 +5,7 @@ import contextlib
 import itertools
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,9 +59,11 @@ class Servers:
         *,
         dispatchers: int = 1,
         workers: int = 1,
+        processes: int | None = None,
         weights: Mapping[str, float] | None = None,
         config: Mapping[str, Any] | None = None,
         simulator_words: Sequence[str] = (),
+        lanes: Callable[[dict[str, Any]], dict[str, Any]] = dict,
     ) -> AsyncGenerator[Stage]:
         """Starts a fleet and a simulator of these exchanges; yields when all workers have opened all lanes.
 
@@ -69,9 +71,11 @@ class Servers:
             exchanges: which.
             dispatchers: how many.
             workers: how many.
+            processes: how many processes each worker is, with one parent; None for a worker alone.
             weights: the lanes' weights; 1 where none is given.
             config: the parts of the configuration beside the lanes.
             simulator_words: further words of the simulator's command line.
+            lanes: makes the lanes of those that there would be.
         """
         name = f"bench{next(self._numbers)}"
         await self.rabbitmq.ctl("add_vhost", name)
@@ -81,13 +85,15 @@ class Servers:
             await redis.flushall()
         async with contextlib.AsyncExitStack() as stack:
             simulator = await stack.enter_async_context(Simulator(exchanges=list(exchanges), arguments=simulator_words))
+            base = simulated(simulator.urls, weights)
             fleet = Services(
                 self.folder / name,
-                {**simulated(simulator.urls, weights), **(config or {})},
+                {"lanes": lanes(base["lanes"]), **(config or {})},
                 broker_url=url,
                 redis_url=self.redis.url,
                 dispatchers=dispatchers,
                 workers=workers,
+                processes=processes,
             )
             await stack.enter_async_context(fleet)
             for worker in fleet.workers:
@@ -100,9 +106,10 @@ class Servers:
 async def opened(fleet: Services, worker: Service) -> None:
     """Returns when the worker has opened all lanes; until then it loads markets out of the same budgets."""
     give_up_s = time.monotonic() + OPEN_TIMEOUT_S
+    processes = [()] if fleet.processes is None else [(str(each),) for each in range(1, fleet.processes + 1)]
     while True:
         seen = await worker.metrics()
-        if all(seen.get(("fleet_lane_open", lane)) for lane in fleet.lanes):
+        if all(seen.get(("fleet_lane_open", *process, lane)) for process in processes for lane in fleet.lanes):
             return
         if time.monotonic() > give_up_s or not worker.running:
             raise ProcessError(f"{worker.name} did not open all lanes; the end of {worker.log}:\n{worker.tail()}")

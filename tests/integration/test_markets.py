@@ -18,17 +18,13 @@ from schemas.messages import ErrorCode
 from schemas.runtime.store import connect
 from tests.support.exchange_lanes import Answers, Lanes, call, lanes_on
 from tests.support.fleet import QUICK, Client, wait_until
+from tests.support.listed import TICKER, binance, lists
 from workers.exchange.errors import judge
 from workers.exchange.lane_exchange import LaneExchange
 from workers.exchange.markets import Markets
 from workers.exchange.unlisted import RELIST_S
 
 SIMULATED = ("binance", "okx", "htx", "coinbase", "kraken")
-MARKET = (
-    '{"symbol":"%sUSDT","status":"TRADING","baseAsset":"%s","quoteAsset":"USDT","filters":[],'
-    '"permissions":["SPOT"],"isSpotTradingAllowed":true}'
-)
-TICKER = '{"symbol":"BTCUSDT","lastPrice":"5","bidPrice":"4","askPrice":"6"}'
 BTC, ETH, SOL = ({"symbol": f"{coin}/USDT"} for coin in ("BTC", "ETH", "SOL"))
 INFO = "/api/v3/exchangeInfo"
 
@@ -43,23 +39,11 @@ async def server() -> AsyncIterator[Answers]:
         yield answers
 
 
-def lists(server: Answers, *coins: str) -> None:
-    server.by_path["exchangeInfo"] = f'{{"symbols":[{",".join(MARKET % (coin, coin) for coin in coins)}]}}'
-
-
 @pytest.fixture
 async def workers(redis_url: str) -> AsyncIterator[list[Lanes]]:
     """Yield ten workers' lanes: nothing is common to them but Redis."""
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(lanes_on(redis_url)) for _ in range(10)]
-
-
-def binance(lanes: Lanes, server: Answers, **more: Any) -> LaneExchange:
-    settings = server.settings("binance")
-    del settings["markets"]
-    settings |= {"options": {"fetchMarkets": {"types": ["spot"]}, "fetchMargins": False}}
-    settings |= {"has": {"fetchCurrencies": False}}
-    return lanes.lane("binance", settings, **more)[0]
 
 
 async def copies(client: redis.asyncio.Redis) -> list[bytes]:

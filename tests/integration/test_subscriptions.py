@@ -7,9 +7,9 @@ import pytest
 
 from deploy.servers import RabbitMQ
 from schemas import topology
-from schemas.errors import ConfigError
 from schemas.runtime.broker import Broker
 from schemas.runtime.deliveries import Subscription
+from schemas.runtime.tasks import end_tasks
 from tests.support.broker import Handler, connected
 from tests.support.fleet import wait_until
 from tests.support.tcp_proxy import Proxy
@@ -123,19 +123,47 @@ async def test_a_stopped_consumer_that_is_resized_at_once_takes_no_more(vhost: s
         assert await broker.consumers(QUEUES[0]) == 0
 
 
-async def test_more_lanes_than_rabbitmq_allows_channels_are_refused(few_channels: str, handler: Handler) -> None:
+async def test_more_queues_than_rabbitmq_allows_channels_take_more_connections(
+    few_channels: str, proxy: Proxy, handler: Handler
+) -> None:
     """RabbitMQ ends a connection with one channel too many, and every one that replaces it."""
     handler.go_on.set()
-    async with connected(few_channels) as broker:
-        broker.check_lanes(LANES)
-        with pytest.raises(ConfigError, match=f"{FEW_CHANNELS} channels .*channel_max"):
-            broker.check_lanes([f"lane{number}" for number in range(FEW_CHANNELS // 2)])
-        with pytest.raises(ConfigError, match="channel_max"):
-            for _ in range(FEW_CHANNELS):
-                await broker.subscribe(topology.RETURNED, handler, prefetch=1)
-        await broker.publish(b"goes on", topology.RETURNED)
-        await wait_until(lambda: handler.done, "a message")
+    lanes = tuple(f"lane{number}" for number in range(2 * FEW_CHANNELS))
+    queues = [topology.work_name(lane, bulk=False) for lane in lanes]
+    head, _, tail = few_channels.rpartition(":")
+    through = f"{head}:{proxy.port}/{tail.partition('/')[2]}"
+    async with connected(through, lanes=lanes, timeout_s=5.0) as broker:
+        lasting = asyncio.create_task(broker.lasts())
+        await asyncio.gather(*(broker.subscribe(queue, handler, prefetch=10) for queue in queues))
         assert broker.connects == 1
+        await all_come(broker, handler, queues)
+
+        proxy.cut()
+        await wait_until(lambda: broker.connects == 2 and broker.connected, "all connections have come back")
+        await all_come(broker, handler, queues)
+
+        # What is free again is used again.
+        for queue in queues[::2]:
+            await broker.unsubscribe(queue)
+        links = len(links_of(broker))
+        for queue in queues[::2]:
+            await broker.subscribe(queue, handler, prefetch=10)
+        await all_come(broker, handler, queues)
+        assert len(links_of(broker)) == links
+        assert not lasting.done()
+        await end_tasks([lasting])
+
+
+def links_of(broker: Broker) -> list[object]:
+    """Its connections that consume."""
+    return [*broker._consumers.links]  # pyright: ignore[reportPrivateUsage]
+
+
+async def all_come(broker: Broker, handler: Handler, queues: list[str]) -> None:
+    """A message that is put into each queue comes."""
+    handler.done.clear()
+    await asyncio.gather(*(broker.publish(queue.encode(), queue) for queue in queues))
+    await wait_until(lambda: {body.decode() for body in handler.done} >= {*queues}, "a message from each")
 
 
 async def test_lanes_may_come_and_go_for_ever(few_channels: str, handler: Handler) -> None:

@@ -146,6 +146,10 @@ class Lanes:
         self._open.append(lane)
         return lane, budget
 
+    def forget(self, lane: LaneExchange) -> None:
+        """Forgets a lane that was closed."""
+        self._open.remove(lane)
+
     async def close(self) -> None:
         """Closes all that was made."""
         for thing in reversed(self._open):

@@ -102,6 +102,7 @@ def test_no_file_is_left_behind_for_its_ending() -> None:
         "deploy/images/",
         "deploy/kubernetes/",
         "deploy/prometheus/",
+        "deploy/systemd/",
     )  # for operators: no module reads them
     for_tests = {"deploy/checkers.in", "deploy/checkers.txt"}
     assert {path for path in left if not path.startswith(folders)} - for_tests == {"deploy/setup.sh"}

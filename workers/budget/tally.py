@@ -77,6 +77,10 @@ class Tallies:
         """A pause was set, or became longer: its length is from the ``header``, the ``text`` or our ``backoff``."""
         metrics.PAUSES.labels(self._lane, source).inc()
 
+    def __len__(self) -> int:
+        """In how many buckets something was counted since the last time."""
+        return len(self._buckets)
+
     def take(self) -> dict[str, Tally]:
         """What was counted since the last time, by bucket."""
         taken, self._buckets = self._buckets, {}

@@ -8,6 +8,7 @@ by itself. Two more sources of uncharged calls are closed in aiohttp: see `egres
 import copy
 import importlib
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -329,13 +330,27 @@ def signal(meter: Meter, status: int, headers: Mapping[str, str], body: str, *, 
     return limit_signal(meter.answers, status, headers, body, time.time(), meter.redactor.hide, refused=refused)
 
 
+# Classes of closed lanes, by exchange, for lanes that come. A class refers to itself, so one that is frozen (`heap`)
+# would stay for ever, with the 50 KB of other names that ccxt gives it.
+_SPARE: Final[defaultdict[str, list[Any]]] = defaultdict(list)
+
+
 def charged(exchange: str) -> Any:
     """A ccxt class for one lane alone, so that all instances of it share the lane's meter.
 
     Args:
         exchange: the ccxt id.
     """
+    if _SPARE[exchange]:
+        return _SPARE[exchange].pop()
     return type(f"Charged_{exchange}", (ChargedCalls, getattr(ccxt, exchange)), {})
+
+
+def give_back(exchange: str, kind: Any) -> None:
+    """Takes a lane's class back, when the lane makes no call any more."""
+    del kind.meter
+    kind.unlisted = None
+    _SPARE[exchange].append(kind)
 
 
 def _is_blank(status: int, headers: Mapping[str, str], body: str) -> bool:

@@ -25,7 +25,7 @@ from ..limits.tables import shipped
 from . import arguments, http_answer, settings
 from .bounds import Bounds
 from .call import CALL, Call
-from .charged import CCXT_VERSION, charged
+from .charged import CCXT_VERSION, charged, give_back
 from .clock import SigningClock, clock_refused, set_windows
 from .egress import Egress
 from .errors import judge
@@ -356,6 +356,7 @@ class LaneExchange:
         await self._ccxt.close()
         if self._keyed:
             await self._keyed.close()
+        give_back(self.exchange, self._kind)
 
 
 def _markets_key(config: LaneConfig) -> str:

@@ -65,10 +65,12 @@ class Markets:
     Args:
         client: Redis.
         keep_s: how long a copy is kept there.
+        on_new: called when there are other markets than before.
     """
 
-    def __init__(self, client: redis.asyncio.Redis, keep_s: float) -> None:
+    def __init__(self, client: redis.asyncio.Redis, keep_s: float, on_new: Callable[[], None] = lambda: None) -> None:
         self._client = client
+        self._on_new = on_new
         self._keep_s = keep_s
         self._held: dict[str, _Held] = {}
         self._locks: dict[str, asyncio.Lock] = {}
@@ -89,8 +91,10 @@ class Markets:
         async with self._locks.setdefault(key, asyncio.Lock()):
             held = self._held.get(key)
             if held is None or time.monotonic() - held.read_s >= max_age_s:
-                held, loaded = await self._renew(key, held, make, max_age_s)
+                before, (held, loaded) = held, await self._renew(key, held, make, max_age_s)
                 self._held[key] = held
+                if held is not before:
+                    self._on_new()
         if exchange.markets is not held.source.markets:
             exchange.set_markets_from_exchange(held.source)
             exchange.options.update(held.options)

@@ -1,4 +1,7 @@
-"""Consumes queues over one connection that comes back: each subscription has a channel of its own on it."""
+"""Consumes queues over one connection that comes back: each subscription has a channel of its own on it.
+
+How many there may be is RabbitMQ's choice; `consumers` takes more connections where they are more.
+"""
 
 import asyncio
 import logging
@@ -7,7 +10,7 @@ from typing import Final
 import aiormq
 
 from ...config import BrokerConfig
-from ...errors import BrokerLost, ConfigError
+from ...errors import BrokerLost
 from ..deliveries import Delivery, Handler, Subscription
 from ..tasks import lost
 from .channels import Channels
@@ -20,10 +23,12 @@ log = logging.getLogger(__name__)
 BATCH: Final = 50
 # Channels that the connection needs beside one for each subscription: to declare, and to take queues back.
 CHANNELS_BESIDE: Final = 16
+# How many channels RabbitMQ allows on a connection by itself.
+USUAL_MOST: Final = 2047
 
 
 class Consumer:
-    """The subscriptions of one process and their connection.
+    """Some subscriptions and their connection.
 
     Args:
         config: where RabbitMQ is, and how long to wait for it.
@@ -33,6 +38,7 @@ class Consumer:
 
     def __init__(self, config: BrokerConfig, name: str, declaration: Declaration) -> None:
         self._timeout_s = config.timeout_s
+        self._most = USUAL_MOST  # channels that RabbitMQ allows, as the last connection said
         self._declaration = declaration
         self.link = Link(config, name, self._set_up, confirms=False)
         self.subscriptions: list[Subscription] = []
@@ -45,17 +51,8 @@ class Consumer:
         """Closes the connection. RabbitMQ gives unsettled messages to another consumer."""
         await self.link.close()
 
-    def of(self, queue: str) -> list[Subscription]:
-        """The subscriptions to a queue."""
-        return [each for each in self.subscriptions if each.queue == queue]
-
     async def add(self, subscription: Subscription) -> None:
-        """Consumes from now on, on this connection and on all that follow it.
-
-        Raises:
-            ConfigError: RabbitMQ allows no further channel on this connection.
-        """
-        self.check_room(1)
+        """Consumes from now on, on this connection and on all that follow it; there must be `room`."""
         self.subscriptions.append(subscription)
         channels = self.link.channels
         if channels is None or not self.link.up():
@@ -78,19 +75,12 @@ class Consumer:
         if self.link.channels is not None:
             await self.link.channels.close(subscription.channel)
 
-    def check_room(self, more: int) -> None:
-        """Sees whether so many more subscriptions fit; RabbitMQ ends the connection over one channel too many.
-
-        Raises:
-            ConfigError: they don't.
-        """
-        most = None if self.link.channels is None else self.link.channels.most
-        wanted = len(self.subscriptions) + more + CHANNELS_BESIDE
-        if most is not None and wanted > most:
-            raise ConfigError(
-                f"RabbitMQ allows {most} channels on a connection (its channel_max), and {wanted} are needed, "
-                "two for each lane: serve fewer lanes, or raise it"
-            )
+    @property
+    def room(self) -> int:
+        """How many more subscriptions fit; RabbitMQ ends the connection over one channel too many."""
+        if self.link.channels is not None:
+            self._most = self.link.channels.most or self._most
+        return self._most - CHANNELS_BESIDE - len(self.subscriptions)
 
     async def take_back(self, queue: str, handler: Handler) -> int:
         """Gives all that waits in a queue now to `handler`; see `Broker.take_back`."""

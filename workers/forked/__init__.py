@@ -1,0 +1,1 @@
+"""``python -m workers --processes N``: a parent that imports once, forks N workers and starts again what ends."""
