@@ -1,6 +1,6 @@
 # The commands of this project. Each gets what it needs first, see deploy/setup.sh; none leaves anything running.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up wheel test chaos fuzz neighbours check images bench soak constraints clean
+.PHONY: help setup demo up wheel test chaos fuzz neighbours programs check images bench soak constraints clean
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
@@ -48,6 +48,9 @@ fuzz: setup ## put 100,000 bad messages and configurations into a fleet; SEED=1,
 
 neighbours: setup ## one bad client beside twenty good ones, who must not notice; SEED=1, ARGS='--requests 400' for fewer
 	@$(BIN)/python -m tests.faults.neighbours --seed $(or $(SEED),1) $(ARGS)
+
+programs: setup ## run freqtrade, ccxt-pandas and vectorbt through the fleet, on the simulator; ARGS='freqtrade --minutes 60' for one
+	@$(BIN)/python -m tests.programs $(ARGS)
 
 # Each of the two type checkers uses one CPU.
 check: CHECKS := yes

@@ -29,8 +29,13 @@ PLACES: Final[Mapping[str, str]] = {
     "gateway": f"{NAME}.gateway",
     "deploy": f"{NAME}.deploy",
 }
-# Modules with a second, shorter name for programs: where it is, and what it has.
-SHORT: Final[Mapping[str, tuple[str, str]]] = {"direct": ("workers.direct", "charged")}
+# Modules with a second, shorter name for programs, by that name; a whole one, or what it is that programs take of it.
+SHORT: Final[Mapping[str, tuple[str, str | None]]] = {
+    "ccxt": ("workers.dropin.ccxt", None),
+    "ccxt_async": ("workers.dropin.ccxt_async", None),
+    "ccxt_pro": ("workers.dropin.ccxt_pro", None),
+    "direct": ("workers.direct", "charged"),
+}
 # What goes into the wheel beside Python's files; `pyproject.toml` says so to setuptools too.
 DATA: Final = frozenset({".toml", ".lua", ".json", ".typed"})
 # Of use in a checkout alone: this file, and what `rabbitmqctl` reads (``ccxt-fleet definitions`` writes it).
@@ -99,7 +104,12 @@ def make(source: Path, tree: Path) -> None:
                 shutil.copyfile(path, target)
     for short, (module, has) in SHORT.items():
         if module in modules:
-            text = f'"""What programs take from `{module}`."""\n\nfrom .{module} import {has} as {has}\n'
+            text = f'"""What programs take from `{module}`."""\n\n'
+            if has is None:
+                folder, _, name = module.rpartition(".")
+                text += f"import sys\n\nfrom .{folder} import {name}\n\nsys.modules[__name__] = {name}\n"
+            else:
+                text += f"from .{module} import {has} as {has}\n"
             (tree / NAME / f"{short}.py").write_text(text, encoding="utf-8")
 
 

@@ -96,6 +96,12 @@ class FleetSync(BlockingReads):
         """Has the fleet make one HTTP call of an exchange's public API; see `Fleet.http`."""
         return self._run(self._fleet.http(url, exchanges=exchanges, post=post, **how))
 
+    def begin_http(
+        self, url: str, *, exchanges: str | Sequence[str], post: str | None = None, **how: Unpack[HttpHow]
+    ) -> Future[HttpAnswer]:
+        """Begins an HTTP call and returns its future, for those with an event loop of their own; see `Fleet.http`."""
+        return self._submit(self._fleet.http(url, exchanges=exchanges, post=post, **how))
+
     def map(
         self,
         requests: Iterable[Request],

@@ -37,6 +37,10 @@ def register(app: typer.Typer) -> None:
     app.command()(worker)
     app.add_typer(gateway, name="gateway")
 
+    app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []})(
+        run
+    )
+
 
 def up(
     config: Config = None,
@@ -133,6 +137,13 @@ def gateway_config(
     output.show_json(found.freqtrade)
     output.say("curl:")
     output.out(found.curl)
+
+
+def run(context: typer.Context) -> None:
+    """Starts a Python program with its ccxt led through the fleet: `ccxt-fleet run -- freqtrade …`."""
+    from . import running
+
+    running.main(context.args)
 
 
 def _metrics(port: int | None, address: str) -> list[str]:

@@ -13,7 +13,10 @@ INSTALLED: Final = _TOP != "schemas"
 # Where the checkout is, which child processes start in to find our modules; None where they are installed.
 CHECKOUT: Final = None if INSTALLED else Path(__file__).resolve().parents[2]
 # The configuration that is shipped, which services read where none is named.
-FLEET_TOML: Final = Path(__file__).resolve().parents[1 if INSTALLED else 2] / "deploy" / "fleet.toml"
+_FOLDERS: Final = Path(__file__).resolve().parents[1 if INSTALLED else 2]
+FLEET_TOML: Final = _FOLDERS / "deploy" / "fleet.toml"
+# The folder that leads a program's ccxt through the fleet where Python finds it first (`workers.dropin.hook`).
+HOOK: Final = _FOLDERS / "workers" / "dropin" / "site"
 
 
 def module(name: str) -> str:

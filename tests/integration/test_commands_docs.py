@@ -91,7 +91,7 @@ def test_every_command_is_told(words: tuple[str, ...]) -> None:
 def test_what_all_commands_have() -> None:
     for words, found in leaves():
         options = {option for each in found.params for option in each.opts}
-        if words[0] not in {"definitions", "up", "dispatcher", "worker"}:
+        if words[0] not in {"definitions", "up", "dispatcher", "worker", "run"}:
             assert "--json" in options, words
     assert "FLEET_TRACEBACK" in TEXT
     assert here("--help").code == output.OK

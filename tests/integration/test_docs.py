@@ -134,6 +134,16 @@ def test_the_gateway_s_configuration_loads(tmp_path: Path) -> None:
     assert list(config.load(file, {}).gateway.tokens) == ["bot-1", "bot-2"]
 
 
+@pytest.mark.parametrize(
+    ("number", "prints"), [(0, rf"{PRICE}\nkraken does not have market symbol NO/PE\n"), (1, r"240 candles\n")]
+)
+async def test_drop_in(stand: Stand, number: int, prints: str) -> None:
+    """With the modules' names in the checkout."""
+    program = programs("docs/drop-in.md")[number]
+    program = program.replace("ccxt_fleet.ccxt", "workers.dropin.ccxt")
+    assert re.fullmatch(prints, await run(program, stand.url, cwd=ROOT))
+
+
 async def test_messages(stand: Stand, tmp_path: Path) -> None:
     direct, results = programs("docs/messages.md")
     lines = sorted((await run(direct, stand.url, cwd=tmp_path)).splitlines())

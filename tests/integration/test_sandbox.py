@@ -1,5 +1,6 @@
 """A testnet beside the real exchange: who reaches it, where its calls go, and that their budgets are apart."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import ccxt  # pyright: ignore[reportMissingTypeStubs]
 import pytest
 
+import workers.dropin.ccxt as fleet_ccxt
 from deploy.local import Services
 from deploy.simulator.ccxt_config import ccxt_config
 from deploy.simulator.process import Simulator
@@ -15,13 +17,14 @@ from schemas.messages import ErrorCode
 from schemas.runtime.store import connect
 from tests.support.fleet import QUICK, Client, opened
 from tests.support.reads import BTC
+from workers.dropin import door
 
 
 class World:
     """A fleet with a lane to each of two simulators, of which one is the testnet."""
 
-    def __init__(self, real: Simulator, testnet: Simulator, client: Client) -> None:
-        self.real, self.testnet, self.client = real, testnet, client
+    def __init__(self, real: Simulator, testnet: Simulator, client: Client, test: dict[str, str]) -> None:
+        self.real, self.testnet, self.client, self.test = real, testnet, client, test
 
     async def counts(self) -> list[int]:
         """How many tickers each of them was asked for."""
@@ -45,7 +48,22 @@ async def world(vhost: str, redis_url: str, tmp_path: Path) -> AsyncIterator[Wor
         fleet = Services(tmp_path, {**QUICK, "lanes": lanes}, broker_url=vhost, redis_url=redis_url, workers=1)
         await stack.enter_async_context(fleet)
         await opened(fleet)
-        yield World(real, testnet, await stack.enter_async_context(Client.on(vhost)))
+        yield World(real, testnet, await stack.enter_async_context(Client.on(vhost)), test)
+
+
+async def test_a_program_s_ccxt_in_sandbox_mode_reaches_the_testnet(
+    world: World, vhost: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLEET_BROKER_URL", vhost)
+    before = await world.counts()
+    exchange = fleet_ccxt.binance({"urls": {"test": world.test}, "options": {"fetchMarkets": {"types": ["spot"]}}})
+    exchange.set_sandbox_mode(True)
+    try:
+        ticker = await asyncio.to_thread(exchange.fetch_ticker, "BTC/USDT")
+    finally:
+        await asyncio.to_thread(door.close)
+    assert ticker["symbol"] == "BTC/USDT"
+    assert await world.counts() == [before[0], before[1] + 1]
 
 
 async def test_a_testnet_is_an_exchange_of_its_own(world: World, redis_url: str) -> None:

@@ -29,15 +29,18 @@ class Environment:
         folder: where it goes.
         wheel: ours.
         extras: those of its extras whose packages are there too.
+        also: packages that its programs use, with all that these ask for.
     """
 
-    def __init__(self, folder: Path, wheel: Path, extras: Collection[str] = ()) -> None:
+    def __init__(self, folder: Path, wheel: Path, extras: Collection[str] = (), also: Collection[str] = ()) -> None:
         venv.create(folder, symlinks=True)
         self.bin = folder / "bin"
         (self.packages,) = folder.glob("lib/python*/site-packages")
         run([*PIP, "--python", str(self.bin / "python"), "install", *OFFLINE, str(wheel)])
         self.installed = sorted(path.name for path in self.packages.iterdir())
-        for distribution in _asked(_metadata(wheel), extras):
+        theirs = [importlib.metadata.distribution(name) for name in also]
+        further = [found for each in theirs for found in _asked(each, [])]
+        for distribution in [*_asked(_metadata(wheel), extras), *theirs, *further]:
             for name in {file.parts[0] for file in distribution.files or ()} - {"..", "__pycache__"}:
                 link = self.packages / name
                 if not link.exists():

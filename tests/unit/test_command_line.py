@@ -37,7 +37,7 @@ NEEDED: dict[str, list[str]] = {
     "gateway config": ["kraken"],
 }
 # These reach no server: they read a file, or start what is there.
-ALONE = {"definitions", "config check", "limits show", "up", "dispatcher", "worker", "gateway config"}
+ALONE = {"definitions", "config check", "limits show", "up", "dispatcher", "worker", "gateway config", "run"}
 REDIS_ALONE = {"pause list", "pause lift"}
 
 

@@ -8,7 +8,7 @@ import pytest
 from gateway.ages import MOST_MS, SETTLES_MS, max_age_ms
 from gateway.kinds import kind_of
 from schemas.gateways import MaxAgeConfig
-from workers.exchange.public_urls import _signed, endpoints  # pyright: ignore[reportPrivateUsage]
+from workers.exchange.public_urls import endpoints, keyless_url
 
 HOUR_MS = 3_600_000
 # 12 minutes and 34.567 s after a full hour.
@@ -78,7 +78,7 @@ def test_only_what_lists_markets_may_be_minutes_old() -> None:
     for name in ccxt.exchanges:
         exchange = getattr(ccxt, name)()
         for endpoint in endpoints(exchange):
-            if (signed := _signed(exchange, endpoint)) and kind_of(path := urlsplit(signed[0]).path) == "markets":
+            if (signed := keyless_url(exchange, endpoint)) and kind_of(path := urlsplit(signed[0]).path) == "markets":
                 found.add(path.rstrip("/").rpartition("/")[2].lower().replace("-", "").replace("_", ""))
     assert found <= {
         *("exchangeinfo", "instruments", "instrumentsinfo", "getinstruments", "symbols", "assetpairs", "assets"),

@@ -131,7 +131,7 @@ def binance(**settings: Any) -> tuple[Any, Costs]:
     "url",
     [
         "https://api.binance.com/api/v3/order",  # an account's
-        "https://api.binance.com/sapi/v1/system/status",  # wants a key
+        "https://api.binance.com/sapi/v1/account/status",  # wants a key
         "https://api.binance.com/api/v3/nothing",
         "https://api.binance.com/api/v3/klines/",
         "http://api.binance.com/api/v3/klines",
@@ -147,6 +147,17 @@ def test_what_is_none_of_the_public_api_is_refused(url: str) -> None:
     exchange, limits = binance()
     with pytest.raises(NotSupported, match=r"^binance has no public "):
         urls(exchange, limits).find(Http(url))
+
+
+def test_what_wants_no_key_is_public_whatever_its_api_is_called() -> None:
+    exchange, limits = binance()
+    found = urls(exchange, limits).find(Http("https://api.binance.com/sapi/v1/system/status"))
+    assert found.endpoint.key == "sapi GET system/status"
+    aster = ccxt.aster()
+    found = urls(aster, costs.load("aster", float(aster.rateLimit), None)).find(
+        Http("https://sapi.asterdex.com/api/v1/klines?symbol=BTCUSDT")
+    )
+    assert found.endpoint.key == "sapiPublic GET v1/klines"
 
 
 def test_a_post_is_none_of_the_public_api_unless_its_table_names_it() -> None:

@@ -25,7 +25,7 @@ _IN_PATH: Final = re.compile(r"\{([\w-]+)\}")
 # What stands for the first, second, … thing that a path takes: changed by no encoding, and in no path.
 _MARK: Final = re.compile(r"0zqx(\d)xqz0")
 # Apis that ccxt itself calls private, should one be signed without keys.
-_PRIVATE: Final = re.compile(r"(?i)private|sapi")
+_PRIVATE: Final = re.compile(r"(?i)private")
 _NAMED: Final = 12
 
 
@@ -90,12 +90,12 @@ class PublicUrls:
         self._marked: dict[tuple[str, str], list[tuple[re.Pattern[str], _Form]]] = {}
         public = endpoints(exchange)
         for endpoint in sorted(public, key=lambda each: not costs.knows(each.apis, each.method, each.path)):
-            if (own := _signed(exchange, endpoint)) is None:
+            if (own := keyless_url(exchange, endpoint)) is None:
                 continue
             target, headers = own
             form = _Form(endpoint, target, headers)
             self._add(target, form)
-            if usual is not None and (signed := _signed(usual, endpoint)) is not None and signed[0] != target:
+            if usual is not None and (signed := keyless_url(usual, endpoint)) is not None and signed[0] != target:
                 self._add(signed[0], form)
         for forms in self._marked.values():
             forms.sort(key=_least_marked)
@@ -179,7 +179,7 @@ def endpoints(exchange: Any) -> Iterator[Endpoint]:
                 yield endpoint
 
 
-def _signed(exchange: Any, endpoint: Endpoint) -> tuple[str, Mapping[str, str] | None] | None:
+def keyless_url(exchange: Any, endpoint: Endpoint) -> tuple[str, Mapping[str, str] | None] | None:
     """The URL that ccxt makes for an endpoint, without its query, and its headers; None where it makes none."""
     taken = {name: f"0zqx{number}xqz0" for number, name in enumerate(_IN_PATH.findall(endpoint.path))}
     try:
