@@ -23,6 +23,7 @@ from . import (
     door,
     fleet,
     forked,
+    gateway,
     hop,
     idle,
     outages,
@@ -57,6 +58,8 @@ PARTS: Final = {
     "crowd": crowd.run,
     "changes": changes.run,
     "waiting": waiting.run,
+    "gateway": gateway.run,
+    "bots": gateway.run_bots,
 }
 
 
