@@ -39,17 +39,19 @@ async def run(*words: str, cwd: Path, env: Mapping[str, str], ends_after_s: floa
     """Runs a program until its end, or for so long, until SIGINT.
 
     Raises:
-        Failed: its exit code is not 0.
+        Failed: its exit code is not 0, nor that of Ctrl-C where it had to be ended.
     """
     print("$", " ".join(Path(words[0]).name if word is words[0] else word for word in words), flush=True)
     child = await asyncio.create_subprocess_exec(
         *words, cwd=cwd, env=env, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     )
+    right = {0}
     if ends_after_s:
         done, _ = await asyncio.wait([asyncio.ensure_future(child.wait())], timeout=ends_after_s)
         if not done:
             child.send_signal(signal.SIGINT)
-    if code := await child.wait():
+            right = {0, 130}
+    if (code := await child.wait()) not in right:
         raise Failed(f"{words[0]} ended with {code}")
 
 
