@@ -243,6 +243,20 @@ DOORS: Final = (
     ),
     Panel("Redis errors", {"{{kind}}": _rate("fleet_redis_errors_total", "kind")}, "cps"),
 )
+GATEWAY: Final = (
+    Panel("Answers", {"{{caller}} {{status}}": _rate("fleet_gateway_requests_total", "caller, status")}, "reqps"),
+    Panel(
+        "From a request to its answer, p95",
+        {
+            "{{caller}}": "histogram_quantile(0.95, sum by (caller, le) "
+            "(rate(fleet_gateway_seconds_bucket[$__rate_interval])))"
+        },
+        "s",
+    ),
+    Panel("Under way", {"{{caller}}": "sum by (caller) (fleet_gateway_in_flight)"}),
+    Panel("Refused without asking the fleet", {"{{why}}": _rate("fleet_gateway_refused_total", "why")}, "reqps"),
+    Panel("Connections", {"{{instance}}": "fleet_gateway_connections"}),
+)
 ROWS: Final = {
     "Fleet": FLEET,
     "Lanes": LANES,
@@ -250,6 +264,7 @@ ROWS: Final = {
     "Failovers": FAILOVERS,
     "Queues": QUEUES,
     "Doors": DOORS,
+    "Gateway": GATEWAY,
 }
 
 

@@ -77,7 +77,10 @@ def test_the_demo_s_lanes_lead_to_its_simulator(services: dict[str, dict[str, An
     assert services["simulator"]["profiles"] == ["demo"]
     file = FOLDER / "compose" / "demo" / "fleet.toml"
     urls = {name: f"http://simulator:{9200 + number}" for number, name in enumerate(VENUES, 1)}
-    assert tomllib.loads(file.read_text(encoding="utf-8")) == simulated(urls)
+    found = tomllib.loads(file.read_text(encoding="utf-8"))
+    assert found.pop("gateway") == {"address": "0.0.0.0", "tokens": {"local": {"env": "FLEET_GATEWAY_TOKEN"}}}
+    assert "FLEET_GATEWAY_TOKEN" in services["gateway"]["environment"]
+    assert found == simulated(urls)
     assert len(load(file, {}).lanes) == len(VENUES)
 
 

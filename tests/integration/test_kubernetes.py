@@ -110,7 +110,7 @@ def test_workers_are_scaled_by_what_the_dispatchers_say(objects: dict[str, dict[
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-@pytest.mark.parametrize("role", ["dispatcher", "worker"])
+@pytest.mark.parametrize("role", ["dispatcher", "worker", "gateway"])
 def test_pods_end_in_their_own_time_and_read_their_configuration_again(
     objects: dict[str, dict[str, dict[str, Any]]], overlay: str, role: str, tmp_path: Path
 ) -> None:
@@ -140,7 +140,7 @@ def test_what_rabbitmq_imports_is_what_is_shipped() -> None:
 def test_policies_leave_ports_open_that_pods_have(objects: dict[str, dict[str, dict[str, Any]]]) -> None:
     base = objects["base"]
     closed = base["NetworkPolicy fleet-is-closed"]["spec"]
-    for role in ("dispatcher", "worker"):
+    for role in ("dispatcher", "worker", "gateway"):
         template = base[f"Deployment {role}"]["spec"]["template"]
         assert closed["podSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
         assert "metrics" in {port["name"] for port in template["spec"]["containers"][0]["ports"]}

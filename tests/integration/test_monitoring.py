@@ -10,11 +10,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from deploy import dashboard
+from deploy.local import GatewayService
 from deploy.processes import free_port
 from schemas.runtime.results import now_ms
+from tests.support import gateways
 from tests.support.fleet import Stand, wait_until
 from tests.support.prometheus import RULES, Prometheus
 
@@ -40,11 +43,21 @@ async def queues_port(stand: Stand) -> AsyncIterator[int]:
 
 
 @pytest.fixture
-async def prometheus(stand: Stand, queues_port: int, tmp_path: Path) -> AsyncIterator[Prometheus]:
+async def gateway(stand: Stand) -> AsyncIterator[GatewayService]:
+    """Yield a gateway of the session's fleet."""
+    async with gateways.beside(stand) as running:
+        yield running
+
+
+@pytest.fixture
+async def prometheus(
+    stand: Stand, gateway: GatewayService, queues_port: int, tmp_path: Path
+) -> AsyncIterator[Prometheus]:
     """Yield a Prometheus that scrapes the session's fleet by the shipped configuration."""
     targets = {
         "ccxt-fleet-dispatcher": [each.metrics_port for each in stand.fleet.dispatchers],
         "ccxt-fleet-worker": [each.metrics_port for each in stand.fleet.workers],
+        "ccxt-fleet-gateway": [gateway.metrics_port],
         "rabbitmq": [queues_port],
     }
     async with Prometheus(tmp_path, targets) as prometheus:
@@ -73,6 +86,14 @@ async def everything_happens(stand: Stand) -> None:
     stand.redis.thaw()
 
 
+async def programs_come(gateway: GatewayService) -> None:
+    """One that asks for a ticker, and one for nothing that there is."""
+    async with aiohttp.ClientSession() as session:
+        for path in ("v1/fetch_ticker?symbol=BTC/USDT&exchanges=binance", "nothing"):
+            async with session.get(f"{gateway.url}/{path}") as answer:
+                await answer.read()
+
+
 async def redis_is_missed(stand: Stand) -> bool:
     """Whether every process has counted an answer that Redis owes it."""
     seen = [await each.metrics() for each in stand.services]
@@ -93,10 +114,13 @@ def as_grafana_asks(query: str) -> str:
     return query.replace("$__rate_interval", "20s").replace("$lane", ".*")
 
 
-async def test_every_rule_and_every_panel_finds_data(stand: Stand, prometheus: Prometheus) -> None:
+async def test_every_rule_and_every_panel_finds_data(
+    stand: Stand, gateway: GatewayService, prometheus: Prometheus
+) -> None:
     # Counters are there from the start, so that their first rise is seen.
     await wait_until(lambda: prometheus.query("fleet:workers:count == 2"), "all workers are scraped", every_s=0.3)
     assert await prometheus.query('fleet_attempts_total{code="internal"}')
+    await programs_come(gateway)
     await everything_happens(stand)
     rules: list[dict[str, Any]] = []
 

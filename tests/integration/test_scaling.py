@@ -81,7 +81,7 @@ async def test_workers_come_and_go_with_what_the_budget_can_use(fleet: tuple[Ser
             await wait_for_more(scaler, 2)
             before_the_crowd = len(load.sent)
             load.per_s, load.patience_ms = 25.0, 8_000  # more than it allows: nobody can help there
-            await scaler.run(after(20))
+            await scaler.run(after(12))
             load.per_s, load.patience_ms = 1.0, 60_000
             async with asyncio.timeout(120):
                 await scaler.run(lambda: len(scaler.running) == 1)
@@ -106,4 +106,4 @@ async def wait_for_more(scaler: Autoscaler, count: int) -> None:
     """Lets it scale until so many run, and then for some seconds more."""
     async with asyncio.timeout(90):
         await scaler.run(lambda: len(scaler.running) >= count)
-    await scaler.run(after(10))
+    await scaler.run(after(6))

@@ -51,7 +51,7 @@ def stages() -> dict[str, str]:
     return dict(zip(parts[2::3], parts[3::3], strict=True))
 
 
-@pytest.mark.parametrize("role", ["dispatcher", "worker", "simulator"])
+@pytest.mark.parametrize("role", ["dispatcher", "worker", "gateway", "simulator"])
 def test_an_image_runs_python_itself_and_says_how_it_is(role: str) -> None:
     stage = stages()[role]
     entry = json.loads(re.findall(r"^ENTRYPOINT (.*)$", stage, re.MULTILINE)[0])
