@@ -31,6 +31,11 @@ WAITING = Gauge("fleet_dispatcher_results_waiting", "Error results that RabbitMQ
 WAITING_BYTES = Gauge(
     "fleet_dispatcher_results_waiting_bytes", "Bytes of those results and of the messages they answer."
 )
+SHARED = Counter(
+    "fleet_shared_requests_total", "Requests with max_age_ms, by where their answer comes from.", ["answer"]
+)
+SHARED_HELD = Gauge("fleet_shared_held", "Requests that wait for the answer to an equal one.")
+SHARED_BYTES = Gauge("fleet_shared_held_bytes", "Bytes of their messages.")
 HEDGES_KEPT = Gauge("fleet_hedges_kept", "Second attempts that are still to come.")
 HEDGES_BYTES = Gauge("fleet_hedges_kept_bytes", "Bytes of their messages.")
 BLOCKED = Gauge("fleet_dispatcher_blocked", "1 while RabbitMQ, short of memory or disk, blocks it from publishing.")

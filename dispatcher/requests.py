@@ -7,10 +7,12 @@
     fleet.work.<lane> ▶ on_taken_back ─┘             └─ End ──▶ reply_to or fleet.results
 
 None of it passes through `service.py`, which only subscribes these handlers. `router.py` decides. `Once` says which
-attempts need not go on, as their request was answered, and publishes each answer once.
+attempts need not go on, as their request was answered, and publishes each answer once. Before `advance`, `sharing.py`
+says whether a request with `max_age_ms` takes the answer to an equal one.
 """
 
 import asyncio
+import functools
 import logging
 import time
 from typing import Final
@@ -21,19 +23,27 @@ from msgspec.structs import replace
 from schemas import addresses, topology
 from schemas.config import DispatcherConfig
 from schemas.errors import InvalidMessage, Refused, Unroutable
-from schemas.messages import Attempt, ErrorCode, Outcome, Try, decode_attempt, encode
+from schemas.messages import RESULT_LIMIT_BYTES, Attempt, ErrorCode, Outcome, Try, decode_attempt, encode
 from schemas.runtime import results
 from schemas.runtime.broker import Broker
 from schemas.runtime.deliveries import Delivery
 from schemas.runtime.once import Answered, Once
 from schemas.runtime.outbox import Outbox
+from schemas.runtime.room import Room
 
 from . import intake, metrics
 from .hedges import Hedges
 from .router import End, Router, Send, Wait
+from .sharing import Sharing
+from .verdicts import Alone, Failed, Given, Later, Leads
 
 log = logging.getLogger(__name__)
 
+# A request that can't wait in the dispatcher for another one's answer comes again after this time.
+LATER_MS: Final = 1_000
+# Shared answers that are on their way to those who asked: so many at once, with so many bytes.
+GIVING: Final = 500
+GIVING_BYTES: Final = 64 * 2**20
 # An attempt that its lane's queue refused, or that expired there, may go to that lane again after this time.
 UNSENT_PAUSE_MS: Final = 1_000
 
@@ -45,7 +55,8 @@ class Requests:
         broker: RabbitMQ.
         router: decides.
         marks: of the requests that were answered.
-        outbox: publishes error results.
+        outbox: publishes results: errors, and shared answers.
+        sharing: the requests that take another one's answer.
         config: which methods are allowed, and the default deadline.
 
     Attributes:
@@ -53,12 +64,20 @@ class Requests:
     """
 
     def __init__(
-        self, broker: Broker, router: Router, marks: Answered, outbox: Outbox, config: DispatcherConfig
+        self,
+        broker: Broker,
+        router: Router,
+        marks: Answered,
+        outbox: Outbox,
+        sharing: Sharing,
+        config: DispatcherConfig,
     ) -> None:
         self._broker = broker
         self._router = router
         self._once = Once(marks)
         self._outbox = outbox
+        self._sharing = sharing
+        self._giving = Room(GIVING, GIVING_BYTES)
         self._config = config
         self.hedges = Hedges(marks, self._hedge)
 
@@ -80,9 +99,10 @@ class Requests:
             await self._refuse(intake.named(envelope, body) if attempt is envelope else attempt, error, delivery)
         else:
             parts = self._router.fan_out(attempt)
-            await asyncio.gather(*(self._advance(part, delivery, rested=False, kept=False) for part in parts))
+            await asyncio.gather(*(self._share(part, delivery, rested=False, kept=False) for part in parts))
         await delivery.ack()
-        metrics.DECISION.observe(time.perf_counter() - started_s)
+        if attempt.request.max_age_ms is None:  # it may have waited for another one's answer
+            metrics.DECISION.observe(time.perf_counter() - started_s)
 
     async def on_returned(self, delivery: Delivery) -> None:
         """Handles a message of `fleet.returned`: an attempt that failed, expired in a work queue, or has waited."""
@@ -94,7 +114,8 @@ class Requests:
                 attempt = replace(attempt, repeated=True)
             await self._bring_back(attempt, delivery)
         await delivery.ack()
-        metrics.DECISION.observe(time.perf_counter() - started_s)
+        if attempt is None or attempt.request.max_age_ms is None:
+            metrics.DECISION.observe(time.perf_counter() - started_s)
 
     async def on_taken_back(self, delivery: Delivery) -> None:
         """Handles an attempt that was taken back from the queue of a lane that is down or was removed."""
@@ -145,8 +166,10 @@ class Requests:
             attempt = self._learn(attempt)
         if attempt.request.hedge_ms is not None:
             self.hedges.cancel(attempt)
-        if not await self._once.skip(attempt):
-            await self._advance(self._router.less_removed(attempt), delivery, rested=rested)
+        if await self._once.skip(attempt):
+            self._sharing.dropped(attempt)
+        else:
+            await self._share(self._router.less_removed(attempt), delivery, rested=rested, kept=True)
 
     def _learn(self, attempt: Attempt) -> Attempt:
         """Takes from the last try what it says of its lane; one that found no room in its turn gets another turn."""
@@ -158,6 +181,40 @@ class Requests:
         if last.code is ErrorCode.NO_BUDGET and last.retry_at_ms:
             return self._router.refused(attempt, last.lane, last.retry_at_ms, results.now_ms())
         return attempt
+
+    async def _share(self, attempt: Attempt, delivery: Delivery, *, rested: bool, kept: bool) -> None:
+        """Gives a request the answer to an equal one, if it takes that and there is one; else sends it on its way.
+
+        The arguments are those of `_advance`.
+        """
+        shares = attempt.request.max_age_ms is not None and not (attempt.share or attempt.tries or attempt.lane)
+        sources = self._router.sources(attempt.request) if shares else []
+        match await self._sharing.find(attempt, delivery, sources) if sources else Alone():
+            case Alone():
+                await self._advance(attempt, delivery, rested=rested, kept=kept)
+            case Leads(share):
+                await self._advance(replace(attempt, share=share), delivery, rested=rested, kept=kept)
+            case Later():
+                await self._delay(attempt, LATER_MS)
+            case Failed(code, why):
+                await self._end(attempt, End(code, why), delivery, kept=kept)
+            case Given() as given:
+                publish = functools.partial(self._give, attempt, given, delivery)
+                await self._once.answer(attempt, publish, kept=kept)
+
+    async def _give(self, attempt: Attempt, given: Given, delivery: Delivery) -> None:
+        async with self._giving.taken(given.size_bytes):
+            result = results.shared(attempt, given.exchange, given.lane, await given.data(attempt.content_type))
+            body = encode(replace(result, age_ms=given.age_ms), attempt.content_type)
+            if len(body) > RESULT_LIMIT_BYTES:
+                text = f"the result has {len(body)} bytes, more than {RESULT_LIMIT_BYTES}: ask for less at once"
+                result = results.failure(attempt, ErrorCode.TOO_LARGE, text)
+                body = encode(result, attempt.content_type)
+            await self._outbox.put(results.ready(attempt, result, body), delivery)
+
+    async def _delay(self, attempt: Attempt, wait_ms: float) -> None:
+        queue = topology.delay_name(topology.delay_for(wait_ms))
+        await self._broker.publish(encode(attempt), queue)
 
     async def _advance(self, attempt: Attempt, delivery: Delivery, *, rested: bool, kept: bool = True) -> None:
         """Sends a request, lets it wait, or ends it; returns when the broker has confirmed what was published.
@@ -175,8 +232,7 @@ class Requests:
                     await self._end(attempt, decision, delivery, kept=kept)
                 case Wait():
                     metrics.WAITS.inc()
-                    queue = topology.delay_name(topology.delay_for(decision.wait_ms))
-                    await self._broker.publish(encode(replace(attempt, lane="", turn=decision.turn)), queue)
+                    await self._delay(replace(attempt, lane="", turn=decision.turn), decision.wait_ms)
                 case Send():
                     sent = _sent(attempt, decision)
                     try:
@@ -199,6 +255,7 @@ class Requests:
 
     async def _end(self, attempt: Attempt, end: End, delivery: Delivery, *, kept: bool = True) -> None:
         """Answers with an error, once a request; after its delivery limit in any case."""
+        self._sharing.failed(attempt, end.code, end.message)
 
         async def publish() -> None:
             metrics.ENDED.labels(end.code).inc()

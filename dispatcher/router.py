@@ -6,7 +6,7 @@ from typing import Final, TypeAlias
 from msgspec import Struct
 from msgspec.structs import replace
 
-from schemas import topology
+from schemas import sharing, topology
 from schemas.config import Config, LaneConfig
 from schemas.messages import Attempt, ErrorCode, Request, Strategy, Turn
 from schemas.reports import Report
@@ -93,6 +93,7 @@ class Router:
         self._lead_ms = min(LEAD_MS, config.worker.max_wait_s * 500)
         self.health = {name: self._lane(name, lane) for name, lane in config.lanes.items()}
         self._names = Names(config, self.health)
+        self._sources: dict[tuple[str, bool], str] = {}  # by lane, and whether for HTTP calls
 
     def _lane(self, name: str, lane: LaneConfig) -> LaneHealth:
         health = self.health.get(name) or LaneHealth(name, lane.weight, self._config, self._heard)
@@ -166,6 +167,16 @@ class Router:
         if isinstance(listing, Lack):
             return End(listing.code, listing.message)
         return [self.health[name] for name in listing]
+
+    def sources(self, request: Request) -> list[str]:
+        """What may answer a request, as answers are shared; none where nothing may."""
+        able = self.candidates(request)
+        lanes = [] if isinstance(able, End) else [lane.name for lane in able]
+        kind = request.http is not None
+        for name in lanes:
+            if (name, kind) not in self._sources:
+                self._sources[name, kind] = sharing.source(self._lanes[name], request)
+        return list(dict.fromkeys(self._sources[name, kind] for name in lanes))
 
     def less_removed(self, attempt: Attempt) -> Attempt:
         """The attempt without exchanges that were removed meanwhile; unchanged if no other is left."""

@@ -34,6 +34,7 @@ from .probes import Probe
 from .removed import Removed
 from .requests import Requests
 from .router import Router
+from .sharing import Sharing
 from .status import Since
 from .wanted import BY, Demand, Wanted
 
@@ -65,7 +66,10 @@ class Dispatcher:
         metrics.BLOCKED.set_function(lambda: self._broker.blocked)
         metrics.WAITING.set_function(lambda: self._outbox.count)
         metrics.WAITING_BYTES.set_function(lambda: self._outbox.size_bytes)
-        self._requests = Requests(self._broker, self._router, self._answered, self._outbox, config.dispatcher)
+        self._sharing = sharing = Sharing(self._redis)
+        metrics.SHARED_HELD.set_function(lambda: sharing.count)
+        metrics.SHARED_BYTES.set_function(lambda: sharing.size_bytes)
+        self._requests = Requests(self._broker, self._router, self._answered, self._outbox, sharing, config.dispatcher)
         hedges = self._requests.hedges
         metrics.HEDGES_KEPT.set_function(lambda: len(hedges))
         metrics.HEDGES_BYTES.set_function(lambda: hedges.size_bytes)
@@ -100,14 +104,17 @@ class Dispatcher:
             jobs = (
                 *(self._watch, self._probe, self._save, self._follow_listings, self._count_dispatchers, self._want),
                 *(self._broker.lasts, self._removed.run, self._dropped.run, self._requests.hedges.run, follow),
+                self._sharing.run,
             )
             tasks = [side_tasks.create_task(job(), name=job.__name__) for job in jobs]
             await side_tasks.until(stop)
             await end_tasks(tasks)
         await self._requests.hedges.close()
+        self._sharing.close()
         await self._broker.stop_taking()
         await end_tasks(self._taking_back)
         await self._broker.drain(grace_s=self._config.grace_s)
+        await self._sharing.end()
 
     async def configure(self, config: Config) -> None:
         """Takes another configuration; requests in progress go on."""

@@ -93,8 +93,8 @@ def _never_changes(args: Mapping[str, Any], timeframe: str, opens: Sequence[int]
     Where fewer bars came than were asked for, later ones may still come behind them.
     """
     since, limit = args.get("since"), args.get("limit")
-    params: Any = args.get("params")
-    until: Any = params.get("until") if isinstance(params, dict) else None  # pyright: ignore[reportUnknownMemberType]
+    params: Mapping[str, Any] = args.get("params") or {}
+    until = params.get("until")
     if not isinstance(since, int) or opens[0] != closes_ms(timeframe, since - 1, opens[0])[1]:
         return False  # the first bar behind `since` is not there: the exchange may count from the end
     if closes_ms(timeframe, opens[-1], opens[-1])[1] > at_ms - SETTLES_MS:

@@ -83,10 +83,12 @@ class RedisConfig(_WithUrls, frozen=True, forbid_unknown_fields=True):
     Args:
         url: its URL.
         timeout_s: the longest that one command may take before Redis counts as away.
+        answers_mib: how much the answers to requests with `max_age_ms` may take there; the oldest make room.
     """
 
     url: RedisUrl = "redis://127.0.0.1:6379/0"
     timeout_s: Seconds = 0.5
+    answers_mib: Mebibytes = 64.0
 
 
 class DispatcherConfig(Struct, frozen=True, forbid_unknown_fields=True):

@@ -274,6 +274,7 @@ class Attempt(Struct, frozen=True, omit_defaults=True):
         copy: that delivery may not have been the first: the request was delivered again, or published again.
         bound: on its way back unsent, the limit that had no room.
         turn: when it should find room, where it waits for some or has waited.
+        share: it asks for equal requests, too: the lease that says so, and its id.
     """
 
     request: Request
@@ -297,6 +298,7 @@ class Attempt(Struct, frozen=True, omit_defaults=True):
     copy: bool = False
     bound: Bound | None = None
     turn: Turn | None = None
+    share: str = ""
 
     @property
     def branch(self) -> str:

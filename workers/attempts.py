@@ -31,6 +31,7 @@ from . import metrics
 from .exchange.call import Call
 from .exchange.errors import NoBudget, judge
 from .exchange.lane_exchange import LaneExchange
+from .keeping import Ending, Keeping
 from .lanes import Lane
 from .reports import Reports
 
@@ -58,6 +59,7 @@ class Ended(Struct, frozen=True):
         in_maintenance: the exchange was asked for its status, and is in maintenance.
         of_connection: it failed for a reason that has nothing to do with what was asked (`Verdict.of_connection`).
         bound: the limit that had no room for it.
+        sent_s: when its first HTTP call was sent, by the monotonic clock; None if none was.
     """
 
     item: Try
@@ -67,6 +69,7 @@ class Ended(Struct, frozen=True):
     in_maintenance: bool = False
     of_connection: bool = False
     bound: Bound | None = None
+    sent_s: float | None = None
 
 
 class Attempts:
@@ -77,6 +80,7 @@ class Attempts:
         once: publishes each answer once.
         outbox: publishes results.
         reports: counts attempts.
+        keeping: keeps answers for equal requests.
         serving: finds the open lane with a name; None if there is none.
         config: how long an attempt may wait for budget.
     """
@@ -87,6 +91,7 @@ class Attempts:
         once: Once,
         outbox: Outbox,
         reports: Reports,
+        keeping: Keeping,
         serving: Callable[[str], Lane | None],
         config: WorkerConfig,
     ) -> None:
@@ -94,6 +99,7 @@ class Attempts:
         self._once = once
         self._outbox = outbox
         self._reports = reports
+        self._keeping = keeping
         self._serving = serving
         self._config = config
 
@@ -107,6 +113,7 @@ class Attempts:
         if attempt is None:
             pass
         elif await self._once.skip(attempt):
+            self._keeping.drop(attempt)
             _drop_copy(attempt)
         elif (lane := self._serving(name)) is None:
             retry_at_ms = results.now_ms() + REMOVED_PAUSE_MS
@@ -134,6 +141,9 @@ class Attempts:
         if ready is None:
             await self._hand_back(attempt, item, ended.bound)
             return
+        if attempt.share:
+            config, size_bytes = lane.exchange.config, len(ready.body)
+            self._keeping.put(Ending(attempt, config, item, ended.data, ended.sent_s, size_bytes))
         publish = functools.partial(self._outbox.put, ready, delivery)
         if not attempt.probe and not await self._once.answer(attempt, publish):
             _drop_copy(attempt)
@@ -219,7 +229,7 @@ async def run(lane: LaneExchange, attempt: Attempt, config: WorkerConfig) -> End
             item, None, call.http_calls, call.budget_s * 1000, of_connection=verdict.of_connection, bound=bound
         )
     item = Try(lane.name, Outcome.OK, **_times(call))
-    return Ended(item, data, call.http_calls, call.budget_s * 1000, in_maintenance)
+    return Ended(item, data, call.http_calls, call.budget_s * 1000, in_maintenance, sent_s=call.sent_s)
 
 
 def _times(call: Call) -> dict[str, Any]:

@@ -38,6 +38,10 @@ LANE_OPEN = Gauge("fleet_lane_open", "1 while the lane's markets are loaded and 
 COPIES = Counter(
     "fleet_copies_dropped_total", "Attempts not answered, as their requests were answered already.", ["lane"]
 )
+KEPT = Counter(
+    "fleet_shared_answers_total", "Attempts that asked for equal requests too, by what became of their answer.", ["how"]
+)
+KEPT_BYTES = Gauge("fleet_shared_answers_bytes", "Bytes of the answers that Redis keeps, when the last one came.")
 UNREADABLE = Counter("fleet_attempts_unreadable_total", "Messages that are no attempt, put into fleet.dead.")
 DIVERTED = Counter(
     "fleet_worker_results_diverted_total",

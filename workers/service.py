@@ -30,6 +30,7 @@ from .budget.budget import Budget
 from .budget.grants import Use
 from .exchange.charged import CCXT_VERSION
 from .heap import Heap
+from .keeping import Keeping
 from .lanes import Lane, Lanes
 from .part import ALL, Part
 from .reports import Busy, LanePause, Reports
@@ -68,8 +69,10 @@ class Worker:
         self._idle = ""  # why it serves nothing at all
         self._unknown: set[str] = set()  # lanes whose budget is not known now, as was logged
         self._outbox = Outbox(self._broker, lambda why: metrics.DIVERTED.labels(why).inc())
+        self._keeping = Keeping(self._redis, int(config.redis.answers_mib * 2**20))
+        once = Once(self._answered)
         attempts = Attempts(
-            self._broker, Once(self._answered), self._outbox, self._reports, self._serving, config.worker
+            self._broker, once, self._outbox, self._reports, self._keeping, self._serving, config.worker
         )
         self._attempts = attempts
         self._heap = Heap()
@@ -89,6 +92,7 @@ class Worker:
         finally:
             await self._broker.close()
             await self._answered.close()
+            await self._keeping.close()
             await self._lanes.close()
             await self._redis.aclose()
         log.info("worker_left", extra={"worker": self.name})

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from typing import Final
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -34,6 +34,22 @@ def failure(attempt: Attempt, code: ErrorCode, message: str, *tries: Try) -> Res
         exchange=request.exchanges[0] if of_one else None,
         error=Failure(code, message),
         attempts=[*attempt.tries, *tries],
+        received_ms=attempt.received_ms,
+        completed_ms=now_ms(),
+        results=attempt.results,
+    )
+
+
+def shared(attempt: Attempt, exchange: str, lane: str, data: Any) -> Result:
+    """The result of a request that takes the answer to another one."""
+    return Result(
+        id=attempt.request.id,
+        ok=True,
+        method=attempt.request.method,
+        exchange=exchange,
+        lane=lane,
+        data=data,
+        attempts=attempt.tries,
         received_ms=attempt.received_ms,
         completed_ms=now_ms(),
         results=attempt.results,

@@ -1,22 +1,25 @@
-"""The Lua check of ``make check``: luacheck on the library as Redis loads it.
+"""The Lua check of ``make check``: luacheck on the library, and on the script of shared answers, as Redis loads them.
 
-The files are one text for Redis, and use each other's functions; so they are one text for luacheck. What it finds is
-printed with the file and line that it comes from, and makes the exit code 1.
+The library's files are one text for Redis, and use each other's functions; so they are one text for luacheck. What it
+finds is printed with the file and line that it comes from, and makes the exit code 1.
 """
 
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Final
 
+from schemas.runtime.answers import LUA as ANSWERS
 from workers.budget import rules
 from workers.budget.script import FILES, FOLDER, Library
 
 PROGRAM: Final = "luacheck"
 MISSING: Final = f"{PROGRAM} is not installed: run `apt-get install lua-check`, or `luarocks install luacheck`"
 # Redis's Lua is 5.1, with these beside (https://redis.io/docs/latest/develop/programmability/lua-api).
-_OPTIONS: Final = ("--std", "lua51", "--read-globals", "redis", "struct", "--formatter", "plain", "--no-config", "-")
+_GLOBALS: Final = ("redis", "struct", "KEYS", "ARGV")
+_OPTIONS: Final = ("--std", "lua51", "--read-globals", *_GLOBALS, "--formatter", "plain", "--no-config", "-")
 _FOUND: Final = re.compile(r"stdin:(\d+):(\d+): (.*)")
 
 
@@ -31,8 +34,12 @@ def places() -> list[str]:
     return [*found, "the loader"]
 
 
-def lint(text: str) -> list[str]:
-    """What luacheck says of this library, each with its place.
+def lint(text: str, where: Sequence[str]) -> list[str]:
+    """What luacheck says of this text, each with its place.
+
+    Args:
+        text: as Redis gets it.
+        where: each line's place.
 
     Raises:
         FileNotFoundError: there is no luacheck; it names the command to install it.
@@ -44,17 +51,16 @@ def lint(text: str) -> list[str]:
     done = subprocess.run([PROGRAM, *_OPTIONS], input=checked, capture_output=True, text=True, check=False)
     if done.returncode > 2:  # 1 for warnings, 2 for errors
         return [done.stdout + done.stderr]
-    where, found = places(), list[str]()
-    for line in done.stdout.splitlines():
-        if match := _FOUND.match(line):
-            found.append(f"{where[int(match[1]) - 1]}: {match[3]}")
-    return found
+    matches = filter(None, map(_FOUND.match, done.stdout.splitlines()))
+    return [f"{where[int(match[1]) - 1]}: {match[3]}" for match in matches]
 
 
 def main() -> int:
     """Prints what is found; the exit code."""
     try:
-        found = lint(Library().text)
+        script = ANSWERS.read_text(encoding="utf-8")
+        lines = [f"schemas/runtime/answers.lua:{number}" for number in range(1, len(script.splitlines()) + 1)]
+        found = lint(Library().text, places()) + lint(script, lines)
     except FileNotFoundError as error:
         print(error, file=sys.stderr)
         return 1

@@ -214,6 +214,7 @@ class ChargedCalls(_Ccxt):
         call.sends()
         send.begin()
         sent_s = time.monotonic()
+        call.sent_s = sent_s if call.sent_s is None else call.sent_s
         meter.answering.sent(sent_s)
         try:
             data = await super().fetch(url, method, headers, body)

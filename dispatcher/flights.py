@@ -1,0 +1,120 @@
+"""The requests of one dispatcher that may take one answer, and what will do for each of them. No I/O."""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from msgspec import msgpack
+
+from schemas.bars import BAR
+from schemas.messages import Attempt
+from schemas.runtime.answers import Answer, Lease, Look, State
+from schemas.runtime.deliveries import Delivery
+from schemas.runtime.results import now_ms
+
+from .verdicts import Verdict
+
+# The longest that a request waits here: RabbitMQ ends the channel of a message that stays unsettled for half an hour.
+HELD_S: Final = 60.0
+
+
+class Waiter:
+    """A request that may take another one's answer."""
+
+    __slots__ = ("attempt", "deadline_s", "delivery", "joined_s", "owner", "verdict")
+
+    def __init__(self, attempt: Attempt, delivery: Delivery) -> None:
+        self.attempt = attempt
+        self.delivery = delivery
+        self.owner = owner_of(attempt)
+        self.joined_s = time.monotonic()
+        self.deadline_s = self.joined_s + (attempt.deadline_ms - now_ms()) / 1000
+        self.verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+
+    def tell(self, verdict: Verdict) -> None:
+        """Gives it this verdict, unless it has one."""
+        if not self.verdict.done():
+            self.verdict.set_result(verdict)
+
+    @property
+    def age_us(self) -> int:
+        """The greatest age that will do; -1 where that is no question of age."""
+        age_ms = self.attempt.request.max_age_ms
+        return age_ms * 1000 if isinstance(age_ms, int) else -1
+
+
+class Flight:
+    """The requests of this dispatcher that may take one answer.
+
+    Args:
+        lease: its lease's key.
+        answers: the keys of the answers that would do.
+
+    Attributes:
+        waiters: those without a verdict.
+        lease_now: who asks, while they wait; None before that is known.
+        looked: how the lease stood when it was last heeded.
+        news: there is something to do.
+        away: Redis has been away for too long.
+    """
+
+    def __init__(self, lease: str, answers: Sequence[str]) -> None:
+        self.lease = lease
+        self.answers = answers
+        self.waiters: dict[Waiter, None] = {}
+        self.lease_now: Lease | None = None
+        self.looked = Look(State.NONE, "", 0)
+        self.news = asyncio.Event()
+        self.away = False
+        self.due_s = 0.0
+        self._led_s = 0.0
+        self._clock: tuple[int, float] | None = None
+
+    def led(self, lease: Lease) -> None:
+        """Another request asks from now on, as far as is known."""
+        if self.lease_now is None or lease.id != self.lease_now.id:
+            self._led_s = time.monotonic()
+        self.lease_now = lease
+
+    def clock(self, now_us: int, asked_s: float) -> None:
+        """Redis's clock showed this, not before that instant of ours."""
+        self._clock = now_us, asked_s
+
+    def came_us(self, waiter: Waiter) -> int:
+        """When a request came, by Redis's clock: at the latest."""
+        assert self._clock is not None
+        now_us, asked_s = self._clock
+        return now_us + int(max(waiter.joined_s - asked_s, 0.0) * 1e6)
+
+    def patient_until_s(self, waiter: Waiter) -> float:
+        """When it leads by itself: half of its time is over since then."""
+        since_s = max(waiter.joined_s, self._led_s)
+        return since_s + max(waiter.deadline_s - since_s, 0.0) / 2
+
+    def due(self, waiter: Waiter) -> float:
+        """When something is to be done about it."""
+        return min(self.patient_until_s(waiter), waiter.joined_s + HELD_S)
+
+    def takes(self, waiter: Waiter, answer: Answer, now_us: int, done_us: int) -> bool:
+        """Whether an answer will do: for one that waits also if it was under way when it came.
+
+        Args:
+            waiter: the request.
+            answer: the answer. One that is from the future says that Redis's clock was set.
+            now_us: the time by Redis's clock.
+            done_us: when it was there; 0 where nobody waited for it.
+        """
+        if answer.at_us > now_us:
+            return False
+        if waiter.attempt.request.max_age_ms == BAR:
+            return self.came_us(waiter) < answer.till_us
+        return now_us - answer.at_us <= waiter.age_us or self.came_us(waiter) <= done_us
+
+
+def owner_of(attempt: Attempt) -> str:
+    """Names a request: each copy of its message has the same name, and hardly another request."""
+    part = attempt.request.exchanges[0] if attempt.results > 1 else ""
+    names = attempt.request.id, attempt.reply_to, attempt.correlation_id, attempt.digest, part
+    return hashlib.blake2b(msgpack.encode(names), digest_size=16).hexdigest()

@@ -1,0 +1,323 @@
+"""One answer for all who ask the same: whether a request asks an exchange, or takes another request's answer.
+
+::
+
+                      ┌─ an answer that will do ──▶ Given
+    find ──▶ flight ──┼─ nobody asks yet ─────────▶ Leads: it asks, for all others too
+                      └─ another one asks ────────▶ it waits, until there is an answer (Given), or an error (Failed)
+
+Requests that may take each other's answer share a *flight* in each dispatcher, and a lease in Redis among all
+dispatchers (`schemas.runtime.answers`). While they wait they hold no slot. Their messages stay unsettled: what a
+dispatcher that dies has taken comes again.
+
+Whoever waits relies on nobody. A leader that fails for lack of time, a lease that lapses or is forgotten: then another
+one of those that wait leads. One whose time is half over since the leader began takes the lease over, and leads by
+itself. Without Redis all go their own way. What can't be held here waits in a delay queue, and asks again.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+import redis.asyncio
+
+from schemas import sharing
+from schemas.bars import BAR
+from schemas.messages import Attempt, ErrorCode
+from schemas.runtime import store
+from schemas.runtime.answers import Answer, Answers, Lease, Seen, State, unpack
+from schemas.runtime.deliveries import Delivery
+from schemas.runtime.results import now_ms
+from schemas.runtime.tasks import end_tasks
+
+from . import metrics
+from .flights import HELD_S, Flight, Waiter
+from .verdicts import LARGE_BYTES, Alone, Failed, Given, Later, Leads, Verdict
+
+log = logging.getLogger(__name__)
+
+# So many requests wait for others at once, with so many bytes of messages.
+HELD: Final = 20_000
+HELD_BYTES: Final = 32 * 2**20
+# How often leases are looked at, many in one round trip. An answer is seen so much later at most.
+LOOK_EVERY_S: Final = 0.02
+LOOK_BATCH: Final = 500
+# Redis may be away for so long before those that wait go their own way.
+AWAY_S: Final = 1.0
+# A lease lapses so long after its request's deadline, and after so long in any case.
+LAPSES_AFTER_MS: Final = 2_000
+LONGEST_MS: Final = 600_000
+# An error of one request is one of all equal ones, but for this: others may have more time.
+NOT_SHARED: Final = frozenset({ErrorCode.DEADLINE_EXCEEDED})
+
+
+class Sharing:
+    """The flights of one dispatcher.
+
+    Args:
+        client: Redis.
+    """
+
+    def __init__(self, client: redis.asyncio.Redis) -> None:
+        self._answers = Answers(client)
+        self._flights: dict[str, Flight] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._some = asyncio.Event()
+        self._away_until_s = 0.0
+        self._closed = False
+        self.count = self.size_bytes = 0
+
+    async def find(self, attempt: Attempt, delivery: Delivery, sources: Sequence[str]) -> Verdict:
+        """Where a request gets its answer; it waits here as long as another one asks.
+
+        Args:
+            attempt: the request, which says how old an answer may be.
+            delivery: its message.
+            sources: what may answer it (`schemas.sharing.source`), the best first.
+        """
+        if self._closed or self.count >= HELD or self.size_bytes >= HELD_BYTES:
+            return Later()
+        if time.monotonic() < self._away_until_s:
+            return _counted(Alone())
+        flight, waiter = self._flight(attempt, sources), Waiter(attempt, delivery)
+        if flight.lease_now is not None:
+            if attempt.copy and flight.lease_now.owner == waiter.owner:
+                return _counted(Leads(_share(flight, flight.lease_now)))
+            if flight.due(waiter) < flight.due_s:
+                flight.news.set()
+            delivery.release()
+        flight.waiters[waiter] = None
+        self.count += 1
+        self.size_bytes += len(delivery.body)
+        try:
+            return _counted(await waiter.verdict)
+        finally:
+            flight.waiters.pop(waiter, None)
+            self.count -= 1
+            self.size_bytes -= len(delivery.body)
+
+    async def run(self) -> None:
+        """Looks at the leases that requests wait for, until cancelled."""
+        lost_s: float | None = None
+        while True:
+            await self._some.wait()
+            waiting = [flight for flight in self._flights.values() if flight.lease_now is not None]
+            if not waiting:
+                self._some.clear()
+                continue
+            try:
+                for first in range(0, len(waiting), LOOK_BATCH):
+                    await self._look(waiting[first : first + LOOK_BATCH])
+            except store.AWAY as error:
+                store.count_loss(error, "lease")
+                now_s = time.monotonic()
+                lost_s = lost_s or now_s
+                if now_s - lost_s >= AWAY_S:
+                    self._away_until_s = now_s + AWAY_S
+                    for flight in waiting:
+                        flight.away = True
+                        flight.news.set()
+            else:
+                lost_s = None
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    def failed(self, attempt: Attempt, code: ErrorCode, why: str) -> None:
+        """A request that asked for others, too, ends with an error."""
+        if attempt.share:
+            self._start(self._end(attempt, State.FAILED, code, why))
+
+    def dropped(self, attempt: Attempt) -> None:
+        """An attempt that asked for others, too, goes no further, as its request was answered."""
+        if attempt.share:
+            self._start(self._end(attempt, State.NONE))
+
+    def close(self) -> None:
+        """Lets none wait here any more: another dispatcher takes them."""
+        self._closed = True
+        for flight in self._flights.values():
+            for waiter in flight.waiters:
+                waiter.tell(Later())
+
+    async def end(self) -> None:
+        """Ends what runs here."""
+        await end_tasks(self._tasks)
+
+    def _flight(self, attempt: Attempt, sources: Sequence[str]) -> Flight:
+        asked = sharing.question(attempt.request)
+        key = sharing.lease_key(asked, sources, bulk=attempt.request.bulk)
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = self._flights[key] = Flight(key, [sharing.answer_key(asked, of) for of in sources])
+            self._start(self._fly(flight))
+        return flight
+
+    def _start(self, job: Any) -> None:
+        task = asyncio.create_task(job)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _fly(self, flight: Flight) -> None:
+        """Sees to a flight until nobody waits in it."""
+        try:
+            leader: Waiter | None = None
+            takes_over = ""
+            while flight.waiters and not flight.away:
+                who = leader if leader in flight.waiters else None
+                await self._ask(flight, who or _latest(flight), takes_over)
+                leader, takes_over = await self._wait(flight), ""
+                if leader is not None and flight.lease_now is not None:
+                    takes_over = flight.lease_now.id
+        except store.AWAY as error:
+            store.count_loss(error, "lease")
+            self._away_until_s = time.monotonic() + AWAY_S
+        finally:
+            del self._flights[flight.lease]
+            for waiter in list(flight.waiters):
+                waiter.tell(Alone())
+
+    async def _ask(self, flight: Flight, leader: Waiter, takes_over: str) -> None:
+        """Finds an answer, or whom to wait for, or has this one lead."""
+        asked_s = time.monotonic()
+        left_ms = leader.attempt.deadline_ms - now_ms()
+        asked = await self._answers.ask(
+            flight.lease,
+            flight.answers,
+            owner=leader.owner,
+            new_id=os.urandom(8).hex(),
+            lasts_ms=min(left_ms + LAPSES_AFTER_MS, LONGEST_MS),
+            age_us=max(waiter.age_us for waiter in flight.waiters),
+            bar=any(waiter.attempt.request.max_age_ms == BAR for waiter in flight.waiters),
+            takes_over=takes_over,
+        )
+        flight.clock(asked.now_us, asked_s)
+        if asked.answer is not None:
+            await self._give(flight, asked.answer, asked.now_us, asked_s, done_us=0)
+        if asked.lease is not None:
+            flight.led(asked.lease)
+            if asked.leads:
+                self._lead(flight, leader)
+            else:
+                self._lead_again(flight)
+            self._some.set()
+
+    async def _wait(self, flight: Flight) -> Waiter | None:
+        """Returns when it has to be asked again; with the request that takes the lease over, if its patience ended."""
+        for waiter in flight.waiters:
+            waiter.delivery.release()
+        while flight.waiters and flight.lease_now is not None and not flight.away:
+            flight.due_s = min(map(flight.due, flight.waiters))
+            try:
+                async with asyncio.timeout(max(flight.due_s - time.monotonic(), 0.0)):
+                    await flight.news.wait()
+            except TimeoutError:
+                now_s = time.monotonic()
+                for waiter in list(flight.waiters):
+                    if waiter.joined_s + HELD_S <= now_s:
+                        self._tell(flight, waiter, Later())
+                    elif flight.patient_until_s(waiter) <= now_s:
+                        return waiter
+                continue
+            flight.news.clear()
+            if not flight.away and await self._heed(flight):
+                flight.lease_now = None
+        return None
+
+    async def _heed(self, flight: Flight) -> bool:
+        """Takes in how the lease stands now; whether it has to be asked again."""
+        asked_s = time.monotonic()
+        try:
+            seen = await self._answers.see(flight.lease)
+        except store.AWAY as error:
+            store.count_loss(error, "lease")  # `run` says when it has been away for long
+            return False
+        before, flight.looked = flight.looked, seen.look
+        if seen.answer is not None and seen.look.done_us != before.done_us:
+            await self._give(flight, seen.answer, seen.now_us, asked_s, done_us=seen.look.done_us)
+        if seen.look.state is State.ASKS:
+            flight.led(seen.lease)
+            self._lead_again(flight)
+            return False
+        if flight.lease_now is not None and seen.look.id == flight.lease_now.id:
+            self._spread(flight, seen)
+        return True
+
+    def _spread(self, flight: Flight, seen: Seen) -> None:
+        """The lease has ended without an answer: those to whom that says something are told."""
+        for waiter in list(flight.waiters):
+            if seen.look.state is State.ALONE:
+                self._tell(flight, waiter, Alone())
+            elif seen.look.state is State.FAILED and seen.code is not None and _is_its_own(seen, waiter):
+                self._tell(flight, waiter, Failed(seen.code, seen.why))
+
+    async def _give(self, flight: Flight, answer: Answer, now_us: int, asked_s: float, *, done_us: int) -> None:
+        takers = [waiter for waiter in flight.waiters if flight.takes(waiter, answer, now_us, done_us)]
+        if not takers:
+            return
+        kept = await asyncio.to_thread(unpack, answer.body) if len(answer.body) >= LARGE_BYTES else unpack(answer.body)
+        given = Given(kept, answer.at_us, now_us, asked_s, waited=done_us > 0)
+        for waiter in takers:
+            self._tell(flight, waiter, given)
+
+    def _lead(self, flight: Flight, leader: Waiter) -> None:
+        assert flight.lease_now is not None
+        self._tell(flight, leader, Leads(_share(flight, flight.lease_now)))
+
+    def _lead_again(self, flight: Flight) -> None:
+        """The one that leads may be among those that wait: its dispatcher died before it was sent."""
+        lease = flight.lease_now
+        for waiter in list(flight.waiters):
+            if lease is not None and waiter.attempt.copy and waiter.owner == lease.owner:
+                return self._lead(flight, waiter)
+        return None
+
+    @staticmethod
+    def _tell(flight: Flight, waiter: Waiter, verdict: Verdict) -> None:
+        flight.waiters.pop(waiter, None)
+        waiter.tell(verdict)
+
+    async def _look(self, flights: Sequence[Flight]) -> None:
+        _, looks = await self._answers.look([flight.lease for flight in flights])
+        for flight, look in zip(flights, looks, strict=True):
+            lease = flight.lease_now
+            changed = look.done_us != flight.looked.done_us or look.state is not State.ASKS
+            if changed or (lease is not None and look.id != lease.id):
+                flight.news.set()
+
+    async def _end(self, attempt: Attempt, state: State, code: str = "", why: str = "") -> None:
+        lease, _, id_ = attempt.share.rpartition(" ")
+        try:
+            await self._answers.end(lease, id_, state, code=code, why=why, until_ms=attempt.deadline_ms)
+        except store.AWAY as error:
+            store.count_loss(error, "lease")  # those that wait lose patience
+
+
+def _share(flight: Flight, lease: Lease) -> str:
+    return f"{flight.lease} {lease.id}"
+
+
+def _is_its_own(seen: Seen, waiter: Waiter) -> bool:
+    """Whether it would end with this error, too: for lack of time only with no more time than the other had."""
+    return seen.code not in NOT_SHARED or waiter.attempt.deadline_ms <= seen.until_ms
+
+
+def _latest(flight: Flight) -> Waiter:
+    return max(flight.waiters, key=lambda waiter: waiter.deadline_s)
+
+
+def _counted(verdict: Verdict) -> Verdict:
+    """Counts where a request gets its answer."""
+    match verdict:
+        case Leads():
+            metrics.SHARED.labels("asked").inc()
+        case Alone():
+            metrics.SHARED.labels("alone").inc()
+        case Failed():
+            metrics.SHARED.labels("waited").inc()
+        case Given():
+            metrics.SHARED.labels("waited" if verdict.waited else "cached").inc()
+        case Later():
+            pass
+    return verdict

@@ -1,0 +1,247 @@
+"""Shared answers in Redis: who asks a question at present, and the answers that others may be given.
+
+A *lease* says that a request asks its question for all others. It ends with the answer, or with why there is none. It
+lapses by itself where nobody ends it, and whoever waits for it too long takes it over: a lease is never a promise.
+
+An *answer* is kept under its question and its source. `at` is when the call for it left for the exchange, by Redis's
+clock; `till` is until when candles have all finished bars (`schemas.bars`), 0 for anything else. All answers together
+have a bound in bytes; the oldest make room. Everything lapses.
+
+What goes wrong here is one of `store.AWAY`, for the caller to go on without.
+"""
+
+import enum
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import redis.asyncio
+from msgspec import Raw, Struct, msgpack
+
+from ..messages import ErrorCode
+from . import store
+
+LUA: Final = Path(__file__).with_suffix(".lua")
+# How long the end of a lease can be seen: longer than a dispatcher goes without looking.
+ENDED_MS: Final = 10_000
+# Answers from here on are compressed: mostly to a tenth.
+PACKED_BYTES: Final = 16 * 1024
+_PLAIN: Final = b"\0"
+_PACKED: Final = b"\1"
+
+
+class Lease(Struct, frozen=True):
+    """Who asks a question at present.
+
+    Args:
+        id: the lease's; another one for each time that it is taken.
+        owner: the request's that took it, as `dispatcher.sharing` names it.
+        since_us: when.
+    """
+
+    id: str
+    owner: str
+    since_us: int
+
+
+class Answer(Struct, frozen=True):
+    """An answer that is kept.
+
+    Args:
+        at_us: when its call left for the exchange.
+        till_us: until when it has all finished bars; 0 where it has none.
+        body: as `pack` made it.
+    """
+
+    at_us: int
+    till_us: int
+    body: bytes
+
+
+class Kept(Struct, frozen=True, array_like=True):
+    """What is in an answer's body: the exchange and the lane that gave it, and the data in MessagePack."""
+
+    exchange: str
+    lane: str
+    data: Raw
+
+
+class State(enum.StrEnum):
+    """How a lease stands."""
+
+    NONE = ""
+    ASKS = "asks"
+    ANSWERED = "answered"
+    FAILED = "failed"  # with an error that equal requests have, too
+    ALONE = "alone"  # its answer can't be shared
+
+
+class Asked(Struct, frozen=True):
+    """What came of asking.
+
+    Args:
+        now_us: when.
+        answer: one that will do; the lease is not taken then.
+        lease: the one that holds.
+        leads: whether it was given to the caller.
+    """
+
+    now_us: int
+    answer: Answer | None = None
+    lease: Lease | None = None
+    leads: bool = False
+
+
+class Look(Struct, frozen=True):
+    """How a lease stands, at a look.
+
+    Args:
+        state: how.
+        id: the lease's.
+        done_us: when it was last answered, also one that was before it; 0 for never.
+    """
+
+    state: State
+    id: str
+    done_us: int
+
+
+class Seen(Struct, frozen=True):
+    """All of a lease.
+
+    Args:
+        now_us: when it was read.
+        look: how it stands.
+        lease: who asks, or asked.
+        answer: the last one, if it is still there.
+        code: of the error that it failed with.
+        why: the same in words.
+        until_ms: the deadline of the request that failed.
+    """
+
+    now_us: int
+    look: Look
+    lease: Lease
+    answer: Answer | None
+    code: ErrorCode | None
+    why: str
+    until_ms: int
+
+
+class Answers:
+    """The shared answers of one fleet, as one process uses them.
+
+    Args:
+        client: made by `store.connect`.
+    """
+
+    def __init__(self, client: redis.asyncio.Redis) -> None:
+        self._redis = client
+        any_client: Any = client
+        self._script = any_client.register_script(LUA.read_text(encoding="utf-8"))
+
+    async def now_us(self) -> int:
+        """What Redis's clock shows."""
+        client: Any = self._redis
+        seconds, more_us = store.shaped(await client.time(), lambda time: (int(time[0]), int(time[1])))
+        return seconds * 1_000_000 + more_us
+
+    async def ask(
+        self,
+        lease: str,
+        answers: Sequence[str],
+        *,
+        owner: str,
+        new_id: str,
+        lasts_ms: int,
+        age_us: int,
+        bar: bool,
+        takes_over: str,
+    ) -> Asked:
+        """Finds an answer that will do, or whom to wait for, or takes the lease.
+
+        Args:
+            lease: its key.
+            answers: the keys of those that would do, the best first.
+            owner: who asks.
+            new_id: the lease's, if it is taken.
+            lasts_ms: how long it lasts then.
+            age_us: the greatest age that will do; -1 for none.
+            bar: whether what has all finished bars will do.
+            takes_over: the id of a lease that nobody waits for any more; empty for none.
+        """
+        args = owner, new_id, max(lasts_ms, 1), age_us, int(bar), takes_over
+        found: Any = await self._script(keys=[lease, *answers], args=["ask", *args])
+        return store.shaped(found, _asked)
+
+    async def look(self, leases: Sequence[str]) -> tuple[int, list[Look]]:
+        """How these leases stand, and when that was."""
+        found: Any = await self._script(keys=leases, args=["look"])
+        return store.shaped(found, lambda said: (int(said[0]), [_look(*each) for each in said[1:]]))
+
+    async def see(self, lease: str) -> Seen:
+        """All of a lease."""
+        found: Any = await self._script(keys=[lease], args=["see"])
+        return store.shaped(found, _seen)
+
+    async def keep(self, answer: str, lease: str, found: Answer, *, kept_ms: int, most_bytes: int) -> int:
+        """Keeps an answer, and ends the lease with it; returns how many bytes all answers have."""
+        args = found.at_us, found.till_us, found.body, max(kept_ms, 1), most_bytes, ENDED_MS
+        return store.shaped(await self._script(keys=[answer, lease], args=["keep", *args]), int)
+
+    async def end(
+        self, lease: str, id_: str, state: State, *, code: str = "", why: str = "", until_ms: int = 0
+    ) -> None:
+        """Ends a lease without an answer, unless it was taken over."""
+        await self._script(keys=[lease], args=["fail", id_, state, code, why, until_ms, ENDED_MS])
+
+
+def pack(exchange: str, lane: str, data: bytes) -> bytes:
+    """An answer's body; data is in MessagePack. Of much data this takes time: call it in a thread."""
+    body = msgpack.encode(Kept(exchange, lane, Raw(data)))
+    return _PLAIN + body if len(body) < PACKED_BYTES else _PACKED + zlib.compress(body, 1)
+
+
+def unpack(body: bytes) -> Kept:
+    """What is in an answer's body.
+
+    Raises:
+        InvalidResponse: it is none.
+    """
+    return store.shaped(body, _unpacked)
+
+
+_KEPT: Final = msgpack.Decoder(Kept)
+
+
+def _unpacked(body: bytes) -> Kept:
+    try:
+        return _KEPT.decode(zlib.decompress(body[1:]) if body[:1] == _PACKED else body[1:])
+    except zlib.error as error:
+        raise ValueError(str(error)) from error
+
+
+def _asked(found: list[Any]) -> Asked:
+    now_us, what = int(found[0]), found[1]
+    if what == b"answer":
+        return Asked(now_us, answer=Answer(int(found[3]), int(found[4]), bytes(found[5])))
+    lease = Lease(found[2].decode(), found[3].decode(), int(found[4]))
+    return Asked(now_us, lease=lease, leads=what == b"lead")
+
+
+def _look(state: bytes, id_: bytes, done: bytes) -> Look:
+    return Look(State(state.decode()), id_.decode(), int(done or 0))
+
+
+def _seen(found: list[Any]) -> Seen:
+    state, id_, owner, since, done, _, code, why, until, at, till, body = found[1:]
+    return Seen(
+        int(found[0]),
+        _look(state, id_, done),
+        Lease(id_.decode(), owner.decode(), int(since or 0)),
+        Answer(int(at), int(till), bytes(body)) if at else None,
+        ErrorCode(code.decode()) if code else None,
+        why.decode(errors="replace"),
+        int(until or 0),
+    )

@@ -1,0 +1,81 @@
+"""What makes two requests equal, so that one answer will do for both. Pure.
+
+A question is a read with its arguments, or an HTTP call. A source is what answers it: an exchange, as lanes with the
+same settings reach it. The answer of a source to a question has one key, which dispatchers and workers make alike. A
+request may take the answer of any of its sources; so the requests that wait for each other are those with the same
+question and the same sources.
+
+Keys are hashes of an encoding that no two questions share. Producers choose what goes into a question and nothing else,
+so none can make the key of another question.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from msgspec import msgpack
+
+from .config import LaneConfig
+from .messages import Http, Request
+
+_DEFAULT_PORTS: Final = {"https": 443, "http": 80}
+
+
+def question(request: Request) -> str:
+    """Names what a request asks, whoever answers it. Its arguments are as `dispatcher.intake` leaves them."""
+    if request.http is not None:
+        return _digest("http", request.http.method, plain_url(request.http), request.http.body)
+    args = {name: value for name, value in request.args.items() if (name, value) != ("params", {})}
+    return _digest("read", request.method, _sorted(args))
+
+
+def source(lane: LaneConfig, request: Request) -> str:
+    """Names what answers a request on a lane: settings may lead ccxt to other markets, but never an HTTP call."""
+    return _digest(lane.known_as, None if request.http is not None else _sorted(_plain(lane.ccxt)))
+
+
+def answer_key(asked: str, of: str) -> str:
+    """Where Redis has a source's answer to a question."""
+    return f"fleet:answer:{_digest(asked, of)}"
+
+
+def lease_key(asked: str, sources: Iterable[str], *, bulk: bool) -> str:
+    """Where Redis says who asks a question of these sources; a live request never waits for a bulk one."""
+    return f"fleet:asked:{_digest(asked, sorted(sources), bulk)}"
+
+
+def plain_url(call: Http) -> str:
+    """An HTTP call's URL in the one spelling that equal ones have.
+
+    The host is in lower case, a usual port is left out, and parameters are in the order of their names; those with one
+    name stay in theirs.
+    """
+    parts = urlsplit(call.url)
+    scheme = parts.scheme.lower()
+    port = "" if parts.port in (None, _DEFAULT_PORTS.get(scheme)) else f":{parts.port}"
+    query = "&".join(sorted(parts.query.split("&"), key=lambda each: each.partition("=")[0]))
+    return f"{scheme}://{(parts.hostname or '').lower()}{port}{parts.path or '/'}?{query}"
+
+
+def _sorted(value: Any) -> Any:
+    """A value whose tables have their keys in order."""
+    if isinstance(value, dict):
+        table: dict[str, Any] = value  # pyright: ignore[reportUnknownVariableType]
+        return {name: _sorted(table[name]) for name in sorted(table)}
+    if isinstance(value, list):
+        return [_sorted(each) for each in value]  # pyright: ignore[reportUnknownVariableType]
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """A setting as it can be encoded: TOML has dates, too."""
+    if isinstance(value, dict):
+        return {str(name): _plain(each) for name, each in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    if isinstance(value, list):
+        return [_plain(each) for each in value]  # pyright: ignore[reportUnknownVariableType]
+    return value if isinstance(value, (str, bool, int, float)) else repr(value)
+
+
+def _digest(*parts: Any) -> str:
+    return hashlib.blake2b(msgpack.encode(parts), digest_size=20).hexdigest()

@@ -1,0 +1,102 @@
+"""What will do for a request that takes another one's answer, and how long it waits for it."""
+
+import asyncio
+import time
+from typing import Any, Literal
+
+from pamqp.commands import Basic
+
+from dispatcher.flights import HELD_S, Flight, Waiter, owner_of
+from schemas.messages import Attempt, Request
+from schemas.runtime.answers import Answer, Lease
+from schemas.runtime.results import now_ms
+
+SECOND_US = 1_000_000
+NOW_US = 1_800_000_000 * SECOND_US
+
+
+class Message:
+    """A delivery as far as it matters here."""
+
+    body = b""
+    properties = Basic.Properties()
+
+
+def attempt(max_age_ms: int | Literal["bar"] = 1_000, *, within_ms: int = 10_000, **fields: Any) -> Attempt:
+    request = Request("fetch_ohlcv", {}, "one", deadline_ms=now_ms() + within_ms, max_age_ms=max_age_ms)
+    return Attempt(request, "", 0, now_ms(), **fields)
+
+
+def waiter(*of: Any, **how: Any) -> Waiter:
+    message: Any = Message()
+    return Waiter(attempt(*of, **how), message)
+
+
+def flight(*waiters: Waiter) -> Flight:
+    made = Flight("lease", ["answer"])
+    made.clock(NOW_US, time.monotonic())
+    for each in waiters:
+        made.waiters[each] = None
+    return made
+
+
+def answer(age_s: float, *, till_us: int = 0) -> Answer:
+    return Answer(NOW_US - round(age_s * SECOND_US), till_us, b"")
+
+
+async def test_an_answer_will_do_up_to_its_age() -> None:
+    one = waiter(1_000)
+    of = flight(one)
+    assert of.takes(one, answer(1.0), NOW_US, 0)
+    assert not of.takes(one, answer(1.000001), NOW_US, 0)
+    assert not of.takes(one, answer(-0.1), NOW_US, 0), "it is from the future: Redis's clock was set"
+
+
+async def test_what_was_under_way_when_it_came_will_do() -> None:
+    one = waiter(0)
+    of = flight(one)
+    of.clock(NOW_US, one.joined_s)
+    assert of.takes(one, answer(5), NOW_US + SECOND_US, done_us=NOW_US)
+    assert not of.takes(one, answer(5), NOW_US + SECOND_US, done_us=NOW_US - 1), "it was there before"
+
+
+async def test_candles_will_do_if_their_bar_had_not_closed_when_it_came() -> None:
+    one = waiter("bar")
+    of = flight(one)
+    of.clock(NOW_US, one.joined_s)
+    assert of.takes(one, answer(3_000, till_us=NOW_US + 1), NOW_US, 0)
+    assert of.takes(one, answer(3_000, till_us=NOW_US + 1), NOW_US + SECOND_US, 0)
+    for done_us in (0, NOW_US + SECOND_US):  # also of one that was under way
+        assert not of.takes(one, answer(1, till_us=NOW_US), NOW_US, done_us)
+
+
+async def test_one_that_comes_later_is_later_by_redis_s_clock() -> None:
+    one = waiter("bar")
+    of = flight(one)
+    of.clock(NOW_US, one.joined_s - 2)
+    assert of.came_us(one) == NOW_US + 2 * SECOND_US
+    of.clock(NOW_US, one.joined_s + 2)
+    assert of.came_us(one) == NOW_US
+
+
+async def test_patience_is_half_of_the_time_since_another_one_leads() -> None:
+    one = waiter(within_ms=10_000)
+    of = flight(one)
+    assert round(of.patient_until_s(one) - one.joined_s, 1) == 5.0
+    of.led(Lease("first", "somebody", 0))
+    at_s = of.patient_until_s(one)
+    await asyncio.sleep(0.01)
+    of.led(Lease("first", "somebody", 0))
+    assert of.patient_until_s(one) == at_s
+    of.led(Lease("second", "somebody", 0))
+    assert of.patient_until_s(one) > at_s
+    late = waiter(within_ms=10**9)
+    assert of.due(late) == late.joined_s + HELD_S
+    assert of.patient_until_s(waiter(within_ms=-5_000)) <= time.monotonic()
+
+
+async def test_a_copy_has_its_request_s_name() -> None:
+    first = attempt(reply_to="a", digest="d")
+    assert owner_of(first) == owner_of(attempt(reply_to="a", digest="d", taken="again", copy=True))
+    assert owner_of(first) != owner_of(attempt(reply_to="b", digest="d"))
+    assert owner_of(first) != owner_of(attempt(reply_to="a", digest="e"))

@@ -1,0 +1,163 @@
+"""Keeps answers in Redis for equal requests, beside the publishing of results, which it never holds up.
+
+An attempt that asks for others, too, ends its lease here (`schemas.runtime.answers`): with its answer, or with an error
+that equal requests would have. While Redis is slow or away, some ends wait here and are tried again. What is too much
+is dropped: then those that wait for the answer lose patience, and one of them asks.
+"""
+
+import asyncio
+import logging
+import time
+from typing import Any, Final
+
+import redis.asyncio
+from msgspec import Struct, msgpack
+
+from schemas import bars, sharing
+from schemas.config import LaneConfig
+from schemas.messages import Attempt, Outcome, Try
+from schemas.runtime import store
+from schemas.runtime.answers import ENDED_MS, Answer, Answers, State, pack
+
+from . import metrics
+
+log = logging.getLogger(__name__)
+
+# So many ends of leases wait for Redis at once, with so many bytes of data.
+WAITING: Final = 2_000
+WAITING_BYTES: Final = 64 * 2**20
+# So many are written at a time.
+WRITERS: Final = 8
+TRIES: Final = 5
+AGAIN_S: Final = 0.5
+# A larger answer is not kept: it would push out too many others.
+LARGEST_PART: Final = 8
+# From here on data is encoded and compressed beside the event loop.
+LARGE_BYTES: Final = 256 * 1024
+LONGEST_MS: Final = 86_400_000
+# The longest that the last ends may take when a process ends.
+CLOSE_S: Final = 5.0
+
+
+class Ending(Struct, frozen=True):
+    """An attempt that ended, and asked for others.
+
+    Args:
+        attempt: the attempt.
+        lane: the lane's configuration.
+        item: how it ended; None where it was not run.
+        data: what it brought, if it is ok.
+        sent_s: when its first call left, by the monotonic clock; None if none did.
+        size_bytes: about how large the data is.
+    """
+
+    attempt: Attempt
+    lane: LaneConfig
+    item: Try | None
+    data: Any
+    sent_s: float | None
+    size_bytes: int
+
+
+class Keeping:
+    """The ends of leases that are on their way to Redis.
+
+    Args:
+        client: Redis.
+        most_bytes: how many bytes all answers may have there.
+    """
+
+    def __init__(self, client: redis.asyncio.Redis, most_bytes: int) -> None:
+        self._answers = Answers(client)
+        self._most_bytes = most_bytes
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._size_bytes = 0
+        self._turn = asyncio.Semaphore(WRITERS)
+
+    def put(self, ending: Ending) -> None:
+        """Has a lease ended; returns at once."""
+        if len(self._tasks) >= WAITING or self._size_bytes + ending.size_bytes > WAITING_BYTES:
+            metrics.KEPT.labels("lost").inc()
+            return
+        self._size_bytes += ending.size_bytes
+        task = asyncio.create_task(self._end(ending), name="keep")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def drop(self, attempt: Attempt) -> None:
+        """An attempt is not run, as its request was answered: whoever waits for it asks."""
+        if attempt.share:
+            self.put(Ending(attempt, LaneConfig(), None, None, None, 0))
+
+    async def close(self) -> None:
+        """Returns when all have ended, or Redis did not take them, after `CLOSE_S` in any case."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CLOSE_S)
+
+    async def _end(self, ending: Ending) -> None:
+        try:
+            async with self._turn:
+                for left in range(TRIES - 1, -1, -1):
+                    try:
+                        metrics.KEPT.labels(await self._try(ending)).inc()
+                    except store.AWAY as error:
+                        store.count_loss(error, "answer")
+                        if not left:
+                            metrics.KEPT.labels("lost").inc()
+                        await asyncio.sleep(AGAIN_S if left else 0)
+                    else:
+                        return
+        finally:
+            self._size_bytes -= ending.size_bytes
+
+    async def _try(self, ending: Ending) -> str:
+        """Ends a lease; says how."""
+        attempt, item = ending.attempt, ending.item
+        lease, _, id_ = attempt.share.rpartition(" ")
+        if item is None:
+            await self._answers.end(lease, id_, State.NONE)
+            return "dropped"
+        if item.outcome is not Outcome.OK:
+            code, until_ms = str(item.code), attempt.deadline_ms
+            await self._answers.end(lease, id_, State.FAILED, code=code, why=item.message, until_ms=until_ms)
+            return "error"
+        body = await self._packed(ending)
+        if ending.sent_s is None or body is None or len(body) > self._most_bytes // LARGEST_PART:
+            await self._answers.end(lease, id_, State.ALONE)
+            return "not_kept"
+        # Read before, not after: a write that Redis takes late would make the answer look younger.
+        now_us = await self._answers.now_us()
+        at_us = now_us - int((time.monotonic() - ending.sent_s) * 1e6)
+        till_us, kept_ms = _lasts(attempt, ending.data, at_us, now_us)
+        key = sharing.answer_key(sharing.question(attempt.request), sharing.source(ending.lane, attempt.request))
+        answer = Answer(at_us, till_us, body)
+        metrics.KEPT_BYTES.set(
+            await self._answers.keep(key, lease, answer, kept_ms=kept_ms, most_bytes=self._most_bytes)
+        )
+        return "kept"
+
+    async def _packed(self, ending: Ending) -> bytes | None:
+        """The answer's body; None where its data can't be encoded."""
+        if ending.size_bytes < LARGE_BYTES:
+            return _packed(ending)
+        return await asyncio.to_thread(_packed, ending)
+
+
+def _packed(ending: Ending) -> bytes | None:
+    try:
+        data = msgpack.encode(ending.data, enc_hook=str)
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return None  # JSON takes larger numbers
+    return pack(ending.lane.known_as, ending.attempt.lane, data)
+
+
+def _lasts(attempt: Attempt, data: Any, at_us: int, now_us: int) -> tuple[int, int]:
+    """Until when an answer has all finished bars, microseconds, 0 for anything else; and for how many ms it is kept."""
+    request = attempt.request
+    till_us = 0
+    if request.http is None and bars.refusal(request.method, request.args) is None:
+        till_us = bars.good_until_ms(request.args, data, at_us // 1000) * 1000
+    wanted_ms = request.max_age_ms
+    if not isinstance(wanted_ms, int):
+        wanted_ms = (till_us - now_us) // 1000
+    return till_us, min(max(wanted_ms, ENDED_MS), LONGEST_MS)
