@@ -33,6 +33,7 @@ from . import (
     redis_lost,
     restarted,
     routing,
+    shared,
     strangers,
     waiting,
 )
@@ -60,6 +61,7 @@ PARTS: Final = {
     "waiting": waiting.run,
     "gateway": gateway.run,
     "bots": gateway.run_bots,
+    "shared": shared.run,
 }
 
 

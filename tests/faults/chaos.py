@@ -52,6 +52,17 @@ ANSWERED_WITHIN_S: Final = 120.0
 # A node that was given up starts afresh, and needs a while for its replicas on a busy machine.
 WHOLE_WITHIN_S: Final = 120.0
 
+# Every third request is one of these, so that most of them find an equal one under way or an answer that will do.
+BY_CANDLES: Final = ("binance", "okx")
+SHARED: Final[tuple[dict[str, Any], ...]] = (
+    *({"method": "fetch_ticker", "args": {"symbol": symbol}} for symbol in ("BTC/USDT", "ETH/USDT")),
+    *(
+        {"method": "fetch_ohlcv", "args": {"symbol": "BTC/USDT", "timeframe": frame, "limit": limit}}
+        for frame, limit in (("1m", 7), ("1m", 11), ("1h", 7))
+    ),
+)
+AGES_MS: Final = (0, 500, 5_000)
+
 EXCHANGE_FAULTS: Final[dict[str, dict[str, object]]] = {
     "exchange_refuses": {"down": "refused"},
     "exchange_resets": {"down": "reset"},
@@ -331,6 +342,12 @@ def requests_of(seed: int, exchanges: list[str]) -> Any:
     rng = random.Random(f"requests {seed}")
 
     def fields(number: int) -> dict[str, Any]:
+        if number % 3 == 1:
+            shared = rng.choice(SHARED)
+            of_candles = shared["method"] == "fetch_ohlcv"
+            age = rng.choice((*AGES_MS, "bar") if of_candles else AGES_MS)
+            named = {"exchanges": BY_CANDLES} if of_candles else {}
+            return {**shared, **named, "max_age_ms": age, "within_ms": rng.randint(10_000, 60_000)}
         method = rng.choices(("fetch_ticker", "fetch_order_book", "fetch_ohlcv", "fetch_trades"), (5, 2, 2, 1))[0]
         asked: dict[str, Any] = {"method": method, "args": {"symbol": rng.choice(("BTC/USDT", "ETH/USDT"))}}
         if number % 4 == 0:

@@ -27,7 +27,7 @@ DEADLINE_MS: Final = 120_000
 class Load:
     """Publishes requests, and takes the results from the results' own queue: both outlive the broker's restart.
 
-    `sent_ms` and `deadline_ms` are by id, as are `results` and, beside each of them, when it came: `arrived_ms`.
+    By id are `asked`, `sent_ms` and `deadline_ms`, and `results` with, beside each of them, when it came: `arrived_ms`.
     """
 
     def __init__(self, broker: Broker, per_s: float) -> None:
@@ -37,6 +37,7 @@ class Load:
         # What another load has left behind is not taken for ours.
         self._prefix = f"load-{os.urandom(3).hex()}"
         self.sent: list[str] = []
+        self.asked: dict[str, dict[str, Any]] = {}
         self.sent_ms: dict[str, int] = {}
         self.deadline_ms: dict[str, int] = {}
         self.results: defaultdict[str, list[Result]] = defaultdict(list)
@@ -103,6 +104,7 @@ class Load:
             "deadline_ms": self.deadline_ms[name],
             **fields,
         }
+        self.asked[name] = request
         body = msgspec.json.encode(request)
         while True:
             try:

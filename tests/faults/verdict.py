@@ -1,16 +1,21 @@
 """The verdict on a chaos run, request by request, from the producer's own record."""
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
 
+from schemas.messages import Result
 from tests.faults.load import Load
 from tests.faults.schedule import KINDS, Fault
 
 # An answer that says that the deadline has passed needs a moment itself.
 LATE_AFTER_MS = 1_000
+# The longest that an exchange takes for an answer here: a call ends after 1.5 s, and may be sent once more.
+SLOWEST_MS = 4_000
+BAR_MS = {"1m": 60_000, "1h": 3_600_000}
 # What was hit may deliver again until its connections are up again and its queues have run dry.
 AFTERMATH_MS = 20_000
 
@@ -31,6 +36,8 @@ class Verdict(Struct, frozen=True):
         data: answered with data.
         errors: answered with an error, by code.
         twice: requests answered more than once, by the faults that explain it.
+        shared: requests that took another one's answer.
+        wrong: answers that are not to their own question, or older than it allows.
         late: requests whose first answer came over a second after their deadline, by the faults meanwhile.
         lost: requests without an answer.
         unexplained: requests answered more than once with no crash to explain it.
@@ -46,6 +53,8 @@ class Verdict(Struct, frozen=True):
     data: int
     errors: dict[str, int]
     twice: dict[str, int]
+    shared: int
+    wrong: list[str]
     late: dict[str, int]
     lost: list[str]
     unexplained: list[str]
@@ -59,7 +68,15 @@ class Verdict(Struct, frozen=True):
     @property
     def ok(self) -> bool:
         """Whether the promise was kept."""
-        broken = (self.lost, self.unexplained, self.violations, self.unburied, self.left_over, self.bad_exits)
+        broken = (
+            self.lost,
+            self.wrong,
+            self.unexplained,
+            self.violations,
+            self.unburied,
+            self.left_over,
+            self.bad_exits,
+        )
         return not any(broken)
 
     def lines(self) -> list[str]:
@@ -70,6 +87,8 @@ class Verdict(Struct, frozen=True):
             f"answered             {answered}",
             f"  with data          {self.data}",
             f"  with an error      {answered - self.data}{_of(self.errors)}",
+            f"  of another one     {self.shared}",
+            f"  wrong, or too old  {len(self.wrong)}{_names(self.wrong)}",
             f"answered twice       {sum(self.twice.values())}{_of(self.twice)}",
             f"  with no crash      {len(self.unexplained)}{_names(self.unexplained)}",
             f"late                 {sum(self.late.values())}{_of(self.late)}",
@@ -99,11 +118,14 @@ def judge(
     twice: Counter[str] = Counter()
     late: Counter[str] = Counter()
     unexplained: list[str] = []
+    shared, wrong = 0, list[str]()
     for name in load.sent:
         if not (results := load.results.get(name)):
             continue
         first = results[0]
         data += first.ok
+        shared += first.age_ms is not None
+        wrong += [f"{name}: {why}" for one in results if (why := wrong_answer(load.asked[name], one))]
         if first.error:
             errors[first.error.code] += 1
         arrived_ms = load.arrived_ms[name]
@@ -120,6 +142,8 @@ def judge(
         data,
         dict(errors.most_common()),
         dict(twice.most_common()),
+        shared,
+        wrong,
         dict(late.most_common()),
         load.unanswered,
         unexplained,
@@ -130,6 +154,32 @@ def judge(
         bad_exits,
         dict(Counter(one.fault.kind for one in happened).most_common()),
     )
+
+
+def wrong_answer(asked: Mapping[str, Any], result: Result) -> str:
+    """Why a result with data is not the answer to what was asked, or too old for it; empty if it is right.
+
+    An answer ages while it is handed over, and one that was under way when it was asked for may be as old as the
+    exchange was slow.
+    """
+    if not result.ok:
+        return ""
+    wanted_ms, age_ms = asked.get("max_age_ms"), result.age_ms
+    if age_ms is not None:
+        if wanted_ms is None:
+            return "it did not ask for another one's answer"
+        most_ms = wanted_ms if isinstance(wanted_ms, int) else BAR_MS[asked["args"]["timeframe"]]
+        if age_ms > most_ms + SLOWEST_MS + result.completed_ms - result.received_ms:
+            return f"{age_ms} ms old"
+    args, data = asked["args"], result.data
+    if isinstance(data, dict):
+        return "" if data.get("symbol") in (args["symbol"], None) else f"of {data['symbol']}"  # pyright: ignore
+    if asked["method"] == "fetch_ohlcv" and "timeframe" in args:
+        opens = [row[0] for row in data]
+        steps = {later - sooner for sooner, later in itertools.pairwise(opens)}
+        if len(opens) != args["limit"] or steps != {BAR_MS[args["timeframe"]]}:
+            return f"{len(opens)} bars of {steps} ms"
+    return ""
 
 
 def _cause(happened: Sequence[Happened], from_ms: int, to_ms: int) -> str | None:
