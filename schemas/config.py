@@ -99,8 +99,7 @@ class DispatcherConfig(Struct, frozen=True, forbid_unknown_fields=True):
         timeout_s: the deadline of requests that name none, from when a dispatcher first received them.
         methods: the only methods that are run, with ``http`` for HTTP calls; empty allows all that the fleet knows.
         max_attempts: how often a request may fail for reasons that may be its own before it ends in an error.
-        in_flight: requests handled at a time, beside a tenth as many returned attempts and a twentieth as many from the
-            bulk queue.
+        in_flight: requests handled at a time, beside a tenth as many returned attempts and a twentieth of bulk ones.
         wait_with_others_s: the longest that an attempt waits for budget while another lane could take it.
         silent_after_s: a lane is offline when none of its workers has reported for so long.
         failures_in_a_row: a lane is offline after so many failures in a row.
@@ -109,8 +108,7 @@ class DispatcherConfig(Struct, frozen=True, forbid_unknown_fields=True):
         stalled_after_s: a lane is set aside when it has answered none of several calls for so long.
         trial_after_s: the time until a lane that is set aside gets a trial; doubled after each trial that fails.
         trial_after_max_s: the longest time between two trials.
-        trial_timeout_s: the longest that a trial may take where another lane could answer too; twice the lane's usual
-            latency where that is longer.
+        trial_timeout_s: the longest that a trial may take beside other lanes; if longer, twice the usual latency.
         slow_start_s: how long a lane that recovers takes to get its whole share.
         probe_every_s: an idle lane gets a health probe after so long without a request.
         grace_s: how long it may finish what it holds after a signal to stop.
