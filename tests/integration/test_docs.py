@@ -25,6 +25,7 @@ CLIENT_PRINTS = (
     r"(?s)((BTC|ETH)/USDT \d+\n){2}.*results.*2/2.*",
     rf"((binance|okx|kraken) {PRICE}\n){{3}}",
     r"okx \d+ ms \['okx'\]\n5\n",
+    r"24 okx (None|\d+)\n",
     r"200 \d{10}\n",
     r"bad_symbol .*BTC/NOTHING.* False [\w-]+ None \[.*\]\n",
     r"okx \d{13}\n",
