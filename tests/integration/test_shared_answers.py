@@ -226,8 +226,8 @@ async def test_who_waits_outlives_redis(stand: Stand, how: str) -> None:
     await stand.simulator.clear("okx")
     answers = await all_answers(stand.client, sent, timeout_s=160)
     assert all(answer.result.ok for answer in answers), [answer.result.error for answer in answers]
-    await stand.redis.start()
     stand.redis.thaw()
+    await stand.redis.start()
     # The next test finds Binance's limit of a minute as free as this one did.
     late_ms = now_ms() + 150_000
     again = await stand.client.send(trades(next(_LIMITS), max_age_ms=None, deadline_ms=late_ms))
