@@ -136,7 +136,7 @@ class Services(Startable):
         worker = modules.command("deploy.standin_worker", *words) if stand_ins else modules.command("workers", *words)
         worker += [] if processes is None else ["--processes", str(processes)]
         self._argv = {"dispatcher": modules.command("dispatcher", *words), "worker": worker}
-        self._gateway_argv = modules.command("gateway", *words)
+        self._gateway_argv = modules.command("schemas.gateway", *words)
         self.lanes = list(load(self.config_file, {}).lanes)
         self.dispatchers: list[Service] = []
         self.workers: list[Service] = []

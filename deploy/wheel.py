@@ -1,4 +1,4 @@
-"""The build back end: makes one wheel, whose only package is `ccxt_fleet`, of the checkout's five folders.
+"""The build back end: makes one wheel, whose only package is `ccxt_fleet`, of the checkout's four folders.
 
 ``pip wheel .`` calls the functions below (PEP 517). `make` lays the folders out below one name, in ``build/tree``, and
 setuptools packs that. Only imports change on the way, at the places that the syntax tree gives. A module that is named
@@ -26,7 +26,6 @@ PLACES: Final[Mapping[str, str]] = {
     "schemas": NAME,
     "dispatcher": f"{NAME}.dispatcher",
     "workers": f"{NAME}.workers",
-    "gateway": f"{NAME}.gateway",
     "deploy": f"{NAME}.deploy",
 }
 # Modules with a second, shorter name for programs, by that name; a whole one, or what it is that programs take of it.

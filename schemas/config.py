@@ -21,7 +21,7 @@ from . import ccxt_settings, methods, old_names, urls
 from .accounts import HIDDEN, AccountConfig
 from .errors import ConfigError
 from .explained import explained
-from .gateways import GatewayConfig
+from .gateway_config import GatewayConfig
 from .messages import Strategy
 from .quantities import Count, Mebibytes, Seconds
 

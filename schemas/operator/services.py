@@ -104,7 +104,7 @@ def run_gateway(
     if words.invoked_subcommand is not None:
         return
     where = [*(["--port", str(port)] if port is not None else []), *(["--address", address] if address else [])]
-    command, more = modules.command("gateway"), _metrics(metrics_port, metrics_address)
+    command, more = modules.command("schemas.gateway"), _metrics(metrics_port, metrics_address)
     _become(command, config, *where, *more, needed=GATEWAY_NEEDED, extra="gateway")
 
 
@@ -123,7 +123,7 @@ def gateway_config(
 
     from ..errors import ConfigError
 
-    made: Any = importlib.import_module(modules.module("gateway.leads"))
+    made: Any = importlib.import_module(modules.module("schemas.gateway.leads"))
     try:
         found = made.leads(exchange, url, token=token)
     except ConfigError as error:

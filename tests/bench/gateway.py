@@ -19,8 +19,8 @@ import ccxt.async_support as ccxt  # pyright: ignore[reportMissingTypeStubs]
 
 from deploy.simulator.ccxt_config import ccxt_config
 from deploy.simulator.process import Simulator
-from gateway.leads import leads
 from schemas import Fleet
+from schemas.gateway.leads import leads
 
 from .measure import Options, Table, met, percentile
 from .stage import Servers, Stage

@@ -19,7 +19,7 @@ from tests.support.environments import Environment, built
 from tests.support.fleet import Client, wait_until
 
 # What users may have under names that are ours in the checkout, and under one that is a package's that we need.
-THEIRS = ("schemas", "dispatcher", "workers", "gateway", "deploy")
+THEIRS = ("schemas", "dispatcher", "workers", "deploy")
 USER_FOLDER = "raise ImportError('a module of the folder that the fleet was started in')\n"
 LANES = ("binance", "okx", "htx", "coinbase", "kraken")
 SHOWN = """

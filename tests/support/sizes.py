@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-FOLDERS: Final = ("schemas", "dispatcher", "workers", "gateway", "deploy", "tests")
+FOLDERS: Final = ("schemas", "dispatcher", "workers", "deploy", "tests")
 MOST_LINES: Final = {"file": 450, "function": 60}
 # Ends the docstring of what a program wrote.
 _WRITTEN: Final = re.compile(r'""".* Written by `[\w/]+\.py`\."""\n')

@@ -13,10 +13,10 @@ import pytest
 from prometheus_client.metrics import MetricWrapperBase
 
 import dispatcher.metrics
-import gateway.metrics
+import schemas.gateway.metrics
 import workers.metrics
 from deploy.standin import NAMES
-from schemas import config, gateways, messages, reports, topology
+from schemas import config, gateway_config, messages, reports, topology
 from schemas.errors import ConfigError
 from workers.budget.course import MOVES
 from workers.limits import cases, costs
@@ -25,15 +25,15 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
 DOCS = {path.name: path.read_text(encoding="utf-8") for path in PAGES}
 FLEET_TOML = (ROOT / "deploy" / "fleet.toml").read_text(encoding="utf-8")
-ROOMS = ("schemas", "dispatcher", "workers", "gateway", "deploy", "tests")
+ROOMS = ("schemas", "dispatcher", "workers", "deploy", "tests")
 SECTIONS: dict[str, type[msgspec.Struct]] = {
     "broker": config.BrokerConfig,
     "redis": config.RedisConfig,
     "dispatcher": config.DispatcherConfig,
     "worker": config.WorkerConfig,
-    "gateway": gateways.GatewayConfig,
+    "gateway": gateway_config.GatewayConfig,
 }
-SERVICES = ("schemas", "dispatcher", "workers", "gateway")
+SERVICES = ("schemas", "dispatcher", "workers")
 CODE = {file: file.read_text(encoding="utf-8") for name in SERVICES for file in (ROOT / name).rglob("*.py")}
 EXAMPLES = [
     pytest.param(kind, body, id=f"{name}-{kind}-{number}")
@@ -190,7 +190,7 @@ def test_metrics() -> None:
         (*named(row[:1]), row[1], row[2].split(", ") if row[2] else [], row[3])
         for row in rows(section("operations.md", "## Metrics"))
     ]
-    services = {"dispatcher": dispatcher.metrics, "worker": workers.metrics, "gateway": gateway.metrics}
+    services = {"dispatcher": dispatcher.metrics, "worker": workers.metrics, "gateway": schemas.gateway.metrics}
     assert documented == [each for name, module in services.items() for each in _metrics(module, name)]
 
 

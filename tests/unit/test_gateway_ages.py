@@ -5,9 +5,9 @@ from urllib.parse import urlsplit
 import ccxt  # pyright: ignore[reportMissingTypeStubs]
 import pytest
 
-from gateway.ages import MOST_MS, SETTLES_MS, max_age_ms
-from gateway.kinds import kind_of
-from schemas.gateways import MaxAgeConfig
+from schemas.gateway.ages import MOST_MS, SETTLES_MS, max_age_ms
+from schemas.gateway.kinds import kind_of
+from schemas.gateway_config import MaxAgeConfig
 from workers.exchange.public_urls import endpoints, keyless_url
 
 HOUR_MS = 3_600_000

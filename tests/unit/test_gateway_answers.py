@@ -8,7 +8,7 @@ import os
 import ccxt  # pyright: ignore[reportMissingTypeStubs]
 import pytest
 
-from gateway import answers
+from schemas.gateway import answers
 from schemas.messages import ErrorCode, Outcome, Try
 
 NOW_MS = 1_760_000_000_000

@@ -2,8 +2,8 @@
 
 import pytest
 
-from gateway import admission, calls
-from gateway.answers import Refusal
+from schemas.gateway import admission, calls
+from schemas.gateway.answers import Refusal
 
 TIME = "/binance/api.binance.com/api/v3/time"
 HOST = {"host": "127.0.0.1:8080"}

@@ -6,9 +6,9 @@ from urllib.parse import urlsplit
 import ccxt  # pyright: ignore[reportMissingTypeStubs]
 import pytest
 
-from gateway.calls import Asked, read
-from gateway.leads import leads
 from schemas.errors import ConfigError
+from schemas.gateway.calls import Asked, read
+from schemas.gateway.leads import leads
 from workers.exchange.public_urls import endpoints
 
 GATEWAY = "http://127.0.0.1:8080"

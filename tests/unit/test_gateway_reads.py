@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from gateway import answers, openapi, reads
-from gateway.answers import Refusal
+from schemas.gateway import answers, openapi, reads
+from schemas.gateway.answers import Refusal
 from schemas.messages import Request
 from schemas.methods import PRIVATE_READS, PUBLIC_READS
 

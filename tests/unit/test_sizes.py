@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.support import sizes
 
 ROOT = sizes.ROOT
-OURS = ("schemas", "dispatcher", "workers", "gateway", "deploy", "tests")
+OURS = ("schemas", "dispatcher", "workers", "deploy", "tests")
 
 
 def walked(*folders: str) -> dict[str, list[str]]:

@@ -6,9 +6,8 @@ from typing import Final
 
 from msgspec import Struct
 
-from schemas.http_calls import refusal
-from schemas.messages import Http
-
+from ..http_calls import refusal
+from ..messages import Http
 from .answers import Refusal, refused
 
 # A ccxt id, a lane's name, or either of a testnet.

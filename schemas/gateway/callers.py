@@ -14,16 +14,16 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from schemas.accounts import Secret
-from schemas.client import asking
-from schemas.client.errors import NotAllowed, NotConnected
-from schemas.client.post import LATE_S, Letter, Post
-from schemas.client.results import Answer
-from schemas.config import BrokerConfig
-from schemas.errors import ConfigError
-from schemas.gateways import ANYONE, GatewayConfig
-from schemas.messages import Request
-from schemas.runtime.tasks import end_tasks
+from ..accounts import Secret
+from ..client import asking
+from ..client.errors import NotAllowed, NotConnected
+from ..client.post import LATE_S, Letter, Post
+from ..client.results import Answer
+from ..config import BrokerConfig
+from ..errors import ConfigError
+from ..gateway_config import ANYONE, GatewayConfig
+from ..messages import Request
+from ..runtime.tasks import end_tasks
 
 log = logging.getLogger(__name__)
 

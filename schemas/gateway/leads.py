@@ -11,9 +11,8 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from schemas.config import SANDBOX
-from schemas.errors import ConfigError
-
+from ..config import SANDBOX
+from ..errors import ConfigError
 from .calls import TOKEN_HEADER
 
 # Where the token goes in what is printed.

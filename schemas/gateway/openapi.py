@@ -8,12 +8,11 @@ from typing import Any, Final, get_overloads, get_type_hints
 import msgspec
 from msgspec import json
 
-from schemas import jsonschema
-from schemas.client.reads import Reads
-from schemas.messages import Result
-from schemas.methods import PUBLIC_READS
-from schemas.version import VERSION
-
+from .. import jsonschema
+from ..client.reads import Reads
+from ..messages import Result
+from ..methods import PUBLIC_READS
+from ..version import VERSION
 from . import answers, reads
 
 SCHEMA_PATH: Final = "/v1/openapi.json"

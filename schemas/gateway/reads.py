@@ -13,12 +13,11 @@ from urllib.parse import parse_qsl
 import msgspec
 from msgspec import json
 
-from schemas import methods
-from schemas.client.reads import Reads
-from schemas.explained import explained
-from schemas.messages import Request
-from schemas.messages import Result as Told
-
+from .. import methods
+from ..client.reads import Reads
+from ..explained import explained
+from ..messages import Request
+from ..messages import Result as Told
 from .answers import Refusal, refused
 
 # What the fleet takes beside a method's arguments, by its names in requests; an answer of an account is nobody else's.

@@ -14,13 +14,12 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from msgspec import Struct, json
 
-from schemas.client.errors import Closed, NoDispatcher, NotAllowed
-from schemas.client.results import Answer
-from schemas.config import Config
-from schemas.errors import BrokerLost
-from schemas.gateways import GatewayConfig
-from schemas.messages import Request
-
+from ..client.errors import Closed, NoDispatcher, NotAllowed
+from ..client.results import Answer
+from ..config import Config
+from ..errors import BrokerLost
+from ..gateway_config import GatewayConfig
+from ..messages import Request
 from . import admission, ages, answers, calls, metrics, openapi, reads
 from .answers import JSON_TYPE, LATER, Refusal, refused
 from .callers import Caller, Callers

@@ -10,12 +10,11 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from schemas.config import Config
-from schemas.errors import ConfigError
-from schemas.runtime.tasks import SideTasks, end_tasks
-from schemas.status import CallerStatus, ConfigurationStatus, GatewayStatus, ProcessStatus
-from schemas.version import VERSION
-
+from ..config import Config
+from ..errors import ConfigError
+from ..runtime.tasks import SideTasks, end_tasks
+from ..status import CallerStatus, ConfigurationStatus, GatewayStatus, ProcessStatus
+from ..version import VERSION
 from .callers import Callers
 from .connections import Connections
 from .door import Door

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from msgspec import Struct, json
 
-from schemas.messages import ErrorCode, Try
+from ..messages import ErrorCode, Try
 
 JSON_TYPE: Final = "application/json"
 TEXT_TYPE: Final = "text/plain; charset=utf-8"

@@ -10,8 +10,7 @@ from datetime import datetime
 from typing import Final
 from urllib.parse import parse_qsl
 
-from schemas.gateways import MaxAgeConfig
-
+from ..gateway_config import MaxAgeConfig
 from .kinds import kind_of
 
 # The most that a request may say.
