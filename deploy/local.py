@@ -181,12 +181,16 @@ class Services(Startable):
         gateway = GatewayService([*self._gateway_argv, *words], log, {**self._env, **(env or {})}, port)
         gateway.start()
         self.gateways.append(gateway)
-        deadline = asyncio.get_running_loop().time() + READY_TIMEOUT_S
-        while (await gateway.ask("readyz"))[0] != 200:
-            if not gateway.running or asyncio.get_running_loop().time() > deadline:
-                raise ProcessError(f"{gateway.name} does not serve. The end of {log}:\n{gateway.tail()}")
-            await asyncio.sleep(0.05)
+        await self.serves(gateway)
         return gateway
+
+    async def serves(self, service: Service) -> None:
+        """Returns when a service says that it is ready; raises ProcessError if it ends, or after 60 s."""
+        deadline = asyncio.get_running_loop().time() + READY_TIMEOUT_S
+        while (await service.ask("readyz"))[0] != 200:
+            if not service.running or asyncio.get_running_loop().time() > deadline:
+                raise ProcessError(f"{service.name} does not serve. The end of {service.log}:\n{service.tail()}")
+            await asyncio.sleep(0.05)
 
     async def ready(self, lanes: Sequence[str]) -> None:
         """Waits until every running dispatcher serves and sees these lanes healthy; raises as `start` does."""

@@ -85,7 +85,9 @@ async def _run(
         print(f"{service.name:<13}{service.metrics_url}  log {service.log}")
     if gateway is not None:
         print(f"gateway      {(await fleet.add_gateway(gateway)).url}")
-    print(f"lanes        {', '.join(fleet.lanes)}; Ctrl-C ends it all")
+    print(f"lanes        {', '.join(fleet.lanes)}; Ctrl-C ends it all", flush=True)
+    # Before that nobody takes requests, and whoever pastes the line asks at once.
+    await fleet.serves(dispatcher)
     print(
         _exports({"FLEET_BROKER_URL": (rabbitmq.url, BROKER_URL), "FLEET_REDIS_URL": (redis.url, REDIS_URL)}),
         flush=True,

@@ -120,7 +120,7 @@ print(fleet.fetch_ticker("BTC/USDT", Collects()))
 
 def printed(program: str, url: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-X", "dev", "-c", program],
+        [sys.executable, "-W", "default", "-c", program],  # -X dev would also write down what takes long
         cwd=ROOT,
         env={**os.environ, "FLEET_BROKER_URL": url},
         capture_output=True,

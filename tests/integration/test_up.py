@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import aiohttp
@@ -11,6 +12,7 @@ import tomli_w
 from deploy.local import simulated
 from deploy.processes import free_port
 from deploy.simulator.process import Simulator
+from schemas import Fleet
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,6 +34,10 @@ async def test_lanes_that_open_and_one_that_does_not(tmp_path: Path) -> None:
                 line = await child.stdout.readline()
                 assert line, said
                 said += line.decode()
+                if line.startswith(b"export "):  # who pastes it may ask at once
+                    url = line.split()[1].decode().removeprefix("FLEET_BROKER_URL=")
+                    async with Fleet(url) as fleet:
+                        assert await fleet.fetch_time(exchanges=["okx"], deadline=timedelta(seconds=60))
             assert f"gateway      http://127.0.0.1:{door}\n" in said
             url = f"http://127.0.0.1:{door}/v1/fetch_time?exchanges=okx"
             async with aiohttp.ClientSession() as session, session.get(url) as answer:
