@@ -19,6 +19,7 @@ from schemas.runtime.store import connect
 from tests.support.exchange_lanes import Answers, Lanes, call, lanes_on
 from tests.support.fleet import QUICK, Client, wait_until
 from tests.support.listed import TICKER, binance, lists
+from workers.exchange import markets
 from workers.exchange.errors import judge
 from workers.exchange.lane_exchange import LaneExchange
 from workers.exchange.markets import Markets
@@ -209,6 +210,24 @@ async def test_a_worker_that_dies_while_it_reads_delays_the_others_for_a_while_o
     await opening
     assert not await client.exists(key + b":lock")
     assert server.hits.count(INFO) == 2
+
+
+async def test_only_one_reads_however_long_that_takes_and_its_lock_never_outlives_it_by_much(
+    server: Answers, workers: list[Lanes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(markets, "LOCK_S", 0.6)
+    client = workers[0].client
+    server.held_path = INFO
+    opening = [asyncio.create_task(binance(worker, server).open()) for worker in workers[:2]]
+    await wait_until(lambda: copies(client), "one of them reads")
+    (lock,) = await copies(client)
+    for _ in range(20):
+        assert 0 < await client.pttl(lock) <= 600
+        await asyncio.sleep(0.1)
+    assert server.hits.count(INFO) == 1
+    server.held_path = ""
+    await asyncio.gather(*opening)
+    assert server.hits.count(INFO) == 1
 
 
 @pytest.mark.parametrize("body", [b"", b"garbage", b"x\x9c\x03\x00\x00\x00\x00\x01"])

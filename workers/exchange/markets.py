@@ -24,13 +24,15 @@ from redis.asyncio.lock import Lock
 
 from schemas.runtime import listings, store
 from schemas.runtime.store import AWAY
+from schemas.runtime.tasks import end_tasks
 
 from . import arguments
 
 log = logging.getLogger(__name__)
 
-# Longer than a lane may take to open. A worker that dies while it reads holds up the others for this long.
-LOCK_S: Final = 65.0
+# A worker that reads renews its lock three times in this time. One that dies meanwhile, or whose word that it has read
+# is lost, holds up the others for so long.
+LOCK_S: Final = 5.0
 # How often an opening lane checks whether another worker has read its markets.
 POLL_S: Final = 0.2
 # The longest time between two checks whether markets are stale.
@@ -137,11 +139,13 @@ class Markets:
             return (await _read(make))[0], True
         if found is not None:
             return found, False
+        keeping = asyncio.create_task(_keep(lock), name="lock of markets")
         try:
             held, listed = await _read(make)
             await self._share(name, held, listed)
             return held, True
         finally:
+            await end_tasks([keeping])
             # An unreleased lock expires by itself.
             with contextlib.suppress(*AWAY):
                 await lock.release()
@@ -205,6 +209,14 @@ class Markets:
                 store.count_loss(error, "markets")
             # If ccxt keeps something in them that JSON can't express, each worker reads them itself.
             log.warning("markets_not_shared", extra={"key": name, "error": repr(error)})
+
+
+async def _keep(lock: Lock) -> None:
+    """Renews a lock until cancelled. Where it is lost another worker reads too, which costs budget and harms nobody."""
+    while True:
+        await asyncio.sleep(LOCK_S / 3)
+        with contextlib.suppress(*AWAY):
+            await lock.reacquire()
 
 
 async def _read(make: Callable[[], Any]) -> tuple[_Held, _Listed]:
