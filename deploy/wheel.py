@@ -41,8 +41,8 @@ DATA: Final = frozenset({".toml", ".lua", ".json", ".typed"})
 LEFT_OUT: Final = frozenset({"deploy/wheel.py", "deploy/rabbitmq/definitions.json"})
 # Functions whose first argument is the name of a module.
 _IMPORTING: Final = frozenset({"import_module", "__import__", "run_module", "find_spec", "resolve_name", "files"})
-# Those of `schemas.runtime.modules`, whose first argument is its name in the checkout.
-_RENAMING: Final = frozenset({"module", "command"})
+# Those of `schemas.runtime.modules`, whose first argument is its name in the checkout; `processes.parser` hands it on.
+_RENAMING: Final = frozenset({"module", "command", "parser"})
 
 get_requires_for_build_sdist = build_meta.get_requires_for_build_sdist
 get_requires_for_build_wheel = build_meta.get_requires_for_build_wheel

@@ -17,7 +17,7 @@ def main() -> int:
     def make(config: Config) -> Gateway:
         return Gateway(config, options.address, options.port)
 
-    return processes.run("schemas.gateway", options, make, announced=False)
+    return processes.run("gateway", options, make, announced=False)
 
 
 if __name__ == "__main__":

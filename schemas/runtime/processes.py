@@ -61,7 +61,7 @@ def run(
     """Runs a service with these options; see `main`.
 
     Args:
-        name: the package in the checkout.
+        name: what its errors are printed with.
         options: those of `parser`, at least.
         make: makes the service from its configuration.
         announced: whether its status is written to Redis; one that is not needs no Redis.
