@@ -120,7 +120,8 @@ print(fleet.fetch_ticker("BTC/USDT", Collects()))
 
 def printed(program: str, url: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-W", "default", "-c", program],  # -X dev would also write down what takes long
+        # -X dev would also write down what takes long. Since 3.12 Python warns of every fork beside a thread.
+        [sys.executable, "-W", "default", "-W", "ignore:This process:DeprecationWarning", "-c", program],
         cwd=ROOT,
         env={**os.environ, "FLEET_BROKER_URL": url},
         capture_output=True,

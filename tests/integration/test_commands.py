@@ -38,7 +38,7 @@ async def test_status_names_who_is_there(stand: Stand) -> None:
     done = await run(stand, "status", "--json")
     assert done.code == output.OK, done
     view = msgspec.convert(done.json, shapes.StatusView)
-    assert view.rabbitmq.version.startswith("RabbitMQ 3.")
+    assert view.rabbitmq.version.startswith("RabbitMQ ")
     assert view.redis.version.startswith(("Redis ", "Valkey "))
     assert view.redis.since_ms is not None
     processes = {(await service.status())["process"]["name"] for service in stand.services}

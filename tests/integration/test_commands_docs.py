@@ -38,6 +38,7 @@ def written(folder: Path) -> dict[str, str]:
 
 def plain(line: str) -> str:
     """A line without what is another one each time: numbers, hosts, words of a version, and how wide columns are."""
+    line = line.partition("; a cluster of several nodes")[0]  # said of RabbitMQ 3 alone
     line = re.sub(r"\b[\w.-]+-\d+\b(?!-)", "process", line)
     line = re.sub(r"\b(?=[0-9a-f]*\d)[0-9a-f]{12}\b", "digest", line)
     return re.sub(r"\s+", " ", re.sub(r"\d[\d.,:-]*( [\d:]+)?", "#", line)).strip()
