@@ -34,7 +34,9 @@ async def queues_port(stand: Stand) -> AsyncIterator[int]:
     """Yield the port at which RabbitMQ tells the length of its queues meanwhile."""
     port, plugins = free_port(), stand.rabbitmq.folder.resolve() / "plugins"
     ensure = f'rabbit_plugins:ensure("{plugins}").'
-    listen = f'application:set_env(rabbitmq_prometheus, tcp_config, [{{port, {port}}}, {{ip, "127.0.0.1"}}])'
+    where = f'[{{port, {port}}}, {{ip, "127.0.0.1"}}]'
+    # Without `persistent` a plugin that is loaded after it has its own default again (Erlang 27).
+    listen = f"application:set_env(rabbitmq_prometheus, tcp_config, {where}, [{{persistent, true}}])"
     plugins.write_text("[rabbitmq_prometheus].\n", encoding="utf-8")
     await stand.rabbitmq.ctl("eval", f"{listen}, {ensure}")
     yield port
