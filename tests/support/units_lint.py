@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from tests.support.found import told
+
 PROGRAM: Final = "systemd-analyze"
 MISSING: Final = f"{PROGRAM} is not installed: run `apt-get install systemd`"
 FOLDER: Final = Path(__file__).parents[2] / "deploy" / "systemd"
@@ -60,14 +62,7 @@ def _said(*words: str, name: str, failed: bool = False) -> list[str]:
 
 def main() -> int:
     """Prints what is found; the exit code."""
-    try:
-        found = lint(sorted(FOLDER.glob("*.service")))
-    except FileNotFoundError as error:
-        print(error, file=sys.stderr)
-        return 1
-    for line in found:
-        print(line)
-    return 1 if found else 0
+    return told(lambda: lint(sorted(FOLDER.glob("*.service"))))
 
 
 if __name__ == "__main__":

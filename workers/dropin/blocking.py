@@ -24,20 +24,8 @@ else:
     _Ccxt = object
 
 
-class Session:
-    """Stands for an instance's session: what ccxt sends with it goes to the fleet. All else is the session's own.
-
-    Args:
-        own: of the requests library.
-    """
-
-    def __init__(self, own: Any) -> None:
-        self.own = own
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "own":  # while it is copied
-            raise AttributeError(name)
-        return getattr(self.own, name)
+class Session(way.Session):
+    """Stands for an instance's session of the requests library."""
 
     def request(self, method: str, url: str, **how: Any) -> Any:
         """Called by ccxt for each HTTP call."""

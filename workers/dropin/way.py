@@ -95,6 +95,22 @@ def forget_twin(exchange: Any) -> Any:
     return _twins.pop(exchange, None)
 
 
+class Session:
+    """Stands for an instance's session: what ccxt sends with it goes to the fleet. All else is the session's own.
+
+    Args:
+        own: the session.
+    """
+
+    def __init__(self, own: Any) -> None:
+        self.own = own
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "own":  # while it is copied
+            raise AttributeError(name)
+        return getattr(self.own, name)
+
+
 class Fleets(_Ccxt):
     """What async classes and blocking ones share of those whose public calls the fleet makes."""
 
