@@ -29,6 +29,7 @@ _KEY_ENDS: Final = re.compile(rb"\s*:")
 _WORDS: Final = frozenset({b"true", b"false", b"null"})
 _PYTHON_WORDS: Final = {b"True": b"true", b"False": b"false", b"None": b"null"}
 SEVERAL: Final = "the body holds several objects: send each request as a message of its own"
+CUT_SHORT: Final = "the body ends before its object does: it is cut short"
 _QUOTES: Final = "JSON has its texts and keys in double quotes"
 
 
@@ -128,7 +129,7 @@ class _Reader:
     def cut_short(self) -> None:
         """Keeps the members that are complete of an object that has no end."""
         if self._depth:
-            self.mistakes.append("the body ends before its object does: it is cut short")
+            self.mistakes.append(CUT_SHORT)
             del self.made[self._members or 1 :]
             self.made += b"}"
 

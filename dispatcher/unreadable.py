@@ -51,8 +51,11 @@ _WIDE_TEXTS: Final = {
 }
 _BASE64: Final = re.compile(rb"[A-Za-z0-9+/_-]{8,}={0,2}\s*")
 _SINGLE_QUOTES: Final = re.compile(rb"\s*\{\s*b?'")
-# The first bytes of maps in MessagePack.
-_PACKED_MAPS: Final = frozenset([*range(0x80, 0x90), 0xDE, 0xDF])
+# By the first byte of a map in MessagePack, how many bytes say how many members it has.
+_HEAD_BYTES: Final = {**dict.fromkeys(range(0x80, 0x90), 1), 0xDE: 3, 0xDF: 5}
+# The longest map of which whole members are looked for: requests have fewer fields.
+_MOST_MEMBERS: Final = 40
+_TRUNCATED: Final = "truncated"
 _GOES_ON: Final = re.compile(r"trailing characters \(byte ([0-9]+)\)")
 # How other programs spell the names of these fields, in lower case and without underscores.
 _SPELT: Final = {"id": ("id", "requestid"), "method": ("method",)}
@@ -110,7 +113,7 @@ def _readings(body: bytes) -> Iterator[bytes]:
     if inner := _unwrapped(body):
         yield inner
     yield nearly_json.read(body).body
-    if first := _first_of_several(body):
+    if first := _first_of_several(body) or _before_the_cut(body):
         yield first
 
 
@@ -144,14 +147,36 @@ def _fields(body: bytes, *, is_text: bool) -> dict[str, Raw] | None:
 
 def _first_of_several(body: bytes) -> bytes:
     """The first of several requests in MessagePack, one behind the other; empty for any other body."""
+    first = _first_map(body)
+    return first if _fields(first, is_text=False) and body[len(first)] in _HEAD_BYTES else b""
+
+
+def _before_the_cut(body: bytes) -> bytes:
+    """A map in MessagePack of the members that are whole in one without an end; empty for any other body."""
+    head_bytes = _HEAD_BYTES.get(body[0], 0) if body else 0
+    if not head_bytes or len(body) > nearly_json.LONGEST_BYTES or _TRUNCATED not in _said_of_map(body):
+        return b""
+    members = body[0] & 0x0F if head_bytes == 1 else int.from_bytes(body[1:head_bytes])
+    for whole in range(min(members - 1, _MOST_MEMBERS), 0, -1):
+        made = b"\xde" + whole.to_bytes(2) + body[head_bytes:]
+        if found := _first_map(made) or (made if _fields(made, is_text=False) else b""):
+            return found
+    return b""
+
+
+def _first_map(body: bytes) -> bytes:
+    """The map in MessagePack that a body goes on behind; empty where it does not begin with one, or ends with it."""
+    goes_on = _GOES_ON.search(_said_of_map(body))
+    return body[: int(goes_on[1])] if goes_on else b""
+
+
+def _said_of_map(body: bytes) -> str:
+    """What msgspec says is wrong with a map in MessagePack; empty where nothing is."""
     try:
         decode_with(_MSGPACK_FIELDS, body)
     except DecodeError as error:
-        goes_on = _GOES_ON.search(str(error))
-        first, rest = (body[: int(goes_on[1])], body[int(goes_on[1]) :]) if goes_on else (b"", b"")
-        if _fields(first, is_text=False) and rest[0] in _PACKED_MAPS:
-            return first
-    return b""
+        return str(error)
+    return ""
 
 
 def _value(fields: dict[str, Raw], name: str, *, is_text: bool) -> Any:
@@ -203,6 +228,8 @@ def _as_json(body: bytes) -> str:
         return mistake
     if _first_of_several(body):
         return nearly_json.SEVERAL
+    if _before_the_cut(body):
+        return nearly_json.CUT_SHORT
     if text.startswith(b"method="):
         return "the body is a form: encode it as JSON or MessagePack"
     return "the body is XML: encode it as JSON or MessagePack" if text[:1] == b"<" else ""

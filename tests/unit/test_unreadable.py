@@ -22,6 +22,8 @@ REQUEST: Final[dict[str, Any]] = {"method": "fetch_ticker", "args": {"symbol": "
 TEXT: Final = json.dumps(REQUEST)
 BODY: Final = TEXT.encode()
 PACKED: Final = msgspec.msgpack.encode(REQUEST)
+# Its id comes first, so that it is still there when the end is missing.
+ID_FIRST: Final = msgspec.msgpack.encode(dict(sorted(REQUEST.items(), key=lambda field: field[0] != "id")))
 CBOR: Final = b"\xa1fmethod\x6cfetch_ticker"
 
 # What each is called, and whether its id and method can be read all the same.
@@ -73,6 +75,9 @@ KINDS: Final[dict[str, tuple[bytes, str, str, bool]]] = {
     "an object and a bracket": (BODY + b"}", "", "goes on behind its object, with '}'", True),
     "cut short after the id": (b'{"id": "t-1", ' + BODY[1:-14] + b', "args": {"symbol": "BT', JSON, "cut short", True),
     "cut short in a text": (BODY[:9], MSGPACK, "cut short", False),
+    "MessagePack cut short": (ID_FIRST[:-3], MSGPACK, "cut short", True),
+    "MessagePack cut short between members": (ID_FIRST[: ID_FIRST.index(b"\xa4args")], "", "cut short", True),
+    "a long map in MessagePack cut short": (b"\xde\x00\x10" + ID_FIRST[1:], JSON, "cut short", True),
     "a form": (b"method=fetch_ticker&symbol=BTC", "", "form", False),
     "XML": (b"<request/>", "", "XML", False),
     "nothing": (b"", "", "empty", False),
@@ -120,7 +125,7 @@ def test_the_right_name_counts_before_another_spelling() -> None:
     assert unreadable.named(JSON, b'{"requestId":"other","id":"t-1"}') == ("t-1", "")
 
 
-@pytest.mark.parametrize("body", [b"give me the price", PACKED[:-3], bytes(range(256)), b"\xc1", b"5"])
+@pytest.mark.parametrize("body", [b"give me the price", PACKED[:2], bytes(range(256)), b"\xc1", b"5"])
 def test_what_is_not_known_is_not_guessed(body: bytes) -> None:
     for content_type in (JSON, MSGPACK, ""):
         assert unreadable.what(content_type, "", body) == ""
