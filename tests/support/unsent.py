@@ -32,6 +32,7 @@ IDS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "coinbase": {"spot": "BTC-USDT"},
     "coinbaseexchange": {"spot": "BTC-USDT"},
+    "coinone": {"spot": "btc"},
     "cryptocom": {"spot": "BTC_USDT", "linear": "BTCUSD-PERP"},
     "deribit": {"spot": "BTC_USDT", "inverse": "BTC-PERPETUAL", "option": "BTC-25DEC26-100000-C"},
     "gate": {

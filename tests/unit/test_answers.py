@@ -98,7 +98,7 @@ def test_what_only_one_exchange_means_by_a_status_is_read_there_alone() -> None:
         ("bitso", 420, '{"success":false,"error":{"code":"0200","message":"Too many requests, retry in 60 s"}}', 60),
         ("luno", 403, "Too Many Requests", 2),
         ("zaif", 200, '{"success":0,"error":"time wait restriction, please try later."}', 2),
-        ("coinone", 200, '{"result":"error","error_code":"1","error_msg":"Too many requests. Wait 5 s"}', 5),
+        ("coincheck", 200, '{"result":"error","error_code":"1","error_msg":"Too many requests. Wait 5 s"}', 5),
         ("zaif", 200, '{"message":"Rate limit exceeded","retry_after":30}', 30),
         ("zaif", 200, '{"trades":[{"comment":"too many requests"}]}', None),
         ("zaif", 200, '{"error":"","data":"rate limit exceeded"}', None),

@@ -1,5 +1,6 @@
 """What calls cost by the tables of limits, and how wrong tables are refused."""
 
+import base64
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,17 @@ def called(exchange: str) -> Called:
 def sent(params: Mapping[str, Any]) -> Sent:
     """As such a call says it on the wire."""
     return read("x", {"url": f"https://x/x?{urlencode(params)}"})
+
+
+@pytest.mark.parametrize(
+    ("body", "sent"),
+    [
+        (base64.b64encode(b'{"Limit":5,"to":{"a":"b"}}'), {"limit": ["5"], "to": ['{"a":"b"}'], "to.a": ["b"]}),
+        ("eyJ=5", {"eyj": ["5"]}),  # a producer's own name, which only begins like one
+    ],
+)
+def test_a_body_in_base64_is_read(body: bytes | str, sent: Mapping[str, list[str]]) -> None:
+    assert read("x", {"url": "https://x/x", "body": body}) == sent
 
 
 def cost_of(costs: Costs, path: str, params: Mapping[str, Any], ccxt_cost: float = 1.0) -> float:

@@ -59,6 +59,8 @@ NOW_S = 1_800_000_000.0
         ("gate", 429, {"X-Gate-RateLimit-Reset-Timestamp": f"{NOW_S + 7:.0f}"}, '{"label":"TOO_MANY_REQUESTS"}', 7),
         ("bingx", 500, {}, '{"code":100410,"msg":"code:100410:rate limited"}', 300),
         ("bingx", 200, {}, f'{{"code":100410,"msg":"and will be unblocked after {NOW_S + 20:.0f}000"}}', 20),
+        ("coinone", 200, {}, '{"result":"error","error_code":"4","error_msg":"Blocked user access"}', 60),
+        ("coinone", 200, {}, '{"result":"error","errorCode":"4","errorMsg":"Blocked user access."}', 60),
         ("bingx", 429, {"X-RateLimit-Requests-Expire": "10000"}, "{}", 10),
         ("bingx", 429, {"X-RateLimit-Requests-Expire": f"{NOW_S + 7:.0f}000"}, "{}", 7),
         ("bitfinex", 500, {}, '["error",11010,"ratelimit: error"]', 60),

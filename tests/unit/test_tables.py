@@ -90,6 +90,7 @@ async def run(function: Any, arguments: Mapping[str, Any]) -> None:
 # What ccxt's `sign` sends with any call, and `variants` in `params`.
 SIGNED: Final = frozenset(
     "accesskeyid signaturemethod signatureversion timestamp recvwindow signature nonce noncewindow request sig api_key "
+    "access_token "
     "params method id type subtype params.type params.subtype".split()
 )
 
