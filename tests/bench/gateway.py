@@ -1,9 +1,10 @@
-"""The HTTP door: ``--only gateway`` and ``--only bots``.
+"""The HTTP door and its neighbours: ``--only gateway`` and ``--only bots``.
 
-The first is what it adds to a call: the same call at fixed times, straight to the exchange, through the client, through
-the gateway, by turns. The second is 32 bots, which know nothing of each other and want the same candles of 100 pairs at
-each bar's end: through the gateway, and beside that with plain ccxt straight to an exchange of their own. The simulator
-has fewer pairs; what stands for the others are other numbers of candles, as each of these is a call of its own.
+The first is what each adds to a call: the same call at fixed times, straight to the exchange, through the client, the
+gateway and the drop-in, by turns. The second is 32 bots, which know nothing of each other and want the same candles of
+100 pairs at each bar's end: through the gateway, and beside that with plain ccxt straight to an exchange of their own.
+The simulator has fewer pairs; what stands for the others are other numbers of candles, as each of these is a call of
+its own.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from deploy.simulator.ccxt_config import ccxt_config
 from deploy.simulator.process import Simulator
 from schemas import Fleet
 from schemas.gateway.leads import leads
+from workers.dropin import ccxt_async
 
 from .measure import Options, Table, met, percentile
 from .stage import Servers, Stage
@@ -66,8 +68,12 @@ async def _added(stage: Stage, options: Options) -> None:
         *("", "answered", "p50, ms", "p99, ms", "added p50, ms", "added p99, ms"),
     )
     elsewhere = aiohttp.TCPConnector(local_addr=(ELSEWHERE, 0))
+    without_limiter = {**ccxt_config("binance", stage.simulator.urls["binance"]), "enableRateLimit": False}
+    dropin: Any = ccxt_async
     async with (
         Fleet(stage.url) as fleet,
+        _bot(without_limiter, ELSEWHERE) as alone,
+        dropin.binance({"enableRateLimit": False, "fleet": {"broker": stage.url}}) as led,
         aiohttp.ClientSession() as session,
         aiohttp.ClientSession(connector=elsewhere) as beside,
     ):
@@ -85,16 +91,32 @@ async def _added(stage: Stage, options: Options) -> None:
                 await answer.read()
                 return answer.status
 
+        def by(program: Any) -> Ask:
+            async def ask(number: int) -> int:
+                return 200 if (await program.public_get_time({"n": number}))["serverTime"] else 0
+
+            return ask
+
+        # By what each goes without: the call without a door comes first.
+        asks: dict[str, dict[str, Ask]] = {
+            "HTTP": {"straight to the exchange": straight, "the client": client, "the gateway": door},
+            "ccxt": {"ccxt, straight to the exchange": by(alone), "ccxt, the drop-in": by(led)},
+        }
         took: dict[str, list[tuple[float, int]]] = {}
         for number in range(options.rounds):
-            for name, ask in {"straight to the exchange": straight, "the client": client, "the gateway": door}.items():
+            for name, ask in [each for of_kind in asks.values() for each in of_kind.items()]:
+                await _at_fixed_times(ask, 0.5, -1 - number)  # connections are there, and what is slow once
                 took.setdefault(name, []).extend(await _at_fixed_times(ask, seconds / options.rounds, number))
-    least: tuple[float, float] | None = None
+    least = {
+        name: [percentile([ms for ms, _ in took[first]], part) for part in (0.5, 0.99)]
+        for of_kind in asks.values()
+        for first in [next(iter(of_kind))]
+        for name in of_kind
+    }
     for name, found in took.items():
         p50, p99 = (percentile([ms for ms, _ in found], part) for part in (0.5, 0.99))
-        least = least or (p50, p99)
         good = sum(status == 200 for _, status in found)
-        table.row(name, f"{good} of {len(found)}", p50, p99, p50 - least[0], p99 - least[1])
+        table.row(name, f"{good} of {len(found)}", p50, p99, p50 - least[name][0], p99 - least[name][1])
 
 
 async def _at_fixed_times(ask: Ask, seconds: float, round_number: int) -> list[tuple[float, int]]:

@@ -16,16 +16,20 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
 
-from deploy.local import Services, simulated
+import msgspec
+
+from deploy.local import GatewayService, Services, simulated
 from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.process import Simulator
+from schemas.runtime import modules
 from tests.support.environments import built
 from tests.support.fleet import opened
 
 HERE: Final = Path(__file__).parent
-# What is installed for each, beside the wheel.
+# What is installed for each, beside the wheel; what asks the gateway needs no wheel.
 PROGRAMS: Final[Mapping[str, Sequence[str]]] = {
     "freqtrade": ["freqtrade==2026.9"],
+    "freqtrade-gateway": ["freqtrade==2026.9"],
     "ccxt-pandas": ["ccxt-pandas==0.15.0"],
     "vectorbt": ["vectorbt==1.2.0", "ccxt"],
 }
@@ -55,22 +59,48 @@ async def run(*words: str, cwd: Path, env: Mapping[str, str], ends_after_s: floa
         raise Failed(f"{words[0]} ended with {code}")
 
 
-async def freqtrade(at: Path, folder: Path, env: Mapping[str, str], minutes: float) -> None:
-    """Twenty pairs, 20 days each; then its dry run with the strategy that it brings."""
+async def freqtrade(
+    at: Path, folder: Path, env: Mapping[str, str], minutes: float, before: Sequence[str], more: Sequence[str]
+) -> None:
+    """Twenty pairs, 20 days each; then its dry run with the strategy that it brings.
+
+    Args:
+        at: where its commands are.
+        folder: where its data go.
+        env: its environment.
+        minutes: how long the dry run takes.
+        before: the words before its own ones.
+        more: words about further configuration.
+    """
     await run(str(at / "freqtrade"), "create-userdir", "--userdir", "user_data", cwd=folder, env=env)
-    words = (str(at / "ccxt-fleet"), "run", "--", str(at / "freqtrade"))
-    common = ("--userdir", "user_data", "--config", str(HERE / "freqtrade.json"))
+    words = (*before, str(at / "freqtrade"))
+    common = ("--userdir", "user_data", "--config", str(HERE / "freqtrade.json"), *more)
     await run(*words, "download-data", *common, "--timeframes", "5m", "1h", "--days", "20", cwd=folder, env=env)
     await run(*words, "trade", *common, "--strategy", "SampleStrategy", cwd=folder, env=env, ends_after_s=60 * minutes)
 
 
-async def program(name: str, folder: Path, wheel: Path, env: Mapping[str, str], minutes: float) -> None:
+async def leads(gateway: GatewayService, folder: Path) -> Path:
+    """A file of freqtrade's configuration as ``gateway config binance`` prints it."""
+    words = modules.command("schemas", "gateway", "config", "binance", "--gateway", gateway.url, "--json")
+    child = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE)
+    said, _ = await child.communicate()
+    path = folder / "gateway.json"
+    path.write_bytes(msgspec.json.encode({"exchange": msgspec.json.decode(said)["freqtrade"]}))
+    return path
+
+
+async def program(
+    name: str, folder: Path, wheel: Path, env: Mapping[str, str], minutes: float, gateway: GatewayService
+) -> None:
     """Installs one and runs it."""
     venv.create(folder / "env", with_pip=True)
     at = folder / "env" / "bin"
-    await run(str(at / "pip"), "install", "--quiet", str(wheel), *PROGRAMS[name], cwd=folder, env=env)
+    ours = [] if name == "freqtrade-gateway" else [str(wheel)]
+    await run(str(at / "pip"), "install", "--quiet", *ours, *PROGRAMS[name], cwd=folder, env=env)
     if name == "freqtrade":
-        await freqtrade(at, folder, env, minutes)
+        await freqtrade(at, folder, env, minutes, (str(at / "ccxt-fleet"), "run", "--"), ())
+    elif name == "freqtrade-gateway":
+        await freqtrade(at, folder, env, minutes, (), ("--config", str(await leads(gateway, folder))))
     elif name == "ccxt-pandas":
         await run(str(at / "python"), str(HERE / "uses_ccxt_pandas.py"), cwd=folder, env=env)
     else:
@@ -92,11 +122,12 @@ async def main(names: Sequence[str], minutes: float) -> int:
         fleet = Services(folder, config, broker_url=rabbitmq.url, redis_url=redis.url)
         await stack.enter_async_context(fleet)
         await opened(fleet)
+        gateway = await fleet.add_gateway()
         env = {**os.environ, "FLEET_BROKER_URL": rabbitmq.url}
         for name in names:
             (folder / name).mkdir()
             try:
-                await program(name, folder / name, wheel, env, minutes)
+                await program(name, folder / name, wheel, env, minutes, gateway)
             except Failed as error:
                 print(error, file=sys.stderr)
                 wrong = 1
