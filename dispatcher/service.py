@@ -147,6 +147,7 @@ class Dispatcher:
             results_dropped=sum(self._dropped.counts.values()),
             workers_wanted=self._wanted.count,
             workers_wanted_why=self._wanted.why,
+            shared=self._sharing.ends,
             lanes=status.lanes(self._router.health.values(), self._lanes, self._since, now_s, now_ms),
         )
 

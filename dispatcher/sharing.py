@@ -19,6 +19,7 @@ import asyncio
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -32,6 +33,7 @@ from schemas.runtime.answers import Answer, Answers, Lease, Seen, State, unpack
 from schemas.runtime.deliveries import Delivery
 from schemas.runtime.results import now_ms
 from schemas.runtime.tasks import end_tasks
+from schemas.status import SharedAnswers
 
 from . import metrics
 from .flights import HELD_S, Flight, Waiter
@@ -69,6 +71,7 @@ class Sharing:
         self._away_until_s = 0.0
         self._closed = False
         self.count = self.size_bytes = 0
+        self._ends = Counter[str]()
 
     async def find(self, attempt: Attempt, delivery: Delivery, sources: Sequence[str]) -> Verdict:
         """Where a request gets its answer; it waits here as long as another one asks.
@@ -81,11 +84,11 @@ class Sharing:
         if self._closed or self.count >= HELD or self.size_bytes >= HELD_BYTES:
             return Later()
         if time.monotonic() < self._away_until_s:
-            return _counted(Alone())
+            return self._counted(Alone())
         flight, waiter = self._flight(attempt, sources), Waiter(attempt, delivery)
         if flight.lease_now is not None:
             if attempt.copy and flight.lease_now.owner == waiter.owner:
-                return _counted(Leads(_share(flight, flight.lease_now)))
+                return self._counted(Leads(_share(flight, flight.lease_now)))
             if flight.due(waiter) < flight.due_s:
                 flight.news.set()
             delivery.release()
@@ -93,7 +96,7 @@ class Sharing:
         self.count += 1
         self.size_bytes += len(delivery.body)
         try:
-            return _counted(await waiter.verdict)
+            return self._counted(await waiter.verdict)
         finally:
             flight.waiters.pop(waiter, None)
             self.count -= 1
@@ -123,6 +126,18 @@ class Sharing:
             else:
                 lost_s = None
             await asyncio.sleep(LOOK_EVERY_S)
+
+    @property
+    def ends(self) -> SharedAnswers:
+        """Where requests got their answers until now."""
+        return SharedAnswers(**self._ends)
+
+    def _counted(self, verdict: Verdict) -> Verdict:
+        """Counts where a request gets its answer."""
+        if source := _source_of(verdict):
+            metrics.SHARED.labels(source).inc()
+            self._ends[source] += 1
+        return verdict
 
     def failed(self, attempt: Attempt, code: ErrorCode, why: str) -> None:
         """A request that asked for others, too, ends with an error."""
@@ -307,17 +322,16 @@ def _latest(flight: Flight) -> Waiter:
     return max(flight.waiters, key=lambda waiter: waiter.deadline_s)
 
 
-def _counted(verdict: Verdict) -> Verdict:
-    """Counts where a request gets its answer."""
+def _source_of(verdict: Verdict) -> str:
+    """Where a request gets its answer, as it is counted; empty where that is not known yet."""
     match verdict:
         case Leads():
-            metrics.SHARED.labels("asked").inc()
+            return "asked"
         case Alone():
-            metrics.SHARED.labels("alone").inc()
+            return "alone"
         case Failed():
-            metrics.SHARED.labels("waited").inc()
+            return "waited"
         case Given():
-            metrics.SHARED.labels("waited" if verdict.waited else "cached").inc()
+            return "waited" if verdict.waited else "cached"
         case Later():
-            pass
-    return verdict
+            return ""

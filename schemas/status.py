@@ -89,6 +89,22 @@ class RoutedLane(Struct, frozen=True):
     methods: int | None
 
 
+class SharedAnswers(Struct, frozen=True):
+    """Requests with `max_age_ms`, by where their answers came from.
+
+    Args:
+        asked: they asked an exchange, for equal ones too.
+        waited: they waited for one that did.
+        cached: Redis had an answer.
+        alone: they asked for themselves alone.
+    """
+
+    asked: int = 0
+    waited: int = 0
+    cached: int = 0
+    alone: int = 0
+
+
 class DispatcherStatus(Struct, frozen=True):
     """``/status`` of a dispatcher.
 
@@ -98,6 +114,7 @@ class DispatcherStatus(Struct, frozen=True):
         results_dropped: how many results `fleet.results` dropped unread since this dispatcher started.
         workers_wanted: how many worker processes the open budgets and what waits could use, 0 while that is not known.
         workers_wanted_why: what they are wanted for, and why no more are.
+        shared: what came of requests that may share answers, since it started.
     """
 
     process: ProcessStatus
@@ -105,6 +122,7 @@ class DispatcherStatus(Struct, frozen=True):
     results_dropped: int = 0
     workers_wanted: int = 0
     workers_wanted_why: str = ""
+    shared: SharedAnswers = SharedAnswers()
 
 
 class ServedLane(Struct, frozen=True):

@@ -6,12 +6,15 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from .. import topology
+from ..status import SharedAnswers
 from .looking import why_not
 from .picture import Counts, Picture
-from .shapes import BucketView, LaneView, TopLane, TopView
+from .shapes import BucketView, LaneView, TopLane, TopShared, TopView
 
 # Rates are of so long: steady enough to read, and soon true again after a change.
 WINDOW_S: Final = 5.0
+# Dispatchers say every two seconds what came of requests that may share answers.
+SHARED_WINDOW_S: Final = 10.0
 NOTHING: Final = Counts()
 
 # How lanes can be sorted, by the names that are shown; the second word says whether the largest comes first.
@@ -36,6 +39,7 @@ class Board:
     def __init__(self, picture: Picture, now_s: float) -> None:
         self._picture = picture
         self._past: deque[tuple[float, dict[str, Counts]]] = deque([(now_s, {})])
+        self._shared: deque[tuple[float, dict[str, SharedAnswers]]] = deque([(now_s, picture.shared())])
 
     def view(self, now_s: float, now_ms: int) -> TopView:
         """What there is to show now."""
@@ -52,8 +56,29 @@ class Board:
         of_lanes = {topology.work_name(lane.lane, bulk=bulk) for lane in lanes for bulk in (False, True)}
         queues = [each for each in picture.queues.values() if each.messages and each.name not in of_lanes]
         return TopView(
-            now_ms, picture.rabbitmq, picture.redis, picture.dispatchers(), len(picture.reports), lanes, queues
+            now_ms,
+            picture.rabbitmq,
+            picture.redis,
+            picture.dispatchers(),
+            len(picture.reports),
+            lanes,
+            queues,
+            self._sharing(now_s),
         )
+
+    def _sharing(self, now_s: float) -> TopShared:
+        """Rates of what became of requests that may share answers; a dispatcher that has just come counts from then."""
+        while len(self._shared) > 1 and self._shared[1][0] <= now_s - SHARED_WINDOW_S:
+            self._shared.popleft()
+        begun_s, then = self._shared[0]
+        passed_s, now = max(now_s - begun_s, 0.001), self._picture.shared()
+        self._shared.append((now_s, now))
+
+        def rate(name: str) -> float:
+            counts = (getattr(each, name) - getattr(then.get(process, each), name) for process, each in now.items())
+            return round(sum(max(int(count), 0) for count in counts) / passed_s, 1)
+
+        return TopShared(rate("asked") + rate("alone"), rate("waited"), rate("cached"))
 
     def _lane(self, lane: LaneView, fullest: BucketView | None, now_s: float) -> TopLane:
         begun_s, then = self._past[0]

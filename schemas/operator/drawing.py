@@ -18,8 +18,9 @@ HELP: Final = "q quit   s sort by the next column   r reverse"
 _GAP: Final = 2
 # What a reason needs to say anything; it has all the room that is left.
 _WHY: Final = 12
-# Lines that are no lanes: the head (it may take two), the columns' names, queues (may take two), the keys, blanks.
-_OTHER_LINES: Final = 8
+# Lines that are no lanes: the head (it may take two), the columns' names, queues (may take two), the keys, blanks,
+# and shared answers.
+_OTHER_LINES: Final = 9
 
 
 class Column(Struct, frozen=True):
@@ -67,7 +68,13 @@ def drawn(view: TopView, sort: str, backwards: bool, width: int, height: int) ->
         height: how many lines there are.
     """
     return Group(
-        _head(view), Text(""), _lanes(view, sort, backwards, width, height), Text(""), _queues(view), Text(HELP, "dim")
+        _head(view),
+        Text(""),
+        _lanes(view, sort, backwards, width, height),
+        Text(""),
+        _queues(view),
+        *_shared(view),
+        Text(HELP, "dim"),
     )
 
 
@@ -149,3 +156,13 @@ def _style(column: Column, lane: TopLane) -> str:
 def _queues(view: TopView) -> RenderableType:
     said = "   ".join(f"{each.name} {each.messages:,}" for each in view.queues)
     return Text(f"queues  {output.plain(said) or 'empty'}")
+
+
+def _shared(view: TopView) -> list[Text]:
+    shared = view.shared
+    if not (shared.asked_per_s or shared.waited_per_s or shared.cached_per_s):
+        return []
+    rates = (
+        f"{shared.asked_per_s:,.1f}/s asked   {shared.waited_per_s:,.1f}/s waited   {shared.cached_per_s:,.1f}/s cached"
+    )
+    return [Text(f"shared answers  {rates}")]

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
 import typer
@@ -11,6 +11,7 @@ from . import output
 from .options import Exchange, Json, RedisUrl, Url, broker_urls, redis_url, selects
 
 if TYPE_CHECKING:
+    from ..status import SharedAnswers
     from .picture import Picture
     from .shapes import BucketView, LaneView, PauseView, ProcessView, StatusView
 
@@ -45,7 +46,16 @@ def status_of(picture: "Picture") -> "StatusView":
         picture.dispatcher_views(),
         picture.worker_views(),
         list(picture.queues.values()),
+        _sum_of(picture.shared().values()),
     )
+
+
+def _sum_of(counts: "Iterable[SharedAnswers]") -> "SharedAnswers":
+    from ..status import SharedAnswers
+
+    each = list(counts)
+    names = ("asked", "waited", "cached", "alone")
+    return SharedAnswers(**{name: sum(getattr(one, name) for one in each) for name in names})
 
 
 def _show_status(view: "StatusView") -> None:
@@ -69,6 +79,10 @@ def _show_status(view: "StatusView") -> None:
         )
     elif view.queues:
         output.out("nothing waits in the queues")
+    shared = view.shared
+    if shared.asked or shared.waited or shared.cached:
+        calls = f"{shared.asked + shared.alone:,} asked an exchange, {shared.waited:,} waited for one of these"
+        output.out(f"of the requests that may share answers {calls}, {shared.cached:,} took one from Redis")
     for line in _status_notes(view):
         output.say(line)
 

@@ -19,7 +19,7 @@ from .. import topology
 from ..reports import LaneReport, Report, decode_report
 from ..runtime import presence, store
 from ..runtime.presence import Presence
-from ..status import OPENING
+from ..status import OPENING, SharedAnswers
 from ..urls import place
 from . import pauses, servers
 from .pauses import Pause
@@ -216,6 +216,10 @@ class Picture:
                 if lane.own_part is not None:
                     parts[lane.lane] = min(lane.own_part, parts.get(lane.lane, 1.0))
         return parts
+
+    def shared(self) -> dict[str, SharedAnswers]:
+        """What came of requests that may share answers, by dispatcher, since each started."""
+        return {each.process.name: each.shared for each in (self.presence or _NOBODY).dispatchers}
 
     def dispatchers(self) -> int:
         """How many dispatchers there are: they alone consume `fleet.returned`."""

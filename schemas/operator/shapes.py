@@ -2,6 +2,8 @@
 
 from msgspec import Struct, field
 
+from ..status import SharedAnswers
+
 
 class ServerView(Struct, frozen=True):
     """A server.
@@ -69,6 +71,7 @@ class StatusView(Struct, frozen=True):
         dispatcher_processes: those that have said how they are, through Redis.
         workers: the workers that report, or have said how they are.
         queues: the fleet's queues that are there.
+        shared: what came of requests that may share answers, since their dispatchers started.
     """
 
     rabbitmq: ServerView
@@ -77,6 +80,7 @@ class StatusView(Struct, frozen=True):
     dispatcher_processes: list[ProcessView]
     workers: list[ProcessView]
     queues: list[QueueView]
+    shared: SharedAnswers = SharedAnswers()
 
 
 class LaneView(Struct, frozen=True):
@@ -242,6 +246,20 @@ class TopLane(Struct, frozen=True):
     why: str
 
 
+class TopShared(Struct, frozen=True):
+    """Requests that may share answers, of ``top``, by where these come from; rates over the last 10 s.
+
+    Args:
+        asked_per_s: they ask an exchange.
+        waited_per_s: they wait for one that asks.
+        cached_per_s: Redis has an answer.
+    """
+
+    asked_per_s: float = 0.0
+    waited_per_s: float = 0.0
+    cached_per_s: float = 0.0
+
+
 class TopView(Struct, frozen=True):
     """``top``, at one moment.
 
@@ -253,6 +271,7 @@ class TopView(Struct, frozen=True):
         workers: how many report.
         lanes: all lanes.
         queues: the fleet's queues that hold something, but those of lanes.
+        shared: what becomes of requests that may share answers.
     """
 
     at_ms: int
@@ -262,3 +281,4 @@ class TopView(Struct, frozen=True):
     workers: int
     lanes: list[TopLane]
     queues: list[QueueView]
+    shared: TopShared = TopShared()

@@ -10,7 +10,10 @@ from schemas.operator.board import SORTS, Board, ordered
 from schemas.operator.drawing import drawn
 from schemas.operator.picture import SILENT_S, Picture
 from schemas.operator.screen import Keys
+from schemas.operator.shapes import TopShared
 from schemas.reports import BucketReport, LaneReport, Report
+from schemas.runtime.presence import Presence
+from schemas.status import ConfigurationStatus, DispatcherStatus, ProcessStatus, SharedAnswers
 
 
 def report(worker: str, *lanes: LaneReport, **unopened: str) -> Report:
@@ -37,6 +40,30 @@ def test_rates_are_of_the_last_seconds() -> None:
     view = board.view(20 + SILENT_S + 1, 0)
     # The worker reports no more: neither its lane nor its rates stay.
     assert (view.workers, view.lanes) == (0, [])
+
+
+def dispatcher(name: str, **shared: int) -> DispatcherStatus:
+    process = ProcessStatus("dispatcher", name, 0, "", ConfigurationStatus("", 0), True, 1)
+    return DispatcherStatus(process, [], shared=SharedAnswers(**shared))
+
+
+def test_rates_of_shared_answers_are_those_of_all_dispatchers() -> None:
+    picture = Picture()
+    picture.presence = Presence([dispatcher("a", asked=1_000, waited=5_000)], [])
+    board = Board(picture, 0.0)
+    assert board.view(1, 0).shared == TopShared()
+    for second in range(2, 30):
+        more = dispatcher("b", cached=100 * second) if second > 3 else dispatcher("b")
+        one = dispatcher("a", asked=1_000 + second, waited=5_000 + 50 * second, alone=second)
+        picture.presence = Presence([one, more], [])
+        board.view(second, 0)
+    view = board.view(29, 0)
+    assert view.shared == TopShared(asked_per_s=2.0, waited_per_s=50.0, cached_per_s=100.0)
+    screen = io.StringIO()
+    Console(file=screen, width=100, height=20).print(drawn(view, "lane", False, 100, 20))
+    assert "shared answers  2.0/s asked   50.0/s waited   100.0/s cached" in screen.getvalue()
+    picture.presence = Presence([dispatcher("a", asked=1)], [])  # it was started again
+    assert board.view(30, 0).shared.asked_per_s == 0
 
 
 def test_buckets_are_those_of_all_workers() -> None:
