@@ -1,11 +1,12 @@
 """By how much shared answers cut calls, and what they cost: ``--only shared``.
 
 So many bots ask for the candles of the same pairs on one exchange at once, bar after bar, as bots do when a bar closes:
-without `max_age_ms`, as the reference, and with it. The exchange counts the calls.
+without `max_age_ms`, as the reference, and with it. The exchange counts the calls. Then ten thousand ask for one thing.
 """
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Final
 
 from msgspec.structs import replace
@@ -21,6 +22,8 @@ BOTS: Final = 32
 PAIRS: Final = 20
 CROWDS: Final = 4
 DEADLINE_S: Final = 60.0
+# So many equal requests at once.
+CROWD: Final = 10_000
 EXCHANGE: Final = "okx"
 # One call of all that a crowd asks for, in another order for each bot.
 LIMITS: Final = range(10, 10 + PAIRS)
@@ -35,14 +38,20 @@ async def run(options: Options) -> None:
         for name, shares in (("nothing (reference)", False), ("max_age_ms", True)):
             dispatchers = options.dispatchers
             async with servers.stage((EXCHANGE,), dispatchers=dispatchers, workers=2) as stage:
-                await _show(table, name, stage, shares=shares)
+                # Each crowd has questions of its own, as each bar has.
+                crowds = [
+                    [_request(bot, limit, crowd, shares=shares) for bot in range(BOTS) for limit in LIMITS]
+                    for crowd in range(CROWDS)
+                ]
+                await _show(table, name, stage, crowds)
+                if shares:
+                    one = _request(0, LIMITS[0], CROWDS, shares=True)
+                    await _show(table, f"max_age_ms, {CROWD:,} equal ones", stage, [[one] * CROWD])
 
 
-async def _show(table: Table, name: str, stage: Stage, *, shares: bool) -> None:
+async def _show(table: Table, name: str, stage: Stage, crowds: Sequence[Sequence[Request]]) -> None:
     before, took_ms, good, begun_s = await _calls(stage.simulator), list[float](), 0, time.monotonic()
-    for crowd in range(CROWDS):
-        # Each crowd has questions of its own, as each bar has.
-        requests = [_request(bot, limit, crowd, shares=shares) for bot in range(BOTS) for limit in LIMITS]
+    for requests in crowds:
         for result, spent_ms in await asyncio.gather(*(_ask(stage, each) for each in requests)):
             good += result.ok
             took_ms.append(spent_ms)
