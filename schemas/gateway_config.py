@@ -10,6 +10,8 @@ from .quantities import Count, Seconds
 
 Age: TypeAlias = Annotated[float, Meta(ge=0, le=1e6)]
 CallerName: TypeAlias = Annotated[str, Meta(pattern="^[A-Za-z0-9._-]{1,64}$")]
+# Each share is a connection to RabbitMQ.
+Weight: TypeAlias = Annotated[int, Meta(ge=1, le=16)]
 Port: TypeAlias = Annotated[int, Meta(ge=0, le=65_535)]
 # The name of those who need no token.
 ANYONE: Final = "anyone"
@@ -35,6 +37,16 @@ class MaxAgeConfig(Struct, frozen=True, forbid_unknown_fields=True):
     other: Age = 0.0
 
 
+class TokenConfig(SecretSource, frozen=True, forbid_unknown_fields=True):
+    """One caller: where its token is, and how much of a limit is its own.
+
+    Args:
+        weight: so many shares of each limit, where callers ask for more than there is.
+    """
+
+    weight: Weight = 1
+
+
 class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """The gateway: the fleet for programs that speak HTTP.
 
@@ -48,7 +60,8 @@ class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
         connections: open at a time; beyond it the one that is idle for longest is closed.
         grace_s: how long it may finish what it holds after a signal to stop.
         max_age_s: see `MaxAgeConfig`.
-        tokens: callers by their names, and where each one's bearer token is; none lets everybody in.
+        tokens: callers by their names, and where each one's bearer token is, with its weight; none lets everybody in.
+        signed: whether it takes signed calls, charges them, and sends them itself; it needs ccxt and Redis then.
     """
 
     address: str = "127.0.0.1"
@@ -60,7 +73,8 @@ class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
     connections: Count = 4096
     grace_s: Seconds = 10.0
     max_age_s: MaxAgeConfig = MaxAgeConfig()
-    tokens: dict[CallerName, SecretSource] = {}
+    tokens: dict[CallerName, TokenConfig] = {}
+    signed: bool = False
 
     @property
     def is_alone(self) -> bool:

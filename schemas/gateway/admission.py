@@ -11,14 +11,19 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from .answers import Refusal, refused
-from .calls import TOKEN_HEADER, signed, signed_by
+from .calls import TOKEN_HEADER, signed_by
+from .calls import signed as signed_call
 
 VERBS: Final = ("GET", "POST")
+# Where signed calls are taken.
+SIGNED_VERBS: Final = (*VERBS, "PUT", "DELETE", "PATCH")
 _OWN: Final = frozenset({"none", "same-origin"})
 _BEARER: Final = "bearer "
 
 
-def refusal(verb: str, target: str, headers: Mapping[str, str], names: Collection[str]) -> Refusal | None:
+def refusal(
+    verb: str, target: str, headers: Mapping[str, str], names: Collection[str], *, signed: bool = False
+) -> Refusal | None:
     """Why a request is refused whoever it is from; None where it is not.
 
     Args:
@@ -26,9 +31,11 @@ def refusal(verb: str, target: str, headers: Mapping[str, str], names: Collectio
         target: as it stands in its first line.
         headers: by their names in lower case; of one that came twice the last.
         names: of all headers, in lower case.
+        signed: whether it may be a signed call.
     """
-    if verb not in VERBS:
-        return refused("wrong_verb", f"{verb[:20]} is not taken: the fleet only reads", closes=True, Allow="GET, POST")
+    if verb not in (verbs := SIGNED_VERBS if signed else VERBS):
+        why = "no method of an exchange" if signed else "not taken: the fleet only reads"
+        return refused("wrong_verb", f"{verb[:20]} is {why}", closes=True, Allow=", ".join(verbs))
     if not target.startswith("/"):
         return refused("bad_call", "expected a path in the request's first line, not an address", closes=True)
     if list(names).count("host") != 1:
@@ -41,7 +48,7 @@ def refusal(verb: str, target: str, headers: Mapping[str, str], names: Collectio
         return refused("bad_call", "expected a body that is not compressed", closes=True)
     if headers.get("sec-fetch-site", "none") not in _OWN or not _is_own(headers.get("origin"), headers["host"]):
         return refused("forbidden", "a page of another site asks, which may not use this gateway")
-    return signed_by(names)
+    return None if signed else signed_by(names)
 
 
 def _is_own(origin: str | None, host: str) -> bool:
@@ -79,11 +86,14 @@ def token_of(headers: Mapping[str, str]) -> str:
 
 
 def of_authorization(headers: Mapping[str, str]) -> Refusal | None:
-    """Why an `Authorization` is refused that can't be a caller's token: some exchanges want their keys there."""
+    """Why an `Authorization` is refused that can't be a caller's token."""
+    return signed_call("the header Authorization is of a signed call") if is_exchange_s(headers) else None
+
+
+def is_exchange_s(headers: Mapping[str, str]) -> bool:
+    """Whether an `Authorization` can't be a caller's token: some exchanges want their keys there."""
     said = headers.get("authorization", "")
-    if said and (said[: len(_BEARER)].lower() != _BEARER or said[len(_BEARER) :].strip().startswith("eyJ")):
-        return signed("the header Authorization is of a signed call")
-    return None
+    return bool(said) and (said[: len(_BEARER)].lower() != _BEARER or said[len(_BEARER) :].strip().startswith("eyJ"))
 
 
 def wait_s(headers: Mapping[str, str], default_s: float, most_s: float) -> float:

@@ -14,9 +14,13 @@ from typing import Any, Final
 from msgspec import Struct, json
 
 from ..messages import ErrorCode, Try
+from .signed import Lost, Unsent
 
 JSON_TYPE: Final = "application/json"
 TEXT_TYPE: Final = "text/plain; charset=utf-8"
+# Of a signed call that was sent, and whose answer got lost.
+OUTCOME_UNKNOWN: Final = "outcome_unknown"
+TIMED_OUT: Final = 504
 # What there is no answer to in time is worth another try.
 LATER: Final = 503
 STATUSES: Final[Mapping[ErrorCode, int]] = {
@@ -54,6 +58,7 @@ OWN: Final[Mapping[str, int]] = {
     "not_found": 404,
     "wrong_verb": 405,
     "too_large": 422,
+    OUTCOME_UNKNOWN: 502,  # or `TIMED_OUT`
     "busy": LATER,
     "leaving": LATER,
     "no_fleet": LATER,
@@ -109,6 +114,20 @@ def refused(code: str, message: str, *, closes: bool = False, **headers: str) ->
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     after_s = RETRY_AFTER_S if status == LATER else None
     return Refusal(status, code, message, retry_after_s=after_s, headers=named, closes=closes)
+
+
+def of_unsent(end: Unsent) -> Refusal:
+    """What stands for a signed call that was not sent."""
+    status = OWN[end.code] if end.code in OWN else STATUSES[ErrorCode(end.code)]
+    after_s = None
+    if status == LATER:
+        after_s = max(RETRY_AFTER_S, min(math.ceil(end.retry_after_s or 0), _MOST_RETRY_AFTER_S))
+    return Refusal(status, end.code, end.message, retry_after_s=after_s)
+
+
+def of_lost(end: Lost) -> Refusal:
+    """What stands for a signed call that was sent, and nobody knows how it ended."""
+    return Refusal(TIMED_OUT if end.timed_out else OWN[OUTCOME_UNKNOWN], OUTCOME_UNKNOWN, end.message)
 
 
 def of_error(code: ErrorCode, message: str, request_id: str, tries: Sequence[Try], now_ms: int) -> Refusal:

@@ -1,11 +1,12 @@
 """Who asks: callers by their tokens, each with a connection to RabbitMQ of its own.
 
 The fleet shares its limits out among reply addresses (`docs/health.md`, Several callers), and a connection has one. So
-a caller that asks for much delays only itself.
+a caller that asks for much delays only itself. One of more weight has more connections, and asks by turns.
 """
 
 import asyncio
 import hmac
+import itertools
 import logging
 import math
 import time
@@ -33,21 +34,18 @@ AGAIN_S: Final = 2.0
 BACK_S: Final = 0.2
 
 
-class Caller:
-    """One caller: its connection, and how many of its requests are under way.
+class Connection:
+    """One connection of a caller.
 
     Args:
-        name: in metrics and logs.
+        name: the caller's.
         broker: where RabbitMQ is.
-        in_flight: how many requests it may have under way.
     """
 
-    def __init__(self, name: str, broker: BrokerConfig, in_flight: int) -> None:
+    def __init__(self, name: str, broker: BrokerConfig) -> None:
         self.name = name
-        self.places = asyncio.Semaphore(in_flight)
         self.trouble = "it is not connected to RabbitMQ yet"
         self._broker = replace(broker, patience_s=AGAIN_S * 5, give_up_s=math.inf, declare=False)
-        self._ids = asking.Ids()
         self._post: Post | None = None
         self._opened = asyncio.Event()
         self._opening = asyncio.create_task(self._open(), name=f"caller {name}")
@@ -64,31 +62,11 @@ class Caller:
             return self.trouble
         return "" if self._post.link.up() else self._post.link.trouble or "its connection to RabbitMQ was lost"
 
-    async def ask(self, request: Request, until_s: float) -> list[Answer]:
-        """Asks the fleet; no answer in time is an error as the fleet's.
-
-        Args:
-            request: without a deadline.
-            until_s: when the caller has to have an answer, on the event loop's clock.
-
-        Raises:
-            TimeoutError: there is no connection to RabbitMQ.
-            NoDispatcher, NotAllowed, Closed: it could not be asked.
-        """
-        loop = asyncio.get_running_loop()
-        async with asyncio.timeout_at(until_s):
-            await self._opened.wait()
+    async def opened(self) -> Post:
+        """Its way to the fleet, once there is one."""
+        await self._opened.wait()
         assert self._post is not None
-        left_s = until_s - loop.time()
-        # Where there is little time, the fleet has most of it.
-        deadline_ms = time.time_ns() / 1e6 + max(left_s - LATE_S - BACK_S, left_s / 2) * 1000
-        request = replace(request, id=self._ids.new(), deadline_ms=int(deadline_ms))
-        body = asking.encoded(request)
-        if isinstance(body, Answer):
-            return [body]
-        letter = Letter(request, body)
-        letter.limit = asyncio.timeout_at(until_s - BACK_S / 2)
-        return await self._post.ask(letter)
+        return self._post
 
     async def close(self) -> None:
         """Ends all that is under way, and the connection."""
@@ -115,6 +93,64 @@ class Caller:
                 return
 
 
+class Caller:
+    """One caller: its connections, and how many of its requests are under way.
+
+    Args:
+        name: in metrics and logs.
+        broker: where RabbitMQ is.
+        in_flight: how many requests it may have under way.
+        weight: how many connections it has, each with a share of the limits.
+    """
+
+    def __init__(self, name: str, broker: BrokerConfig, in_flight: int, weight: int = 1) -> None:
+        self.name = name
+        self.weight = weight
+        self.places = asyncio.Semaphore(in_flight)
+        self._ids = asking.Ids()
+        self._connections = [Connection(name, broker) for _ in range(weight)]
+        self._turns = itertools.cycle(self._connections)
+
+    @property
+    def connects(self) -> int:
+        """How often the connection was made that was lost most often."""
+        return max(each.connects for each in self._connections)
+
+    @property
+    def why_not(self) -> str:
+        """Why one of its connections is not up; empty where all are."""
+        return next((each.why_not for each in self._connections if each.why_not), "")
+
+    async def ask(self, request: Request, until_s: float) -> list[Answer]:
+        """Asks the fleet; no answer in time is an error as the fleet's.
+
+        Args:
+            request: without a deadline.
+            until_s: when the caller has to have an answer, on the event loop's clock.
+
+        Raises:
+            TimeoutError: there is no connection to RabbitMQ.
+            NoDispatcher, NotAllowed, Closed: it could not be asked.
+        """
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout_at(until_s):
+            post = await next(self._turns).opened()
+        left_s = until_s - loop.time()
+        # Where there is little time, the fleet has most of it.
+        deadline_ms = time.time_ns() / 1e6 + max(left_s - LATE_S - BACK_S, left_s / 2) * 1000
+        request = replace(request, id=self._ids.new(), deadline_ms=int(deadline_ms))
+        body = asking.encoded(request)
+        if isinstance(body, Answer):
+            return [body]
+        letter = Letter(request, body)
+        letter.limit = asyncio.timeout_at(until_s - BACK_S / 2)
+        return await post.ask(letter)
+
+    async def close(self) -> None:
+        """Ends all that is under way, and its connections."""
+        await asyncio.gather(*(each.close() for each in self._connections))
+
+
 class Callers:
     """All callers.
 
@@ -131,7 +167,7 @@ class Callers:
         self._broker, self._environment = broker, environment
         self._tokens = _tokens(config, environment)
         self._all: dict[str, Caller] = {}
-        self._in_flight = config.in_flight
+        self._in_flight, self._weights = config.in_flight, _weights(config)
 
     @property
     def all(self) -> list[Caller]:
@@ -145,14 +181,19 @@ class Callers:
 
     def open(self) -> None:
         """Begins to connect those that are not there yet."""
-        for name in self._names():
+        for name, weight in self._weights.items():
             if name not in self._all:
-                self._all[name] = Caller(name, self._broker, self._in_flight)
+                self._all[name] = Caller(name, self._broker, self._in_flight, weight)
+
+    def check(self, config: GatewayConfig) -> None:
+        """Raises ConfigError where `configure` would."""
+        _tokens(config, self._environment)
 
     async def configure(self, config: GatewayConfig) -> None:
         """Takes other tokens: callers that are gone end, new ones connect; raises ConfigError as at first."""
         self._tokens = _tokens(config, self._environment)
-        gone = [self._all.pop(name) for name in list(self._all) if name not in self._names()]
+        self._weights = _weights(config)
+        gone = [self._all.pop(name) for name in list(self._all) if self._weights.get(name) != self._all[name].weight]
         if config.in_flight != self._in_flight:
             self._in_flight = config.in_flight
             for caller in self._all.values():
@@ -174,8 +215,10 @@ class Callers:
         """Ends all of them."""
         await asyncio.gather(*(caller.close() for caller in self._all.values()))
 
-    def _names(self) -> list[str]:
-        return list(self._tokens) or [ANYONE]
+
+def _weights(config: GatewayConfig) -> dict[str, int]:
+    """The callers, and how many connections each has."""
+    return {name: each.weight for name, each in config.tokens.items()} or {ANYONE: 1}
 
 
 def _tokens(config: GatewayConfig, environment: Mapping[str, str]) -> dict[str, Secret]:

@@ -1,7 +1,7 @@
 """A request to the gateway, from its first line to its answer.
 
 ``/<exchange>/<host>/<path>`` is an HTTP call of an exchange (`calls.py`), ``/v1/<method>`` a read of ccxt's
-(`reads.py`), and ``/v1/`` says what there is.
+(`reads.py`), and ``/v1/`` says what there is. A signed call goes past the fleet's queues (`signed.py`).
 """
 
 import asyncio
@@ -23,7 +23,9 @@ from ..messages import Request
 from . import admission, ages, answers, calls, metrics, openapi, reads
 from .answers import JSON_TYPE, LATER, Refusal, refused
 from .callers import Caller, Callers
+from .calls import TOKEN_HEADER
 from .connections import send
+from .signed import Answered, Lost, Sender, SignedCall, Unsent
 
 log = logging.getLogger(__name__)
 
@@ -59,11 +61,16 @@ class Door:
     Args:
         callers: who may ask.
         config: the fleet's.
+
+    Attributes:
+        leaving: nothing more is answered.
+        sender: sends signed calls; None where they are refused.
     """
 
     def __init__(self, callers: Callers, config: Config) -> None:
         self._callers = callers
         self.leaving = False
+        self.sender: Sender | None = None
         self.configure(config)
 
     def configure(self, config: Config) -> None:
@@ -78,15 +85,16 @@ class Door:
         names = [name.lower() for name in request.headers]
         headers = dict(zip(names, request.headers.values(), strict=True))
         target = request.raw_path
-        refusal = admission.refusal(request.method, target, headers, names)
+        signed = self.sender is not None and not target.startswith(V1)
+        refusal = admission.refusal(request.method, target, headers, names, signed=signed)
         caller: Caller | None = None
         if refusal is None:
-            refusal, caller = self._caller(headers)
+            refusal, caller = self._caller(headers, signed=signed)
         if refusal is not None or caller is None:
             return await self._refuse(request, refusal or refused("forbidden", "nobody may ask"), counted=True)
         until_s = began_s + admission.wait_s(headers, self._config.wait_s, self._config.max_wait_s) - EARLY_S
         try:
-            answer = await self._answer(request, target, caller, until_s)
+            answer = await self._answer(request, target, (headers, names), caller, until_s)
         except Exception:
             log.exception("request_broke", extra={"caller": caller.name})
             answer = refused("fault", "a fault of the gateway's own; its log has more")
@@ -99,17 +107,24 @@ class Door:
         length, pieces = answers.pieces(answer.data)
         return await send(request, status, {"Server": "ccxt-fleet", **answer.headers}, length, pieces)
 
-    def _caller(self, headers: Mapping[str, str]) -> tuple[Refusal | None, Caller | None]:
+    def _caller(self, headers: Mapping[str, str], *, signed: bool) -> tuple[Refusal | None, Caller | None]:
         token = admission.token_of(headers)
         if not self._callers.need_tokens:
-            wrong = admission.of_host(headers["host"], self._config.hosts) or admission.of_authorization(headers)
-            return wrong, self._callers.of(token)
+            wrong = admission.of_host(headers["host"], self._config.hosts)
+            return wrong or (None if signed else admission.of_authorization(headers)), self._callers.of(token)
         if (caller := self._callers.of(token)) is None:
             told = "is not known" if token else "is missing: send `Authorization: Bearer <token>`"
             return refused("unauthorized", f"the token {told}", WWW_Authenticate='Bearer realm="ccxt-fleet"'), None
         return None, caller
 
-    async def _answer(self, request: web.BaseRequest, target: str, caller: Caller, until_s: float) -> Whole | Refusal:
+    async def _answer(
+        self,
+        request: web.BaseRequest,
+        target: str,
+        said: tuple[Mapping[str, str], list[str]],
+        caller: Caller,
+        until_s: float,
+    ) -> Whole | Refusal:
         if self.leaving:
             return refused("leaving", "the gateway is being stopped", closes=True)
         path = target.partition("?")[0]
@@ -121,7 +136,13 @@ class Door:
                 body = await _body(request)
                 if isinstance(body, Refusal):
                     return body
-                asked = reads.read(target, body) if path.startswith(V1) else self._call(target, request.method, body)
+                asked: Request | SignedCall | Refusal
+                if path.startswith(V1):
+                    asked = reads.read(target, body)
+                elif self.sender is not None:
+                    asked = await self._any_call(self.sender, target, request.method, said, body)
+                else:
+                    asked = self._call(target, request.method, body)
                 if isinstance(asked, Refusal):
                     return asked
                 await caller.places.acquire()
@@ -129,9 +150,42 @@ class Door:
             return refused("busy", "nothing was asked: too many of this caller's requests are under way")
         try:
             with metrics.IN_FLIGHT.labels(caller.name).track_inprogress():
+                if isinstance(asked, SignedCall):
+                    return await self._send(asked, caller, until_s)
                 return await self._ask(asked, caller, until_s)
         finally:
             caller.places.release()
+
+    async def _any_call(
+        self, sender: Sender, target: str, verb: str, said: tuple[Mapping[str, str], list[str]], body: bytes
+    ) -> Request | SignedCall | Refusal:
+        """What a call is, where signed ones are taken: what may carry a key, or is no public read, is no request."""
+        headers, names = said
+        # An `Authorization` is the caller's token, unless that stands elsewhere or it can't be one.
+        is_theirs = TOKEN_HEADER in headers or (not self._callers.need_tokens and admission.is_exchange_s(headers))
+        call = calls.read_signed(target, verb, headers, names, body, ours=() if is_theirs else ("authorization",))
+        if isinstance(call, Refusal):
+            return call
+        if not calls.is_signed(call):
+            plain = self._call(target, verb, body)
+            if isinstance(plain, Refusal) or (plain.http and await sender.is_read(call.exchange, plain.http)):
+                return plain
+        return call
+
+    async def _send(self, call: SignedCall, caller: Caller, until_s: float) -> Whole | Refusal:
+        """Has a signed call sent. What was not sent is told at once: whoever trades may do something else."""
+        assert self.sender is not None
+        end = await self.sender.send(call, until_s)
+        kind = "answered" if isinstance(end, Answered) else "not_sent" if isinstance(end, Unsent) else "unknown"
+        metrics.SIGNED.labels(caller.name, self._label(call.exchange), kind).inc()
+        if isinstance(end, Unsent):
+            return answers.of_unsent(end)
+        if isinstance(end, Lost):
+            log.warning(
+                "signed_call_lost", extra={"caller": caller.name, "exchange": call.exchange, "why": end.message}
+            )
+            return answers.of_lost(end)
+        return Whole(end.data["status"], _theirs(end.data) | {"X-Fleet-Lane": end.lane}, end.data, end.exchange)
 
     def _call(self, target: str, verb: str, body: bytes) -> Request | Refusal:
         asked = calls.read(target, verb, body)
@@ -167,7 +221,7 @@ class Door:
         if answer.error is not None:
             return _error(answer)
         data: dict[str, Any] = answer.data
-        headers = {name: value for name, value in data["headers"].items() if name.lower() not in _OURS}
+        headers = _theirs(data)
         headers |= {"X-Fleet-Lane": answer.lane or "", "X-Fleet-Request": answer.id}
         if answer.age_ms is not None:  # RFC 9111 has seconds
             headers |= {"Age": str(answer.age_ms // 1000), "X-Fleet-Age-Ms": str(answer.age_ms)}
@@ -194,6 +248,11 @@ async def _body(request: web.BaseRequest) -> bytes | Refusal:
         if len(found) > calls.MOST_BODY_BYTES:
             return refused("too_large", f"a body has at most {calls.MOST_BODY_BYTES:,} bytes", closes=True)
     return bytes(found)
+
+
+def _theirs(data: Mapping[str, Any]) -> dict[str, str]:
+    """The headers of an exchange's answer."""
+    return {name: value for name, value in data["headers"].items() if name.lower() not in _OURS}
 
 
 def _error(answer: Answer) -> Refusal:

@@ -13,6 +13,11 @@ REFUSED = Counter(
 SHARED = Counter(
     "fleet_gateway_shared_total", "Answers that had been fetched for an equal request.", ["caller", "exchange"]
 )
+SIGNED = Counter(
+    "fleet_gateway_signed_total",
+    "Signed calls by their end: `answered`, `not_sent`, or `unknown`: sent, without a whole answer.",
+    ["caller", "exchange", "end"],
+)
 SECONDS = Histogram(
     "fleet_gateway_seconds",
     "From a request to the gateway to its answer.",

@@ -1,6 +1,7 @@
 """A gateway process: it listens, has a connection to RabbitMQ for each caller, and drains when it is stopped."""
 
 import asyncio
+import importlib
 import logging
 import os
 import socket
@@ -12,12 +13,14 @@ from msgspec.structs import replace
 
 from ..config import Config
 from ..errors import ConfigError
+from ..runtime import modules
 from ..runtime.tasks import SideTasks, end_tasks
 from ..status import CallerStatus, ConfigurationStatus, GatewayStatus, ProcessStatus
 from ..version import VERSION
 from .callers import Callers
 from .connections import Connections
 from .door import Door
+from .signed import Sender
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +46,7 @@ class Gateway:
         self._config = config.gateway
         self._callers = Callers(config.broker, config.gateway, os.environ)
         self._door = Door(self._callers, config)
+        self._door.sender = _sender(config)
         self._server: Connections | None = None
         self._port = self._config.port
         self._started_ms = time.time_ns() // 1_000_000
@@ -50,6 +54,8 @@ class Gateway:
     async def run(self, stop: asyncio.Event, follow: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Serves until `stop` is set, then ends what it holds and leaves; `follow` runs meanwhile."""
         self._callers.open()
+        if self._door.sender is not None:
+            await self._door.sender.open()
         server = self._server = Connections(self._door, self._config.connections)
         try:
             listener = await self._listen(server)
@@ -62,6 +68,8 @@ class Gateway:
             await server.drained(self._config.grace_s)
         finally:
             await self._callers.close()
+            if self._door.sender is not None:
+                await self._door.sender.close()
         log.info("gateway_left")
 
     async def _listen(self, server: Connections) -> asyncio.Server:
@@ -77,9 +85,19 @@ class Gateway:
     async def configure(self, config: Config) -> None:
         """Takes another configuration; where it listens stays as it was."""
         config = self._as_said(config)
+        self._callers.check(config.gateway)
+        before = self._door.sender
+        if before is not None and config.gateway.signed:
+            before.configure(config)
+        else:
+            self._door.sender = _sender(config)
+            if self._door.sender is not None:
+                await self._door.sender.open()
         await self._callers.configure(config.gateway)
         self._config = config.gateway
         self._door.configure(config)
+        if before is not None and self._door.sender is None:
+            await before.close()
         if self._server is not None:
             self._server.most = config.gateway.connections
 
@@ -118,3 +136,21 @@ class Gateway:
         if wrong := gateway.wrong:
             raise ConfigError(f"gateway{wrong}")
         return replace(config, gateway=gateway)
+
+
+def _sender(config: Config) -> Sender | None:
+    """What sends signed calls; None where they are refused.
+
+    Raises:
+        ConfigError: it needs what is not installed, or the configuration is wrong for ccxt.
+    """
+    if not config.gateway.signed:
+        return None
+    try:
+        # It has ccxt: all else of a gateway does without.
+        found: Any = importlib.import_module(modules.module("workers.direct.sender"))
+    except ImportError as error:
+        text = "gateway.signed: to send signed calls it needs more: pip install 'ccxt-fleet[worker]'"
+        raise ConfigError(f"{text} ({error})") from error
+    made: Sender = found.Sender(config)
+    return made

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.simulator.accounts import ACCOUNTS
 from deploy.simulator.ccxt_config import ccxt_config
 from schemas import config
 from tests.support import gateways, node
@@ -102,7 +103,7 @@ AT = "http://127.0.0.1:8080"
 
 
 async def test_gateway(stand: Stand, tmp_path: Path) -> None:
-    (python,), (javascript,) = programs("docs/gateway.md"), programs("docs/gateway.md", "js")
+    (python, _), (javascript,) = programs("docs/gateway.md"), programs("docs/gateway.md", "js")
     (_, curls) = programs("docs/gateway.md", "sh")
     async with gateways.beside(stand) as gateway:
         printed = await run(python.replace(AT, gateway.url), stand.url, cwd=tmp_path)
@@ -124,15 +125,34 @@ def test_gateway_config_prints_what_its_page_has() -> None:
     told, said = json.loads(f"{{{part}}}")["exchange"], done.json["freqtrade"]
     del said["ccxt_config"]["urls"]["api"]["zendesk"]
     assert told == said
-    (python,) = programs("docs/gateway.md")
+    (python, _) = programs("docs/gateway.md")
     assert said["ccxt_config"]["urls"]["api"]["public"] in python
 
 
 def test_the_gateway_s_configuration_loads(tmp_path: Path) -> None:
-    (example,) = programs("docs/gateway.md", "toml")
+    signed, tokens = programs("docs/gateway.md", "toml")
     file = tmp_path / "fleet.toml"
-    file.write_text(example, encoding="utf-8")
-    assert list(config.load(file, {}).gateway.tokens) == ["bot-1", "bot-2"]
+    file.write_text(tokens, encoding="utf-8")
+    assert {name: each.weight for name, each in config.load(file, {}).gateway.tokens.items()} == {
+        "bot-1": 1,
+        "bot-2": 3,
+    }
+    file.write_text(signed, encoding="utf-8")
+    assert config.load(file, {}).gateway.signed
+
+
+async def test_the_gateway_s_order(stand: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, program = programs("docs/gateway.md")
+    account = next(iter(ACCOUNTS.values()))
+    for name, value in {"APIKEY": account.key, "SECRET": account.secret, "PASSWORD": account.passphrase}.items():
+        monkeypatch.setenv(f"OKX_{name}", value)
+    file = tmp_path / "fleet.toml"
+    file.write_text(
+        stand.fleet.config_file.read_text(encoding="utf-8") + "\n[gateway]\nsigned = true\n", encoding="utf-8"
+    )
+    async with gateways.beside(stand, words=["--config", str(file)]) as gateway:
+        printed = await run(program.replace(AT, gateway.url), stand.url, cwd=tmp_path)
+        assert re.fullmatch(r"placed \d+\n", printed)
 
 
 @pytest.mark.parametrize(

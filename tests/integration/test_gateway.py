@@ -402,6 +402,29 @@ async def test_one_caller_s_crowd_delays_only_that_caller(vhost: str, redis_url:
             assert (await simulator.counters())["exchanges"]["okx"]["violations"] == 0
 
 
+async def test_a_caller_of_more_weight_has_more_of_a_limit(vhost: str, redis_url: str, tmp_path: Path) -> None:
+    tokens = {"gateway": {"tokens": {"heavy": {"env": "HEAVY", "weight": 3}, "light": {"env": "LIGHT"}}}}
+    async with Simulator(exchanges=["okx"]) as simulator:
+        config = {**simulated(simulator.urls), **QUICK, **tokens}
+        async with Services(tmp_path, config, broker_url=vhost, redis_url=redis_url, workers=1) as fleet:
+            gateway = await fleet.add_gateway(env={"HEAVY": "h", "LIGHT": "l"})
+            answered: list[str] = []
+            async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+
+                async def ask(token: str, number: int) -> None:
+                    url = f"{gateway.url}/okx/www.okx.com/api/v5/market/ticker?instId=BTC-USDT&n={token}{number}"
+                    async with session.get(url, headers={"X-Fleet-Token": token, "Prefer": "wait=60"}) as answer:
+                        assert answer.status == 200, await answer.text()
+                    answered.append(token)
+
+                asked = [ask(token, number) for number in range(180) for token in ("h", "l")]
+                await asyncio.gather(*asked)
+            # When the heavy one has all of its answers, the light one has about a third as many.
+            behind = answered[: len(answered) - answered[::-1].index("h")].count("l")
+            assert behind < 120, behind
+            assert (await simulator.counters())["exchanges"]["okx"]["violations"] == 0
+
+
 def test_the_configuration_says_who_may_ask(tmp_path: Path) -> None:
     from schemas.config import load
 
@@ -413,6 +436,8 @@ def test_the_configuration_says_who_may_ask(tmp_path: Path) -> None:
         ("tokens = { a = {} }", "gateway.tokens.a: expected either env or file"),
         ('tokens = { "a b" = { env = "A" } }', "gateway.tokens"),
         ("port = 70000", "gateway.port"),
+        ('tokens = { a = { env = "A", weight = 0 } }', "gateway.tokens"),
+        ('tokens = { a = { env = "A", weight = 1.5 } }', "gateway.tokens"),
         ('max_age_s.candles = "day"', "gateway.max_age_s.candles"),
         ("max_age_s.ticker = 1", "unknown field `ticker`"),
     ):

@@ -8,6 +8,7 @@ import contextlib
 import resource
 import socket
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -149,6 +150,39 @@ async def test_what_is_refused(stand: Stand, gateway: GatewayService) -> None:
             wrong[name] = [(each.status, each.body[:100]) for each in answers]
     assert not wrong
     assert await calls(stand) == before  # nothing that was hidden was asked
+
+
+async def test_where_signed_calls_are_taken_nothing_else_is(stand: Stand, tmp_path: Path) -> None:
+    """What means two things is refused there too; a key on a public call goes to the exchange itself."""
+    config = tmp_path / "fleet.toml"
+    config.write_text(stand.fleet.config_file.read_text(encoding="utf-8") + "\n[gateway]\nsigned = true\n")
+    sent = {"a key in the query": 200, "a key in a header": 200}
+    order = b" /kraken/api.kraken.com/0/private/AddOrder HTTP/1.1\r\n" + HOST + b"API-Key: x\r\n"
+    more = {
+        "an order with two lengths": (b"POST" + order + b"Content-Length: 0\r\nContent-Length: 5\r\n" + END, 400),
+        "an order with a length and chunks": (
+            b"POST" + order + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + HIDDEN,
+            400,
+        ),
+        "an order with a GET's body": (b"GET" + order + b"Content-Length: 5\r\n" + END + b"12345", 400),
+        "a key twice": (b"POST" + order + b"API-Key: y\r\nContent-Length: 0\r\n" + END, 400),
+        "a compressed order": (b"POST" + order + b"Content-Encoding: gzip\r\nContent-Length: 1\r\n\r\nx", 400),
+        "an order that is too large": (b"PUT" + order + b"Content-Length: 100000\r\n\r\n" + b" " * 100_000, 422),
+        "an order of a page": (b"POST" + order + b"Origin: https://evil.example\r\nContent-Length: 0\r\n" + END, 403),
+        "an order for another host": (b"POST" + order.replace(HOST, b"Host: evil.example\r\n") + END, 403),
+        "a tunnel with a key": (b"CONNECT" + order + END, 405),
+        "JSON that is none": (b"POST" + order + b"Content-Length: 2\r\nConnection: close\r\n\r\n{x", 400),
+    }
+    async with gateways.beside(stand, words=["--config", str(config)]) as gateway:
+        before = await calls(stand)
+        wrong: dict[str, object] = {}
+        for name, (request, status) in {**REFUSED, **more}.items():
+            answers = await said(gateway.port, request)
+            if [each.status for each in answers] != [sent.get(name, status)]:
+                wrong[name] = [(each.status, each.body[:100]) for each in answers]
+        assert not wrong
+        assert await calls(stand) == before
+        assert [each.status for each in await said(gateway.port, GOOD)] == [200]
 
 
 async def test_the_same_connection_goes_on_where_that_is_safe(gateway: GatewayService) -> None:

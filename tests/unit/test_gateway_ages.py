@@ -78,7 +78,7 @@ def test_only_what_lists_markets_may_be_minutes_old() -> None:
     for name in ccxt.exchanges:
         exchange = getattr(ccxt, name)()
         for endpoint in endpoints(exchange):
-            if (signed := keyless_url(exchange, endpoint)) and kind_of(path := urlsplit(signed[0]).path) == "markets":
+            if (signed := keyless_url(exchange, endpoint)) and kind_of(path := urlsplit(signed).path) == "markets":
                 found.add(path.rstrip("/").rpartition("/")[2].lower().replace("-", "").replace("_", ""))
     assert found <= {
         *("exchangeinfo", "instruments", "instrumentsinfo", "getinstruments", "symbols", "assetpairs", "assets"),

@@ -1,9 +1,12 @@
 """Which requests the gateway takes, and what it makes of them: everything else is refused before the fleet is asked."""
 
+from typing import Any
+
 import pytest
 
 from schemas.gateway import admission, calls
 from schemas.gateway.answers import Refusal
+from schemas.gateway.signed import SignedCall
 
 TIME = "/binance/api.binance.com/api/v3/time"
 HOST = {"host": "127.0.0.1:8080"}
@@ -72,6 +75,7 @@ def test_a_post_has_its_body() -> None:
         ("/binance/api.binance.com/a?x=\r\nHost:evil", "bad_call"),
         ("/binance/api.binance.com/a?signature=1", "signed_call"),
         ("/binance/api.binance.com/a?x=1&apiKey=2", "signed_call"),
+        ("/binance/api.binance.com/a?signature=", "signed_call"),
         (f"/binance/api.binance.com/{'a' * 8200}", "bad_call"),
     ],
 )
@@ -80,6 +84,103 @@ def test_what_leads_elsewhere_is_refused(target: str, code: str) -> None:
     assert isinstance(asked, Refusal), asked
     assert asked.code == code
     assert asked.message.isprintable()
+
+
+@pytest.mark.parametrize(
+    "body", [b"symbol=BTCUSDT&signature=1", b'{"api_key": "x", "nonce": 1}', b' {"a": 1, "sign": ""}', b"key&apiKey="]
+)
+def test_a_body_with_a_key_or_a_signature_is_refused(body: bytes) -> None:
+    asked = calls.read("/cex/trade.cex.io/api/spot/rest/get_my_orders", "POST", body)
+    assert isinstance(asked, Refusal)
+    assert asked.code == "signed_call"
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"{", b"[1]", b'{"coin": "signature"}', b'{"a": {"sign": 1}}', b"a=sign"])
+def test_other_bodies_are_taken(body: bytes) -> None:
+    assert isinstance(calls.read(TIME, "POST", body), calls.Asked)
+
+
+def signed(verb: str = "POST", target: str = TIME, body: bytes = b"", *ours: str, **headers: str) -> Any:
+    given = {name.replace("_", "-"): value for name, value in headers.items()} | HOST
+    return calls.read_signed(target, verb, given, list(given), body, ours=ours)
+
+
+def test_a_signed_call_has_the_headers_that_are_the_exchange_s() -> None:
+    call = signed(
+        "DELETE",
+        "/binance/api.binance.com/api/v3/order?symbol=A%20&signature=1",
+        b"a=1",
+        "authorization",
+        x_mbx_apikey="k",
+        content_type="application/json",
+        user_agent="bot",
+        authorization="Bearer of the fleet",
+        connection="keep-alive, X-Hop",
+        x_hop="1",
+        x_fleet_token="t",
+        cookie="c",
+        prefer="wait=3",
+        origin="http://localhost",
+        accept_encoding="br",
+        expect="100-continue",
+        sec_fetch_site="none",
+        x_forwarded_for="10.0.0.1",
+    )
+    assert isinstance(call, SignedCall)
+    assert call.headers == {"x-mbx-apikey": "k", "content-type": "application/json", "user-agent": "bot"}
+    assert (call.method, call.body) == ("DELETE", "a=1")
+    assert call.url == "https://api.binance.com/api/v3/order?symbol=A%20&signature=1"
+    assert "signature" not in repr(call)
+    assert "order" not in repr(call)
+
+
+@pytest.mark.parametrize(
+    ("call", "is_signed"),
+    [
+        (signed("GET"), False),
+        (signed("POST", TIME, b'{"coin": "x"}'), False),
+        (signed("GET", user_agent="x", authorization="Bearer eyJ"), True),
+        (signed("GET", ok_access_key="x"), True),
+        (signed("GET", TIME + "?signature=1"), True),
+        (signed("POST", TIME, b"apiKey=1"), True),
+        (signed("PUT"), True),
+        (signed("DELETE"), True),
+        (signed("PATCH"), True),
+    ],
+)
+def test_what_shows_that_a_call_is_signed(call: Any, is_signed: bool) -> None:
+    assert calls.is_signed(call) is is_signed
+
+
+@pytest.mark.parametrize(
+    ("headers", "said"),
+    [
+        ({"x_a": "caf\u00e9"}, "more in it than ASCII"),
+        ({"x_a": "a\x01b"}, "more in it than ASCII"),
+        ({"content_type": "multipart/form-data"}, "one part"),
+    ],
+)
+def test_headers_that_are_not_sent_on(headers: dict[str, str], said: str) -> None:
+    refusal = signed("POST", TIME, b"", **headers)
+    assert isinstance(refusal, Refusal)
+    assert said in refusal.message
+
+
+def test_a_header_that_stands_there_twice_is_refused() -> None:
+    headers = {**HOST, "x-mbx-apikey": "b"}
+    refusal = calls.read_signed(TIME, "POST", headers, [*headers, "x-mbx-apikey"], b"", ours=())
+    assert isinstance(refusal, Refusal)
+    assert "x-mbx-apikey stands there twice" in refusal.message
+
+
+@pytest.mark.parametrize("verb", ["GET", "POST", "PUT", "DELETE", "PATCH"])
+def test_what_is_taken_where_signed_calls_are(verb: str) -> None:
+    headers = {**HOST, "x-mbx-apikey": "x"}
+    assert admission.refusal(verb, TIME, headers, list(headers), signed=True) is None
+    for other in ("HEAD", "OPTIONS", "TRACE", "CONNECT"):
+        refusal = admission.refusal(other, TIME, headers, list(headers), signed=True)
+        assert refusal is not None
+        assert refusal.status == 405
 
 
 def test_a_body_that_is_no_text_is_refused() -> None:

@@ -33,7 +33,6 @@ class Calls(ChargedCalls):
     session: Any
     has: dict[str, Any]
     egress: Egress | None = None
-    only_reads = False  # an order must not be sent twice
 
     @staticmethod
     def check(exchange: Any) -> None:
@@ -45,6 +44,14 @@ class Calls(ChargedCalls):
                 raise ConfigError(f"{exchange.id}: {name} does not work with charged: give httpsProxy")
         if _is_pro(exchange):
             raise ConfigError(f"{exchange.id}: a class of ccxt.pro: charge one of ccxt.async_support beside it")
+
+    def may_repeat(self, method: str) -> bool:
+        """Whether a call may be sent again where the first may have arrived: an order must not."""
+        return method == "GET"
+
+    def new_call(self) -> Call:
+        """What the next call may use."""
+        return self.purse.new_call(self)
 
     async def fetch2(
         self,
@@ -64,7 +71,7 @@ class Calls(ChargedCalls):
             own: Any = self
             await purse.open(self, own.fetch_time if self.has.get("fetchTime") else None)
         self.meter = purse.meter
-        call = measuring or purse.new_call(self)
+        call = measuring or self.new_call()
         sent, token = call.http_calls, CALL.set(call)
         try:
             while True:

@@ -42,7 +42,7 @@ RESERVE_S: Final = 2.0
 _ANY_BYTES: Final = 1 << 62
 _ANY_ROWS: Final = Rows(1 << 62, 1 << 62)
 
-_WHY: Final = {
+WHY: Final = {
     "budget": "the limits have no room",
     "busy": "this program was too busy to send it in its turn",
     "paused": "the exchange has to be left alone",
@@ -59,6 +59,8 @@ class Purse:
         lane: what the fleet's configuration would say of a lane that leaves from the same address.
         limits: what holds instead of the exchange's table.
         max_wait_s: the longest that a call may wait.
+        name: what it is called in logs.
+        redactor: takes secrets out of what the exchange says; without it the instance's keys.
 
     Attributes:
         calls: how many calls were sent.
@@ -68,12 +70,21 @@ class Purse:
     """
 
     def __init__(
-        self, exchange: Any, url: str, lane: LaneConfig, limits: LimitsConfig | None, *, max_wait_s: float
+        self,
+        exchange: Any,
+        url: str,
+        lane: LaneConfig,
+        limits: LimitsConfig | None,
+        *,
+        max_wait_s: float,
+        name: str = "",
+        redactor: Redactor | None = None,
     ) -> None:
         self.calls = self.refused = 0
         self.waited_s = self.longest_s = 0.0
         self.lane = lane
-        self._name = f"{exchange.id} of this program"
+        self._name = name or f"{exchange.id} of this program"
+        self._redactor = redactor
         self._url = url
         self._max_wait_s = max_wait_s
         self.costs = costs.load(exchange.id, float(exchange.rateLimit), limits)
@@ -115,8 +126,16 @@ class Purse:
         client = self._client = store.connect(self._url, timeout_s=REDIS_TIMEOUT_S)
         scope = f"{settings.budget_of(self.lane)}:{self.lane.egress}"
         ledger = Ledger(client, scope, account=account, member=Membership())
-        self._meter = Meter(self._name, Budget(ledger), self.costs, self._answers, Redactor(secrets))
-        await self._meter.budget.beat()
+        redactor = self._redactor or Redactor(secrets)
+        # Who else has the account, and from where, is not known here.
+        budget = Budget(ledger, elsewhere=bool(account))
+        self._meter = Meter(self._name, budget, self.costs, self._answers, redactor)
+        try:
+            await self._meter.budget.beat()
+        except asyncio.CancelledError:  # the next call opens it
+            self._meter = None
+            await client.aclose()
+            raise
         self._follower = asyncio.create_task(self._meter.budget.follow(BEAT_EVERY_S))
         with contextlib.suppress(*AWAY):
             if fetch_time is not None and not await client.exists(ledger.keys.clock):
@@ -155,7 +174,7 @@ class Purse:
             call.waited_s += error.wait_s
             return error.wait_s
         self.refused += 1
-        why = _WHY.get(error.reason, error.reason)
+        why = WHY.get(error.reason, error.reason)
         text = f"not sent: {why} for {error.wait_s:.1f} s more, and a call may wait for {self._max_wait_s:g} s"
         raise RateLimitExceeded(f"{exchange.id} {path}: {text}") from error
 

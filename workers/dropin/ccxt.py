@@ -11,7 +11,7 @@ globals().update(contents(_theirs))
 
 
 def __getattr__(name: str) -> Any:
-    """Ours in place of ccxt's `async_support` and `pro`, once a program asks for them."""
+    """Ours in place of ccxt's `async_support` and `pro`, once a program asks for them; else what ccxt has got since."""
     if name in OURS:
         return importlib.import_module(f".{OURS[name]}", __package__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(_theirs, name)

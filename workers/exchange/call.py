@@ -32,6 +32,7 @@ class Seen(Struct):
         by_status: ccxt found no error in its body, so what ccxt raises is due to its status alone.
         data: it passed for data, so an error after it is about how ccxt reads it.
         args: the request's arguments; None where they are not known.
+        written: the last HTTP call was written to a connection: without an answer, it may have arrived.
     """
 
     exchange: str
@@ -43,12 +44,13 @@ class Seen(Struct):
     by_status: bool = False
     data: bool = False
     args: Mapping[str, Any] | None = None
+    written: bool = False
 
     def sends(self) -> None:
         """An HTTP call is sent."""
         self.http_calls += 1
         self.pause, self.status, self.body, self.headers = None, None, "", {}
-        self.by_status = self.data = False
+        self.by_status = self.data = self.written = False
 
     def says(self, *means: Means) -> bool:
         """Whether the last answer means one of these in the exchange's own words."""

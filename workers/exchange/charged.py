@@ -82,6 +82,7 @@ class Send(Passage):
         self.late = self.meter.budget.is_late(self.grant, self.left_s)
         if self.late:
             raise Late
+        CALL.get().written = True
 
     def on_answer(self) -> None:
         """The head of its answer has come: reports its arrival."""
@@ -130,14 +131,19 @@ class ChargedCalls(_Ccxt):
         meter: of the lane, for all instances of its class.
         signing_clock: the exchange's clock, of an instance with keys.
         unlisted: of the lane: markets that answers name and no instance lists.
-        only_reads: whether a POST may be sent again where the first may have arrived.
     """
-
-    only_reads = True
 
     meter: Meter
     unlisted: Unlisted | None = None
     signing_clock: SigningClock | None = None
+
+    def may_repeat(self, method: str) -> bool:
+        """Whether a call may be sent again where the first may have arrived.
+
+        Args:
+            method: of HTTP.
+        """
+        return True  # the fleet only reads
 
     def milliseconds(self) -> int:
         """Unix milliseconds by the exchange's clock if that was measured; signatures and nonces are made of it."""
@@ -223,7 +229,7 @@ class ChargedCalls(_Ccxt):
             raise
         except ExchangeNotAvailable as error:
             closed = isinstance(error.__cause__, aiohttp.ClientConnectionError) and not send.answered_s
-            if closed and send.reused and not send.again and (method == "GET" or self.only_reads):
+            if closed and send.reused and not send.again and self.may_repeat(method):
                 raise _Stale from error
             raise
         except (DDoSProtection, RateLimitExceeded):

@@ -22,7 +22,7 @@ from schemas.runtime.results import now_ms
 from ..budget.budget import Budget
 from ..limits import costs, wire
 from ..limits.tables import shipped
-from . import arguments, http_answer, settings
+from . import arguments, http_answer, instances, settings
 from .bounds import Bounds
 from .call import CALL, Call
 from .charged import CCXT_VERSION, charged, give_back
@@ -94,18 +94,11 @@ class LaneExchange:
         self._egress = egress
         self._bounds = bounds or Bounds(WorkerConfig())
         self._markets = markets
-        self._markets_key = _markets_key(config)
+        self._markets_key = markets_key(config)
         self._credentials = setup.credentials
         self.redactor = Redactor([*self._credentials.values(), *egress.secrets])
         self._kind = charged(config.exchange)
-        self._settings: dict[str, Any] = {
-            **config.ccxt,
-            "enableRateLimit": False,  # the budget does it, for all processes together
-            "timeout": int(setup.http_timeout_s * 1000),
-            "session": egress.session,
-            "ssl_context": egress.ssl_context,
-            "httpsProxy": egress.proxy,
-        }
+        self._http_timeout_s = setup.http_timeout_s
         self.knowledge = ""  # the digest of what the lane lists, once it is open
         self._ccxt: Any = self._make()
         self._clock = SigningClock(name)
@@ -136,17 +129,10 @@ class LaneExchange:
         return sorted([*reads, HTTP])
 
     def _make(self, credentials: Mapping[str, str] | None = None, **more: object) -> Any:
-        try:
-            exchange = self._kind({**self._settings, **more, **(credentials or {})})
-        except Exception as error:
-            raise ConfigError(f"lanes.{self.name}.ccxt: ccxt can't be made with it: {self.error_text(error)}") from None
-        if self.config.sandbox:
-            settings.enter_sandbox(self.name, exchange)
-        exchange.enableLastHttpResponse = False  # it would keep the last body
-        exchange.options["maxRetriesOnFailure"] = 0
-        exchange.options["maxRetries"] = 0
-        exchange.timeout_on_exit = 0
-        return exchange
+        more |= credentials or {}
+        return instances.made(
+            self._kind, self.name, self.config, self._egress, self._http_timeout_s, self.redactor.hide, more
+        )
 
     def _make_keyed(self) -> Any:
         # Verbose, ccxt prints what it signs.
@@ -300,9 +286,7 @@ class LaneExchange:
         """
         found = (await self._public_urls()).find(http)
         endpoint, signed = found.endpoint, asdict(found.call)
-        # What ccxt's cost functions look at. ccxt would repeat calls if told so.
-        sent = wire.read(endpoint.path, signed).items()
-        params = {name: values[0] for name, values in sent if values and not name.startswith("maxretries")}
+        params = wire.as_params(wire.read(endpoint.path, signed))
         call.holding = self._bounds.holding(self.known_as, HTTP)
         call.holding.keeps = True
         call.usual_s = self.answering.usual_s(HTTP)
@@ -359,7 +343,7 @@ class LaneExchange:
         give_back(self.exchange, self._kind)
 
 
-def _markets_key(config: LaneConfig) -> str:
+def markets_key(config: LaneConfig) -> str:
     """Where Redis keeps the markets of an exchange with these settings, as other settings may give other markets."""
     said = f"{CCXT_VERSION} {json.dumps(config.ccxt, sort_keys=True, default=str)}"
     return f"fleet:{{{config.known_as}}}:markets:{hashlib.sha256(said.encode()).hexdigest()[:16]}"

@@ -7,7 +7,7 @@ what its path takes, and without keys: what wants a key is none of the public on
 import functools
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -64,63 +64,74 @@ class Found(Struct, frozen=True):
     call: Signed
 
 
-class _Form(Struct, frozen=True):
-    """The form of an endpoint's URLs: where it leads on this lane, with marks; and headers that ccxt sends."""
+class Form(Struct, frozen=True):
+    """The form of an endpoint's URLs: where it leads on this lane, with marks; and what ccxt sends there."""
 
     endpoint: Endpoint
     target: str
-    headers: Mapping[str, str] | None
+    made: Mapping[str, Any]
 
 
-class PublicUrls:
-    """All public endpoints of a lane's exchange, by their URLs.
+class Urls:
+    """Endpoints of a lane's exchange, by their URLs.
 
     Where the lane's settings lead elsewhere than ccxt's own (`urls`, `hostname`), the exchange's usual URLs mean the
     same endpoints there. Not so for a sandbox, which is another exchange.
 
     Args:
-        exchange: the lane's instance of ccxt's class, without keys.
+        exchange: the lane's instance of ccxt's class.
         usual: an instance without settings; None for a sandbox.
-        costs: what calls cost. ccxt has some endpoints under two names, of which the table may know one.
+        wanted: the endpoints.
+        costs: what calls cost. ccxt has some endpoints under two names: the first by `_rank` is taken.
     """
 
-    def __init__(self, exchange: Any, usual: Any | None, costs: Costs) -> None:
+    def __init__(self, exchange: Any, usual: Any | None, wanted: Iterable[Endpoint], costs: Costs) -> None:
         self._exchange = exchange.id
-        self._plain: dict[tuple[str, str, str], _Form] = {}
-        self._marked: dict[tuple[str, str], list[tuple[re.Pattern[str], _Form]]] = {}
-        public = endpoints(exchange)
-        for endpoint in sorted(public, key=lambda each: not costs.knows(each.apis, each.method, each.path)):
-            if (own := keyless_url(exchange, endpoint)) is None:
-                continue
-            target, headers = own
-            form = _Form(endpoint, target, headers)
-            self._add(target, form)
-            if usual is not None and (signed := keyless_url(usual, endpoint)) is not None and signed[0] != target:
-                self._add(signed[0], form)
-        for forms in self._marked.values():
-            forms.sort(key=_least_marked)
+        self._costs = costs
+        self._plain: dict[tuple[str, str, str], Form] = {}
+        self._marked: dict[tuple[str, str], list[tuple[re.Pattern[str], Form]]] = {}
+        made = ((endpoint, signed(exchange, endpoint)) for endpoint in wanted)
+        forms = [Form(endpoint, _plain_url(each), each) for endpoint, each in made if each is not None]
+        for form in sorted(forms, key=self._rank):
+            self._add(form.target, form)
+            there = None if usual is None else signed(usual, form.endpoint)
+            if there is not None and _plain_url(there) != form.target:
+                self._add(_plain_url(there), form)
+        for marked in self._marked.values():
+            marked.sort(key=_least_marked)
+
+    def _rank(self, form: Form) -> tuple[float, ...]:
+        """Of the endpoints with one URL the one with the lowest rank is meant: one that the table knows."""
+        endpoint = form.endpoint
+        return (not self._costs.knows(endpoint.apis, endpoint.method, endpoint.path),)
 
     @property
     def origins(self) -> list[str]:
         """Where its URLs begin: scheme, host and port."""
         return sorted({origin for _, origin, _ in self._plain} | {origin for _, origin in self._marked})
 
-    def find(self, call: Http) -> Found:
-        """The endpoint of a call, and the call as this lane sends it: its query to the letter.
+    def form(self, method: str, url: str) -> tuple[Form, str]:
+        """The form of a URL, and where a call with it goes on this lane: its query to the letter.
 
         Raises:
-            NotSupported: no public endpoint of the exchange is there.
+            NotSupported: none of these endpoints is there.
         """
-        parts = urlsplit(call.url)
+        parts, (_, mark, query) = urlsplit(url), url.partition("?")
         origin, path = f"{parts.scheme.lower()}://{parts.netloc.lower()}", parts.path
-        if form := self._plain.get((call.method, origin, path)):
-            return _found(form, form.target, call, parts.query)
-        for pattern, form in self._marked.get((call.method, origin), ()):
+        query = mark + query
+        if form := self._plain.get((method, origin, path)):
+            return form, form.target + query
+        for pattern, form in self._marked.get((method, origin), ()):
             if taken := pattern.fullmatch(path):
-                return _found(form, _filled(form.target, taken), call, parts.query)
-        raise NotSupported(self._missing(call, origin, path))
+                return form, _filled(form.target, taken) + query
+        raise NotSupported(self._missing(method, origin, path))
 
-    def _add(self, url: str, form: _Form) -> None:
+    def _missing(self, method: str, origin: str, path: str) -> str:
+        if origin not in self.origins:
+            return f"{self._exchange} has no API at {origin}; it has one at {', '.join(self.origins[:_NAMED])}"
+        return f"{self._exchange} has no {method} {path} in ccxt"
+
+    def _add(self, url: str, form: Form) -> None:
         parts = urlsplit(url)
         origin = f"{parts.scheme}://{parts.netloc.lower()}"
         if not _MARK.search(parts.path):
@@ -135,10 +146,32 @@ class PublicUrls:
                 seen.add(piece)
         self._marked.setdefault((form.endpoint.method, origin), []).append((re.compile(pattern), form))
 
-    def _missing(self, call: Http, origin: str, path: str) -> str:
+
+class PublicUrls(Urls):
+    """All public endpoints of a lane's exchange, by their URLs; see `Urls`.
+
+    Args:
+        exchange: the lane's instance, without keys.
+        usual: see `Urls`.
+        costs: see `Urls`.
+    """
+
+    def __init__(self, exchange: Any, usual: Any | None, costs: Costs) -> None:
+        super().__init__(exchange, usual, endpoints(exchange), costs)
+
+    def find(self, call: Http) -> Found:
+        """The endpoint of a call, and the call as this lane sends it.
+
+        Raises:
+            NotSupported: no public endpoint of the exchange is there.
+        """
+        form, url = self.form(call.method, call.url)
+        return Found(form.endpoint, Signed(url, call.method, call.body or None, form.made.get("headers")))
+
+    def _missing(self, method: str, origin: str, path: str) -> str:
         if origin not in self.origins:
             text = f"{self._exchange} has no public API at {origin}; it has one at {', '.join(self.origins[:_NAMED])}"
-        elif call.method == "POST":
+        elif method == "POST":
             text = f"{self._exchange} has no POST {path} that is known to read only"
         else:
             text = f"{self._exchange} has no public GET {path} in ccxt"
@@ -148,11 +181,6 @@ class PublicUrls:
 def _filled(target: str, taken: re.Match[str]) -> str:
     """A URL with what a path takes in place of the marks."""
     return _MARK.sub(lambda mark: taken[f"m{mark[1]}"], target)
-
-
-def _found(form: _Form, target: str, call: Http, query: str) -> Found:
-    url = f"{target}?{query}" if query else target
-    return Found(form.endpoint, Signed(url, call.method, call.body or None, form.headers))
 
 
 def read_by_post(exchange: str) -> tuple[str, ...]:
@@ -168,27 +196,45 @@ def _read_by_post() -> dict[str, tuple[str, ...]]:
 
 def endpoints(exchange: Any) -> Iterator[Endpoint]:
     """The endpoints of a ccxt class that only read: its GETs, and the POSTs of the list."""
-    posts, seen = read_by_post(exchange.id), set[str]()
+    posts = read_by_post(exchange.id)
+    for endpoint in all_endpoints(exchange):
+        reads = endpoint.method == "GET" or endpoint.key in posts
+        if reads and not _PRIVATE.search(endpoint.key.partition(" ")[0]):
+            yield endpoint
+
+
+def all_endpoints(exchange: Any) -> Iterator[Endpoint]:
+    """The endpoints of a ccxt class."""
+    seen = set[str]()
     for kind in type(exchange).__mro__:
         entries: list[Any] = [each for each in vars(kind).values() if isinstance(each, Entry)]
         for entry in entries:
             endpoint = Endpoint(entry.path, entry.api, entry.method, entry.config)
-            reads = endpoint.method == "GET" or endpoint.key in posts
-            if reads and endpoint.key not in seen and not _PRIVATE.search(endpoint.key.partition(" ")[0]):
+            if endpoint.key not in seen:
                 seen.add(endpoint.key)  # ccxt has each twice: fetchX and fetch_x
                 yield endpoint
 
 
-def keyless_url(exchange: Any, endpoint: Endpoint) -> tuple[str, Mapping[str, str] | None] | None:
-    """The URL that ccxt makes for an endpoint, without its query, and its headers; None where it makes none."""
+def signed(exchange: Any, endpoint: Endpoint) -> Mapping[str, Any] | None:
+    """What ccxt makes of an endpoint, with marks in place of what its path takes; None where it makes nothing."""
     taken = {name: f"0zqx{number}xqz0" for number, name in enumerate(_IN_PATH.findall(endpoint.path))}
     try:
-        made = exchange.sign(endpoint.path, endpoint.api, endpoint.method, taken)
-    except Exception:  # whatever it stumbles on for want of a key: so this is no public endpoint
+        made: Mapping[str, Any] = exchange.sign(endpoint.path, endpoint.api, endpoint.method, taken)
+    except Exception:  # whatever it stumbles on: without a key, this is no public endpoint
         return None
-    return str(made["url"]).partition("?")[0], made.get("headers")
+    return made
 
 
-def _least_marked(form: tuple[re.Pattern[str], _Form]) -> tuple[int, int]:
+def keyless_url(exchange: Any, endpoint: Endpoint) -> str | None:
+    """The URL that ccxt makes for an endpoint, without its query; None where it makes none."""
+    made = signed(exchange, endpoint)
+    return None if made is None else _plain_url(made)
+
+
+def _plain_url(made: Mapping[str, Any]) -> str:
+    return str(made["url"]).partition("?")[0]
+
+
+def _least_marked(form: tuple[re.Pattern[str], Form]) -> tuple[int, int]:
     """Of the forms that a URL has, the one that says most of it comes first."""
     return form[0].groups, -len(form[0].pattern)

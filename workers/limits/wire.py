@@ -104,6 +104,11 @@ def bar_ms(sent: Sent, name: str) -> float | None:
     return float(found[1]) * _UNIT_MS[found[2]] if found else None
 
 
+def as_params(sent: Sent) -> dict[str, str]:
+    """What a call sends as ccxt's parameters, for its cost functions; without those by which ccxt repeats calls."""
+    return {name: values[0] for name, values in sent.items() if values and not name.startswith("maxretries")}
+
+
 def for_ccxt(params: Mapping[str, Any], sent: Sent, config: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters in the form that ccxt's own cost function takes: numbers as numbers, nothing that is empty.
 

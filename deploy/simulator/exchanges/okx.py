@@ -58,6 +58,7 @@ class Okx(Venue):
             Endpoint(api + "market/books-full", lambda query: self._book(query, 5000)),
             Endpoint(api + "market/trades", lambda query: self._trades(query, 500)),
             Endpoint(api + "market/history-trades", lambda query: self._trades(query, 100)),
+            Endpoint(api + "asset/currencies", lambda _: _ok([]), signed=True),  # ccxt asks for it where it has keys
             Endpoint(api + "account/balance", self._balance, signed=True),
             Endpoint(api + "trade/orders-pending", lambda _: _ok([]), signed=True),
             Endpoint(api + "trade/batch-orders", self._order, "never", signed=True),

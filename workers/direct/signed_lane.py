@@ -1,0 +1,374 @@
+"""Signed calls of others by one lane: each is charged to the budgets of its address and its account, and sent once.
+
+Whose account it is the call's key says, which is known by its place (`exchange.signed_urls`). Each account has budgets
+as a program of its own has them (`purse`). There is no secret here to sign with: a call goes out as it came.
+"""
+
+import asyncio
+import contextlib
+import logging
+import math
+import time
+import traceback
+from collections.abc import Coroutine, Generator, Iterator, Mapping
+from contextvars import ContextVar
+from typing import Any, Final
+
+import msgspec
+from ccxt.base.errors import (  # pyright: ignore[reportMissingTypeStubs]
+    BaseError,
+    NetworkError,
+    NotSupported,
+    RequestTimeout,
+)
+
+from schemas.accounts import Secret
+from schemas.config import Config, LaneConfig
+from schemas.gateway.signed import Answered, End, Lost, SignedCall, Unsent
+from schemas.messages import ErrorCode, Http
+from schemas.methods import HTTP
+from schemas.runtime.tasks import end_tasks
+
+from ..exchange import http_answer, instances
+from ..exchange.bounds import Bounds, Crowded
+from ..exchange.call import CALL, Call
+from ..exchange.charged import ccxt
+from ..exchange.egress import Egress
+from ..exchange.errors import NoBudget
+from ..exchange.lane_exchange import markets_key
+from ..exchange.markets import Markets
+from ..exchange.public_urls import PublicUrls
+from ..exchange.redaction import Redactor
+from ..exchange.rows import TooLarge
+from ..exchange.signed_urls import Signable, SignedUrls
+from ..limits import wire
+from ..limits.tables import shipped
+from .calls import Calls
+from .purse import RESERVE_S, WHY, Purse
+
+log = logging.getLogger(__name__)
+
+# So many accounts have budgets here at a time; beyond them one that is not in use gives its own up.
+ACCOUNTS: Final = 64
+# An account that was not used for so long does, too.
+IDLE_S: Final = 600.0
+# The part of its caller's time that a call may wait: the rest is for its answer. One that is sent without time for that
+# is one of which nobody knows how it ended.
+WAIT_PART: Final = 2 / 3
+# The end of the exchange's time is so much before the caller's.
+EARLY_S: Final = 0.05
+
+_SIGNED: Final[ContextVar[Call | None]] = ContextVar("signed", default=None)
+
+
+class Relayed(Calls):
+    """Mixed into a lane's class: sends what others signed, once, and reads keys' budgets for it."""
+
+    def may_repeat(self, method: str) -> bool:
+        """Never: it is not known what a call does."""
+        return False
+
+    def new_call(self) -> Call:
+        """The signed call that is being sent; else, as for markets, one of our own."""
+        return _SIGNED.get() or super().new_call()
+
+    async def close(self, *words: Any) -> None:
+        """Closes what is ccxt's: budgets and connections are the lane's."""
+        whole: Any = super(Calls, self)
+        await whole.close(*words)
+
+
+class _Carried(Redactor):
+    """Takes what the running call carries out of texts: the exchange may repeat it where it refuses."""
+
+    def __init__(self, more: list[Secret]) -> None:
+        super().__init__([])
+        self._more = more
+
+    def hide(self, text: str) -> str:
+        call = CALL.get(None)
+        signed = call.signed if call is not None else None
+        return Redactor([*self._more, *(_values(signed) if signed else ())]).hide(text)
+
+
+def _values(signed: Mapping[str, Any]) -> Iterator[Secret]:
+    yield from (Secret(value) for value in signed["headers"].values())
+    query, body = str(signed["url"]).partition("?")[2], signed["body"] or ""
+    yield from (Secret(text) for text in (query, body) if text)
+    yield from (Secret(value) for values in wire.read("", signed).values() for value in values)
+
+
+class _Account:
+    """One key's budgets, and the instance that sends with it."""
+
+    def __init__(self, instance: Any, purse: Purse) -> None:
+        self.instance = instance
+        self.purse = purse
+        self.used_s = time.monotonic()
+        self.held = 0
+
+    async def close(self) -> None:
+        await self.instance.close()
+        await self.purse.close()
+
+
+class SignedLane:
+    """One lane's signed calls.
+
+    Args:
+        name: the lane's.
+        config: the fleet's.
+        egress: the address it goes out from.
+        markets: of all lanes of this process.
+        bounds: how much of answers this process takes in.
+
+    Raises:
+        ConfigError: the limits are wrong, or ccxt can't be made with the lane's settings.
+    """
+
+    def __init__(self, name: str, config: Config, egress: Egress, markets: Markets, bounds: Bounds) -> None:
+        self.name = name
+        self.config: LaneConfig = config.lanes[name]
+        self._fleet = config
+        self.egress = egress
+        self._markets, self._markets_key = markets, markets_key(self.config)
+        self._bounds = bounds
+        exchange = self.config.exchange
+        self._limits = config.limits.get(shipped().limits_of(exchange))
+        self._kind: Any = type(f"Relayed_{exchange}", (Relayed, getattr(ccxt, exchange)), {})
+        self._redactor = _Carried(egress.secrets)
+        self._public = self._account("")
+        self._costs = self._public.purse.costs
+        self._accounts: dict[str, _Account] = {}  # by keys, the last used ones last
+        self._tables: tuple[PublicUrls, SignedUrls] | None = None
+        self._making = asyncio.Lock()
+        self._asides = set[asyncio.Task[None]]()
+        self._loading: asyncio.Task[None] | None = None
+        self._renewing: asyncio.Task[None] | None = None
+        self._held = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @contextlib.contextmanager
+    def used(self) -> Generator[None]:
+        """A call is under way, which `close` waits for."""
+        self._held += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._held -= 1
+            if not self._held:
+                self._idle.set()
+
+    async def is_read(self, call: Http) -> bool:
+        """Whether a call is a public read."""
+        public, _ = await self._urls()
+        try:
+            public.find(call)
+        except NotSupported:
+            return False
+        return True
+
+    async def send(self, call: SignedCall, until_s: float) -> End:
+        """Charges a call and sends it; see `Sender.send`."""
+        try:
+            async with asyncio.timeout_at(until_s):
+                found = (await self._urls())[1].find(call.method, call.url)
+                signed = {
+                    "url": found.url,
+                    "method": call.method,
+                    "body": call.body or None,
+                    "headers": dict(call.headers),
+                }
+                params = wire.as_params(sent := wire.read(found.endpoint.path, signed))
+                account = await self._of(found, call, sent)
+                if isinstance(account, Unsent):
+                    return account
+        except NotSupported as error:
+            return Unsent(str(ErrorCode.NOT_SUPPORTED), str(error))
+        except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
+            return Unsent("bad_call", "the body looks like JSON, and is none")
+        except TimeoutError:
+            return _TIME_OVER
+        try:
+            return await self._send(account, found, signed, params, until_s)
+        finally:
+            account.held -= 1
+            account.used_s = time.monotonic()
+
+    async def _send(
+        self, account: _Account, found: Signable, signed: Mapping[str, Any], params: dict[str, str], until_s: float
+    ) -> End:
+        endpoint, left_s = found.endpoint, until_s - asyncio.get_running_loop().time() - EARLY_S
+        wait_s = left_s * WAIT_PART
+        call = Call(self.config.exchange, max_wait_s=wait_s, timeout_s=left_s, reserve_s=RESERVE_S, signed=signed)
+        call.holding = self._bounds.holding(self.config.known_as, HTTP)
+        call.holding.keeps = True
+        failed: Exception | None = None
+        token = _SIGNED.set(call)
+        try:
+            async with asyncio.timeout_at(until_s):
+                await account.instance.fetch2(endpoint.path, endpoint.api, endpoint.method, params, endpoint.config)
+        except Exception as error:  # ccxt's opinion of an answer is its caller's to have
+            failed = error
+        finally:
+            _SIGNED.reset(token)
+            call.holding.close()
+        if call.holding.kept is not None and call.status is not None:
+            return Answered(self.name, self.config.exchange, await asyncio.to_thread(http_answer.answer, call))
+        return _lost(failed) if call.written else _unsent(failed)
+
+    async def _urls(self) -> tuple[PublicUrls, SignedUrls]:
+        async with self._making:
+            if self._tables is None:
+                own = [self._instance() for _ in range(2)]
+                usual = [None if self.config.sandbox else self._kind({"enableRateLimit": False}) for _ in own]
+                self._tables = (
+                    await asyncio.to_thread(PublicUrls, own[0], usual[0], self._costs),
+                    await asyncio.to_thread(SignedUrls, own[1], usual[1], self._costs),
+                )
+        return self._tables
+
+    async def _of(self, found: Signable, call: SignedCall, sent: wire.Sent) -> _Account | Unsent:
+        """The account of a call, which is held from now on."""
+        headers = {name.lower(): value for name, value in call.headers.items()}
+        key = found.place.key_of(headers, sent) if found.place else ""
+        counts = any(bucket.scope == "account" for bucket in self._costs.buckets.values())
+        if not key and counts and not await self._is_of_nobody(found, call):
+            where = f"{found.place.name} has no key in it" if found.place else "it does not show whose key it has"
+            return Unsent("signed_call", f"not sent, as it could be charged to no account: {where}")
+        self._drop_idle()
+        account = self._accounts.pop(key, None)
+        if account is None:
+            if not self._has_room():
+                return Unsent("busy", f"not sent: {ACCOUNTS} accounts have calls under way on this lane", 1.0)
+            account = self._account(key)
+        self._accounts[key] = account
+        account.held += 1
+        try:
+            why_not = await self._name(account.instance)
+        except BaseException:
+            account.held -= 1
+            raise
+        account.held -= why_not is not None
+        return why_not or account
+
+    async def _is_of_nobody(self, found: Signable, call: SignedCall) -> bool:
+        """Whether a call counts for its address alone: it is public, though it has a key."""
+        if found.place is not None or call.method not in ("GET", "POST"):
+            return False
+        return await self.is_read(Http(call.url, "POST" if call.method == "POST" else "GET"))
+
+    def _has_room(self) -> bool:
+        """Whether there may be one account more; one that is not in use makes room."""
+        if len(self._accounts) >= ACCOUNTS:
+            idle = next((key for key, each in self._accounts.items() if not each.held), None)
+            if idle is None:
+                return False
+            self._aside(self._accounts.pop(idle).close())
+        return True
+
+    def _drop_idle(self) -> None:
+        since_s = time.monotonic() - IDLE_S
+        for key, each in list(self._accounts.items()):
+            if each.used_s > since_s:
+                return
+            if not each.held:
+                self._aside(self._accounts.pop(key).close())
+
+    def _account(self, key: str) -> _Account:
+        instance = self._instance(apiKey=key)
+        max_wait_s = self._fleet.gateway.max_wait_s
+        url = self._fleet.redis.url
+        purse = Purse(
+            instance, url, self.config, self._limits, max_wait_s=max_wait_s, name=self.name, redactor=self._redactor
+        )
+        instance.purse = purse
+        return _Account(instance, purse)
+
+    def _instance(self, **more: Any) -> Any:
+        timeout_s = self._fleet.worker.http_timeout_s
+        more["verbose"] = False  # it would print what is signed
+        made = instances.made(self._kind, self.name, self.config, self.egress, timeout_s, self._redactor.hide, more)
+        made.egress = self.egress
+        return made
+
+    def _of_our_own(self) -> Any:
+        """An instance that loads markets."""
+        instance = self._instance()
+        instance.purse = self._public.purse
+        return instance
+
+    async def _name(self, instance: Any) -> Unsent | None:
+        """Gives an instance the markets, where limits count each pair alone. They are read on, whoever hangs up."""
+        if not self._costs.names_matter:
+            return None
+        if self._loading is None or (self._loading.done() and self._loading.exception() is not None):
+            self._loading = asyncio.create_task(self._load(math.inf), name=f"markets {self.name}")
+        try:
+            await asyncio.shield(self._loading)
+        except (BaseError, NoBudget, OSError) as error:
+            text = f"not sent: its markets could not be read, by which limits count ({type(error).__name__})"
+            return Unsent(str(ErrorCode.EXCHANGE_UNAVAILABLE), text, 1.0)
+        await self._markets.give(self._markets_key, instance, self._of_our_own, math.inf)
+        if self._renewing is None:
+            self._renewing = asyncio.create_task(self._renew(), name=f"renewing markets {self.name}")
+        return None
+
+    async def _load(self, max_age_s: float) -> None:
+        await self._markets.give(self._markets_key, self._of_our_own(), self._of_our_own, max_age_s)
+
+    async def _renew(self) -> None:
+        renew_s = self._fleet.worker.renew_every_s
+        while True:
+            await asyncio.sleep(renew_s)
+            with contextlib.suppress(Exception):  # the old ones stay in use; workers say what is wrong
+                await self._load(renew_s)
+
+    def _aside(self, job: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(job)
+        self._asides.add(task)
+        task.add_done_callback(self._asides.discard)
+
+    async def close(self) -> None:
+        """Gives up its parts of limits when no call is under way any more."""
+        await self._idle.wait()
+        await end_tasks(task for task in (self._loading, self._renewing) if task is not None)
+        await asyncio.gather(*(each.close() for each in (self._public, *self._accounts.values())), *self._asides)
+
+
+_TIME_OVER: Final = Unsent(str(ErrorCode.NO_BUDGET), "not sent: its caller's time was over", 1.0)
+
+
+def _unsent(error: Exception | None) -> Unsent:
+    """What a call ends in that was written to no connection. Nothing is told of ccxt's texts: they may have its URL."""
+    why = error.__cause__ if error is not None and isinstance(error.__cause__, NoBudget) else error
+    if isinstance(why, NoBudget):
+        code = ErrorCode.PAUSED if why.reason == "paused" else ErrorCode.NO_BUDGET
+        return Unsent(str(code), f"not sent: {WHY.get(why.reason, why.reason)} for {why.wait_s:.1f} s more", why.wait_s)
+    if isinstance(why, TimeoutError):
+        return _TIME_OVER
+    if isinstance(why, Crowded):
+        return Unsent(str(ErrorCode.EXPIRED), "not sent: the gateway holds too much of other answers", 1.0)
+    if isinstance(why, NotSupported):
+        return Unsent(str(ErrorCode.NOT_SUPPORTED), "not sent: the exchange has no such API")
+    kind = type(why.__cause__ or why).__name__ if why is not None else "nothing"
+    if isinstance(why, NetworkError):
+        return Unsent(str(ErrorCode.EXCHANGE_UNAVAILABLE), f"not sent: no connection to the exchange ({kind})", 1.0)
+    log.error("signed_call_broke", extra={"error": kind, "at": _place_of(why)})
+    return Unsent("fault", "not sent: a fault of the gateway's own; its log has more")
+
+
+def _lost(error: Exception | None) -> Lost:
+    if isinstance(error, (RequestTimeout, TimeoutError)):
+        return Lost("sent, outcome unknown: no answer came in time", timed_out=True)
+    if isinstance(error, TooLarge):
+        return Lost("sent, outcome unknown: the answer is larger than worker.max_answer_mib", timed_out=False)
+    return Lost("sent, outcome unknown: the connection ended without a whole answer", timed_out=False)
+
+
+def _place_of(error: BaseException | None) -> str:
+    """Where it was raised: a line of code, and nothing that was in it."""
+    frames = traceback.extract_tb(None if error is None else error.__traceback__)
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
