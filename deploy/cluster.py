@@ -62,6 +62,11 @@ class Cluster(Startable):
         """Where clients connect: each node's URL."""
         return [node.url for node in self.nodes]
 
+    @property
+    def url(self) -> str:
+        """All of them, as ``FLEET_BROKER_URL`` has them."""
+        return ",".join(self.urls)
+
     async def start(self) -> None:
         """Starts the nodes that don't run, and returns when all serve; see `Server.start` for what it raises."""
         self._epmd.start()

@@ -5,6 +5,7 @@ requests, takes one exchange down meanwhile and brings it back. It ends well onl
 data (an error counts like a lost request) and no exchange saw a limit broken.
 
 With ``--as-shipped`` it runs `deploy/fleet.toml` as it stands: the exchanges' real names lead to the simulated ones.
+With ``--cluster`` RabbitMQ has three nodes, and Redis is a Cluster of three shards.
 
 `Producer` shows what a program does without the client for Python: it needs nothing but RabbitMQ's address.
 """
@@ -30,9 +31,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from deploy.cluster import Cluster
 from deploy.demo_view import View, Watch
 from deploy.local import Services, simulated
 from deploy.processes import ProcessError
+from deploy.redis_servers import RedisCluster
 from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.process import Simulator, SimulatorError
 from deploy.standin import NAMES, StandIns
@@ -138,9 +141,9 @@ async def run(
     Raises:
         ProcessError, SimulatorError: a part did not start, or ended by itself.
     """
-    rabbitmq, redis = RabbitMQ(folder / "rabbitmq"), Redis(folder / "redis")
+    rabbitmq, redis, what = _servers(folder, clusters=options.cluster)
     simulator = Simulator(options.seed, log=folder / "simulator.log")
-    console.print("starting RabbitMQ, Redis and a simulator of five exchanges")
+    console.print(f"starting {what} and a simulator of five exchanges")
     for part in (simulator, redis, rabbitmq):
         stack.push_async_callback(part.stop)
     async with asyncio.TaskGroup() as boot:
@@ -159,7 +162,7 @@ async def run(
     stack.push_async_callback(fleet.stop)
     await fleet.start()
     await _all_open(fleet)
-    connection = await stack.enter_async_context(await aio_pika.connect(rabbitmq.url))
+    connection = await stack.enter_async_context(await aio_pika.connect(rabbitmq.url.partition(",")[0]))
     producer = Producer()
     await producer.open(connection)
     planned = plan(options.seed, options.seconds, options.rate)
@@ -170,6 +173,18 @@ async def run(
         await _play(view, watch, fleet, simulator, producer, planned, options.seconds)
     counters = await simulator.counters()
     return _summary(console, planned, producer, counters, view)
+
+
+def _servers(folder: Path, *, clusters: bool) -> tuple[RabbitMQ | Cluster, Redis | RedisCluster, str]:
+    """The two servers, and how they are called."""
+    if clusters:
+        cluster, shards = Cluster(folder / "rabbitmq"), RedisCluster(folder / "redis")
+        return (
+            cluster,
+            shards,
+            f"a RabbitMQ of {len(cluster.nodes)} nodes, a Redis Cluster of {len(shards.nodes)} shards",
+        )
+    return RabbitMQ(folder / "rabbitmq"), Redis(folder / "redis"), "RabbitMQ, Redis"
 
 
 async def _stand_ins(
@@ -343,6 +358,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="requests and prices follow from it (default: 1)")
     parser.add_argument("--workers", type=int, default=2, help="worker processes (default: 2)")
     parser.add_argument("--as-shipped", action="store_true", help="run deploy/fleet.toml as it stands")
+    parser.add_argument("--cluster", action="store_true", help="on three nodes of RabbitMQ and three shards of Redis")
     options = parser.parse_args()
     console = Console(highlight=False)
     folder = Path(tempfile.mkdtemp(prefix="ccxt-fleet-demo-"))

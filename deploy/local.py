@@ -44,11 +44,13 @@ def simulated(urls: Mapping[str, str], weights: Mapping[str, float] | None = Non
 class Service(Process):
     """A dispatcher, worker or gateway as a child process, with its metrics on a port of its own."""
 
-    def __init__(self, argv: Sequence[str], log: Path, env: Mapping[str, str]) -> None:
-        """`argv` runs the service with its configuration."""
+    def __init__(
+        self, argv: Sequence[str], log: Path, env: Mapping[str, str], checkout: Path | None = modules.CHECKOUT
+    ) -> None:
+        """`argv` runs the service with its configuration, from this checkout."""
         self.metrics_port = free_port()
         argv = [*argv, "--metrics-port", str(self.metrics_port)]
-        super().__init__(argv, log=log, env=env, cwd=modules.CHECKOUT)
+        super().__init__(argv, log=log, env=env, cwd=checkout)
         self.name = log.stem
 
     @property
@@ -107,6 +109,7 @@ class Services(Startable):
         workers: how many.
         processes: how many processes each worker is, with one parent and one port; None for a worker alone.
         stand_ins: what the exchanges' names resolve to; None leaves names to the system.
+        checkout: the folder of another version that is run in place of this one.
     """
 
     def __init__(
@@ -120,7 +123,9 @@ class Services(Startable):
         workers: int = 2,
         processes: int | None = None,
         stand_ins: StandIns | None = None,
+        checkout: Path | None = modules.CHECKOUT,
     ) -> None:
+        self._checkout = checkout
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         if isinstance(config, Path):
@@ -227,7 +232,7 @@ class Services(Startable):
 
     def _add(self, kind: str, services: list[Service], words: Sequence[str] = ()) -> Service:
         log = self.folder / f"{kind}-{len(services) + 1}.log"
-        service = Service([*self._argv[kind], *words], log, self._env)
+        service = Service([*self._argv[kind], *words], log, self._env, self._checkout)
         service.start()
         services.append(service)
         return service

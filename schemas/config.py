@@ -26,7 +26,7 @@ from .messages import Strategy
 from .quantities import Count, Mebibytes, Seconds
 
 BrokerUrl: TypeAlias = Annotated[str, Meta(pattern=r"^amqps?://")]
-RedisUrl: TypeAlias = Annotated[str, Meta(pattern=r"^(rediss?|unix)://")]
+RedisUrl: TypeAlias = Annotated[str, Meta(pattern=r"^(rediss?([+](sentinel|cluster))?|unix)://")]
 
 # A lane's name is part of queue names and routing keys; `.bulk` is the suffix of the bulk queues.
 _LANE_NAME: Final = re.compile(r"[a-z0-9]+(\.(?!bulk$)[a-z0-9_-]+)?")

@@ -12,7 +12,9 @@ _ENTRY: Final = re.compile(r"\[[^]]*\]")
 # What people write in place of the patterns that values have (`config.BrokerUrl` and others).
 _FORMS: Final = {
     "^amqps?://": "a URL like amqp://user:password@host:5672/ or amqps://…",
-    "^(rediss?|unix)://": "a URL like redis://host:6379/0, rediss://… or unix:///path",
+    "^(rediss?([+](sentinel|cluster))?|unix)://": (
+        "a URL like redis://host:6379/0, or one that begins with rediss://, redis+sentinel://, redis+cluster:// or unix://"
+    ),
     "^https?://": "a URL like http://user:password@host:8080",
 }
 _PATTERN: Final = re.compile(r"Expected `str` matching regex '([^']*)'")

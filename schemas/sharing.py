@@ -19,6 +19,8 @@ from msgspec import msgpack
 from .config import LaneConfig
 from .messages import Http, Request
 
+# All in one slot of a Redis Cluster: one script makes room for an answer by dropping others.
+KEYS: Final = "fleet:{answers}:"
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 
 
@@ -37,12 +39,12 @@ def source(lane: LaneConfig, request: Request) -> str:
 
 def answer_key(asked: str, of: str) -> str:
     """Where Redis has a source's answer to a question."""
-    return f"fleet:answer:{_digest(asked, of)}"
+    return f"{KEYS}answer:{_digest(asked, of)}"
 
 
 def lease_key(asked: str, sources: Iterable[str], *, bulk: bool) -> str:
     """Where Redis says who asks a question of these sources; a live request never waits for a bulk one."""
-    return f"fleet:asked:{_digest(asked, sorted(sources), bulk)}"
+    return f"{KEYS}asked:{_digest(asked, sorted(sources), bulk)}"
 
 
 def plain_url(call: Http) -> str:

@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import yarl
 
+from . import redis_urls
 from .errors import ConfigError
 
 # Options that aio-pika and aiormq read (aio-pika 10.2, aiormq 7.2), less those with a key in [broker].
@@ -33,6 +34,8 @@ _PORTS: Final = {"amqp": 5672, "amqps": 5671, "redis": 6379, "rediss": 6379}
 
 def place(url: str) -> str:
     """Host and port of a server's URL, or its socket's path, for messages: never its user and password."""
+    if "+" in url.partition("://")[0]:
+        return ", ".join(map(place, redis_urls.read(url).urls))
     parts = urlsplit(url)
     return (
         parts.path
@@ -51,6 +54,9 @@ def check(where: str, url: str) -> None:
     Raises:
         ConfigError: it can't be used.
     """
+    if "+" in url.partition("://")[0]:
+        _check_several(where, url)
+        return
     try:
         parts = urlsplit(url)
         port = parts.port  # raises where it is no number
@@ -79,6 +85,21 @@ def check(where: str, url: str) -> None:
     elif parts.scheme in {"unix", "redis", "rediss"}:
         _check_options(where, url, _REDIS, _REDIS_TLS, "rediss", "[redis] has the times")
         _check_redis(where, url)
+
+
+def _check_several(where: str, url: str) -> None:
+    """Checks a URL of Sentinels or of a Cluster: as that of each server that it names."""
+    try:
+        servers = redis_urls.read(url)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    for each in (*servers.urls, servers.data_url):
+        check(where, each)
+    if re.search(r"[?&](sentinel_username|sentinel_password)=(&|$)", url):
+        raise ConfigError(f"{where}: expected a value for the option sentinel_username or sentinel_password")
+    databases = {value for option, value in parse_qsl(urlsplit(servers.data_url).query) if option == "db"}
+    if servers.kind == "cluster" and databases - {"0"}:
+        raise ConfigError(f"{where}: expected no other database than 0: a cluster has no more")
 
 
 def check_own(where: str, urls: Any) -> None:

@@ -67,7 +67,7 @@ async def _examine(urls: tuple[str, ...], redis: str) -> "list[Finding]":
     try:
         async with servers.redis_at(redis) as client:
             found += await ill_redis.look(client)
-            found.append(clock("Redis's", *await ill_redis.clock_s(client)))
+            found += [clock(*each) for each in await ill_redis.clocks_s(client)]
     except ServerAway as error:
         found.append(_away("Redis", error))
     return [*found, *of_fleet(seen)]

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import redis.asyncio
+from msgspec.structs import replace
 
 from ..runtime import store
 from . import servers
@@ -16,15 +17,22 @@ NEARLY_FULL: Final = 0.9
 
 
 async def look(client: redis.asyncio.Redis) -> list[Finding]:
-    """All findings but the clock's."""
-    any_client: Any = client
+    """All findings but the clocks', of each of its servers."""
+    found: list[Finding] = []
+    for at, node in await store.nodes(client):
+        each = await _of_one(node)
+        found += [replace(one, says=f"{at}: {one.says}") for one in each] if at else each
+    return found
+
+
+async def _of_one(node: Any) -> list[Finding]:
     try:
-        info: dict[str, Any] = await any_client.info()
+        info: dict[str, Any] = await node.info()
     except store.AWAY as error:
         text = f"it answers, but not to INFO: {error}"
         return [Finding("Redis", "note", text, "give its user the command INFO to have more checked")]
     try:
-        config: dict[str, str] = await any_client.config_get("save")
+        config: dict[str, str] = await node.config_get("save", "min-replicas-to-write")
     except store.AWAY:  # managed services often refuse it
         config = {}
     return list(findings(info, config))
@@ -35,6 +43,7 @@ def findings(info: Mapping[str, Any], config: Mapping[str, str]) -> Iterator[Fin
     yield _version(info)
     yield from _memory(info)
     yield from _persistence(info, config)
+    yield from _replicas(info, config)
     if info.get("role") == "slave":
         yield Finding("Redis", "wrong", "it is a replica, and takes no writes", "name the primary in FLEET_REDIS_URL")
 
@@ -64,6 +73,14 @@ def _memory(info: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding("Redis's memory", "ok", "it evicts nothing")
 
 
+def _replicas(info: Mapping[str, Any], config: Mapping[str, str]) -> Iterator[Finding]:
+    # A Cluster's primary stops by itself when it does not see the others.
+    alone = info.get("redis_mode") != "cluster" and config.get("min-replicas-to-write") == "0"
+    if alone and int(info.get("connected_slaves", 0)):
+        text = "cut off from its replicas it takes writes on, beside the one that is promoted: limits may be passed"
+        yield Finding("Redis's replicas", "note", text, "`min-replicas-to-write 1`, `min-replicas-max-lag 10`")
+
+
 def _persistence(info: Mapping[str, Any], config: Mapping[str, str]) -> Iterator[Finding]:
     about = "Redis's disk"
     if int(info.get("loading", 0)):
@@ -82,10 +99,12 @@ def _persistence(info: Mapping[str, Any], config: Mapping[str, str]) -> Iterator
         yield Finding(about, "ok", "it keeps its data over a restart" if "save" in config else "its writes succeed")
 
 
-async def clock_s(client: redis.asyncio.Redis) -> tuple[float, float]:
-    """How far this machine's clock is ahead of Redis's, at least and at most, seconds."""
-    any_client: Any = client
-    before_s = time.time()
-    seconds, micros = await any_client.time()
-    there_s = int(seconds) + int(micros) / 1e6
-    return before_s - there_s, time.time() - there_s
+async def clocks_s(client: redis.asyncio.Redis) -> list[tuple[str, float, float]]:
+    """How far this machine's clock is ahead of each server's, at least and at most, seconds; first whose it is."""
+    found: list[tuple[str, float, float]] = []
+    for at, node in await store.nodes(client):
+        before_s = time.time()
+        seconds, micros = await node.time()
+        there_s = int(seconds) + int(micros) / 1e6
+        found.append((f"Redis's at {at}" if at else "Redis's", before_s - there_s, time.time() - there_s))
+    return found

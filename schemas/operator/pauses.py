@@ -14,6 +14,8 @@ from typing import Any, Final
 import redis.asyncio
 from msgspec import Struct
 
+from ..runtime import store
+
 LIFTED: Final = "lifted"
 # How long it stays to be seen, also by workers for which Redis is away just now.
 SEEN_WITHIN_MS: Final = 10 * 60_000
@@ -103,6 +105,6 @@ async def _now_us(client: redis.asyncio.Redis, key: str) -> int:
     any_client: Any = client
     exchange = _EXCHANGE.match(key)
     assert exchange is not None
-    seconds, micros = await any_client.time()
+    now_us = await store.time_us(client, key)
     correction_us = _CORRECTION.match(await any_client.get(f"{exchange[0]}:set") or b"0")
-    return int(seconds) * 1_000_000 + int(micros) + int(correction_us[0] if correction_us else 0)
+    return now_us + int(correction_us[0] if correction_us else 0)

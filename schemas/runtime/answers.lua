@@ -1,7 +1,7 @@
 -- Shared answers: who asks a question now (a lease), and the answers that are kept. All times are microseconds of
 -- Redis's clock. `answers.py` says what the fields are.
 
-local SIZES, ENDS, ORDER = 'fleet:answers:sizes', 'fleet:answers:ends', 'fleet:answers:order'
+local SIZES, ENDS, ORDER = 'fleet:{answers}:sizes', 'fleet:{answers}:ends', 'fleet:{answers}:order'
 local TOTAL = 'total'
 
 local function clock()

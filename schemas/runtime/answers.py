@@ -20,6 +20,7 @@ import redis.asyncio
 from msgspec import Raw, Struct, msgpack
 
 from ..messages import ErrorCode
+from ..sharing import KEYS
 from . import store
 
 LUA: Final = Path(__file__).with_suffix(".lua")
@@ -143,9 +144,7 @@ class Answers:
 
     async def now_us(self) -> int:
         """What Redis's clock shows."""
-        client: Any = self._redis
-        seconds, more_us = store.shaped(await client.time(), lambda time: (int(time[0]), int(time[1])))
-        return seconds * 1_000_000 + more_us
+        return await store.time_us(self._redis, KEYS)
 
     async def ask(
         self,

@@ -1,5 +1,7 @@
 """Redis or Valkey: how the fleet connects to it, and what it means that it is away.
 
+It may be one server, one with replicas and Sentinels (`primary`), or a Cluster (`shards`): the URL says which.
+
 Redis counts as away for a command that got no usable answer: the connection failed, the time ran out, or what came back
 is an error reply or not of the expected form. The caller treats all of these alike, as it does not know whether Redis
 ran the command. So all of them are `AWAY`. Each is counted by kind and logged with its text (`count_loss`), and the
@@ -19,9 +21,12 @@ from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from .. import redis_urls
 from ..errors import ConfigError
 from ..urls import place
 from . import permanent
+from .primary import Sentinels, ToPrimary, UnknownService
+from .shards import Shards
 
 if TYPE_CHECKING:
     from prometheus_client import Counter
@@ -46,6 +51,19 @@ def connect(url: str, *, timeout_s: float) -> redis.asyncio.Redis:
 
     A reservation that is repeated after its answer was lost would be charged twice.
     """
+    servers = redis_urls.read(url)
+    if servers.kind == "sentinel":
+        sentinels = Sentinels([_Client(_pool(each, timeout_s)) for each in servers.urls], servers.service)
+        pool = _pool(servers.data_url, timeout_s)
+        pool.connection_class = type("ToPrimary", (ToPrimary, pool.connection_class), {"sentinels": sentinels})
+        return _Client(pool, sentinels)
+    if servers.kind == "cluster":
+        seeds = [redis_urls.host_and_port(each) for each in servers.urls]
+        return Shards(seeds, lambda at: _Client(_pool(servers.data_url, timeout_s, host=at[0], port=at[1])))
+    return _Client(_pool(servers.data_url, timeout_s))
+
+
+def _pool(url: str, timeout_s: float, **place: Any) -> redis.asyncio.BlockingConnectionPool:
     # A few connections and a queue for them: a thousand attempts that start together would otherwise open a thousand
     # connections, none of them in time.
     pool = redis.asyncio.BlockingConnectionPool.from_url(  # pyright: ignore[reportUnknownMemberType]
@@ -57,25 +75,74 @@ def connect(url: str, *, timeout_s: float) -> redis.asyncio.Redis:
         retry=Retry(NoBackoff(), 0),
         retry_on_error=[],
     )
+    pool.connection_kwargs |= place
     pool.connection_class = type("Connection", (_Lost, pool.connection_class), {})
-    return redis.asyncio.Redis.from_pool(pool)
+    return pool
+
+
+class _Client(redis.asyncio.Redis):
+    """Closes what it needs, too."""
+
+    def __init__(self, pool: redis.asyncio.ConnectionPool, sentinels: Sentinels | None = None) -> None:
+        super().__init__(connection_pool=pool)
+        self._sentinels = sentinels
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        await super().aclose(close_connection_pool=True)
+        if self._sentinels is not None:
+            await self._sentinels.close()
 
 
 class _Lost(AbstractConnection):
-    """A connection that may be gone just before something is written to it.
+    """A connection that may be gone just before something is written to it, or lead to the wrong server.
 
-    The loop of asyncio drops what is written then. uvloop raises `RuntimeError`, which redis-py 8.1 lets through.
+    The loop of asyncio drops what is written then. uvloop raises `RuntimeError`, which redis-py 8.1 lets through. A
+    server that says READONLY is no primary any more: the next connection may lead to one that is.
     """
+
+    _demoted = False
 
     async def send_packed_command(
         self,
         command: bytes | str | Iterable[bytes],
         check_health: bool = True,
     ) -> None:
+        if self._demoted:
+            self._demoted = False
+            await self.disconnect()
         try:
             await super().send_packed_command(command, check_health)
         except RuntimeError as error:
             raise redis.exceptions.ConnectionError(f"connection lost: {error}") from error
+
+    async def read_response(self, *args: Any, **options: Any) -> Any:
+        read: Any = super().read_response
+        try:
+            return await read(*args, **options)
+        except redis.exceptions.ReadOnlyError:
+            self._demoted = True
+            raise
+
+
+async def nodes(client: redis.asyncio.Redis) -> list[tuple[str, Any]]:
+    """The servers behind a client, each with a name for people; the one alone has none.
+
+    Raises:
+        RedisError, OSError: a Cluster does not say which they are.
+    """
+    if isinstance(client, Shards):
+        return [(f"{host}:{port}", node) for (host, port), node in await client.primaries()]
+    return [("", client)]
+
+
+async def time_us(client: redis.asyncio.Redis, key: str) -> int:
+    """What the clock of the server shows that has a key, microseconds.
+
+    Raises:
+        RedisError, OSError: there is no usable answer.
+    """
+    node: Any = await client.primary_of(key) if isinstance(client, Shards) else client
+    return shaped(await node.time(), lambda said: int(said[0]) * 1_000_000 + int(said[1]))
 
 
 async def check_access(client: redis.asyncio.Redis, url: str, *, timeout_s: float) -> None:
@@ -86,19 +153,39 @@ async def check_access(client: redis.asyncio.Redis, url: str, *, timeout_s: floa
     """
     try:
         await client.ping()  # pyright: ignore[reportGeneralTypeIssues, reportUnknownMemberType]
+        if redis_urls.read(url).kind == "one":
+            await _check_mode(client, url)
     except AWAY as error:
-        if why := await permanent.why_cut(error, url, timeout_s, _why):
+        first = redis_urls.read(url).urls[0]
+        if why := await permanent.why_cut(error, first, timeout_s, _why):
             raise ConfigError(f"no connection to Redis at {place(url)}: {why}") from error
+
+
+async def _check_mode(client: redis.asyncio.Redis, url: str) -> None:
+    """Checks that a server is neither a Sentinel nor one of a Cluster, whose URLs are others."""
+    try:
+        info: dict[str, Any] = await client.info("server")
+    except redis.exceptions.ResponseError:  # our user may not ask
+        return
+    schemes = {"cluster": "redis+cluster://", "sentinel": "redis+sentinel://"}
+    if scheme := schemes.get(str(info.get("redis_mode"))):
+        raise ConfigError(f"no connection to Redis at {place(url)}: it is a {info['redis_mode']}: {scheme}")
 
 
 def _why(error: BaseException, _: str) -> str:
     """What to change after an error of Redis that no retry helps against, as `permanent.why` asks."""
     if isinstance(error, redis.exceptions.AuthenticationError) or str(error).startswith("WRONGPASS"):
         return "it refuses our user or password"
+    if isinstance(error, UnknownService):
+        return str(error)
     if isinstance(error, redis.exceptions.ResponseError):
         said = str(error)
         if "DB index" in said or said.startswith("SELECT is not allowed"):
             return f"{said}: the URL names a database that it does not have"
+        if "cluster support disabled" in said:
+            return "it is no cluster: redis://"
+        if said.lower().startswith("unknown command") and "sentinel" in said.lower():
+            return "it is no Sentinel: redis://"
     if isinstance(error, redis.exceptions.InvalidResponse):
         return "what listens there does not speak Redis's protocol"
     return ""

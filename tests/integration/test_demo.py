@@ -34,7 +34,7 @@ def left(folder: Path) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("words", [(), ("--as-shipped",)])
+@pytest.mark.parametrize("words", [(), ("--as-shipped",), ("--cluster",)])
 async def test_every_request_is_answered_and_nothing_is_left(tmp_path: Path, words: tuple[str, ...]) -> None:
     demo = await start(tmp_path, *words)
     printed = (await demo.communicate())[0].decode()
@@ -45,7 +45,8 @@ async def test_every_request_is_answered_and_nothing_is_left(tmp_path: Path, wor
     assert re.search(r"^ lane +bucket +granted +fullest +waited +refused", printed, re.MULTILINE)
     for event in ("okx goes down", "okx is up again", "every request has its result"):
         assert event in printed
-    assert ("taking deploy/fleet.toml as it stands" in printed) == bool(words)
+    assert ("taking deploy/fleet.toml as it stands" in printed) == ("--as-shipped" in words)
+    assert ("a Redis Cluster of 3 shards" in printed) == ("--cluster" in words)
     assert not left(tmp_path)
 
 

@@ -45,7 +45,7 @@ async def answering(server: Redis, error: str) -> AsyncGenerator[None]:
 
     Args:
         server: the real one.
-        error: the error's code; `unknown` for answers of a form that no answer of ours has.
+        error: the error's code; `unknown` for answers of a form that no answer of ours has. `MASTERDOWN` is for reads.
     """
     client: Any = redis_client.from_url(server.url)
     async with client, _FAULTS[error](server, client):
@@ -143,6 +143,12 @@ async def _replica(_: Redis, client: Any) -> AsyncGenerator[None]:
 
 
 @asynccontextmanager
+async def _stale_replica(server: Redis, client: Any) -> AsyncGenerator[None]:
+    async with _setting(client, "replica-serve-stale-data", "no", "yes"), _replica(server, client):
+        yield
+
+
+@asynccontextmanager
 async def _other_password(_: Redis, client: Any) -> AsyncGenerator[None]:
     async with _setting(client, "requirepass", "another", ""):
         await client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
@@ -181,6 +187,7 @@ _FAULTS: Final = {
     "NOPERM": _not_permitted,
     "OOM": _out_of_memory,
     "READONLY": _replica,
+    "MASTERDOWN": _stale_replica,
     "NOAUTH": _other_password,
     "WRONGTYPE": _other_type,
     "unknown": _other_form,

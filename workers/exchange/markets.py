@@ -170,12 +170,12 @@ class Markets:
 
     async def _take(self, name: str, held: _Held | None, make: Callable[[], Any], max_age_s: float) -> _Held | None:
         """The fleet's copy, if it is fresh enough and can be read."""
-        seconds, microseconds = await self._client.time()
+        now_us = await store.time_us(self._client, name)
         fields: Any = await self._client.hmget(name, ["at_us", "digest"])
         at_us, digest = fields
         if at_us is None or digest is None:
             return None
-        age_s = max(0.0, seconds + microseconds / 1e6 - store.shaped(at_us, int) / 1e6)
+        age_s = max(0.0, (now_us - store.shaped(at_us, int)) / 1e6)
         read_s = time.monotonic() - age_s
         if age_s >= max_age_s:
             return None
@@ -198,8 +198,8 @@ class Markets:
     async def _share(self, name: str, held: _Held, listed: _Listed) -> None:
         try:
             body, held.digest = await asyncio.to_thread(_pack, held.options, listed)
-            seconds, microseconds = await self._client.time()
-            fields: Any = {"at_us": seconds * 1_000_000 + microseconds, "digest": held.digest, "body": body}
+            now_us = await store.time_us(self._client, name)
+            fields: Any = {"at_us": now_us, "digest": held.digest, "body": body}
             async with self._client.pipeline() as pipeline:
                 pipeline.hset(name, mapping=fields)
                 pipeline.pexpire(name, int(self._keep_s * 1000))
