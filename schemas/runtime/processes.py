@@ -29,6 +29,8 @@ MOST_BYTES: Final = 1 << 18
 # What a parent tells a process that it forked; the end of the connection tells it that the parent has ended.
 STOP: Final = b"s"
 RELOAD: Final = b"r"
+# Says nothing: the parent sees whether it is read, which takes an event loop that runs.
+LOOK: Final = b"l"
 # Those that a forked process gets with these blocked.
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -183,7 +185,10 @@ def listen(stop: asyncio.Event, reload: asyncio.Event, parent: socket.socket | N
 
 
 def hear(parent: socket.socket, on_word: Callable[[bytes], None]) -> None:
-    """Calls `on_word` with each message of a parent, and with an empty one when it has ended."""
+    """Calls `on_word` with each message of a parent, and with an empty one when it has ended.
+
+    Nothing is written to it: what it had not read when it was killed would be an error here, in place of its end.
+    """
     loop = asyncio.get_running_loop()
     parent.setblocking(False)
 
@@ -191,7 +196,8 @@ def hear(parent: socket.socket, on_word: Callable[[bytes], None]) -> None:
         said = parent.recv(MOST_BYTES)
         if not said:
             loop.remove_reader(parent)
-        on_word(said)
+        if said != LOOK:
+            on_word(said)
 
     loop.add_reader(parent, read)
 

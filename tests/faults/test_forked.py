@@ -112,6 +112,30 @@ async def test_a_killed_process_loses_nothing_and_comes_back(fleet: Services, lo
     assert (await worker.ask("healthz"))[0] == 200
 
 
+async def test_one_that_hangs_is_killed_and_loses_nothing(fleet: Services, load: Load) -> None:
+    """It answers no signal but SIGKILL, holds what it was given, and its port says that it is ill meanwhile."""
+    (worker,) = fleet.workers
+    running = asyncio.create_task(load.run(REQUESTS))
+    await load.answered(BEFORE)
+    before = await pids(worker)
+    os.kill(before[2], signal.SIGSTOP)
+
+    async def ill() -> bool:
+        return (await worker.ask("healthz"))[0] == 503
+
+    async def back() -> bool:
+        return (await pids(worker)).get(2, before[2]) != before[2]
+
+    await wait_until(ill, "its port says so")
+    await wait_until(back, "another process has its place", timeout_s=120)
+    await running
+    assert not load.errors, load.errors[:3]
+    await all_opened(fleet, worker, COUNT)
+    said = worker.log.read_text()
+    assert "process_hung of=2 silent_s=30.0" in said
+    assert said.count("process_hung") == 1
+
+
 async def test_the_port_comes_back(fleet: Services) -> None:
     (worker,) = fleet.workers
     (port,) = set(children(worker.pid)) - set((await pids(worker)).values())

@@ -1,19 +1,22 @@
 """The parent: forks the workers and the process of their common port, starts again what ends, stops all together.
 
 It has no event loop, no thread and no connection, so nothing of the kind is shared with what it forks, then or later.
-It waits for signals alone (`signal.sigtimedwait`), which are blocked. Each process has a connection to it, over which
-it is told to stop or to read the configuration again. The end of that says that the parent has ended: then it stops in
-order too. A signal would not do for that: Ctrl-C and systemd send theirs to all processes, and a second one ends a
-process at once.
+It waits for signals (`signal.sigtimedwait`), which are blocked. Each process has a connection to it, over which it is
+told to stop or to read the configuration again. The end of that says that the parent has ended: then it stops in order
+too. A signal would not do for that: Ctrl-C and systemd send theirs to all processes, and a second one ends a process at
+once. Now and then the parent writes a word that says nothing. Where that is not read the process hangs, and is killed.
 """
 
 import contextlib
+import fcntl
 import gc
 import logging
 import os
 import signal
 import socket
+import struct
 import sys
+import termios
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -22,7 +25,7 @@ from typing import Final
 from msgspec import Struct, json
 
 from schemas.runtime import logs
-from schemas.runtime.processes import FORCED_EXIT, RELOAD, SIGNALS, STOP
+from schemas.runtime.processes import FORCED_EXIT, LOOK, RELOAD, SIGNALS, STOP
 
 from .slot import ILL_AFTER, Slot
 
@@ -34,8 +37,11 @@ PORT: Final = "port"
 TELL_AGAIN_S: Final = 0.5
 # How long the port has to end.
 LEAVING_S: Final = 2.0
-# Nothing is due: only a signal comes.
-ONE_DAY_S: Final = 86_400.0
+# How often it looks which processes have read what it wrote. One that has not so many times in a row hangs: for half a
+# minute, by looks, as this process may have stood still itself.
+LOOK_EVERY_S: Final = 2.0
+HUNG_LOOKS: Final = 15
+_UNREAD: Final = struct.Struct("i")
 
 
 class News(Struct):
@@ -60,6 +66,7 @@ class Child(Struct, eq=False):
             returns its exit code.
         pages: that socket.
         line: our end of the connection, None while there is no process.
+        silent: how many looks in a row it had not read what was written.
     """
 
     name: str
@@ -67,6 +74,16 @@ class Child(Struct, eq=False):
     work: Callable[[socket.socket, socket.socket], int]
     pages: socket.socket
     line: socket.socket | None = None
+    silent: int = 0
+
+    def runs(self) -> bool:
+        """Whether the process has read all that was written to it; writes something more then."""
+        if self.line is None:
+            return True
+        unread: int = _UNREAD.unpack(fcntl.ioctl(self.line, termios.TIOCOUTQ, _UNREAD.pack(0)))[0]
+        if not unread:
+            self.tell(LOOK)
+        return unread == 0
 
     def tell(self, word: bytes) -> bool:
         """Tells the process something; returns whether there was room for it. One that has ended is not told."""
@@ -98,6 +115,7 @@ class Parent:
         self._port = None if port is None else _child(PORT, 0, port)
         self._stopping = False
         self._told = b""  # the news that the port has
+        self._look_s = time.monotonic() + LOOK_EVERY_S
         self._code = 0
 
     @property
@@ -122,6 +140,7 @@ class Parent:
             elif said is not None and said.si_signo != signal.SIGCHLD:
                 self._on_stop()
             self._reap()
+            self._look()
         self._end_port()
         log.info("parent_left", extra={"exit_code": self._code})
         return self._code
@@ -139,9 +158,22 @@ class Parent:
         return not self._stopping or any(child.slot.pid for child in self._workers)
 
     def _next_s(self) -> float:
-        """The time until the next process is to be started."""
+        """The time until the next process is to be started, or all are looked at."""
         waiting = [] if self._stopping else [child.slot.due_s for child in self._all if child.slot.pid is None]
-        return max(0.0, min(waiting) - time.monotonic()) if waiting else ONE_DAY_S
+        return max(0.0, min([self._look_s, *waiting]) - time.monotonic())
+
+    def _look(self) -> None:
+        """Kills what hangs: as after any other end, another process takes its place."""
+        if time.monotonic() < self._look_s:
+            return
+        self._look_s = time.monotonic() + LOOK_EVERY_S
+        for child in self._all:
+            if child.slot.pid is None:
+                continue
+            child.silent = 0 if child.runs() else child.silent + 1
+            if child.silent == HUNG_LOOKS:
+                log.error("process_hung", extra={"of": child.name, "silent_s": HUNG_LOOKS * LOOK_EVERY_S})
+                os.kill(child.slot.pid, signal.SIGKILL)
 
     def _on_stop(self) -> None:
         if self._stopping:
@@ -175,7 +207,7 @@ class Parent:
         if pid:
             theirs.close()
             ours.setblocking(False)
-            child.line = ours
+            child.line, child.silent = ours, 0
             child.slot.began(pid, time.monotonic())
             return
         code = 1
