@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 # Messages that wait while we have room for them are delivered at once: a consumer without any for so long gets none.
 QUIET_S: Final = 10.0
 RECHECK_S: Final = 0.5
+# So many of them are looked at together: a worker may consume thousands. The next look goes on with the others.
+LOOKED_AT: Final = 50
 
 
 class Broker:
@@ -68,11 +70,17 @@ class Broker:
         self._publishers = [self._publisher, *([self._reporter] if reports else [])]
         self._all: list[Consumers | Publisher] = [self._consumers, *self._publishers, beside, alone]
         self._room = Room(sys.maxsize, LARGE_HELD_BYTES)
+        self._looked_at = 0  # where the last look for consumers without deliveries ended
+        self._starving: list[str] = []  # what it found
 
     async def start(self) -> None:
         """Connects and declares the topology; see `Link.start` for what it raises."""
         for each in self._all:
             await each.start()
+
+    def expect_lanes(self, lanes: list[str]) -> None:
+        """Before the start: these lanes' work queues must exist, in place of those before."""
+        self._declaration.lanes = lanes
 
     @property
     def declares(self) -> bool:
@@ -115,13 +123,11 @@ class Broker:
     async def starving(self, *, quiet_s: float = QUIET_S) -> list[str]:
         """The queues that hold messages while their consumers here have room for them and got none for `quiet_s`.
 
-        The connection that publishes is asked, as the one that consumes may be frozen. While it is away nobody knows.
+        `LOOKED_AT` are looked at each time, in turn. The connection that publishes is asked, as the one that consumes
+        may be frozen. While it is away nobody knows.
         """
         starving: list[str] = []
-        for subscription in self._consumers.subscriptions:
-            queue = subscription.queue
-            if queue is None or not subscription.hungry(quiet_s):
-                continue
+        for queue, subscription in self._to_look_at(quiet_s):
             try:
                 if not await self.length(queue):
                     continue
@@ -130,7 +136,21 @@ class Broker:
                     starving.append(queue)
             except BrokerError as error:
                 log.debug("queue_not_found", extra={"queue": queue, "error": str(error)})
+        self._starving = starving
         return starving
+
+    def _to_look_at(self, quiet_s: float) -> list[tuple[str, Subscription]]:
+        """The next ones that get nothing, and those that starved at the last look."""
+        every = self._consumers.subscriptions
+        begun = self._looked_at % max(1, len(every))
+        hungry = [
+            (each.queue, each) for each in [*every[begun:], *every[:begun]] if each.queue and each.hungry(quiet_s)
+        ]
+        looked = [one for one in hungry if one[0] in self._starving]
+        looked += [one for one in hungry if one not in looked][:LOOKED_AT]
+        if looked:
+            self._looked_at = every.index(looked[-1][1]) + 1
+        return looked
 
     async def consumers(self, queue: str) -> int:
         """How many consumers a queue has, in all processes together; see `Channels.aside` for what it raises."""

@@ -24,6 +24,7 @@ class Consumers:
         self._name = name
         self._declaration = declaration
         self._all = [Consumer(config, name, declaration)]
+        self._by_queue: dict[str | None, dict[Subscription, Consumer]] = {}
         self._growing = asyncio.Lock()
         self._grown = asyncio.Event()
 
@@ -67,7 +68,7 @@ class Consumers:
 
     def of(self, queue: str) -> list[Subscription]:
         """The subscriptions to a queue."""
-        return [each for each in self.subscriptions if each.queue == queue]
+        return list(self._by_queue.get(queue, ()))
 
     async def add(self, subscription: Subscription) -> None:
         """Consumes from now on, and again whenever a connection was lost."""
@@ -75,6 +76,7 @@ class Consumers:
             async with self._growing:
                 if all(each.room <= 0 for each in self._all):
                     await self._grow()
+        self._by_queue.setdefault(subscription.queue, {})[subscription] = consumer
         await consumer.add(subscription)
 
     async def _grow(self) -> None:
@@ -89,10 +91,9 @@ class Consumers:
 
     async def remove(self, subscription: Subscription) -> None:
         """Stops consuming; returns when the handlers of what was delivered have ended."""
-        for each in self._all:
-            if subscription in each.subscriptions:
-                await each.remove(subscription)
-                return
+        consumer = self._by_queue.get(subscription.queue, {}).pop(subscription, None)
+        if consumer is not None:
+            await consumer.remove(subscription)
 
     async def take_back(self, queue: str, handler: Handler) -> int:
         """Gives all that waits in a queue now to `handler`; see `Broker.take_back`."""
