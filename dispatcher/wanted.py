@@ -58,6 +58,7 @@ class LaneDemand(Struct, frozen=True):
         latency_s: the usual time at the exchange.
         budget_per_s: how many attempts its limits allow; infinite where that is not known.
         spent: it took no more within the last seconds: others waited for its limits, it was paused, or set aside.
+        room: how many more places it would have with one more worker; infinite where that is not known.
     """
 
     name: str
@@ -67,6 +68,7 @@ class LaneDemand(Struct, frozen=True):
     latency_s: float = 0.0
     budget_per_s: float = math.inf
     spent: bool = False
+    room: float = math.inf
 
     @property
     def asked(self) -> bool:
@@ -85,6 +87,11 @@ class LaneDemand(Struct, frozen=True):
         places = self.held * _growth(self.could_per_s, self.rate_per_s)
         return min(places, self.could_per_s * (self.latency_s + AHEAD_S))
 
+    @property
+    def workers(self) -> float:
+        """How many workers have so many places for it, a part of them left free."""
+        return self.places / (self.room * PLACES_USED)
+
 
 class Wanted(Struct, frozen=True):
     """How many worker processes are wanted.
@@ -100,21 +107,20 @@ class Wanted(Struct, frozen=True):
     why: str
 
 
-def wanted(lanes: Sequence[LaneDemand], cores: float, workers: int, places: int, before: int = 1) -> Wanted:
+def wanted(lanes: Sequence[LaneDemand], cores: float, workers: int, before: int = 1) -> Wanted:
     """Says how many worker processes could be used.
 
     Args:
         lanes: what is asked of each.
         cores: how many cores all workers use together.
         workers: how many there are.
-        places: how many attempts of one lane a worker holds at most.
         before: the last answer: a number on the edge stays as it was.
     """
     asked = [lane for lane in lanes if lane.asked]
     rate, could = sum(lane.rate_per_s for lane in asked), sum(lane.could_per_s for lane in asked)
-    fullest = max(asked, key=lambda lane: lane.places, default=None)
+    fullest = max(asked, key=lambda lane: lane.workers, default=None)
     by_core = cores * _growth(could, rate) / CORE_USED
-    by_places = fullest.places / (places * PLACES_USED) if fullest else 0.0
+    by_places = fullest.workers if fullest else 0.0
     number = max(by_core, by_places)
     count = max(1, math.ceil(number))
     if count < before:
@@ -142,6 +148,8 @@ class Demand:
         self._cores: dict[
             str, tuple[float, float | None]
         ] = {}  # by worker: when it reported, and what it uses of a core
+        # By worker, how many attempts of one lane it holds, and which lanes it serves, where it says so.
+        self._places: dict[str, tuple[int, list[str]]] = {}
         self._spent_s: dict[str, float] = {}  # by lane: when it last took no more
         self._looked_s = -math.inf
         self._last = Wanted(1, "demand", "")
@@ -154,17 +162,37 @@ class Demand:
                 self._ended[lane.lane] = self._ended.get(lane.lane, 0) + ended
         if report.leaving:
             self._cores.pop(report.worker, None)
+            self._places.pop(report.worker, None)
             return
+        if report.whole and report.places:
+            self._places[report.worker] = report.places, [lane.lane for lane in report.lanes]
         reported_s, cores = self._cores.get(report.worker, (now_s, None))
         if report.sent_ms - report.started_ms >= WARM_MS:
             cores = report.busy if cores is None else cores + (report.busy - cores) * _followed(now_s - reported_s)
         self._cores[report.worker] = now_s, cores
 
     def full(self, lanes: Iterable[LaneHealth], places: int, now_s: float) -> list[str]:
-        """The lanes whose queues may hold what workers have no places for."""
+        """The lanes whose queues may hold what workers have no places for.
+
+        Args:
+            lanes: what is known of the lanes.
+            places: how many attempts of one lane a worker holds that does not say so.
+            now_s: the monotonic clock.
+        """
+        held = self._held_at_most()
         return [
-            lane.name for lane in lanes if lane.load.outstanding >= max(1.0, lane.workers(now_s) * places * PLACES_USED)
+            lane.name
+            for lane in lanes
+            if lane.load.outstanding >= max(1.0, held.get(lane.name, lane.workers(now_s) * places) * PLACES_USED)
         ]
+
+    def _held_at_most(self) -> dict[str, int]:
+        """How many attempts all workers hold together at most, by the lanes that they serve."""
+        held: dict[str, int] = {}
+        for places, lanes in self._places.values():
+            for lane in lanes:
+                held[lane] = held.get(lane, 0) + places
+        return held
 
     def look(
         self,
@@ -180,19 +208,31 @@ class Demand:
         Args:
             lanes: what is known of the lanes.
             queued: what lies in the queues of those that are full.
-            places: how many attempts of one lane a worker holds at most.
+            places: how many attempts of one lane a worker holds that does not say so.
             silent_after_s: a worker that has not reported for this time is gone.
             now_s: the monotonic clock.
             now_ms: the wall clock.
         """
+        self._cores = {name: seen for name, seen in self._cores.items() if seen[0] >= now_s - silent_after_s}
+        demands = self.demands(lanes, queued, places, now_s, now_ms)
+        warm = [cores for _, cores in self._cores.values() if cores is not None]
+        cores = sum(warm) / len(warm) * len(self._cores) if warm else 0.0
+        self._last = wanted(demands, cores, len(self._cores), self._last.count)
+        return self._last
+
+    def demands(
+        self, lanes: Mapping[str, LaneHealth], queued: Mapping[str, int], places: int, now_s: float, now_ms: int
+    ) -> list[LaneDemand]:
+        """What is asked of each lane, since the last call; the arguments are those of `look`."""
         passed_s = max(0.001, now_s - self._looked_s)
         self._looked_s = now_s
         part = _followed(passed_s)
         self._rates = _smooth(self._rates, {name: self._ended.get(name, 0) / passed_s for name in lanes}, part)
         self._held = _smooth(self._held, {name: lane.load.outstanding for name, lane in lanes.items()}, part)
         self._ended.clear()
-        self._cores = {name: seen for name, seen in self._cores.items() if seen[0] >= now_s - silent_after_s}
-        demands = [
+        self._places = {name: said for name, said in self._places.items() if name in self._cores}
+        held, workers = self._held_at_most(), max(1, len(self._cores))
+        return [
             LaneDemand(
                 name,
                 rate_per_s=self._rates[name],
@@ -201,13 +241,11 @@ class Demand:
                 latency_s=(lane.load.usual_ms or UNMEASURED_MS) / 1000,
                 budget_per_s=1000 / lane.load.budget_ms if lane.load.budget_ms else math.inf,
                 spent=self._spent(lane, now_s, now_ms),
+                # Where each worker serves a part of the lanes, one more has a part of its places for this one.
+                room=held[name] / workers if name in held else places,
             )
             for name, lane in lanes.items()
         ]
-        warm = [cores for _, cores in self._cores.values() if cores is not None]
-        cores = sum(warm) / len(warm) * len(self._cores) if warm else 0.0
-        self._last = wanted(demands, cores, len(self._cores), places, self._last.count)
-        return self._last
 
     def _spent(self, lane: LaneHealth, now_s: float, now_ms: int) -> bool:
         """Whether its limits had no room lately. A crowd in workers is no sign of that: they may be too few."""

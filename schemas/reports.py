@@ -151,6 +151,7 @@ class Report(Struct, frozen=True):
         started_ms: when the worker started.
         busy: how much of a core it has used since its last report.
         whole: all lanes are listed. Otherwise those that are not are at rest, with the state that they had before.
+        places: how many live attempts of one lane the worker holds at most; 0 where it is older than this field.
     """
 
     worker: str
@@ -163,6 +164,7 @@ class Report(Struct, frozen=True):
     started_ms: Whole = 0
     busy: Real = 0.0
     whole: bool = True
+    places: Whole = 0
 
 
 _REPORT: Final = msgpack.Decoder(Report)

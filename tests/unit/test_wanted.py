@@ -1,5 +1,6 @@
 """How many workers are wanted: what they use, scaled to what could end, and never more than the budgets allow."""
 
+import functools
 import math
 
 import pytest
@@ -14,17 +15,20 @@ from schemas.messages import Bound, ErrorCode, Request
 from schemas.reports import LaneReport, Report
 
 PLACES = 100
-BUSY = LaneDemand("okx", rate_per_s=50, held=10, latency_s=0.2, budget_per_s=500)
+asked_of = functools.partial(LaneDemand, room=PLACES)
+BUSY = asked_of("okx", rate_per_s=50, held=10, latency_s=0.2, budget_per_s=500)
 # At its limit: all places are taken by what waits for budget.
-SPENT = LaneDemand("okx", rate_per_s=10, queued=5_000, held=100, latency_s=0.2, budget_per_s=10, spent=True)
-FULL = LaneDemand("htx", rate_per_s=100, queued=2_000, held=100, latency_s=1.0, budget_per_s=1_000)
+SPENT = LaneDemand(
+    "okx", room=PLACES, rate_per_s=10, queued=5_000, held=100, latency_s=0.2, budget_per_s=10, spent=True
+)
+FULL = asked_of("htx", rate_per_s=100, queued=2_000, held=100, latency_s=1.0, budget_per_s=1_000)
 
 
 @pytest.mark.parametrize(
     ("lanes", "cores", "workers", "before", "count", "by"),
     [
         ([], 0.0, 0, 1, 1, "demand"),  # with no worker at all: one, to open the lanes
-        ([LaneDemand("okx")], 0.2, 4, 1, 1, "demand"),  # idle ones use a little
+        ([asked_of("okx")], 0.2, 4, 1, 1, "demand"),  # idle ones use a little
         ([BUSY], 0.3, 1, 1, 1, "demand"),
         ([BUSY], 0.8, 1, 1, 2, "demand"),  # one is too full of work
         ([BUSY], 2.7, 3, 3, 4, "demand"),
@@ -38,21 +42,35 @@ FULL = LaneDemand("htx", rate_per_s=100, queued=2_000, held=100, latency_s=1.0, 
         ([SPENT], 0.9, 3, 3, 2, "budget"),
         ([SPENT, FULL], 0.2, 1, 1, 3, "budget"),
         # Its places are full of what waits for budget, and no line was seen yet.
-        ([LaneDemand("okx", rate_per_s=10, queued=900, held=100, budget_per_s=12)], 0.2, 1, 1, 1, "demand"),
-        ([LaneDemand("okx", held=100, queued=900)], 0.1, 1, 1, 2, "demand"),  # none ends: it hangs
-        ([LaneDemand("okx", rate_per_s=200, held=90, budget_per_s=100)], 0.9, 1, 1, 1, "demand"),  # a burst
+        (
+            [asked_of("okx", rate_per_s=10, queued=900, held=100, budget_per_s=12)],
+            0.2,
+            1,
+            1,
+            1,
+            "demand",
+        ),
+        ([asked_of("okx", held=100, queued=900)], 0.1, 1, 1, 2, "demand"),  # none ends: it hangs
+        (
+            [asked_of("okx", rate_per_s=200, held=90, budget_per_s=100)],
+            0.9,
+            1,
+            1,
+            1,
+            "demand",
+        ),  # a burst
     ],
 )
 def test_so_many_are_wanted(
     lanes: list[LaneDemand], cores: float, workers: int, before: int, count: int, by: str
 ) -> None:
-    found = wanted(lanes, cores, workers, PLACES, before)
+    found = wanted(lanes, cores, workers, before)
     assert (found.count, found.by) == (count, by), found
 
 
 def test_it_says_what_for_and_why_not_more() -> None:
-    assert wanted([BUSY], 0.8, 1, PLACES).why == "for CPU; no more is asked"
-    told = wanted([SPENT, FULL], 0.2, 1, PLACES).why
+    assert wanted([BUSY], 0.8, 1).why == "for CPU; no more is asked"
+    told = wanted([SPENT, FULL], 0.2, 1).why
     assert told == "for htx's attempts in flight; not more, as there is no room in the budget of okx"
 
 
@@ -66,19 +84,20 @@ demands = st.builds(
     latency_s=st.floats(0, 30),
     budget_per_s=st.floats(0.001, 1e6) | st.just(math.inf),
     spent=st.booleans(),
+    room=st.floats(0.1, 1_000),
 )
 some = st.lists(demands, max_size=4)
 numbers = st.integers(0, 50)
 
 
-@given(some, st.floats(0, 50), numbers, st.integers(1, 1_000), st.integers(1, 50))
+@given(some, st.floats(0, 50), numbers, st.integers(1, 50))
 def test_it_is_never_more_than_the_budgets_and_the_growth_allow(
-    lanes: list[LaneDemand], cores: float, workers: int, places: int, before: int
+    lanes: list[LaneDemand], cores: float, workers: int, before: int
 ) -> None:
-    found = wanted(lanes, cores, workers, places, before)
+    found = wanted(lanes, cores, workers, before)
     assert found.count >= 1
-    held = max((lane.held for lane in lanes if lane.asked), default=0.0)
-    most = max(cores * GROWTH_MOST / 0.7, held * GROWTH_MOST / (places * 0.8))
+    held = max((lane.held / lane.room for lane in lanes if lane.asked), default=0.0)
+    most = max(cores * GROWTH_MOST / 0.7, held * GROWTH_MOST / 0.8)
     assert found.count <= math.ceil(most) + 1
     asked = [lane for lane in lanes if lane.asked]
     if asked and all(lane.spent for lane in asked):
@@ -89,18 +108,16 @@ def test_it_is_never_more_than_the_budgets_and_the_growth_allow(
         assert lane.places <= lane.budget_per_s * (lane.latency_s + 1.0)
 
 
-@given(some, st.floats(0, 50), numbers, st.integers(1, 1_000))
-def test_the_answer_given_again_stays_as_it_is(
-    lanes: list[LaneDemand], cores: float, workers: int, places: int
-) -> None:
-    first = wanted(lanes, cores, workers, places)
-    assert wanted(lanes, cores, workers, places, first.count) == first
+@given(some, st.floats(0, 50), numbers)
+def test_the_answer_given_again_stays_as_it_is(lanes: list[LaneDemand], cores: float, workers: int) -> None:
+    first = wanted(lanes, cores, workers)
+    assert wanted(lanes, cores, workers, first.count) == first
 
 
 @given(demands, st.floats(0, 1_000), st.floats(0, 10))
 def test_what_waits_for_a_spent_budget_changes_nothing(lane: LaneDemand, more: float, cores: float) -> None:
     def behind(queued: float) -> Wanted:
-        return wanted([replace(lane, spent=True, held=5.0, queued=queued)], cores, 2, PLACES)
+        return wanted([replace(lane, spent=True, held=5.0, queued=queued)], cores, 2)
 
     assert behind(lane.queued + more) == behind(lane.queued)
 
@@ -167,6 +184,25 @@ def test_a_lane_whose_places_are_taken_is_looked_into() -> None:
     assert told.demand.full([told.lane], PLACES, told.now_s) == ["okx"]
 
 
+def test_workers_that_serve_a_part_of_the_lanes_have_the_places_that_they_say() -> None:
+    """The configuration's would be PLACES. Each holds 400 of its one lane, and together that is twice what is held."""
+    told = Told()
+    held = LaneReport("okx", ok=400, in_flight=180, exchange_ms=400.0, budget_ms=1.0)
+    for _ in range(30):
+        told.now_s += 1
+        for number in range(2):
+            report = Report(f"w-{number}", 2 * WARM_MS, [held], busy=0.1, places=400)
+            told.lane.observe(report.worker, held, told.now_s)
+            told.demand.observe(report, told.now_s)
+        assert told.demand.full([told.lane], PLACES, told.now_s) == []
+        assert told.look().count <= 2
+    # Two more, which serve others: one more worker of this kind would be half a worker for this lane.
+    for number in (2, 3):
+        told.demand.observe(Report(f"w-{number}", 2 * WARM_MS, [LaneReport("htx")], busy=0.1, places=400), told.now_s)
+    (lane,) = told.demand.demands({"okx": told.lane}, {}, PLACES, told.now_s, 0)
+    assert lane.room == 200
+
+
 def test_a_line_for_budget_is_a_spent_budget_and_stays_so_for_seconds() -> None:
     told = Told()
     full = LaneReport("okx", ok=50, in_flight=100, exchange_ms=100.0, budget_ms=5.0)
@@ -191,5 +227,5 @@ def test_failures_and_refusals_are_work_too_and_what_is_handed_back_is_not() -> 
         "okx", failed={ErrorCode.RATE_LIMITED: 30}, rejected=20, uncalled=10, throttled=500, in_flight=90
     )
     told.pass_s(30, failing, busy=0.1)
-    demand = LaneDemand("okx", rate_per_s=60.0, held=90.0, latency_s=0.5)
-    assert told.look(queued=10).count == wanted([demand], 0.1, 1, PLACES).count == 2
+    demand = asked_of("okx", rate_per_s=60.0, held=90.0, latency_s=0.5)
+    assert told.look(queued=10).count == wanted([demand], 0.1, 1).count == 2
