@@ -1,7 +1,9 @@
 """Markets that a whole fleet shares: read once, passed on through a real Redis, never in an attempt's way."""
 
 import asyncio
+import gc
 import math
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -58,6 +60,11 @@ def inside(lane: LaneExchange) -> Any:
     return lane._ccxt  # pyright: ignore[reportPrivateUsage]
 
 
+def held(shared: Markets) -> list[Any]:
+    """What a process holds of markets."""
+    return list(shared._held.values())  # pyright: ignore[reportPrivateUsage]
+
+
 @pytest.mark.parametrize("exchange", SIMULATED)
 async def test_ten_workers_cost_an_exchange_one_load(workers: list[Lanes], exchange: str) -> None:
     async with Simulator(exchanges=[exchange]) as simulator:
@@ -101,6 +108,26 @@ async def test_exchanges_with_equal_settings_have_markets_of_their_own(workers: 
             assert [inside(lane).market("BTC/USDT")["id"] for lane in lanes] == ["BTCUSDT", "BTC-USDT"]
         kept = await copies(workers[0].client)
         assert sorted(key.split(b":")[1] for key in kept) == [b"{binance}", b"{okx}"]
+
+
+async def test_lanes_of_one_exchange_have_one_copy_as_long_as_one_of_them_is_open(
+    server: Answers, workers: list[Lanes]
+) -> None:
+    worker = workers[0]
+    one, other = (binance(worker, server) for _ in range(2))
+    for lane in (one, other):
+        await lane.open()
+    assert inside(one).markets is inside(other).markets
+    market = weakref.ref(held(worker.markets)[0].source)
+    await one.close()
+    worker.forget(one)
+    assert len(held(worker.markets)) == 1
+    await other.call("fetch_ticker", BTC, call("binance"))
+    await other.close()
+    worker.forget(other)
+    assert not held(worker.markets)
+    gc.collect()
+    assert market() is None
 
 
 async def test_what_lies_in_redis_ends_by_itself(server: Answers, workers: list[Lanes]) -> None:

@@ -115,6 +115,7 @@ class LaneExchange:
         self._urls: PublicUrls | None = None
         self._urls_lock = asyncio.Lock()
         self.methods = self._supported()
+        markets.join(self._markets_key, self)
 
     def _supported(self) -> list[str]:
         """The reads that ccxt has for the exchange, and HTTP calls; those of accounts only with keys."""
@@ -340,6 +341,7 @@ class LaneExchange:
         await self._ccxt.close()
         if self._keyed:
             await self._keyed.close()
+        self._markets.leave(self._markets_key, self)
         give_back(self.exchange, self._kind)
 
 

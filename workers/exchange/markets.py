@@ -64,6 +64,8 @@ class _Held(Struct):
 class Markets:
     """The markets of all lanes of this process. Lanes with the same key have one copy: it takes 15 MiB.
 
+    It is kept as long as one of them has joined.
+
     Args:
         client: Redis.
         keep_s: how long a copy is kept there.
@@ -76,6 +78,19 @@ class Markets:
         self._keep_s = keep_s
         self._held: dict[str, _Held] = {}
         self._locks: dict[str, asyncio.Lock] = {}
+        self._users: dict[str, set[object]] = {}
+
+    def join(self, key: str, user: object) -> None:
+        """From now on this one needs the markets with this key."""
+        self._users.setdefault(key, set()).add(user)
+
+    def leave(self, key: str, user: object) -> None:
+        """It needs them no more; what nobody needs is dropped."""
+        users = self._users.get(key, set())
+        users.discard(user)
+        if not users:
+            for each in (self._users, self._held, self._locks):
+                each.pop(key, None)
 
     async def give(self, key: str, exchange: Any, make: Callable[[], Any], max_age_s: float) -> bool:
         """Gives `exchange` markets younger than `max_age_s`, or older ones while another worker is reading.
