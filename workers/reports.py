@@ -5,6 +5,7 @@ that is listed costs the worker and every dispatcher some time.
 """
 
 import math
+import random
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,8 @@ from .exchange.latency import Answering
 WHOLE_EVERY_S: Final = 1.0
 # The lanes' methods are in every so many-th of these reports: a dispatcher that starts learns them within 5 s.
 METHODS_EVERY: Final = 4
+# How often Redis is asked of a lane at rest: others say themselves what they do there.
+LOOK_EVERY_S: Final = 20.0
 # The weight of one attempt in the mean budget of an attempt.
 _BUDGET_WEIGHT: Final = 1 / 20
 # A time-out after less than this is due to the request's deadline, not to the exchange.
@@ -88,6 +91,7 @@ class LaneKnown(Struct):
         budget_ms: the mean budget of a recent attempt, 0 before the first.
         blame: finds out which failures of the connection speak against the lane.
         rest: its state when it was last reported, if it was at rest then.
+        look_s: when Redis is to be asked of it though it is at rest.
     """
 
     methods: Sequence[str]
@@ -96,6 +100,7 @@ class LaneKnown(Struct):
     budget_ms: float = 0.0
     blame: Blame = field(default_factory=Blame)
     rest: tuple[object, ...] | None = None
+    look_s: float = 0.0
 
     def speaks_against(self, item: Try, attempt: Attempt, now_s: float, *, of_connection: bool) -> bool:
         """Whether a failure speaks against the lane; a probe's always does."""
@@ -140,18 +145,22 @@ class Reports:
         """Whether the next report is to list all lanes."""
         return time.monotonic() >= self._whole_s + WHOLE_EVERY_S
 
-    @property
-    def tells_methods(self) -> bool:
-        """Whether the next report of all lanes has their methods."""
-        return self._made % METHODS_EVERY == 0
+    def wants_look(self, lane: str, *, paused: bool) -> bool:
+        """Whether Redis is to be asked how full a lane's buckets are, for the next report.
 
-    def rests(self, lane: str) -> bool:
-        """Whether a lane was at rest in the last report and has done nothing since."""
-        return self._known[lane].rest is not None and self._idle(lane)
+        At once where something happened. Later only with all lanes, until all has left its window; and seldom of a lane
+        at rest, but the end of its pause nobody else may see.
+        """
+        if not self._idle(lane):
+            return True
+        known = self._known[lane]
+        return self.whole() and (known.rest is None or paused or time.monotonic() >= known.look_s)
 
     def _idle(self, lane: str) -> bool:
         count, known = self._lanes[lane], self._known[lane]
-        return not known.answering.unanswered and not known.tallies and count == LaneCount(row=count.row)
+        if count.in_flight or known.answering.unanswered or known.tallies:
+            return False
+        return count == LaneCount(row=count.row)
 
     def in_flight(self) -> dict[str, int]:
         """How many attempts are held, by the lanes that are reported."""
@@ -244,14 +253,14 @@ class Reports:
         """The lanes' reports since the last call.
 
         Args:
-            uses: by lane and bucket, how full the buckets are.
+            uses: by lane and bucket, how full the buckets are; of the lanes that Redis was asked of.
             pauses: by lane, a pause of the whole lane.
             lifted_ms: by lane, when an operator last ended a pause.
             own_parts: by lane, the part of every limit that this worker uses by itself; absent while all share it.
             knowledge: by lane, the digest of what it lists.
             whole: whether lanes are listed that are at rest and were so before.
         """
-        with_methods = whole and self.tells_methods
+        with_methods = whole and self._made % METHODS_EVERY == 0
         now_s = time.monotonic()
         if whole:
             self._made += 1
@@ -261,12 +270,17 @@ class Reports:
             if lane not in self._open:
                 continue
             known, idle = self._known[lane], self._idle(lane)
+            if lane in uses:
+                known.look_s = now_s + LOOK_EVERY_S * random.uniform(0.75, 1.25)
+            elif idle and not whole and known.rest is None:
+                continue  # what it did is reported, and has not left its window yet
             pause = pauses.get(lane, NO_PAUSE)
             state = (count.row, pause, lifted_ms.get(lane, 0), own_parts.get(lane))
             buckets = _buckets(known.tallies.take(), uses.get(lane, {}))
             if idle and not whole and not buckets and known.rest == state:
                 continue
-            known.rest = state if idle and not buckets else None
+            if lane in uses or known.rest is not None:
+                known.rest = state if idle and not buckets else None
             reports.append(
                 _report(
                     lane,

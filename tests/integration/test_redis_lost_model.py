@@ -19,6 +19,8 @@ from tests.support.lines import NOW_KEY, TICK_US, Net, Simulated, begun, limits,
 from tests.support.spenders import MARGIN_MS
 from workers.limits.costs import Bucket, Charge, Kind
 
+# In lives with such seeds workers are asked nothing at times; what the others draw stays as it was found.
+NAPS_FROM = 2**31
 KINDS: tuple[Kind, ...] = ("rolling", "fixed", "decaying", "paced")
 
 
@@ -55,7 +57,7 @@ async def test_no_limit_is_passed_whatever_fails(redis_url: str, chosen: list[Bu
     try:
         dead = set[str]()
         with patch("workers.budget.membership._is_dead", dead.__contains__):
-            await play(client, chosen, workers, random.Random(seed), dead)
+            await play(client, chosen, workers, random.Random(seed), dead, naps=seed >= NAPS_FROM)
     finally:
         await client.aclose()
 
@@ -87,7 +89,7 @@ async def test_no_limit_is_passed_however_redis_s_clock_is_set(
     try:
         dead = set[str]()
         with patch("workers.budget.membership._is_dead", dead.__contains__):
-            await play(client, chosen, workers, random.Random(seed), dead, steps_us)
+            await play(client, chosen, workers, random.Random(seed), dead, steps_us, naps=seed >= NAPS_FROM)
     finally:
         await client.aclose()
 
@@ -106,6 +108,7 @@ class Life:
         fleet: the workers.
         granted: each call that leaves: its worker, its instant and what it takes.
         witnesses: those that knew Redis when it last forgot, or when its clock was last set, until one reaches it.
+        naps: now and then a worker is asked nothing for a while, and beats as one at rest.
         calm: a worker came while nobody had seen that yet: nothing else fails until one has.
     """
 
@@ -115,6 +118,7 @@ class Life:
     set_by_us: Sequence[int]
     steps: int
     fleet: list[Simulated]
+    naps: bool = False
     granted: list[tuple[Simulated, int, list[Charge]]] = field(
         default_factory=list[tuple[Simulated, int, list[Charge]]]
     )
@@ -178,12 +182,14 @@ class Life:
         """A worker's beat, where it is due, and some calls."""
         net, chance = self.net, self.net.chance
         if net.now_us >= worker.next_beat_us:
-            await worker.budget.beat()
+            await worker.beat(rests=self.naps)
             if worker.line.state == "good" and worker.member.id in self.witnesses:
                 self.witnesses.clear()
                 self.calm = False
             worker.next_beat_us = net.now_us + chance.choice([200_000, 200_000, 200_000, 1_000_000])
-        for _ in range(chance.choice([0, 1, 1, 3])):
+        if self.naps and chance.random() < 0.05:
+            worker.rests_until_us = net.now_us + chance.choice([1_000_000, 3_000_000])
+        for _ in range(chance.choice([0, 1, 1, 3]) if net.now_us >= worker.rests_until_us else 0):
             asked = chance.sample(self.chosen, chance.randint(1, len(self.chosen)))
             charges = [Charge(one, chance.choice([1.0, 1.0, min(2.5, one.amount)]), one.name) for one in asked]
             at = await worker.ask(charges, max_wait_s=chance.choice([0, 0.2, 2, 2, 60]), bulk=chance.random() < 0.2)
@@ -198,6 +204,8 @@ async def play(
     chance: random.Random,
     dead: set[str],
     set_by_us: Sequence[int] = (),
+    *,
+    naps: bool,
 ) -> None:
     """Half a minute of a fleet's life.
 
@@ -208,9 +216,10 @@ async def play(
         chance: draws what happens.
         dead: the members that the others see to be dead.
         set_by_us: by what Redis's clock may be set.
+        naps: whether workers are asked nothing at times.
     """
     net = await begun(client, chance)
-    life = Life(net, chosen, dead, set_by_us, 2 if set_by_us else 0, [Simulated(net) for _ in range(workers)])
+    life = Life(net, chosen, dead, set_by_us, 2 if set_by_us else 0, [Simulated(net) for _ in range(workers)], naps)
     for tick in range(chance.choice([150, 300])):
         await net.pass_time(TICK_US)
         if tick % 10 == 0:

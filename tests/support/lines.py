@@ -14,6 +14,7 @@ from workers.budget.budget import Budget
 from workers.budget.grants import Grant
 from workers.budget.ledger import Ledger
 from workers.budget.membership import Membership
+from workers.budget.rounds import renew
 from workers.budget.script import Library
 from workers.limits.costs import Bucket, Charge, Kind
 
@@ -98,6 +99,12 @@ class Simulated:
         self.member = Membership(clock=lambda: (net.now_us - self.stood_still_us - START_US) / 1e6 * self.rate + 1000)
         self.budget = Budget(Ledger(cast("Any", self.line), "x:1", clock=TEST_CLOCK, member=self.member))
         self.next_beat_us = 0
+        self.rests_until_us = 0
+
+    async def beat(self, *, rests: bool) -> None:
+        """A beat: as one of many budgets at rest, where it may."""
+        course = self.budget.course
+        await (renew([course]) if rests and course.may_rest else course.beat())
 
     async def ask(self, charges: list[Charge], *, max_wait_s: float, bulk: bool) -> int | None:
         """The instant that is granted."""

@@ -20,11 +20,12 @@ BEFORE_S = CONFIG.silent_after_s - 0.1
 @pytest.fixture
 def reports() -> Reports:
     """Yield the reports of a worker with two lanes that have been reported once."""
-    reports = Reports()
-    for lane in ("okx", "kraken"):
+    reports, lanes = Reports(), ["okx", "kraken"]
+    for lane in lanes:
         reports.add_lane(lane, ["fetch_time"], Answering(), Tallies(lane))
+        assert reports.wants_look(lane, paused=False)
     assert reports.whole()
-    assert named(made(reports, whole=True)) == ["okx", "kraken"]
+    assert named(reports.make({lane: {} for lane in lanes}, {}, {}, {}, {}, whole=True)) == lanes
     assert not reports.whole()
     return reports
 
@@ -33,12 +34,12 @@ def made(
     reports: Reports,
     *,
     whole: bool = False,
-    used: float = 0.0,
+    used: float | None = None,
     pause: LanePause | None = None,
     own_part: float | None = None,
 ) -> list[LaneReport]:
-    """The next report; `used`, `pause` and `own_part` are OKX's."""
-    uses = {"okx": {"of_20": Use(used, 1.0)}} if used else {}
+    """The next report; `used`, `pause` and `own_part` are OKX's. Without `used` Redis was not asked."""
+    uses = {} if used is None else {"okx": {"of_20": Use(used, 1.0)} if used else {}}
     own_parts = {} if own_part is None else {"okx": own_part}
     return reports.make(uses, {"okx": pause} if pause else {}, {}, own_parts, {}, whole=whole)
 
@@ -48,25 +49,35 @@ def named(lanes: list[LaneReport]) -> list[str]:
 
 
 def test_a_lane_at_rest_is_left_out_until_something_happens(reports: Reports) -> None:
-    assert reports.rests("okx")
+    assert not reports.wants_look("okx", paused=False)
     assert made(reports) == []
     reports.begin("okx", bulk=False)
-    assert not reports.rests("okx")
+    assert reports.wants_look("okx", paused=False)
     for _ in range(2):  # as long as it holds an attempt
         assert [(each.lane, each.in_flight) for each in made(reports)] == [("okx", 1)]
     attempt = Attempt(request=Request(method="fetch_time", id="1"), lane="okx", number=0, received_ms=0)
     reports.end(Try("okx", Outcome.OK, exchange_ms=5.0), attempt, 1, 0.0)
     reports.leave("okx", bulk=False)
     assert [(each.lane, each.ok, each.in_flight) for each in made(reports)] == [("okx", 1, 0)]
-    assert [(each.lane, each.ok) for each in made(reports)] == [("okx", 0)]  # that nothing more happens is said once
+    assert not reports.wants_look("okx", paused=False)
     assert made(reports) == []
+    reports.list_all()
+    assert reports.wants_look("okx", paused=False)  # until all that it did has left its window
+    assert not reports.wants_look("kraken", paused=False)
+    assert named(made(reports, whole=True, used=0.0)) == ["okx", "kraken"]
+    reports.list_all()
+    assert not reports.wants_look("okx", paused=False)
+    assert reports.wants_look("okx", paused=True)  # who else would see its end?
 
 
 def test_a_lane_whose_budget_is_in_use_is_not_at_rest(reports: Reports) -> None:
     for used in (0.5, 0.5, 0.1):
         assert named(made(reports, used=used)) == ["okx"]
-        assert not reports.rests("okx")
-    assert named(made(reports)) == ["okx"]
+        assert made(reports) == []
+        reports.list_all()
+        assert reports.wants_look("okx", paused=False)
+    assert named(made(reports, used=0.0)) == ["okx"]
+    assert not reports.wants_look("okx", paused=False)
     assert made(reports) == []
 
 

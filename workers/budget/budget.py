@@ -20,6 +20,7 @@ from .ledger import Ledger
 from .own_share import OwnShare
 from .pauses import said
 from .redis_clock import at_most_us
+from .rounds import Rounds
 from .rules import HORIZON_US, RECHECK_S, UNANSWERED_US
 
 # How often a call may be too late to leave before it is handed back.
@@ -37,6 +38,9 @@ class Budget:
         ledger: its buckets in Redis. Where it has a member (`Membership`), that worker goes on with its own share while
             Redis is away, as long as `follow` runs; without one everything is refused then.
         elsewhere: the account is also used from other addresses (`OwnShare`).
+
+    Attributes:
+        course: where it grants from.
     """
 
     def __init__(self, ledger: Ledger, *, elsewhere: bool = False) -> None:
@@ -47,35 +51,36 @@ class Budget:
             self._own = OwnShare(
                 ledger.keys, ledger.pauses, ledger.member, elsewhere=elsewhere, live_reserve=ledger.live_reserve
             )
-        self._course = Course(ledger, self._own)
+        self.course = Course(ledger, self._own)
         self._telling: set[asyncio.Task[None]] = set()
         self._spare_us = 0.0  # how late the last granted call might have left
 
     @property
     def own_part(self) -> float | None:
         """The part of every limit that this worker may use by itself, 0 for nothing; None while all share the whole."""
-        return self._own.part if self._own and not self._course.is_shared else None
+        return self._own.part if self._own and not self.course.is_shared else None
 
     @property
     def lifted_us(self) -> int:
         """When an operator last ended pauses here, microseconds of Redis's clock, as far as this process has seen."""
         return self.ledger.pauses.lifted_us
 
-    async def follow(self, every_s: float) -> None:
+    async def follow(self, every_s: float, rounds: Rounds | None = None) -> None:
         """Be one of the workers that share the scope, until cancelled.
 
         Args:
             every_s: the time between two beats; much less than `rules.PRESENT_S`.
+            rounds: beats for it, together with others, while it is at rest.
         """
-        await self._course.follow(every_s)
+        await self.course.follow(every_s, rounds.rest if rounds else None)
 
     async def beat(self) -> None:
         """One beat; finds out that Redis is away, or back."""
-        await self._course.beat()
+        await self.course.beat()
 
     async def leave(self) -> None:
         """Give up this worker's part. Where Redis can't be asked it lapses by itself, `rules.LASTS_S` later."""
-        await self._course.leave()
+        await self.course.leave()
 
     async def reserve(
         self, charges: Sequence[Charge], *, max_wait_s: float, bulk: bool = False, lead_us: int = 0
@@ -94,12 +99,13 @@ class Budget:
             max_wait_us = max(0, min(max_wait_us, HORIZON_US - lead_us))
         if self._is_too_new:
             return refused("budget")
-        if self._course.is_shared:
-            with self._course.asking():
+        self.course.used()
+        if self.course.is_shared:
+            with self.course.asking():
                 return await self.ledger.reserve(charges, max_wait_us=max_wait_us, bulk=bulk, lead_us=lead_us)
         if self._own is None:
             return refused("redis_lost")
-        self._course.look()
+        self.course.look()
         return await self._own.reserve(charges, max_wait_us=max_wait_us, bulk=bulk, lead_us=lead_us)
 
     async def again(
@@ -120,7 +126,7 @@ class Budget:
         """
         max_wait_us = max(0, int(max_wait_s * 1e6))
         if granter := self._granter(grant):
-            with self._course.asking():
+            with self.course.asking():
                 answer = await granter.again(charges, grant, max_wait_us=max_wait_us, bulk=bulk, lead_us=lead_us)
                 return answer or await self.reserve(charges, max_wait_s=max_wait_s, bulk=bulk, lead_us=lead_us)
         left_s = self._paused_s(charges)
@@ -131,13 +137,13 @@ class Budget:
     @property
     def _is_too_new(self) -> bool:
         """Whether this worker may not take yet what Redis grants."""
-        return bool(self._own and self._course.is_shared and not self._own.member.is_ready)
+        return bool(self._own and self.course.is_shared and not self._own.member.is_ready)
 
     def _granter(self, grant: Grant) -> Grants | None:
         """Where a grant counts now: in our share until Redis has its grants, else in Redis; None where that is away."""
         if self._own and grant.own and self._own.has_share:
             return self._own
-        return self.ledger if self._course.is_shared else None
+        return self.ledger if self.course.is_shared else None
 
     async def acquire(
         self, charges: Sequence[Charge], *, max_wait_s: float, bulk: bool = False, grant: Grant | None = None
@@ -238,7 +244,7 @@ class Budget:
                 changes.
         """
         granter = self._granter(grant)
-        with self._course.asking():
+        with self.course.asking():
             if self._own and grant.own and granter is self.ledger:
                 for addition in self._own.late_additions(charges, grant, late_us):
                     await self.ledger.give(self._own.member, addition)
@@ -274,7 +280,7 @@ class Budget:
         """Give back a reservation whose call is not sent."""
         granter = self._granter(grant)
         if granter and not (grant.own and granter is self.ledger):  # Grants that Redis took over lapse.
-            with self._course.asking():
+            with self.course.asking():
                 await granter.back(charges, grant)
 
     def release(self, charges: Sequence[Charge], grant: Grant) -> None:
@@ -320,11 +326,11 @@ class Budget:
         """
         keys = self.ledger.keys.to_pause(charges, account=account)
         why = said(source, reason)
-        if not self._course.is_shared:
+        if not self.course.is_shared:
             at_s = grant.due_s if grant else None
             return self.ledger.pauses.refused(keys, for_s, why, most_s=most_s, named=told, at_s=at_s)
         self.ledger.pauses.keep(keys, for_s, why)
-        with self._course.asking():
+        with self.course.asking():
             return await self.ledger.pause(keys, for_s, why, most_s=most_s, named=told, grant=grant)
 
     async def paused(self, charges: Sequence[Charge] = ()) -> float:
@@ -332,8 +338,8 @@ class Budget:
 
         When Redis can't be asked only our own pauses count: what was reserved may be sent.
         """
-        if self._course.is_shared:
-            with self._course.asking():
+        if self.course.is_shared:
+            with self.course.asking():
                 return await self.ledger.paused(charges)
         return self._paused_s(charges)
 
@@ -357,8 +363,8 @@ class Budget:
             error_s: by how much that may be wrong: calls stay as much further away from a window's ends.
         """
         self.ledger.keep_clock(ahead_s, error_s)
-        if self._course.is_shared:
-            with self._course.asking():
+        if self.course.is_shared:
+            with self.course.asking():
                 await self.ledger.tell_clock()
 
     def step_s(self, charge: Charge) -> float:
@@ -369,23 +375,27 @@ class Budget:
         return self.ledger.step_s(charge)
 
     async def usage(self) -> dict[str, Use]:
+        """As `look`, of buckets alone."""
+        return (await self.look())[0]
+
+    async def look(self) -> tuple[dict[str, Use], float]:
         """Return every bucket this process has charged; the fullest and smallest count of it where it has many.
 
-        Nothing while Redis is away.
+        And for how many more seconds all that leaves here is paused (`paused`). No bucket while Redis is away.
 
         Raises:
             RedisError: one of `store.AWAY`: it is away from now on.
         """
-        if not self._course.is_shared:
-            return {}
+        if not self.course.is_shared:
+            return {}, self._paused_s(())
         try:
-            uses = await self.ledger.usage()
+            uses, paused_s = await self.ledger.usage()
         except AWAY:
-            self._course.lose()
+            self.course.lose()
             raise
         if self._own:
             self._own.effective = {name: use.effective for name, use in uses.items()}
-        return uses
+        return uses, paused_s
 
     async def observe(
         self, charge: Charge, rank: int, grant: Grant, used: float, *, late_us: float, span_s: float
@@ -409,8 +419,8 @@ class Budget:
             late_us: how late that call was (`answered`).
             span_s: the time the count stands for, the bucket's window at most.
         """
-        if self._course.is_shared and not grant.own:
-            with self._course.asking():
+        if self.course.is_shared and not grant.own:
+            with self.course.asking():
                 await self.ledger.observe(charge, rank, grant, used, late_us=late_us, span_s=span_s)
 
     async def limited(self, charges: Sequence[Charge], grant: Grant) -> Learned | None:
@@ -426,8 +436,8 @@ class Budget:
         Returns:
             What was learned, if anything.
         """
-        if self._course.is_shared:
-            with self._course.asking():
+        if self.course.is_shared:
+            with self.course.asking():
                 return await self.ledger.limited(charges, grant)
         return None
 

@@ -9,19 +9,23 @@ import asyncio
 import contextlib
 import enum
 import logging
+import random
 import time
-from collections.abc import Generator
+from collections.abc import Awaitable, Callable, Generator
 from typing import Final
 
 from schemas.runtime.store import AWAY
 
 from .flapping import Flapping
 from .ledger import Ledger
+from .membership import Membership
 from .own_share import OwnShare
 
 log = logging.getLogger(__name__)
 
 TRIPS_EVERY_S: Final = 2.0
+# A budget at rest beats by itself after so long, more or less, so that those of many lanes do not beat together.
+REST_S: Final = 20.0
 
 
 class Mode(enum.Enum):
@@ -64,9 +68,11 @@ class Course:
 
     def __init__(self, ledger: Ledger, own: OwnShare | None) -> None:
         self.mode = Mode.SHARED
-        self._ledger = ledger
+        self.ledger = ledger
         self._own = own
-        self._went = asyncio.Event()
+        self._woken = asyncio.Event()
+        self._used = False  # since the last beat
+        self._rests_until_s = 0.0
         self._flapping = Flapping()
         self._trips_at_s = 0.0
 
@@ -83,9 +89,9 @@ class Course:
         if mode not in MOVES[old]:
             raise WrongMove(f"from {old.value} to {mode.value}")
         self.mode, own.is_open = mode, mode is Mode.OPEN
-        about = {"scope": self._ledger.keys.egress, "workers": own.member.count}
+        about = {"scope": self.ledger.keys.egress, "workers": own.member.count}
         if old is Mode.SHARED:
-            self._went.set()
+            self.wake()
             log.warning("budget_on_its_own", extra={**about, "share": round(own.part, 4)})
         if mode is Mode.SHARED:
             log.info("budget_shared_again", extra=about)
@@ -100,11 +106,11 @@ class Course:
 
     def lose(self) -> None:
         """Redis did not answer."""
-        self._ledger.lost()
+        self.ledger.lost()
         if self._own is None:
             return
         self._flapping.lost(self._own.member.clock())
-        self._own.lost(self._ledger.spread.worst_us())
+        self._own.lost(self.ledger.spread.worst_us())
         if self.mode in (Mode.SHARED, Mode.RETURNING):
             self._become(self._own, Mode.CLOSED)
 
@@ -113,31 +119,69 @@ class Course:
         if self._own and self.mode in (Mode.CLOSED, Mode.OPEN):
             self._become(self._own, Mode.OPEN if self._own.member.is_counted_away else Mode.CLOSED)
 
-    async def follow(self, every_s: float) -> None:
-        """Beats every `every_s`, until cancelled, and at once after a loss."""
+    def used(self) -> None:
+        """The budget was asked for something."""
+        self._used = True
+
+    def wake(self) -> None:
+        """The next beat is due now."""
+        self._woken.set()
+
+    async def woken(self) -> None:
+        """Returns when a beat is due that was not before."""
+        await self._woken.wait()
+
+    @property
+    def exchange(self) -> str:
+        """Names what can be asked of Redis together."""
+        return self.ledger.keys.correction
+
+    @property
+    def member(self) -> Membership:
+        """This worker among those that share the scope."""
+        if self._own is None:
+            raise ValueError("a budget without a member does not share its scope")
+        return self._own.member
+
+    @property
+    def may_rest(self) -> bool:
+        """Whether nobody has asked it anything since its last beat, and the next ones would say nothing new."""
+        quiet = self.is_shared and not self._used and time.monotonic() < self._rests_until_s
+        return quiet and self.member.may_renew
+
+    async def follow(self, every_s: float, rest: Callable[["Course"], Awaitable[None]] | None = None) -> None:
+        """Beats every `every_s`, until cancelled, and at once after a loss.
+
+        Args:
+            every_s: the time between two beats.
+            rest: has its lease renewed where it `may_rest`, and returns when it may no more.
+        """
         while True:
             await self.beat()
             if not self.is_shared:
                 await asyncio.sleep(every_s)
                 continue
-            self._went.clear()
+            self._woken.clear()
+            if rest is not None and self.may_rest:
+                await rest(self)
+                continue
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(every_s):
-                    await self._went.wait()
+                    await self.woken()
 
     async def beat(self) -> None:
         """One beat; finds out that Redis is away, or back."""
-        if self._own is None:
-            raise ValueError("a budget without a member does not share its scope")
+        member, self._used = self.member, False
         with self.asking():
             if not self.is_shared:
-                self._ledger.lost()  # Since the last beat there may be new pauses to send.
-            await self._ledger.meet()
-            await self._ledger.beat(self._own.member)
+                self.ledger.lost()  # Since the last beat there may be new pauses to send.
+            await self.ledger.meet()
+            await self.ledger.beat(member)
+            self._rests_until_s = time.monotonic() + REST_S * random.uniform(0.75, 1.25)
             if time.monotonic() >= self._trips_at_s:
-                await self._ledger.share_trips()
+                await self.ledger.share_trips()
                 self._trips_at_s = time.monotonic() + TRIPS_EVERY_S
-            if not self.is_shared:
+            if self._own and not self.is_shared:
                 await self._return(self._own)
 
     async def _return(self, own: OwnShare) -> None:
@@ -147,12 +191,12 @@ class Course:
             return
         self._become(own, Mode.RETURNING)
         for addition in member.settle():
-            await self._ledger.give(member, addition)
+            await self.ledger.give(member, addition)
         if self.mode is not Mode.RETURNING:  # An older question has failed meanwhile: Redis is lost again.
             return
         member.settled()
-        await self._ledger.beat(member)  # Renews the lease,
-        await self._ledger.beat(member)  # and shows it: our part is no longer set aside.
+        await self.ledger.beat(member)  # Renews the lease,
+        await self.ledger.beat(member)  # and shows it: our part is no longer set aside.
         if self.mode is Mode.RETURNING:
             self._become(own, Mode.SHARED)
             self._flapping.back(member.clock())
@@ -161,4 +205,4 @@ class Course:
         """Gives up this worker's part."""
         if self._own and self.is_shared:
             with self.asking():
-                await self._ledger.leave(self._own.member)
+                await self.ledger.leave(self._own.member)

@@ -198,7 +198,10 @@ class Ledger:
         """For how many more seconds calls with these charges must not be sent."""
         keys = self.keys.pauses_of(charges)
         asked_s = self.now_s()
-        found = await self._ask(protocol.paused(keys))
+        return self._take_paused(keys, await self._ask(protocol.paused(keys)), asked_s)
+
+    def _take_paused(self, keys: Sequence[str], found: protocol.Paused, asked_s: float) -> float:
+        """Remembers what Redis said of pauses; returns for how many more seconds they hold."""
         if found.lifted_us is not None:
             self.pauses.lifted(found.lifted_us)
         if found.left_s:
@@ -224,13 +227,14 @@ class Ledger:
             window_s += min((self.spread.margin_us() or 0) / 1e6, window_s * MARGIN_PART)
         return charge.cost / bucket.amount * window_s * SCALE / part
 
-    async def usage(self) -> dict[str, Use]:
+    async def usage(self) -> tuple[dict[str, Use], float]:
         """Return every bucket this process has charged; the fullest and smallest count of it where it has many.
 
-        Where Redis has forgotten that one holds less than its table says, that is restored.
+        And for how many more seconds all that leaves here is paused. Where Redis has forgotten that a bucket holds less
+        than its table says, that is restored.
         """
-        known = dict(self._seen)
-        now_us, seen = await self._ask(protocol.usage(self.keys, known))
+        known, asked_s = dict(self._seen), self.now_s()
+        now_us, seen, paused = await self._ask(protocol.usage(self.keys, known))
         uses: dict[str, Use] = {}
         for (key, bucket), one in zip(known.items(), seen, strict=True):
             effective = one.effective
@@ -249,7 +253,7 @@ class Ledger:
                 bucket.amount,
                 bucket.window_s,
             )
-        return uses
+        return uses, self._take_paused(self.keys.pauses, paused, asked_s)
 
     async def observe(
         self, charge: Charge, rank: int, grant: Grant, used: float, *, late_us: float, span_s: float
@@ -342,23 +346,30 @@ class Ledger:
                 asked_s = self.now_s()
                 return self.member.expected() if self.member else ANY_TIME
 
-            said = await self._run(question, expected)
-            is_possible = self.member is None or await self._is_possible(self.member, said, asked_s)
+            said = await self.run(question, expected)
+            is_possible = await self.is_possible(said, asked_s)
             if said.was_run and is_possible:
                 if question.entry in PROMPT:
-                    late_s = self.redis_clock.answered(self.now_s(), said.now_us, asked_s=asked_s)
-                    self.punctuality.late(late_s * 1e6)
+                    self.read_clock(self.now_s(), said.now_us, asked_s)
                 return store.shaped(said.answer, question.read)
             if said.was_run:
                 break  # It left its trace, and may not be repeated.
         raise ClockSet("Redis's clock was set, or questions are too long on their way")
 
-    async def _run(self, question: Question[T], expected: Callable[[], Expected]) -> Framed:
+    async def run(self, question: Question[T], expected: Callable[[], Expected]) -> Framed:
+        """Asks once; `expected` says as it is sent when it may be run. What comes with the answer is not judged."""
         keys, args = [*question.keys, self.keys.correction], [*question.args, question.entry]
         return store.shaped(await self._script.run(keys, args, expected), protocol.framed)
 
-    async def _is_possible(self, member: Membership, said: Framed, asked_s: float) -> bool:
+    def read_clock(self, now_s: float, redis_us: int, asked_s: float) -> None:
+        """Learns from a prompt answer what Redis's clock shows, and how late this process reads answers."""
+        self.punctuality.late(self.redis_clock.answered(now_s, redis_us, asked_s=asked_s) * 1e6)
+
+    async def is_possible(self, said: Framed, asked_s: float) -> bool:
         """Whether Redis's clock can have shown this since `asked_s`; where it can't it was set, and is corrected."""
+        member = self.member
+        if member is None:
+            return True
         behind_us, unsure_us = member.off_by(said.frame, said.now_us, asked_s)
         if behind_us:
             log.warning("redis_clock_set", extra={"scope": self.keys.egress, "by_s": round(-behind_us / 1e6, 3)})
@@ -373,7 +384,7 @@ class Ledger:
                 new=new,
             )
             asked_s = self.now_s()
-            answer = (await self._run(question, lambda: ANY_TIME)).answer
+            answer = (await self.run(question, lambda: ANY_TIME)).answer
             correction, now_us = store.shaped(answer, question.read)
             # Any other correction was made by a worker that was faster. It is judged with the next answer.
             if correction in (said.frame.id, new):

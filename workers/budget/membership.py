@@ -20,6 +20,8 @@ that is silent is cut off or dead. So parts of the limit are leases:
   parts are back that bounds what was forgotten, and after an absence that was longer the whole is shared at once.
 - They also name the workers that they knew. When all of those are back, known to be dead, or may send no more, nothing
   is set aside for forgotten workers any longer.
+- Where nothing changes any more a beat only renews the lease. So a worker that rests in many scopes beats in all of
+  them at once (`renewal`, rounds.py). Redis names those where something is not as the worker knows it.
 - A worker that never met this Redis has no part, and is granted nothing before it is sure of its clock (newcomer.py).
 - A Redis that was emptied knows nobody, as one that is new. If a worker that never met it is the first there, nothing
   is granted until others have had time to come back. A mark that stays for a day (`Keys.met`) tells a Redis that has
@@ -46,9 +48,9 @@ from typing import Final
 from ..limits.costs import Bucket
 from . import newcomer
 from .newcomer import Newcomer
-from .protocol import UNKNOWN_TIME, Beat, Beaten, Expected, Frame
+from .protocol import UNKNOWN_TIME, Beat, Beaten, Expected, Frame, Renewal
 from .redis_clock import DRIFT, RedisClock
-from .rules import HORIZON_S, HORIZON_US, LASTS_S, MARGIN_PART, PRESENT_S
+from .rules import HORIZON_S, HORIZON_US, LASTS_S, MARGIN_PART, PARTS, PRESENT_S
 from .share import Addition, Share
 
 # Each beat costs Redis 0.15 to 0.3 ms.
@@ -90,6 +92,8 @@ class Membership:
         self._keep_us = self._kept_us = 0
         # How Redis's clock was corrected, as far as we know.
         self.frame = Frame()
+        # Whether the next beat would only renew the lease, as far as the last answer says.
+        self._is_settled = False
 
     def beat(self, buckets: Iterable[Bucket]) -> Beat:
         """The next beat; every answer must go to `answered`."""
@@ -115,16 +119,36 @@ class Membership:
             # Until now other workers had this part, and may have been granted instants ahead.
             self._floor_us = max(self._floor_us, answer.now_us + HORIZON_US)
         self._known_us, self._kept_us = self._leased_us, self._keep_us
+        was = self.part, self._hash
         self.part, self.count, self._hash = answer.part, answer.count, answer.hash_id
         self._now_us, self._since_us, self._others = answer.now_us, answer.since_us, answer.others
+        others = list(map(newcomer.read, self._others))
         if not self._newcomer.is_sure:
-            others = map(newcomer.read, self._others)
             living = [other for other in others if not _is_dead(other.id)]
             self._newcomer.told(living, self.clock(), closed=answer.is_closed)
+        is_fair = self.part == PARTS // self.count and all(other.is_present for other in others)
+        self._is_settled = is_fair and was == (self.part, self._hash) and self._newcomer.is_sure
         if self.share is None:
             self._heard_us, self._answered_s = answer.now_us, self.clock()
             self._offset_us = answer.offset_us
         return max(0, answer.pause_till_us - answer.now_us) / 1e6
+
+    @property
+    def may_renew(self) -> bool:
+        """Whether the next beat would only renew the lease, and may be a `renewal`; this process never stood still."""
+        return self._is_settled and self.share is None and self.clock() - self._answered_s <= PRESENT_S
+
+    def renewal(self) -> Renewal:
+        """The next beat, while it `may_renew`; its answer must go to `renewed`, unless Redis names the scope."""
+        self._beats += 1
+        self._leased_us = max(self._leased_us, self._heard_us)
+        return Renewal(self.id, self._beats, self._leased_us, 1 + len(self._others))
+
+    def renewed(self, renewal: Renewal, now_us: int, offset_us: int) -> None:
+        """Redis has taken that beat in."""
+        self._known_us = max(self._known_us, renewal.lease_us)
+        self._heard_us, self._answered_s = now_us, self.clock()
+        self._now_us, self._offset_us = now_us, offset_us
 
     def dead(self) -> list[str]:
         """Members that Redis counts as away and that are known to be dead: processes of this machine."""

@@ -27,6 +27,7 @@ ANY_TIME: Final[Expected] = ("", 0, 1 << 53)
 UNKNOWN_TIME: Final[Expected] = ("?", 0, 1 << 53)
 _BUCKET: Final = struct.Struct(BUCKET_FORMAT)
 _ASKED: Final = struct.Struct("<5d")
+_RENEWAL: Final = struct.Struct("<3d")
 
 
 class Question(Struct, Generic[T], frozen=True):
@@ -178,23 +179,6 @@ def remember(keys: Keys, key: str, bucket: Bucket, *, part: int, seen_us: int) -
     return Question("remember", [key, keys.clock, learned_of(key)], [part, seen_us, packed(bucket)], int)
 
 
-class Seen(Struct, frozen=True):
-    """One bucket as Redis has it: thousandths of what it may hold, and of its table's amount; see `Use`."""
-
-    used: int
-    effective: int
-    lowered: int
-    paused_us: int
-
-
-def usage(keys: Keys, buckets: Mapping[str, Bucket]) -> Question[tuple[int, list[Seen]]]:
-    """Asks how full buckets are, by their keys; the answer is Redis's time, and one each."""
-    names = list(buckets)
-    asked = [keys.clock, *map(learned_of, names), *map(pause_of, names), *names]
-    args = [b"".join(packed(bucket) for bucket in buckets.values())]
-    return Question("usage", asked, args, functools.partial(_usage, count=len(names)))
-
-
 def pause(
     keys: Sequence[str],
     *,
@@ -227,6 +211,23 @@ class Paused(Struct, frozen=True):
     lifted_us: int | None
     longest: str
     why: str
+
+
+class Seen(Struct, frozen=True):
+    """One bucket as Redis has it: thousandths of what it may hold, and of its table's amount; see `Use`."""
+
+    used: int
+    effective: int
+    lowered: int
+    paused_us: int
+
+
+def usage(keys: Keys, buckets: Mapping[str, Bucket]) -> Question[tuple[int, list[Seen], Paused]]:
+    """Asks how full buckets are, by their keys; the answer is Redis's time, one each, and the scope's pauses."""
+    names = list(buckets)
+    asked = [keys.clock, *map(learned_of, names), *map(pause_of, names), *names, *keys.pauses]
+    args = [b"".join(packed(bucket) for bucket in buckets.values())]
+    return Question("usage", asked, args, functools.partial(_usage, count=len(names), keys=keys.pauses))
 
 
 def paused(keys: Sequence[str]) -> Question[Paused]:
@@ -280,6 +281,37 @@ def beat(keys: Keys, mine: Beat, *, known_epoch: str, new_epoch: str) -> Questio
     numbers = [mine.number, mine.lease_us, mine.part, mine.keep_us]
     names = [mine.hash_id, mine.new_hash_id, known_epoch, new_epoch]
     return Question("beat", asked, [mine.id, *numbers, *names, mine.heard_ago_us, *mine.others], _beaten)
+
+
+class Renewal(Struct, frozen=True):
+    """What a member says that beats as it last did.
+
+    Args:
+        id: its name.
+        number: of the beat.
+        lease_us: its lease.
+        count: how many members it knows, itself included.
+    """
+
+    id: str
+    number: int
+    lease_us: int
+    count: int
+
+
+class Renewed(Struct, frozen=True):
+    """The exchange's clock's offset; who has to beat by itself, and until when scopes are paused, by their places."""
+
+    offset_us: int
+    named: set[int]
+    paused_till_us: dict[int, int]
+
+
+def renew(scopes: Sequence[tuple[Keys, Renewal]]) -> Question[Renewed]:
+    """Says that a worker is there in scopes of one exchange, as it last was."""
+    asked = [scopes[0][0].clock, *(keys.pauses[0] for keys, _ in scopes), *(keys.members for keys, _ in scopes)]
+    told = b"".join(_RENEWAL.pack(each.number, each.lease_us, each.count) for _, each in scopes)
+    return Question("renew", asked, [told, *(each.id for _, each in scopes)], _renewed)
 
 
 def leave(keys: Keys, member: str) -> Question[None]:
@@ -357,11 +389,12 @@ def _lowered(said: Any) -> tuple[int, int] | None:
     return int(number) - 1, int(part)
 
 
-def _usage(said: Any, count: int) -> tuple[int, list[Seen]]:
-    now_us, *numbers = map(int, said)
+def _usage(said: Any, count: int, keys: Sequence[str]) -> tuple[int, list[Seen], Paused]:
+    of_buckets, of_scope = said
+    now_us, *numbers = map(int, of_buckets)
     if len(numbers) != 4 * count:
         raise ValueError(count)
-    return now_us, [Seen(*numbers[4 * one : 4 * one + 4]) for one in range(count)]
+    return now_us, [Seen(*numbers[4 * one : 4 * one + 4]) for one in range(count)], _paused(of_scope, keys)
 
 
 def _seconds(said: Any) -> float:
@@ -386,6 +419,12 @@ def _beaten(said: Any) -> Beaten:
     now_us, part, count, hash_id, epoch, since_us, offset_us, pause_till_us, closed, *others = said
     numbers = int(since_us), int(offset_us), int(pause_till_us)
     return Beaten(int(now_us), int(part), int(count), hash_id.decode(), epoch.decode(), *numbers, closed == 1, others)
+
+
+def _renewed(said: Any) -> Renewed:
+    offset_us, named, paused = said
+    ends = zip(paused[::2], paused[1::2], strict=True)
+    return Renewed(int(offset_us), {number - 1 for number in named}, {number - 1: int(till) for number, till in ends})
 
 
 def _corrected(said: Any) -> tuple[str, int]:

@@ -337,12 +337,13 @@ function entry.remember(keys, args)
   return a.now
 end
 
--- keys: the clock, then what was learned of each bucket, then their pauses, then the buckets.
+-- keys: the clock, then what was learned of each bucket, then their pauses, then the buckets, then the scope's pauses.
 -- args: the buckets.
--- answer: the time, then four of each bucket: how full it is and what part of its table's amount it holds, thousandths,
---   how often it was lowered, and how long its own pause still holds.
+-- answer: two lists. The time, then four of each bucket: how full it is and what part of its table's amount it holds,
+--   thousandths, how often it was lowered, and how long its own pause still holds. And the answer of `paused`.
 function entry.usage(keys, args)
   local count, packed = #args[1] / BUCKET_BYTES, args[1]
+  local function scope_pauses() return { unpack(keys, 2 + 3 * count) } end
   local found = redis.call('MGET', unpack(keys, 1, 1 + 2 * count))
   local function of(number) return keys[1 + 2 * count + number], found[1 + number], 1 + count + number end
 
@@ -356,5 +357,5 @@ function entry.usage(keys, args)
     answer[#answer + 1] = b.learned.times
     answer[#answer + 1] = math.max(0, longest(found, pause, pause) - now)
   end
-  return answer
+  return { answer, entry.paused(scope_pauses()) }
 end

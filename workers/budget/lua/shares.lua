@@ -10,6 +10,18 @@
 -- How long others are waited for that nobody knows.
 local RETURN = PRESENT + HORIZON
 
+local function read_member(value)
+  local beats, lease, part, keep, drop = string.match(value or '', '^(%d+) (%d+) (%d+) (%d+) (%d+)$')
+  return beats
+    and {
+      beats = tonumber(beats),
+      lease = tonumber(lease),
+      part = tonumber(part),
+      keep = tonumber(keep),
+      drop = tonumber(drop),
+    }
+end
+
 local function read_members(key, now)
   local flat, members, gen = redis.call('HGETALL', key), {}, nil
   for number = 1, #flat, 2 do
@@ -17,17 +29,11 @@ local function read_members(key, now)
     if id == 'gen' then
       gen = value
     else
-      local beats, lease, part, keep, drop = string.match(value, '^(%d+) (%d+) (%d+) (%d+) (%d+)$')
-      if tonumber(drop) <= now then
+      local m = read_member(value)
+      if m.drop <= now then
         redis.call('HDEL', key, id)
       else
-        members[id] = {
-          beats = tonumber(beats),
-          lease = tonumber(lease),
-          part = tonumber(part),
-          keep = tonumber(keep),
-          drop = tonumber(drop),
-        }
+        members[id] = m
       end
     end
   end
@@ -271,6 +277,43 @@ function entry.beat(keys, args)
     end
   end
   return answer
+end
+
+-- The leases of a worker that rests in many scopes, which all beat as it last did there: one question for all of them.
+-- Nothing else changes. Where anything might, the scope is named, and the worker has to beat there itself.
+-- keys: the clock, then the pause of each scope, then the members of each.
+-- args: three doubles of each scope (the number of the beat, the lease, how many members the worker knows, itself
+--   included), then its id in each.
+-- answer: the offset of the exchange's clock, the scopes that are named, by their places, then of those that pause their
+--   places, each with the pause's end.
+function entry.renew(keys, args)
+  local count, told = #args - 1, args[1]
+  local function of(number) return keys[1 + count + number], args[1 + number] end
+  local found = redis.call('MGET', unpack(keys, 1, 1 + count))
+
+  local now, run_id = clock(), string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+  local named, paused = {}, {}
+  for number = 1, count do
+    local key, id = of(number)
+    local beats, lease, known = struct.unpack('<ddd', told, 24 * (number - 1) + 1)
+    local both = redis.call('HMGET', key, 'gen', id)
+    local hash, m = read_gen(both[1]), read_member(both[2])
+    local same = m and hash.run_of == run_id and m.beats > 0 and m.beats < beats and now < m.drop
+    -- While others may have to come back to a hash that forgot them a beat has more to do.
+    same = same and (hash.forgotten == 0 or hash.forgotten + LASTS + m.keep <= now)
+    if same and redis.call('HLEN', key) == known + 1 then
+      m.beats, m.lease, m.drop = beats, lease, math.max(m.drop, lease + LASTS + m.keep)
+      write_member(key, id, m)
+    else
+      named[#named + 1] = number
+    end
+    local till = longest(found, 1 + number, 1 + number)
+    if till > now then
+      paused[#paused + 1] = number
+      paused[#paused + 1] = till
+    end
+  end
+  return { (offset_in(found[1])), named, paused }
 end
 
 -- The member was present, and uses its part no more.
