@@ -146,6 +146,7 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
         max_answer_mib: the largest answer of an exchange, decompressed.
         max_markets_mib: the same for markets and currencies.
         max_answers_mib: the most that all answers in memory may have together, beside the first 64 KiB of each.
+        spread: how many workers serve each lane, of those that are there; 0 for all of them.
     """
 
     in_flight: Count = 1000
@@ -157,6 +158,7 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     max_answer_mib: Mebibytes = 16.0
     max_markets_mib: Mebibytes = 32.0
     max_answers_mib: Mebibytes = 64.0
+    spread: Annotated[int, Meta(ge=0, le=1000)] = 0
 
 
 class LaneConfig(_WithUrls, frozen=True, forbid_unknown_fields=True):
@@ -287,9 +289,7 @@ def checked(path: Path, raw: dict[str, Any], environment: Mapping[str, str] = os
     limits = _limits(path, config.limits)
     _check_used(path, config)
     for method in config.dispatcher.methods:
-        if method == methods.HTTP:
-            continue
-        if refusal := methods.refusal(method, account=True):
+        if method != methods.HTTP and (refusal := methods.refusal(method, account=True)):
             raise ConfigError(f"{path}: dispatcher.methods: {refusal}")
     broker, redis = config.broker, config.redis
     if url := environment.get("FLEET_BROKER_URL"):

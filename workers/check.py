@@ -9,6 +9,7 @@ from .heap import Heap
 from .lanes import Lanes
 from .part import ALL, Part
 from .reports import Reports
+from .spread import Spread
 
 
 async def check(config: Config, part: Part = ALL) -> None:
@@ -22,7 +23,8 @@ async def check(config: Config, part: Part = ALL) -> None:
         ConfigError: a worker would not start with it; says which key it is, and what would work.
     """
     client = store.connect(config.redis.url, timeout_s=config.redis.timeout_s)
-    lanes = Lanes(config, client, Broker(config.broker, "check", []), Reports(), _take, Heap(), part)
+    broker, served = Broker(config.broker, "check", []), Spread("check", part, 0)
+    lanes = Lanes(config, client, broker, Reports(), _take, Heap(), served)
     try:
         await lanes.discard(await lanes.plan(config))
     finally:

@@ -31,6 +31,7 @@ from . import metrics
 from .budget.budget import Budget
 from .budget.ledger import Ledger
 from .budget.membership import BEAT_EVERY_S, Membership
+from .budget.rounds import Rounds
 from .exchange import settings as ccxt_settings
 from .exchange.bounds import Bounds
 from .exchange.egress import Egress, tls
@@ -39,8 +40,8 @@ from .exchange.lane_exchange import LaneExchange, Setup
 from .exchange.markets import LOOK_EVERY_S, Markets
 from .heap import Heap
 from .limits.tables import shipped
-from .part import ALL, Part
 from .reports import Reports
+from .spread import Spread
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ class Lanes:
         reports: reports the lanes that are open.
         on_attempt: handles their deliveries.
         heap: is told of what lasts.
-        part: which of the configured lanes are served.
+        spread: which of the configured lanes are served.
 
     Attributes:
         known: the configured lanes that are served, by name.
@@ -126,10 +127,10 @@ class Lanes:
         reports: Reports,
         on_attempt: OnAttempt,
         heap: Heap,
-        part: Part = ALL,
+        spread: Spread,
     ) -> None:
         self._config = config
-        self._part = part
+        self._spread = spread
         self._redis = client
         self._broker = broker
         self._reports = reports
@@ -141,10 +142,16 @@ class Lanes:
         self._tls = tls()
         self._egresses: dict[str, Egress] = {}
         self._made: set[Lane] = set()
+        self._rounds = Rounds()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._changes: set[asyncio.Task[None]] = set()  # what changes of the configuration began
         self.known: dict[str, Lane] = {}
         self.serving: dict[str, Lane] = {}
+
+    @property
+    def places(self) -> int:
+        """How many live attempts of one lane are held at most."""
+        return max(1, self._config.worker.in_flight // max(1, len(self.known)))
 
     async def plan(self, config: Config) -> dict[str, Lane]:
         """Makes the lanes that are new or changed in a configuration; `apply` starts them, `discard` drops them.
@@ -153,7 +160,7 @@ class Lanes:
             ConfigError: one of them can't be made; then none is.
         """
         ccxt_settings.check(config)
-        part = self._part.of(config.lanes)
+        part = self._spread.of(config.lanes)
         # The secrets of others' accounts need not be there.
         used = {account: config.accounts[account] for name in part if (account := config.lanes[name].account)}
         secrets = {account: each.credentials(account) for account, each in used.items()}
@@ -175,13 +182,21 @@ class Lanes:
                 except ConfigError:
                     await self.discard(made)
                     raise
+                await asyncio.sleep(0)  # each takes milliseconds, and there may be a thousand
         return made
 
     def apply(self, config: Config, made: dict[str, Lane], group: SideTasks) -> None:
         """Applies a configuration and what was planned for it, in tasks of the group."""
         self._config = config
         self._bounds.configure(config.worker)
-        for name in self.known.keys() - self._part.of(config.lanes):
+        left = self.known.keys() - self._spread.of(config.lanes)
+        for name in left & config.lanes.keys():
+            lane, task = self.known.pop(name), self._tasks.pop(name)
+            self._reports.drop_lane(name)
+            metrics.forget(name)
+            self._start(group, self._hand_over(name, task, lane))
+            log.info("lane_handed_over", extra={"lane": name})
+        for name in left - config.lanes.keys():
             lanes = {self.known.pop(name), *([self.serving.pop(name)] if name in self.serving else [])}
             self._reports.drop_lane(name)
             metrics.forget(name)
@@ -192,9 +207,13 @@ class Lanes:
             self.known[name] = lane
             if before is not None:
                 self._start(group, self._supersede(name, before, self._tasks.pop(name)))
-            lane.follower = group.create_task(lane.budget.follow(BEAT_EVERY_S), name=f"budget {name}")
+            lane.follower = group.create_task(lane.budget.follow(BEAT_EVERY_S, self._rounds), name=f"budget {name}")
             self._tasks[name] = group.create_task(self._serve(name, lane, group), name=f"lane {name}")
         self._start(group, self._resize())
+
+    async def beat(self) -> None:
+        """Beats for the budgets of lanes at rest; never returns."""
+        await self._rounds.run(BEAT_EVERY_S)
 
     async def discard(self, made: dict[str, Lane]) -> None:
         """Closes planned lanes that are not applied."""
@@ -283,8 +302,7 @@ class Lanes:
                 await lane.exchange.open()
 
     def _prefetch(self, *, bulk: bool) -> int:
-        live = max(1, self._config.worker.in_flight // len(self._part.of(self._config.lanes)))
-        return max(1, live // 4) if bulk else live
+        return max(1, self.places // 4) if bulk else self.places
 
     async def _resize(self) -> None:
         for name in list(self.serving):
@@ -295,11 +313,25 @@ class Lanes:
         await end_tasks([task])
         for lane in lanes:
             await lane.idle()
-        if name not in self.known:  # it may have been added again
-            for bulk in (False, True):
-                await self._broker.unsubscribe(topology.work_name(name, bulk=bulk))
+        await self._stop_consuming(name)
         for lane in lanes:
             await self._retire(lane)
+
+    async def _hand_over(self, name: str, task: asyncio.Task[None], lane: Lane) -> None:
+        """Others serve it by now: takes nothing more from its queues, and closes it after its last attempt."""
+        await end_tasks([task])
+        if self.serving.get(name) is not lane:  # it never opened
+            await self._retire(lane)
+        await self._stop_consuming(name)
+        if name not in self.known and (served := self.serving.pop(name, None)):
+            await self._retire(served)  # otherwise it is served again, and the next one to open has this one retired
+
+    async def _stop_consuming(self, name: str) -> None:
+        """Takes nothing more from a lane's queues, and returns when all that was taken is settled."""
+        if name not in self.known:  # it may be served again
+            # Both at once: a lane of the same name that opens meanwhile consumes what is not consumed.
+            queues = (topology.work_name(name, bulk=bulk) for bulk in (False, True))
+            await asyncio.gather(*map(self._broker.unsubscribe, queues))
 
     async def _supersede(self, name: str, lane: Lane, task: asyncio.Task[None]) -> None:
         await end_tasks([task])

@@ -32,9 +32,13 @@ class Part(Struct, frozen=True):
             )
         return cls(patterns)
 
+    def has(self, lane: str) -> bool:
+        """Whether a lane belongs to it."""
+        return not self.patterns or any(fnmatchcase(lane, each) for each in self.patterns)
+
     def of(self, lanes: Iterable[str]) -> list[str]:
         """Those lanes that belong to it, in their order."""
-        return [lane for lane in lanes if not self.patterns or any(fnmatchcase(lane, each) for each in self.patterns)]
+        return [lane for lane in lanes if self.has(lane)]
 
     def unmatched(self, lanes: Collection[str]) -> list[str]:
         """The patterns that no lane fits."""

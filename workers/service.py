@@ -33,12 +33,16 @@ from .heap import Heap
 from .keeping import Keeping
 from .lanes import Lane, Lanes
 from .part import ALL, Part
+from .peers import LOOK_EVERY_S, Peers
 from .reports import Busy, LanePause, Reports
+from .spread import Spread
 
 log = logging.getLogger(__name__)
 
 # How long publishing the last report may take.
 LEAVING_S: Final = 2.0
+# How often a worker that starts looks for others before it takes lanes.
+MEET_LOOKS: Final = 3
 
 
 class Worker:
@@ -55,11 +59,17 @@ class Worker:
     def __init__(self, config: Config, part: Part = ALL) -> None:
         part.check(config.lanes)
         self._part = part
-        self._start_with = config
+        self._start_with = self._configured = config
         self._config = config.worker
         self.name = f"{socket.gethostname()}-{os.getpid()}"
-        self._broker = Broker(config.broker, f"worker {self.name}", part.of(config.lanes), reports=True)
+        self._spread = Spread(self.name, part, config.worker.spread)
+        # Where others serve a part of the lanes it is not known yet which are this one's.
+        lanes = [] if config.worker.spread else part.of(config.lanes)
+        self._broker = Broker(config.broker, f"worker {self.name}", lanes, reports=True)
         self._redis = store.connect(config.redis.url, timeout_s=config.redis.timeout_s)
+        self._peers = Peers(self._redis, self.name, part)
+        self._changing = asyncio.Lock()
+        self._begun = False  # its lanes are made
         self._reports = Reports()
         self._pauses: dict[str, LanePause] = {}  # as last seen
         self._side_tasks = SideTasks()
@@ -67,6 +77,7 @@ class Worker:
         self._busy = Busy()
         self._answered = Answered(self._redis)
         self._idle = ""  # why it serves nothing at all
+        self._alone: set[str] = set()  # lanes whose budget was not shared when it last reported
         self._unknown: set[str] = set()  # lanes whose budget is not known now, as was logged
         self._outbox = Outbox(self._broker, lambda why: metrics.DIVERTED.labels(why).inc())
         self._keeping = Keeping(self._redis, int(config.redis.answers_mib * 2**20))
@@ -76,7 +87,7 @@ class Worker:
         )
         self._attempts = attempts
         self._heap = Heap()
-        self._lanes = Lanes(config, self._redis, self._broker, self._reports, attempts.take, self._heap, part)
+        self._lanes = Lanes(config, self._redis, self._broker, self._reports, attempts.take, self._heap, self._spread)
         metrics.BLOCKED.set_function(lambda: self._broker.blocked)
         metrics.WAITING.set_function(lambda: self._outbox.count)
         metrics.WAITING_BYTES.set_function(lambda: self._outbox.size_bytes)
@@ -84,8 +95,12 @@ class Worker:
     async def run(self, stop: asyncio.Event, follow: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Serves until `stop` is set, then finishes or hands back its attempts; `follow` runs meanwhile."""
         try:
-            made = await self._lanes.plan(self._start_with)
             redis = self._start_with.redis
+            if self._spread.count:
+                await store.check_access(self._redis, redis.url, timeout_s=redis.timeout_s)
+                await done_before(stop, self._meet())
+            made = await self._lanes.plan(self._start_with)
+            self._broker.expect_lanes(self._spread.of(self._start_with.lanes))
             await store.check_access(self._redis, redis.url, timeout_s=redis.timeout_s)
             if await done_before(stop, self._broker.start()):
                 await self._work(made, stop, follow)
@@ -99,20 +114,68 @@ class Worker:
 
     async def configure(self, config: Config) -> None:
         """Takes another configuration; attempts in progress end on the lanes where they began."""
-        lanes = self._part.of(config.lanes)
-        made = await self._lanes.plan(config)
-        try:
-            await self._broker.serve_lanes(lanes)
-        except FleetError:
-            await self._lanes.discard(made)
-            raise
+        async with self._changing:
+            before, self._spread.count = self._spread.count, config.worker.spread
+            try:
+                await self._change(config)
+            except FleetError:
+                self._spread.count = before
+                raise
         if unmatched := self._part.unmatched(config.lanes):
             # Refused, it would go on serving lanes whose queues the dispatchers delete.
             log.warning("lanes_unmatched", extra={"patterns": ",".join(unmatched)})
-        self._idle = "" if lanes else f"no lane fits --lanes {','.join(self._part.patterns)}"
-        self._config = config.worker
+        self._idle = "" if self._part.of(config.lanes) else f"no lane fits --lanes {','.join(self._part.patterns)}"
+
+    async def _change(self, config: Config) -> None:
+        """Serves the lanes that are this worker's by now, or by another configuration, as that has them."""
+        made = await self._lanes.plan(config)
+        try:
+            await self._broker.serve_lanes(self._spread.of(config.lanes))
+        except FleetError:
+            await self._lanes.discard(made)
+            raise
+        self._configured, self._config = config, config.worker
         self._attempts.configure(config.worker)
         self._lanes.apply(config, made, self._side_tasks)
+
+    async def _meet(self) -> None:
+        """Learns which other workers are there: those that start at the same time need a moment to say so."""
+        looks = 0
+        while looks < MEET_LOOKS:
+            looks += await self._see_others()
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _see_others(self) -> bool:
+        """Says which lanes are open here and learns which other workers are there; returns whether Redis answered."""
+        known = self._lanes.known
+        try:
+            peers = await self._peers.look([name for name in self._lanes.serving if name in known])
+        except store.AWAY as error:
+            store.count_loss(error, "peers")
+            return False
+        self._spread.learn(peers, known)
+        return True
+
+    async def _share_out(self) -> None:
+        """Serves other lanes as workers come and go; never returns."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            async with self._changing:
+                if not self._spread.count or not await self._see_others():
+                    continue
+                if set(self._spread.of(self._configured.lanes)) != self._lanes.known.keys():
+                    try:
+                        await self._change(self._configured)
+                    except FleetError as error:
+                        log.warning("lanes_not_taken", extra={"error": str(error)})
+
+    async def _say_goodbye(self) -> None:
+        """Others need not wait until they miss it."""
+        if self._spread.count:
+            try:
+                await self._peers.look((), leaving=True)
+            except store.AWAY as error:
+                store.count_loss(error, "peers")
 
     def status(self, configuration: ConfigurationStatus) -> WorkerStatus:
         """What ``/status`` says."""
@@ -122,7 +185,7 @@ class Worker:
                 service="workers",
                 name=self.name,
                 started_ms=self._started_ms,
-                unready=self._idle or status.unready(self._broker.connected, lanes),
+                unready=self.unready(),
                 configuration=configuration,
                 connected=self._broker.connected,
                 connects=self._broker.connects,
@@ -135,7 +198,8 @@ class Worker:
 
     def unready(self) -> str:
         """Why it does not take attempts yet."""
-        return self._idle or status.unready(self._broker.connected, self._served())
+        has_none = self._begun and bool(self._spread.count) and not self._lanes.known
+        return self._idle or status.unready(self._broker.connected, self._served(), has_none=has_none)
 
     async def unhealthy(self) -> str:
         """Why only a fresh process would help."""
@@ -165,11 +229,13 @@ class Worker:
         """Works until `stop` is set. A side task that dies ends the process, and a supervisor starts it again."""
         async with self._side_tasks as side_tasks:
             self._lanes.apply(self._start_with, made, side_tasks)
-            jobs = (follow, self._report, self._broker.lasts, self._heap.freeze)
+            self._begun = True
+            jobs = (follow, self._report, self._broker.lasts, self._heap.freeze, self._lanes.beat, self._share_out)
             tasks = [side_tasks.create_task(job(), name=job.__name__) for job in jobs]
             await side_tasks.until(stop)
             self._lanes.hurry()
             await end_tasks(tasks)
+            await self._say_goodbye()
             await self._lanes.stop()
             await self._broker.stop_taking()
             await self._broker.drain(self._config.grace_s)
@@ -191,15 +257,16 @@ class Worker:
 
     async def _publish_report(self, *, leaving: bool) -> None:
         whole = leaving or self._reports.whole()
-        budgets = {name: lane.budget for name, lane in self._lanes.serving.items()}
+        lanes = {name: lane for name, lane in self._lanes.serving.items() if name in self._lanes.known}
+        budgets = {name: lane.budget for name, lane in lanes.items()}
         own_parts = {name: part for name, budget in budgets.items() if (part := budget.own_part) is not None}
-        uses = await self._look_at(
-            {name: each for name, each in budgets.items() if self._wants_look(name, whole=whole)}
-        )
-        for name in uses:
+        asked = [name for name in budgets if self._reports.wants_look(name, paused=name in self._pauses)]
+        uses = await self._look_at({name: budgets[name] for name in asked})
+        for name in {*uses, *(own_parts.keys() ^ self._alone)} & budgets.keys():
             metrics.SHARED.labels(name).set(name not in own_parts)
+        self._alone = set(own_parts)
         lifted_ms = {name: budget.lifted_us // 1000 for name, budget in budgets.items()}
-        knowledge = {name: lane.exchange.knowledge for name, lane in self._lanes.serving.items()}
+        knowledge = {name: lane.exchange.knowledge for name, lane in lanes.items()}
         report = Report(
             self.name,
             results.now_ms(),
@@ -211,6 +278,7 @@ class Worker:
             started_ms=self._started_ms,
             busy=self._busy.since_last(),
             whole=whole,
+            places=self._lanes.places,
         )
         try:
             await self._broker.publish(encode(report), "", exchange=topology.REPORTS, persistent=False, mandatory=False)
@@ -218,22 +286,13 @@ class Worker:
             self._reports.list_all()
             raise
 
-    def _wants_look(self, name: str, *, whole: bool) -> bool:
-        """Whether Redis is to be asked of a lane: of one at rest seldom, as others say themselves what they do there.
-
-        The end of its pause nobody else may see.
-        """
-        if not self._reports.rests(name) or (whole and name in self._pauses):
-            return True
-        return whole and self._reports.tells_methods
-
     async def _look_at(self, budgets: dict[str, Budget]) -> dict[str, dict[str, Use]]:
         """The used budget of lanes, by lane and bucket; nothing of a lane where Redis does not say in time."""
         uses: dict[str, dict[str, Use]] = {}
         found = await asyncio.gather(*(self._look(*each) for each in budgets.items()))
         for name, seen in zip(budgets, found, strict=True):
             self._pauses.pop(name, None)
-            if name not in self._lanes.serving:  # it was removed meanwhile
+            if name not in self._lanes.known:  # it was removed meanwhile
                 continue
             uses[name], paused_s = seen or ({}, 0.0)
             for bucket, use in uses[name].items():
@@ -248,7 +307,7 @@ class Worker:
         """A lane's used budget and the rest of its pause, seconds; None where Redis is away or slow: reports go out."""
         try:
             async with asyncio.timeout(self._config.report_every_s):
-                seen = await budget.usage(), await budget.paused()
+                seen = await budget.look()
         except store.AWAY as error:
             if name not in self._unknown:
                 log.warning("budget_unknown", extra={"lane": name, "error": repr(error)})

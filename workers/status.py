@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from schemas.status import ServedLane
 
 
-def unready(connected: bool, lanes: Sequence[ServedLane]) -> str:
+def unready(connected: bool, lanes: Sequence[ServedLane], *, has_none: bool = False) -> str:
     """Why a worker does not serve yet, in one line; empty if it does.
 
     Lanes that failed to open do not count as long as another one serves: an exchange that is down must not stop a
@@ -14,9 +14,12 @@ def unready(connected: bool, lanes: Sequence[ServedLane]) -> str:
     Args:
         connected: whether its connections to RabbitMQ are up.
         lanes: all lanes that it should serve.
+        has_none: others serve them all, and it stands by.
     """
     if not connected:
         return "no connection to RabbitMQ"
+    if has_none:
+        return ""
     if not lanes:
         return "its lanes are not made yet"
     if opening := [lane.lane for lane in lanes if not lane.open and not lane.error]:

@@ -284,8 +284,8 @@ end
 -- keys: the clock, then the pause of each scope, then the members of each.
 -- args: three doubles of each scope (the number of the beat, the lease, how many members the worker knows, itself
 --   included), then its id in each.
--- answer: the offset of the exchange's clock, the scopes that are named, by their places, then of those that pause their
---   places, each with the pause's end.
+-- answer: the offset of the exchange's clock, the scopes that are named, by their places, then the places of those that
+--   pause, each with the pause's end.
 function entry.renew(keys, args)
   local count, told = #args - 1, args[1]
   local function of(number) return keys[1 + count + number], args[1 + number] end
