@@ -75,6 +75,7 @@ class Dispatcher:
         metrics.HEDGES_BYTES.set_function(lambda: hedges.size_bytes)
         self._taking_back: set[asyncio.Task[None]] = set()
         self._since: dict[str, Since] = {}
+        self._shown: dict[str, tuple[bool, float, bool]] = {}  # by lane, as its metrics are
         self._started_ms = results.now_ms()
         self._serves = False
         self._dropped = Dropped(self._broker)
@@ -127,6 +128,7 @@ class Dispatcher:
         for lane in gone:
             metrics.forget(lane)
             self._since.pop(lane, None)
+            self._shown.pop(lane, None)
         for queue, prefetch in _prefetch(self._config).items():
             await self._broker.resize(queue, prefetch)
 
@@ -243,9 +245,13 @@ class Dispatcher:
         now_s, now_ms = time.monotonic(), results.now_ms()
         for name, health in self._router.health.items():
             state = health.state(now_s)
-            metrics.HEALTHY.labels(name).set(state is State.HEALTHY)
-            metrics.SHARE.labels(name).set(health.share if health.serving and not health.silent(now_s) else 0)
-            metrics.PAUSED.labels(name).set(health.paused_until_ms > now_ms)
+            share = health.share if health.serving and not health.silent(now_s) else 0.0
+            shown = state is State.HEALTHY, share, health.paused_until_ms > now_ms
+            if self._shown.get(name) != shown:  # to set a metric takes longer than all else here
+                self._shown[name] = shown
+                metrics.HEALTHY.labels(name).set(shown[0])
+                metrics.SHARE.labels(name).set(share)
+                metrics.PAUSED.labels(name).set(shown[2])
             before = self._since.get(name)
             if before is None or before.state is not state:
                 self._since[name] = Since(state, now_ms)

@@ -12,7 +12,7 @@ import functools
 import hashlib
 import logging
 from collections.abc import Callable, Coroutine, Generator, Mapping
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import redis.asyncio
 from msgspec import Struct
@@ -44,6 +44,9 @@ from .reports import Reports
 from .spread import Spread
 
 log = logging.getLogger(__name__)
+
+# So many lanes are opened at a time: each asks the exchange and Redis, and a thousand would wait for each other.
+OPENING: Final = 32
 
 OnAttempt: TypeAlias = Callable[[str, Delivery], Coroutine[Any, Any, None]]
 """Handles a delivery from the queue of the lane with this name."""
@@ -143,6 +146,7 @@ class Lanes:
         self._egresses: dict[str, Egress] = {}
         self._made: set[Lane] = set()
         self._rounds = Rounds()
+        self._opening = asyncio.Semaphore(OPENING)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._changes: set[asyncio.Task[None]] = set()  # what changes of the configuration began
         self.known: dict[str, Lane] = {}
@@ -207,7 +211,6 @@ class Lanes:
             self.known[name] = lane
             if before is not None:
                 self._start(group, self._supersede(name, before, self._tasks.pop(name)))
-            lane.follower = group.create_task(lane.budget.follow(BEAT_EVERY_S, self._rounds), name=f"budget {name}")
             self._tasks[name] = group.create_task(self._serve(name, lane, group), name=f"lane {name}")
         self._start(group, self._resize())
 
@@ -260,7 +263,7 @@ class Lanes:
         if (guess := lane.exchange.costs.guess) is not None:
             pace_ms = round(guess.window_s / guess.amount * 1000, 3)
             log.warning("limits_guessed", extra={"lane": name, "exchange": lane.exchange.exchange, "pace_ms": pace_ms})
-        await self._open(name, lane)
+        await self._open(name, lane, group)
         if self.known.get(name) is not lane:  # a cancellation was swallowed
             return
         old = self.serving.get(name)
@@ -285,7 +288,7 @@ class Lanes:
             except Exception as error:  # the old markets stay in use, and attempts show the lane's health
                 log.warning("markets_refresh_failed", extra={"lane": name, "error": exchange.error_text(error)})
 
-    async def _open(self, name: str, lane: Lane) -> None:
+    async def _open(self, name: str, lane: Lane, group: SideTasks) -> None:
         def note(state: RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
             text = "" if error is None else lane.exchange.error_text(error)
@@ -299,7 +302,11 @@ class Lanes:
 
         async for attempt in AsyncRetrying(wait=wait_random_exponential(multiplier=0.5, max=30), before_sleep=note):
             with attempt:
-                await lane.exchange.open()
+                async with self._opening:
+                    if lane.follower is None:
+                        follow = lane.budget.follow(BEAT_EVERY_S, self._rounds)
+                        lane.follower = group.create_task(follow, name=f"budget {name}")
+                    await lane.exchange.open()
 
     def _prefetch(self, *, bulk: bool) -> int:
         return max(1, self.places // 4) if bulk else self.places

@@ -42,7 +42,7 @@ async def run(options: Options) -> None:
     )
     async with Servers.started() as servers:
         for count in options.workers or (LANES,):
-            async with servers.stage([EXCHANGE], workers=WORKERS, lanes=functools.partial(_lanes, count)) as stage:
+            async with servers.stage([EXCHANGE], workers=WORKERS, lanes=functools.partial(lanes_of, count)) as stage:
                 await asyncio.sleep(5.0)  # what opening them left behind
                 table.row(count, *await _measure(stage, options.seconds or SECONDS))
 
@@ -69,7 +69,7 @@ def _works(name: str) -> LaneReport:
 REPORTS: Final = (("work", _works, True), ("are at rest", LaneReport, True), ("have no news", LaneReport, False))
 
 
-def _lanes(count: int, base: dict[str, Any]) -> dict[str, Any]:
+def lanes_of(count: int, base: dict[str, Any]) -> dict[str, Any]:
     """So many lanes like the one that there is, from addresses of their own."""
     (lane,) = base.values()
     return {

@@ -72,7 +72,7 @@ class Budget:
             every_s: the time between two beats; much less than `rules.PRESENT_S`.
             rounds: beats for it, together with others, while it is at rest.
         """
-        await self.course.follow(every_s, rounds.rest if rounds else None)
+        await self.course.follow(every_s, rounds)
 
     async def beat(self) -> None:
         """One beat; finds out that Redis is away, or back."""

@@ -11,8 +11,8 @@ import enum
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Generator
-from typing import Final
+from collections.abc import Generator
+from typing import Final, Protocol
 
 from schemas.runtime.store import AWAY
 
@@ -56,6 +56,16 @@ MOVES: Final = {
 
 class WrongMove(Exception):
     """The diagram has no such move."""
+
+
+class Company(Protocol):
+    """The budgets of one process, which beat together."""
+
+    async def beat(self, course: "Course") -> None:
+        """Has a budget beat when it is its turn."""
+
+    async def rest(self, course: "Course") -> None:
+        """Has the lease of a budget renewed that `may_rest`; returns when it may no more."""
 
 
 class Course:
@@ -149,21 +159,21 @@ class Course:
         quiet = self.is_shared and not self._used and time.monotonic() < self._rests_until_s
         return quiet and self.member.may_renew
 
-    async def follow(self, every_s: float, rest: Callable[["Course"], Awaitable[None]] | None = None) -> None:
+    async def follow(self, every_s: float, company: Company | None = None) -> None:
         """Beats every `every_s`, until cancelled, and at once after a loss.
 
         Args:
             every_s: the time between two beats.
-            rest: has its lease renewed where it `may_rest`, and returns when it may no more.
+            company: the other budgets of the process.
         """
         while True:
-            await self.beat()
+            await (company.beat(self) if company else self.beat())
             if not self.is_shared:
                 await asyncio.sleep(every_s)
                 continue
             self._woken.clear()
-            if rest is not None and self.may_rest:
-                await rest(self)
+            if company and self.may_rest:
+                await company.rest(self)
                 continue
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(every_s):

@@ -21,6 +21,9 @@ from .protocol import Expected
 
 # So many scopes are renewed by one question: Redis answers others in between.
 BATCH: Final = 100
+# So many budgets beat by themselves at a time. When Redis comes back all want to, and a thousand would get no answer in
+# time, again and again.
+AT_ONCE: Final = 16
 
 
 class Rounds:
@@ -29,6 +32,12 @@ class Rounds:
     def __init__(self) -> None:
         self._resting: dict[str, set[Course]] = {}  # by exchange: one hash slot each
         self._under_way: dict[str, asyncio.Task[None]] = {}
+        self._turns = asyncio.Semaphore(AT_ONCE)
+
+    async def beat(self, course: Course) -> None:
+        """Has a budget beat when it is its turn."""
+        async with self._turns:
+            await course.beat()
 
     async def rest(self, course: Course) -> None:
         """Has a budget's lease renewed; returns when it has to beat by itself."""
