@@ -17,32 +17,20 @@ import pytest
 from yarl import URL
 
 from deploy.local import GatewayService, Services, simulated
-from deploy.simulator.accounts import ACCOUNTS
 from deploy.simulator.ccxt_config import ccxt_config
 from deploy.simulator.process import Simulator
 from schemas.config import load
 from schemas.errors import ConfigError
 from schemas.gateway import service
 from tests.integration.test_gateway import SHIPPED, printed
-from tests.support import gateways
 from tests.support.canaries import held_by_redis
 from tests.support.fleet import QUICK, Stand, wait_until
 from tests.support.reads import SYMBOL
+from tests.support.signed import ANNA, BORIS, keys, send, signed_headers, signing
 from workers.direct import charged
 
-ANNA, BORIS = ACCOUNTS.values()
-SIGNED = "\n[gateway]\nsigned = true\n"
-TIME = "/kraken/api.kraken.com/0/public/Time"
 # ccxt's private endpoints at the simulator, as it calls them.
 ORDERS = {"binance": "/api/v3/order", "okx": "/api/v5/trade/batch-orders", "kraken": "/0/private/BalanceEx"}
-
-
-@contextlib.asynccontextmanager
-async def signing(stand: Stand, tmp_path: Path, more: str = "", **env: str) -> AsyncGenerator[GatewayService]:
-    config = tmp_path / "fleet.toml"
-    config.write_text(stand.fleet.config_file.read_text(encoding="utf-8") + SIGNED + more, encoding="utf-8")
-    async with gateways.beside(stand, words=["--config", str(config)], env=env) as running:
-        yield running
 
 
 @pytest.fixture
@@ -58,10 +46,6 @@ async def came(stand: Stand, exchange: str) -> int:
     return int(endpoints.get(ORDERS[exchange], 0))
 
 
-def keys(account: Any = ANNA) -> dict[str, str]:
-    return {"apiKey": account.key, "secret": account.secret, "password": account.passphrase}
-
-
 @contextlib.asynccontextmanager
 async def program(
     stand: Stand, gateway: GatewayService, exchange: str, account: Any = ANNA, **more: Any
@@ -75,17 +59,6 @@ async def program(
         yield made
     finally:
         await made.close()
-
-
-async def signed_headers(stand: Stand, exchange: str, *what: Any) -> tuple[str, str, dict[str, str], str]:
-    """A call as ccxt signs it for the real exchange: method, URL, headers and body."""
-    made: Any = getattr(ccxt, exchange)(keys())
-    made.timeout_on_exit = 0
-    try:
-        signed = made.sign(*what)
-    finally:
-        await made.close()
-    return signed["method"], signed["url"], signed["headers"] or {}, signed["body"] or ""
 
 
 async def test_ccxt_s_own_classes_trade_through_it(stand: Stand, gateway: GatewayService) -> None:
@@ -128,19 +101,6 @@ async def test_an_error_of_the_exchange_comes_to_the_letter(stand: Stand, gatewa
     async with program(stand, gateway, "kraken", ANNA._replace(key="unknown")) as made:
         with pytest.raises(ccxt.AuthenticationError, match="EAPI:Invalid key"):
             await made.fetch_balance()
-
-
-async def send(
-    gateway: GatewayService, call: tuple[str, str, dict[str, str], str], exchange: str, **headers: str
-) -> tuple[int, dict[str, str], str]:
-    """Sends a call as a program does that signs by itself."""
-    method, url, signed, body = call
-    url = url.replace("https://", f"{gateway.url}/{exchange}/", 1)
-    async with (
-        aiohttp.ClientSession() as session,
-        session.request(method, url, data=body or None, headers={**signed, **headers}) as answer,
-    ):
-        return answer.status, dict(answer.headers), await answer.text()
 
 
 async def test_rabbitmq_has_no_part_in_it(stand: Stand, gateway: GatewayService) -> None:
@@ -247,6 +207,8 @@ async def test_where_there_is_no_budget_in_time_it_is_not_sent(vhost: str, redis
                     except ccxt.ExchangeNotAvailable as error:
                         assert "not sent" in str(error)
                         counts["not sent"] += 1
+                    except ccxt.RequestTimeout as error:  # where others use the machine
+                        assert "sent, outcome unknown" in str(error)
 
             def signed() -> dict[str, str]:
                 return {"OK-ACCESS-KEY": ANNA.key, "Prefer": "wait=2"}
@@ -274,6 +236,50 @@ async def test_where_there_is_no_budget_in_time_it_is_not_sent(vhost: str, redis
                 await beside.close()
             assert all(counts.values()), counts
             assert (await simulator.counters())["violations"] == 0
+
+
+async def test_a_call_whose_caller_hangs_up_while_it_waits_is_not_sent(stand: Stand, gateway: GatewayService) -> None:
+    async def balances() -> int:
+        endpoints = (await stand.simulator.counters())["exchanges"]["okx"]["endpoints"]
+        return int(endpoints.get("/api/v5/account/balance", 0))
+
+    async def under_way() -> float:
+        return (await gateway.metrics()).get(("fleet_gateway_in_flight", "anyone"), 0)
+
+    call = await signed_headers(stand, "okx", "account/balance", ["private"], "GET", {})
+    before = await balances()
+    asked = [asyncio.create_task(send(gateway, call, "okx", Prefer="wait=60")) for _ in range(100)]
+    await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+    for each in asked:
+        each.cancel()
+    await asyncio.gather(*asked, return_exceptions=True)
+
+    async def are_gone() -> bool:
+        return not await under_way()
+
+    await wait_until(are_gone, "nothing is under way")
+    sent = await balances() - before
+    assert sent < 100
+    assert (await send(gateway, call, "okx", Prefer="wait=60"))[0] == 200  # which stood behind all of them
+    assert await balances() - before == sent + 1
+
+
+async def test_an_answer_that_is_too_large_is_none(stand: Stand, tmp_path: Path) -> None:
+    async with signing(stand, tmp_path) as gateway:
+        config = tmp_path / "fleet.toml"
+        text = config.read_text(encoding="utf-8")
+        assert "[worker]\n" in text
+        config.write_text(text.replace("[worker]\n", "[worker]\nmax_markets_mib = 0.0625\n"), encoding="utf-8")
+        large = {"status": 200, "body": f'{{"code":"0","data":["{"x" * 300_000}"]}}'}
+        await stand.simulator.fault("okx", said={"account/balance": large})
+        call = await signed_headers(stand, "okx", "account/balance", ["private"], "GET", {})
+
+        async def is_lost() -> bool:
+            status, headers, text = await send(gateway, call, "okx")
+            found = (status, headers.get("X-Fleet-Error")) == (502, "outcome_unknown")
+            return found and "larger than worker.max_markets_mib" in text
+
+        await wait_until(is_lost, "the configuration is in use")
 
 
 async def test_only_hosts_and_paths_of_the_lane_s_own_class(stand: Stand, gateway: GatewayService) -> None:

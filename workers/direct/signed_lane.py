@@ -364,7 +364,7 @@ def _lost(error: Exception | None) -> Lost:
     if isinstance(error, (RequestTimeout, TimeoutError)):
         return Lost("sent, outcome unknown: no answer came in time", timed_out=True)
     if isinstance(error, TooLarge):
-        return Lost("sent, outcome unknown: the answer is larger than worker.max_answer_mib", timed_out=False)
+        return Lost("sent, outcome unknown: the answer is larger than worker.max_markets_mib", timed_out=False)
     return Lost("sent, outcome unknown: the connection ended without a whole answer", timed_out=False)
 
 
