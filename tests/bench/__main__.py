@@ -27,6 +27,7 @@ from . import (
     hop,
     idle,
     lanes,
+    model,
     outages,
     overhead,
     pauses,
@@ -35,6 +36,7 @@ from . import (
     restarted,
     routing,
     shared,
+    sizing,
     strangers,
     waiting,
 )
@@ -65,6 +67,8 @@ PARTS: Final = {
     "gateway": gateway.run,
     "bots": gateway.run_bots,
     "shared": shared.run,
+    "sizing": sizing.run,
+    "model": model.run,
 }
 
 

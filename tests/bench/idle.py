@@ -35,7 +35,7 @@ async def run(options: Options) -> None:
     """Measures and prints."""
     costs = options.table(f"A worker's report of {REPORTED} lanes, in a dispatcher: CPU µs", "the lanes", "µs", "bytes")
     for title, make, whole in REPORTS:
-        costs.row(title, *_report_us(make, whole=whole))
+        costs.row(title, *report_us(make, whole=whole))
     table = options.table(
         f"Lanes at rest, {WORKERS} workers, one dispatcher: CPU in % of a core",
         *("lanes", "a worker", "the dispatcher", "Redis", "reports a second", "bytes each", "bytes a second"),
@@ -44,10 +44,10 @@ async def run(options: Options) -> None:
         for count in options.workers or (LANES,):
             async with servers.stage([EXCHANGE], workers=WORKERS, lanes=functools.partial(lanes_of, count)) as stage:
                 await asyncio.sleep(5.0)  # what opening them left behind
-                table.row(count, *await _measure(stage, options.seconds or SECONDS))
+                table.row(count, *await measure(stage, options.seconds or SECONDS))
 
 
-def _report_us(make: Callable[[str], LaneReport], *, whole: bool) -> tuple[float, int]:
+def report_us(make: Callable[[str], LaneReport], *, whole: bool) -> tuple[float, int]:
     """What it costs to read one report and take it in, the router's part alone; and its size."""
     names = [f"lane{number}" for number in range(REPORTED)]
     router = Router(Config(lanes={name: LaneConfig(EXCHANGE) for name in names}))
@@ -78,7 +78,8 @@ def lanes_of(count: int, base: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-async def _measure(stage: Stage, seconds: float) -> list[float]:
+async def measure(stage: Stage, seconds: float) -> list[float]:
+    """CPU of a worker, a dispatcher and Redis, % of a core each; reports a second, bytes of each and a second."""
     sizes: list[int] = []
 
     async def take(message: aio_pika.abc.AbstractIncomingMessage) -> None:
