@@ -79,8 +79,11 @@ def of_host(host: str, known: Collection[str]) -> Refusal | None:
 
 def token_of(headers: Mapping[str, str]) -> str:
     """The token that a request shows; empty without one."""
-    if token := headers.get(TOKEN_HEADER):
-        return token
+    return headers.get(TOKEN_HEADER) or bearer_of(headers)
+
+
+def bearer_of(headers: Mapping[str, str]) -> str:
+    """The token in its `Authorization`, which may be the exchange's; empty without one."""
     said = headers.get("authorization", "")
     return said[len(_BEARER) :].strip() if said[: len(_BEARER)].lower() == _BEARER else ""
 

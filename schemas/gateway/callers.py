@@ -211,6 +211,10 @@ class Callers:
                 found = self._all.get(name)
         return found
 
+    def is_token(self, shown: str) -> bool:
+        """Whether it is a caller's, whoever shows it."""
+        return self.need_tokens and self.of(shown) is not None
+
     async def close(self) -> None:
         """Ends all of them."""
         await asyncio.gather(*(caller.close() for caller in self._all.values()))

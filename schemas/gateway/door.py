@@ -25,7 +25,7 @@ from .answers import JSON_TYPE, LATER, Refusal, refused
 from .callers import Caller, Callers
 from .calls import TOKEN_HEADER
 from .connections import send
-from .signed import Answered, Lost, Sender, SignedCall, Unsent
+from .signed import Answered, End, Lost, Sender, SignedCall, Unsent
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +37,7 @@ _OURS: Final = frozenset(
 # So much before the end of a caller's time an answer of ours leaves.
 EARLY_S: Final = 0.1
 V1: Final = "/v1/"
+_LEFT: Final = Lost("sent, outcome unknown: its caller hung up before the answer", timed_out=False)
 
 
 class Whole(Struct, frozen=True):
@@ -85,7 +86,8 @@ class Door:
         names = [name.lower() for name in request.headers]
         headers = dict(zip(names, request.headers.values(), strict=True))
         target = request.raw_path
-        signed = self.sender is not None and not target.startswith(V1)
+        sender = None if target.startswith(V1) else self.sender  # the same to its end: it may be switched off
+        signed = sender is not None
         refusal = admission.refusal(request.method, target, headers, names, signed=signed)
         caller: Caller | None = None
         if refusal is None:
@@ -94,7 +96,7 @@ class Door:
             return await self._refuse(request, refusal or refused("forbidden", "nobody may ask"), counted=True)
         until_s = began_s + admission.wait_s(headers, self._config.wait_s, self._config.max_wait_s) - EARLY_S
         try:
-            answer = await self._answer(request, target, (headers, names), caller, until_s)
+            answer = await self._answer(request, sender, (headers, names), caller, until_s)
         except Exception:
             log.exception("request_broke", extra={"caller": caller.name})
             answer = refused("fault", "a fault of the gateway's own; its log has more")
@@ -120,13 +122,14 @@ class Door:
     async def _answer(
         self,
         request: web.BaseRequest,
-        target: str,
+        sender: Sender | None,
         said: tuple[Mapping[str, str], list[str]],
         caller: Caller,
         until_s: float,
     ) -> Whole | Refusal:
         if self.leaving:
             return refused("leaving", "the gateway is being stopped", closes=True)
+        target = request.raw_path
         path = target.partition("?")[0]
         if request.method == "GET" and (page := openapi.page(path)) is not None:
             content_type, text = page
@@ -139,8 +142,8 @@ class Door:
                 asked: Request | SignedCall | Refusal
                 if path.startswith(V1):
                     asked = reads.read(target, body)
-                elif self.sender is not None:
-                    asked = await self._any_call(self.sender, target, request.method, said, body)
+                elif sender is not None:
+                    asked = await self._any_call(sender, target, request.method, said, body)
                 else:
                     asked = self._call(target, request.method, body)
                 if isinstance(asked, Refusal):
@@ -151,7 +154,8 @@ class Door:
         try:
             with metrics.IN_FLIGHT.labels(caller.name).track_inprogress():
                 if isinstance(asked, SignedCall):
-                    return await self._send(asked, caller, until_s)
+                    assert sender is not None
+                    return await self._send(sender, asked, caller, until_s)
                 return await self._ask(asked, caller, until_s)
         finally:
             caller.places.release()
@@ -163,6 +167,7 @@ class Door:
         headers, names = said
         # An `Authorization` is the caller's token, unless that stands elsewhere or it can't be one.
         is_theirs = TOKEN_HEADER in headers or (not self._callers.need_tokens and admission.is_exchange_s(headers))
+        is_theirs = is_theirs and not self._callers.is_token(admission.bearer_of(headers))
         call = calls.read_signed(target, verb, headers, names, body, ours=() if is_theirs else ("authorization",))
         if isinstance(call, Refusal):
             return call
@@ -172,20 +177,26 @@ class Door:
                 return plain
         return call
 
-    async def _send(self, call: SignedCall, caller: Caller, until_s: float) -> Whole | Refusal:
+    async def _send(self, sender: Sender, call: SignedCall, caller: Caller, until_s: float) -> Whole | Refusal:
         """Has a signed call sent. What was not sent is told at once: whoever trades may do something else."""
-        assert self.sender is not None
-        end = await self.sender.send(call, until_s)
-        kind = "answered" if isinstance(end, Answered) else "not_sent" if isinstance(end, Unsent) else "unknown"
-        metrics.SIGNED.labels(caller.name, self._label(call.exchange), kind).inc()
+        try:
+            end = await sender.send(call, until_s)
+        except asyncio.CancelledError:  # its caller hung up
+            self._note(call, caller, _LEFT if call.written else Unsent("", ""))
+            raise
+        self._note(call, caller, end)
         if isinstance(end, Unsent):
             return answers.of_unsent(end)
         if isinstance(end, Lost):
-            log.warning(
-                "signed_call_lost", extra={"caller": caller.name, "exchange": call.exchange, "why": end.message}
-            )
             return answers.of_lost(end)
         return Whole(end.data["status"], _theirs(end.data) | {"X-Fleet-Lane": end.lane}, end.data, end.exchange)
+
+    def _note(self, call: SignedCall, caller: Caller, end: End) -> None:
+        kind = "answered" if isinstance(end, Answered) else "not_sent" if isinstance(end, Unsent) else "unknown"
+        metrics.SIGNED.labels(caller.name, self._label(call.exchange), kind).inc()
+        if isinstance(end, Lost):
+            more = {"caller": caller.name, "exchange": call.exchange, "why": end.message}
+            log.warning("signed_call_lost", extra=more)
 
     def _call(self, target: str, verb: str, body: bytes) -> Request | Refusal:
         asked = calls.read(target, verb, body)

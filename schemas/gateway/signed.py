@@ -14,7 +14,7 @@ from ..config import Config
 from ..messages import Http
 
 
-class SignedCall(Struct, frozen=True):
+class SignedCall(Struct):
     """A call that is sent to the letter, once.
 
     Args:
@@ -23,6 +23,7 @@ class SignedCall(Struct, frozen=True):
         url: with its query.
         headers: by their names as they came.
         body: empty for none.
+        written: it was written to a connection, so that it may have arrived.
     """
 
     exchange: str
@@ -30,6 +31,7 @@ class SignedCall(Struct, frozen=True):
     url: str
     headers: Mapping[str, str]
     body: str = ""
+    written: bool = False
 
     def __repr__(self) -> str:
         """Shows nothing that may be secret."""

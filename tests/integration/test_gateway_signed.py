@@ -343,13 +343,13 @@ async def test_nothing_of_a_call_shows(stand: Stand, tmp_path: Path) -> None:
     )
     async with signing(stand, tmp_path, PYTHONPATH=str(hooks)) as gateway:
         call = await signed_headers(
-            stand, "binance", "order", ["private"], "POST", {"symbol": "C0NARYUSDT", "side": "BUY"}
+            stand, "binance", "order", ["private"], "POST", {"symbol": "C0NARYUSDT", "side": "BUY", "price": "7.31"}
         )
         method, url, headers, body = call
         signature = re.search(r"signature=(\w+)", f"{url}&{body}")
         assert signature
         # It repeats what it was sent, where it refuses.
-        echo = f"Too many: {headers['X-MBX-APIKEY']} {url} {body}"
+        echo = f"At 7.31 too many: {headers['X-MBX-APIKEY']} {url} {body}"
         texts: list[str] = []
         for fault in (
             {"said": {"order": {"status": 429, "body": echo, "headers": {"Retry-After": "1"}}}},
@@ -379,7 +379,7 @@ async def test_nothing_of_a_call_shows(stand: Stand, tmp_path: Path) -> None:
             "errors": " ".join(texts),
             "Redis": held,
         }
-    secrets = (ANNA.key, signature[1], "C0NARYUSDT", body[:40])
+    secrets = (ANNA.key, signature[1], "C0NARYUSDT", " 7.31 ", body[:40])
     found = [
         f"{where}: {text[max(0, text.index(secret) - 200) : text.index(secret) + 60]}"
         for where, text in shown.items()

@@ -45,6 +45,7 @@ class Sender:
         self._egresses: dict[str, Egress] = {}
         self._open = set[SignedLane]()  # those too that end when their last call is over
         self._asides = set[asyncio.Task[None]]()
+        self._left = False
         self._lanes = {name: self._made(name, config) for name in config.lanes}
 
     async def open(self) -> None:
@@ -59,10 +60,12 @@ class Sender:
     async def is_read(self, exchange: str, call: Http) -> bool:
         """Whether a call without a signature is one that the fleet makes: a public read, or to an unknown exchange."""
         names = self._names(exchange)
-        return not names or await self._lanes[names[0]].is_read(call)
+        return self._left or not names or await self._lanes[names[0]].is_read(call)
 
     async def send(self, call: SignedCall, until_s: float) -> End:
         """Charges a call and sends it, once."""
+        if self._left:
+            return Unsent("leaving", "not sent: the gateway is being stopped, or takes signed calls no more", 1.0)
         names = self._names(call.exchange)
         if not names:
             known = ", ".join(self._config.lanes)
@@ -94,7 +97,8 @@ class Sender:
         self._bounds.configure(config.worker)
 
     async def close(self) -> None:
-        """Gives up what it holds of limits, and closes all connections."""
+        """Gives up what it holds of limits, and closes all connections, when no call is under way any more."""
+        self._left = True
         for lane in self._lanes.values():
             self._aside(self._close(lane))
         self._lanes = {}

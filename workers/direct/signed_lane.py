@@ -10,7 +10,7 @@ import logging
 import math
 import time
 import traceback
-from collections.abc import Coroutine, Generator, Iterator, Mapping
+from collections.abc import Coroutine, Generator, Mapping
 from contextvars import ContextVar
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ from ccxt.base.errors import (  # pyright: ignore[reportMissingTypeStubs]
     RequestTimeout,
 )
 
-from schemas.accounts import Secret
+from schemas.accounts import HIDDEN
 from schemas.config import Config, LaneConfig
 from schemas.gateway.signed import Answered, End, Lost, SignedCall, Unsent
 from schemas.messages import ErrorCode, Http
@@ -72,30 +72,31 @@ class Relayed(Calls):
         """The signed call that is being sent; else, as for markets, one of our own."""
         return _SIGNED.get() or super().new_call()
 
+    def prepare_request_headers(self, headers: Any = None) -> Any:
+        """Called by ccxt for what it sends: of a header that came with a signed call ccxt's own does not count."""
+        own: Any = super()
+        made: dict[str, str] = own.prepare_request_headers(dict(headers or {}))  # it would add to the call's own
+        call = CALL.get(None)
+        if call is None or call.signed is None:
+            return made
+        theirs: Mapping[str, str] = call.signed["headers"]
+        return {name: value for name, value in made.items() if name.lower() not in theirs} | dict(theirs)
+
     async def close(self, *words: Any) -> None:
         """Closes what is ccxt's: budgets and connections are the lane's."""
         whole: Any = super(Calls, self)
         await whole.close(*words)
 
 
-class _Carried(Redactor):
-    """Takes what the running call carries out of texts: the exchange may repeat it where it refuses."""
+class _Untold(Redactor):
+    """Shows nothing of what the exchange says to a signed call: it may repeat any part of it, in any form.
 
-    def __init__(self, more: list[Secret]) -> None:
-        super().__init__([])
-        self._more = more
+    To look for all parts of a batch of orders in a text would take seconds, in which no other call leaves.
+    """
 
     def hide(self, text: str) -> str:
         call = CALL.get(None)
-        signed = call.signed if call is not None else None
-        return Redactor([*self._more, *(_values(signed) if signed else ())]).hide(text)
-
-
-def _values(signed: Mapping[str, Any]) -> Iterator[Secret]:
-    yield from (Secret(value) for value in signed["headers"].values())
-    query, body = str(signed["url"]).partition("?")[2], signed["body"] or ""
-    yield from (Secret(text) for text in (query, body) if text)
-    yield from (Secret(value) for values in wire.read("", signed).values() for value in values)
+        return HIDDEN if text and call is not None and call.signed is not None else super().hide(text)
 
 
 class _Account:
@@ -136,7 +137,7 @@ class SignedLane:
         exchange = self.config.exchange
         self._limits = config.limits.get(shipped().limits_of(exchange))
         self._kind: Any = type(f"Relayed_{exchange}", (Relayed, getattr(ccxt, exchange)), {})
-        self._redactor = _Carried(egress.secrets)
+        self._redactor = _Untold(egress.secrets)
         self._public = self._account("")
         self._costs = self._public.purse.costs
         self._accounts: dict[str, _Account] = {}  # by keys, the last used ones last
@@ -192,13 +193,19 @@ class SignedLane:
         except TimeoutError:
             return _TIME_OVER
         try:
-            return await self._send(account, found, signed, params, until_s)
+            return await self._send(account, found, signed, params, until_s, call)
         finally:
             account.held -= 1
             account.used_s = time.monotonic()
 
     async def _send(
-        self, account: _Account, found: Signable, signed: Mapping[str, Any], params: dict[str, str], until_s: float
+        self,
+        account: _Account,
+        found: Signable,
+        signed: Mapping[str, Any],
+        params: dict[str, str],
+        until_s: float,
+        asked: SignedCall,
     ) -> End:
         endpoint, left_s = found.endpoint, until_s - asyncio.get_running_loop().time() - EARLY_S
         wait_s = left_s * WAIT_PART
@@ -213,6 +220,7 @@ class SignedLane:
         except Exception as error:  # ccxt's opinion of an answer is its caller's to have
             failed = error
         finally:
+            asked.written = call.written
             _SIGNED.reset(token)
             call.holding.close()
         if call.holding.kept is not None and call.status is not None:
