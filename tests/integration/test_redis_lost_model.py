@@ -20,7 +20,7 @@ from tests.support.spenders import MARGIN_MS
 from workers.limits.costs import Bucket, Charge, Kind
 
 # In lives with such seeds workers are asked nothing at times; what the others draw stays as it was found.
-NAPS_FROM = 2**31
+NAPS_FROM = 2**20
 KINDS: tuple[Kind, ...] = ("rolling", "fixed", "decaying", "paced")
 
 
