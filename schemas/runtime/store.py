@@ -8,6 +8,7 @@ ran the command. So all of them are `AWAY`. Each is counted by kind and logged w
 fleet goes on without Redis meanwhile. An error reply that means a fault of our own has the kind `ERR`.
 """
 
+import contextlib
 import functools
 import logging
 import re
@@ -88,7 +89,9 @@ class _Client(redis.asyncio.Redis):
         self._sentinels = sentinels
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
-        await super().aclose(close_connection_pool=True)
+        # A server that hangs takes no goodbye, and the end of whoever leaves must not fail for that.
+        with contextlib.suppress(*AWAY):
+            await super().aclose(close_connection_pool=True)
         if self._sentinels is not None:
             await self._sentinels.close()
 
