@@ -57,11 +57,11 @@ async def test_what_has_lapsed_or_is_replaced_counts_no_more(answers: tuple[Answ
 
 async def test_nothing_stays_for_ever(answers: tuple[Answers, Any]) -> None:
     kept, client = answers
-    asking: dict[str, Any] = {"owner": "o", "lasts_ms": 5_000, "age_us": 0, "bar": False, "takes_over": ""}
+    asking: dict[str, Any] = {"owner": "o", "lasts_ms": 60_000, "age_us": 0, "bar": False, "takes_over": ""}
     for number in range(3):
         await kept.ask(f"{ASKED}{number}", [], new_id="i", **asking)
     await kept.keep(A, ASKED + "0", Answer(1, 0, b"x"), kept_ms=86_400_000, most_bytes=10**6)
-    await kept.keep(B, ASKED + "0", Answer(1, 0, b"x"), kept_ms=10, most_bytes=10**6)
+    await kept.keep(B, ASKED + "0", Answer(1, 0, b"x"), kept_ms=60_000, most_bytes=10**6)
     await kept.end(ASKED + "1", "i", State.FAILED, code="bad_symbol")
     await kept.end(ASKED + "2", "another", State.FAILED, code="bad_symbol")
     lasts = {key: await client.pttl(key) for key in [key async for key in client.scan_iter("fleet:*")]}
