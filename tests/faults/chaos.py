@@ -51,8 +51,8 @@ CLOCK_SET_BY_US: Final = (10_000_000, -10_000_000, 500_000, -500_000)
 ANSWERED_WITHIN_S: Final = 120.0
 # A node that was given up starts afresh, and needs a while for its replicas on a busy machine.
 WHOLE_WITHIN_S: Final = 120.0
-# A queue that comes up before the default exchange keeps what expires in it, and RabbitMQ 3.10 looks again after 180 s:
-# `dead_letter_worker_publisher_confirm_timeout` in its rabbit.app, "Cannot forward any dead-letter messages" in its log.
+# A queue that comes up before the default exchange keeps what expires in it, and RabbitMQ 3.10 looks again after 180 s
+# (`dead_letter_worker_publisher_confirm_timeout`). Its log says "Cannot forward any dead-letter messages".
 EMPTY_WITHIN_S: Final = 240.0
 
 EXCHANGE_FAULTS: Final[dict[str, dict[str, object]]] = {
