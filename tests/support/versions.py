@@ -8,9 +8,9 @@ from typing import Final
 
 from schemas.runtime import modules
 
-# Where no version is tagged yet: the last commit before the client, HTTP calls, shared answers, the gateway and forked
-# workers came.
-UNTAGGED: Final = "1cd40184d8c039fda184e12fc7983c28dc648875"
+# Where no version is tagged yet: the last commit before signed calls, lanes that rest and are shared out, and Redis
+# with Sentinels or as a Cluster came. Dispatchers much older refuse what could be answered.
+UNTAGGED: Final = "1120b2d7f20d66f44e0c59244de0e8d631dfb41c"
 
 
 def last() -> str:
