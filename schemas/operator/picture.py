@@ -51,10 +51,11 @@ class BucketCounts(Struct):
 
 
 class Reported(Struct):
-    """The last report of a worker, and when it came, by the monotonic clock."""
+    """The last report of a worker, when it came, by the monotonic clock, and whether all of its lanes are in it."""
 
     report: Report
     at_s: float
+    is_whole: bool
     behind_ms: float = 0.0  # this machine's clock when it came, less the worker's when it was sent; the least so far
 
 
@@ -100,7 +101,9 @@ class Picture:
         else:
             whole = report
         behind_ms = now_ms - report.sent_ms
-        self.reports[report.worker] = Reported(whole, now_s, min(behind_ms, before.behind_ms) if before else behind_ms)
+        least_ms = min(behind_ms, before.behind_ms) if before else behind_ms
+        is_whole = report.whole or (before is not None and before.is_whole)
+        self.reports[report.worker] = Reported(whole, now_s, is_whole, least_ms)
         for lane in report.lanes:
             counts = self.counts[lane.lane]
             counts.ok += lane.ok
@@ -344,12 +347,13 @@ async def look_at_queues(connection: AbstractConnection, picture: Picture, names
 
 
 async def listen(picture: Picture) -> None:
-    """Waits until the workers that are known have reported, and for a second in any case."""
+    """Waits until the workers that are known have reported all of their lanes, and for a second in any case."""
     begun_s = time.monotonic()
     while True:
         passed_s = time.monotonic() - begun_s
         expected = {each.process.name for each in (picture.presence or _NOBODY).workers}
-        if passed_s >= MOST_S or (passed_s >= LISTEN_S and expected <= picture.reports.keys()):
+        known = {name for name, each in picture.reports.items() if each.is_whole}
+        if passed_s >= MOST_S or (passed_s >= LISTEN_S and expected <= known):
             return
         await asyncio.sleep(0.05)
 
