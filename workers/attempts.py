@@ -153,7 +153,7 @@ class Attempts:
         name, bulk = attempt.lane, attempt.request.bulk
         self._reports.begin(name, bulk=bulk)
         try:
-            with lane.held():
+            with lane.attempts.one():
                 ended = await run(lane.exchange, attempt, self._config)
             item, result, body = _result(attempt, lane.exchange, ended)
             seen = replace(item, outcome=Outcome.FAILED, code=ErrorCode.MAINTENANCE) if ended.in_maintenance else item

@@ -7,11 +7,10 @@ the queue has a consumer as long as a worker holds a message of it, and no dispa
 """
 
 import asyncio
-import contextlib
 import functools
 import hashlib
 import logging
-from collections.abc import Callable, Coroutine, Generator, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, TypeAlias
 
 import redis.asyncio
@@ -25,7 +24,7 @@ from schemas.config import Config, LaneConfig, LimitsConfig
 from schemas.errors import ConfigError
 from schemas.runtime.broker import Broker
 from schemas.runtime.deliveries import Delivery
-from schemas.runtime.tasks import SideTasks, end_tasks
+from schemas.runtime.tasks import SideTasks, UnderWay, end_tasks
 
 from . import metrics
 from .budget.budget import Budget
@@ -70,6 +69,7 @@ class Lane:
         budget: what it may send.
         settings: what it was made from.
         error: why it could not be opened; empty if it is open, or nothing has failed yet.
+        attempts: those that run on it.
     """
 
     def __init__(self, exchange: LaneExchange, budget: Budget, settings: Settings) -> None:
@@ -78,25 +78,7 @@ class Lane:
         self.settings = settings
         self.error = ""
         self.follower: asyncio.Task[None] | None = None
-        self._held = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
-
-    @contextlib.contextmanager
-    def held(self) -> Generator[None, None, None]:
-        """Counts an attempt that runs on it, until the end of the context."""
-        self._held += 1
-        self._idle.clear()
-        try:
-            yield
-        finally:
-            self._held -= 1
-            if not self._held:
-                self._idle.set()
-
-    async def idle(self) -> None:
-        """Returns when no attempt runs on it."""
-        await self._idle.wait()
+        self.attempts = UnderWay()
 
     async def leave(self) -> None:
         """Gives up this worker's part of the budget."""
@@ -319,7 +301,7 @@ class Lanes:
     async def _remove(self, name: str, task: asyncio.Task[None], lanes: set[Lane]) -> None:
         await end_tasks([task])
         for lane in lanes:
-            await lane.idle()
+            await lane.attempts.none()
         await self._stop_consuming(name)
         for lane in lanes:
             await self._retire(lane)
@@ -347,7 +329,7 @@ class Lanes:
 
     async def _retire(self, lane: Lane) -> None:
         """Closes a lane that takes no new attempts, after its last one."""
-        await lane.idle()
+        await lane.attempts.none()
         await lane.leave()
         await self._close(lane)
 

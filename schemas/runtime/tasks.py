@@ -1,9 +1,10 @@
 """Tasks and their cancellation: a connection that dies cancels what waits on it, as if somebody had cancelled it."""
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Coroutine, Iterable
+from collections.abc import Awaitable, Coroutine, Generator, Iterable
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -30,6 +31,31 @@ def lost(error: BaseException) -> bool:
     if isinstance(error, asyncio.CancelledError):
         return not cancelled()
     return isinstance(error, (*CONNECTION_EXCEPTIONS, TimeoutError)) or type(error) is Exception
+
+
+class UnderWay:
+    """Counts what is under way, so that its end can be waited for."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._none = asyncio.Event()
+        self._none.set()
+
+    @contextlib.contextmanager
+    def one(self) -> Generator[None, None, None]:
+        """Counts one, until the end of the context."""
+        self._count += 1
+        self._none.clear()
+        try:
+            yield
+        finally:
+            self._count -= 1
+            if not self._count:
+                self._none.set()
+
+    async def none(self) -> None:
+        """Returns when none is under way."""
+        await self._none.wait()
 
 
 async def end_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:

@@ -74,7 +74,7 @@ class Sender:
             text = f"{call.exchange} has lanes with addresses of their own: name one of {', '.join(names)} in its place"
             return Unsent("bad_call", text)
         lane = self._lanes[names[0]]
-        with lane.used():
+        with lane.calls.one():
             return await lane.send(call, until_s)
 
     def configure(self, config: Config) -> None:

@@ -10,7 +10,7 @@ import logging
 import math
 import time
 import traceback
-from collections.abc import Coroutine, Generator, Mapping
+from collections.abc import Coroutine, Mapping
 from contextvars import ContextVar
 from typing import Any, Final
 
@@ -27,7 +27,7 @@ from schemas.config import Config, LaneConfig
 from schemas.gateway.signed import Answered, End, Lost, SignedCall, Unsent
 from schemas.messages import ErrorCode, Http
 from schemas.methods import HTTP
-from schemas.runtime.tasks import end_tasks
+from schemas.runtime.tasks import UnderWay, end_tasks
 
 from ..exchange import http_answer, instances
 from ..exchange.bounds import Bounds, Crowded
@@ -123,6 +123,9 @@ class SignedLane:
         markets: of all lanes of this process.
         bounds: how much of answers this process takes in.
 
+    Attributes:
+        calls: those that are under way, which `close` waits for.
+
     Raises:
         ConfigError: the limits are wrong, or ccxt can't be made with the lane's settings.
     """
@@ -146,21 +149,7 @@ class SignedLane:
         self._asides = set[asyncio.Task[None]]()
         self._loading: asyncio.Task[None] | None = None
         self._renewing: asyncio.Task[None] | None = None
-        self._held = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
-
-    @contextlib.contextmanager
-    def used(self) -> Generator[None]:
-        """A call is under way, which `close` waits for."""
-        self._held += 1
-        self._idle.clear()
-        try:
-            yield
-        finally:
-            self._held -= 1
-            if not self._held:
-                self._idle.set()
+        self.calls = UnderWay()
 
     async def is_read(self, call: Http) -> bool:
         """Whether a call is a public read."""
@@ -341,7 +330,7 @@ class SignedLane:
 
     async def close(self) -> None:
         """Gives up its parts of limits when no call is under way any more."""
-        await self._idle.wait()
+        await self.calls.none()
         await end_tasks(task for task in (self._loading, self._renewing) if task is not None)
         await asyncio.gather(*(each.close() for each in (self._public, *self._accounts.values())), *self._asides)
 
