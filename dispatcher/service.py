@@ -78,6 +78,7 @@ class Dispatcher:
         self._shown: dict[str, tuple[bool, float, bool]] = {}  # by lane, as its metrics are
         self._started_ms = results.now_ms()
         self._serves = False
+        self.changed = asyncio.Event()
         self._dropped = Dropped(self._broker)
         self._removed = Removed(self._broker, self._requests.on_taken_back, config.broker.patience_s)
 
@@ -100,6 +101,7 @@ class Dispatcher:
             handler = self._requests.on_returned if queue == topology.RETURNED else self._requests.on_request
             await self._broker.subscribe(queue, handler, prefetch=prefetch)
         self._serves = True
+        self.changed.set()
         log.info("dispatcher_ready", extra={"lanes": ",".join(self._router.health)})
         async with SideTasks() as side_tasks:
             jobs = (
@@ -255,6 +257,7 @@ class Dispatcher:
             before = self._since.get(name)
             if before is None or before.state is not state:
                 self._since[name] = Since(state, now_ms)
+                self.changed.set()
                 if before is not None and state in (State.OFFLINE, State.MAINTENANCE):
                     self._start_take_back(name)
                 for each in State:

@@ -150,7 +150,8 @@ class Report(Struct, frozen=True):
         ccxt: ccxt's version.
         started_ms: when the worker started.
         busy: how much of a core it has used since its last report.
-        whole: all lanes are listed. Otherwise those that are not are at rest, with the state that they had before.
+        whole: all lanes are listed. Otherwise those that are not have nothing new to count and are in the state that
+            they had before; how full their buckets are by now the next whole report says.
         places: how many live attempts of one lane the worker holds at most; 0 where it is older than this field.
     """
 

@@ -4,6 +4,7 @@ Once a second a report lists all lanes. Those between leave out lanes at rest: o
 that is listed costs the worker and every dispatcher some time.
 """
 
+import asyncio
 import math
 import random
 import time
@@ -114,7 +115,11 @@ class LaneKnown(Struct):
 
 
 class Reports:
-    """Counts attempts by lane and makes the reports."""
+    """Counts attempts by lane and makes the reports.
+
+    Attributes:
+        changed: set as lanes come and go.
+    """
 
     def __init__(self) -> None:
         self._lanes: dict[str, LaneCount] = {}
@@ -122,6 +127,7 @@ class Reports:
         self._open: set[str] = set()
         self._made = 0  # reports of all lanes
         self._whole_s = -math.inf  # when the last of them was made
+        self.changed = asyncio.Event()
 
     def add_lane(self, lane: str, methods: Sequence[str], answering: Answering, tallies: Tallies) -> None:
         """Reports this lane from now on."""
@@ -131,11 +137,13 @@ class Reports:
         self._known[lane] = LaneKnown(methods, answering, tallies)
         self._made = 0
         self.list_all()
+        self.changed.set()
 
     def drop_lane(self, lane: str) -> None:
         """Reports this lane no more; its last attempts may still end."""
         self._open.discard(lane)
         self.list_all()
+        self.changed.set()
 
     def list_all(self) -> None:
         """The next report lists all lanes: the last one may not have reached the dispatchers."""

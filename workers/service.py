@@ -71,6 +71,7 @@ class Worker:
         self._changing = asyncio.Lock()
         self._begun = False  # its lanes are made
         self._reports = Reports()
+        self.changed = self._reports.changed
         self._pauses: dict[str, LanePause] = {}  # as last seen
         self._side_tasks = SideTasks()
         self._started_ms = results.now_ms()
@@ -230,6 +231,7 @@ class Worker:
         async with self._side_tasks as side_tasks:
             self._lanes.apply(self._start_with, made, side_tasks)
             self._begun = True
+            self.changed.set()
             jobs = (follow, self._report, self._broker.lasts, self._heap.freeze, self._lanes.beat, self._share_out)
             tasks = [side_tasks.create_task(job(), name=job.__name__) for job in jobs]
             await side_tasks.until(stop)

@@ -50,6 +50,7 @@ class Gateway:
         self._server: Connections | None = None
         self._port = self._config.port
         self._started_ms = time.time_ns() // 1_000_000
+        self.changed = asyncio.Event()  # nobody waits for it: this status is not in Redis
 
     async def run(self, stop: asyncio.Event, follow: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Serves until `stop` is set, then ends what it holds and leaves; `follow` runs meanwhile."""

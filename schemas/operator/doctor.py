@@ -55,7 +55,7 @@ async def _examine(urls: tuple[str, ...], redis: str) -> "list[Finding]":
     try:
         async with picture.listening(urls, seen) as connection:
             found.append(ill_rabbitmq.version(f"{seen.rabbitmq.version} at {seen.rabbitmq.place}"))
-            await picture.listen(seen)
+            await picture.listen(seen, redis)
             found += await ill_rabbitmq.exchanges(connection)
             more, seen.queues = await ill_rabbitmq.queues(connection, seen.lane_names())
             found += [*more, alarms := await ill_rabbitmq.takes_messages(urls)]

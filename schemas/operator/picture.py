@@ -14,6 +14,7 @@ import aiormq.exceptions
 import msgspec
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
 from msgspec import Struct
+from msgspec.structs import replace
 
 from .. import topology
 from ..reports import LaneReport, Report, decode_report
@@ -96,8 +97,9 @@ class Picture:
         before = self.reports.get(report.worker)
         if not report.whole:
             news = {lane.lane for lane in report.lanes}
-            rest = [lane.at_rest() for lane in before.report.lanes if lane.lane not in news] if before else []
-            whole = msgspec.structs.replace(report, lanes=[*report.lanes, *rest])
+            known = before.report.lanes if before else []
+            rest = [replace(lane.at_rest(), buckets=lane.buckets) for lane in known if lane.lane not in news]
+            whole = replace(report, lanes=[*report.lanes, *rest])
         else:
             whole = report
         behind_ms = now_ms - report.sent_ms
@@ -265,7 +267,7 @@ class Picture:
             said = each.report
             began_ms, unopened = said.started_ms or None, {lane: why or OPENING for lane, why in said.unopened.items()}
             before = views.get(name) or ProcessView(name, said.version, said.ccxt, began_ms)
-            views[name] = msgspec.structs.replace(before, lanes=len(said.lanes), unopened=unopened)
+            views[name] = replace(before, lanes=len(said.lanes), unopened=unopened)
         return sorted(views.values(), key=lambda each: each.name)
 
     def _reported(self, lane: str) -> list[LaneReport]:
@@ -346,16 +348,21 @@ async def look_at_queues(connection: AbstractConnection, picture: Picture, names
     picture.queues = found
 
 
-async def listen(picture: Picture) -> None:
-    """Waits until the workers that are known have reported all of their lanes, and for a second in any case."""
+async def listen(picture: Picture, redis_url: str) -> None:
+    """Waits until the workers that are known have reported all of their lanes, and for a second in any case.
+
+    What dispatchers say of lanes is then as new as what workers report of them.
+    """
     begun_s = time.monotonic()
     while True:
         passed_s = time.monotonic() - begun_s
         expected = {each.process.name for each in (picture.presence or _NOBODY).workers}
         known = {name for name, each in picture.reports.items() if each.is_whole}
         if passed_s >= MOST_S or (passed_s >= LISTEN_S and expected <= known):
-            return
+            break
         await asyncio.sleep(0.05)
+    if not picture.redis.error:
+        await look_at_redis(redis_url, picture)
 
 
 async def taken(urls: tuple[str, ...], redis_url: str, *, queues: bool = True) -> Picture:
@@ -370,7 +377,7 @@ async def taken(urls: tuple[str, ...], redis_url: str, *, queues: bool = True) -
     await look_at_redis(redis_url, picture)
     try:
         async with listening(urls, picture) as connection:
-            await listen(picture)
+            await listen(picture, redis_url)
             if queues:
                 await look_at_queues(connection, picture)
     except ServerAway as error:
@@ -388,7 +395,7 @@ async def taken_again(urls: tuple[str, ...], redis_url: str, *, every_s: float) 
     picture = Picture()
     await look_at_redis(redis_url, picture)
     async with listening(urls, picture):
-        await listen(picture)
+        await listen(picture, redis_url)
         while True:
             yield picture
             picture.begin()

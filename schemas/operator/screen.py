@@ -107,7 +107,7 @@ async def _views(
     while True:
         try:
             async with pictures.listening(urls, picture) as connection:
-                await pictures.listen(picture)
+                await pictures.listen(picture, redis)
                 while True:
                     await pictures.look_at_queues(connection, picture)
                     yield board.view(time.monotonic(), int(time.time() * 1000))

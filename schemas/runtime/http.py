@@ -19,7 +19,13 @@ Site: TypeAlias = tuple[str, int] | socket.socket
 
 
 class Service(Protocol):
-    """What a process runs."""
+    """What a process runs.
+
+    Attributes:
+        changed: set where its status changes in what people wait for: a lane's state, whether it is ready.
+    """
+
+    changed: asyncio.Event
 
     async def run(self, stop: asyncio.Event, follow: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Serves until `stop` is set, then shuts down in order. Meanwhile `follow` runs, which calls `configure`."""

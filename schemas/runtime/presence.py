@@ -1,4 +1,4 @@
-"""Each process's ``/status`` in Redis, for people; it is written every two seconds.
+"""Each process's ``/status`` in Redis, for people; it is written every two seconds, and soon after it has changed.
 
 ``fleet:processes`` is a sorted set of names, by when each last wrote (Unix seconds); ``fleet:status:<name>`` is the
 status in JSON, which expires soon after the process wrote it last. Best effort: nothing in the fleet depends on it.
@@ -6,6 +6,7 @@ The command line reads it, as it reaches Redis and not the processes' HTTP ports
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -19,6 +20,8 @@ from . import store
 
 NAMES: Final = "fleet:processes"
 EVERY_S: Final = 2.0
+# A thousand lanes that open one by one are not a thousand writes.
+LEAST_S: Final = 0.2
 # A process that is busy for some seconds is still there.
 KEPT_S: Final = 10
 # How long a name may stay without its status: clocks of machines differ.
@@ -37,17 +40,22 @@ def key_of(name: str) -> str:
     return f"fleet:status:{name}"
 
 
-async def announce(client: redis.asyncio.Redis, status: Callable[[], AnyStatus]) -> None:
+async def announce(client: redis.asyncio.Redis, status: Callable[[], AnyStatus], changed: asyncio.Event) -> None:
     """Writes a process's status until cancelled, and then removes it.
 
     Args:
         client: Redis.
         status: how it is now.
+        changed: set where it has changed in what people wait for.
     """
     try:
         while True:
+            changed.clear()
             await _write(client, status())
-            await asyncio.sleep(EVERY_S)
+            await asyncio.sleep(LEAST_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(EVERY_S - LEAST_S):
+                    await changed.wait()
     finally:
         await _leave(client, status().process.name)
 

@@ -141,7 +141,7 @@ async def _until_signal(
             timeout_s = config.redis.timeout_s
             redis = await stack.enter_async_context(store.connect(config.redis.url, timeout_s=timeout_s))
             announcing = asyncio.create_task(
-                presence.announce(redis, lambda: service.status(file.status)), name="presence"
+                presence.announce(redis, lambda: service.status(file.status), service.changed), name="presence"
             )
             stack.push_async_callback(end_tasks, [announcing])
 

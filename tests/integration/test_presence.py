@@ -1,10 +1,14 @@
 """Every process says in Redis how it is, and workers say in their reports what they are."""
 
+import asyncio
 from typing import Any
 
+import pytest
 import redis.asyncio as redis_client
 
 from schemas.runtime import presence
+from schemas.runtime.tasks import end_tasks
+from schemas.status import ConfigurationStatus, DispatcherStatus, ProcessStatus
 from schemas.version import VERSION
 from tests.support.fleet import Heard, Stand, wait_until
 from workers.exchange.charged import CCXT_VERSION
@@ -54,3 +58,27 @@ async def test_reports_say_what_a_worker_is_and_what_its_buckets_hold(stand: Sta
     assert all(each.amount > 0 and each.window_s > 0 for one in buckets for each in one.values())
     assert {(each.version, each.ccxt) for each in heard.reports.values()} == {(VERSION, CCXT_VERSION)}
     assert all(each.started_ms for each in heard.reports.values())
+
+
+async def test_a_change_is_said_at_once(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presence, "EVERY_S", 3600)
+    changed, connects = asyncio.Event(), 0
+
+    def status() -> DispatcherStatus:
+        process = ProcessStatus("dispatcher", "a", 0, "", ConfigurationStatus("", 0), connected=True, connects=connects)
+        return DispatcherStatus(process, [])
+
+    async with redis_client.from_url(redis_url) as client:
+
+        async def known() -> list[int]:
+            return [each.process.connects for each in (await presence.read(client)).dispatchers]
+
+        async def is_known() -> bool:
+            return await known() == [connects]
+
+        task = asyncio.create_task(presence.announce(client, status, changed))
+        for connects in range(5):
+            changed.set()
+            await wait_until(is_known, f"{connects} is written")
+        await end_tasks([task])
+        assert await known() == []

@@ -88,6 +88,16 @@ def test_workers_come_and_go() -> None:
     assert picture.reports == {}
 
 
+def test_what_is_left_in_a_bucket_is_shown_until_all_lanes_are_listed_again() -> None:
+    picture = Picture()
+    picture.observe(report("a", busy()), 0, 0)
+    picture.observe(Report("a", 1, [], whole=False), 0.2, 0)
+    assert [each.bucket for each in picture.bucket_views()] == [*busy().buckets]
+    assert sum(each.granted for each in picture.bucket_views()) == sum(each.granted for each in busy().buckets.values())
+    picture.observe(report("a", LaneReport(busy().lane)), 1.2, 0)
+    assert picture.bucket_views() == []
+
+
 @pytest.mark.parametrize("sort", SORTS)
 def test_every_order_has_its_opposite(sort: str) -> None:
     picture = Picture()
