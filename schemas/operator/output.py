@@ -224,10 +224,11 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     import logging
 
     from ..errors import FleetError
+    from ..runtime.tasks import ended_by_cancel
 
     logging.disable()  # libraries would talk into the command's output; what matters it says itself
     try:
-        return asyncio.run(work)
+        return asyncio.run(ended_by_cancel(work))
     except KeyboardInterrupt:
         raise typer.Exit(STOPPED) from None
     except FleetError as error:

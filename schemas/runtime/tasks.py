@@ -15,6 +15,8 @@ T = TypeVar("T")
 
 # Tasks that have not ended after so long are in the log, with where they stand.
 SLOW_S: Final = 5.0
+# For so long what a command does as it ends is left alone: it closes connections.
+CLOSING_S: Final = 2.0
 
 
 def cancelled() -> bool:
@@ -58,8 +60,8 @@ class UnderWay:
         await self._none.wait()
 
 
-async def end_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancels tasks until they have ended.
+async def end_tasks(tasks: Iterable[asyncio.Task[Any]], *, again_s: float = 0.2) -> None:
+    """Cancels tasks until they have ended, again after each `again_s`, which what they do as they end has to do with.
 
     Once is not enough: `asyncio.wait_for` of Python 3.11, which redis-py and aiormq use, swallows a cancellation that
     comes at the moment at which what it waits for is done.
@@ -68,10 +70,20 @@ async def end_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:
     while running:
         for task in running:
             task.cancel()
-        _, running = await asyncio.wait(running, timeout=0.2)
+        _, running = await asyncio.wait(running, timeout=again_s)
         if running and time.monotonic() >= slow_s:
             slow_s += 60.0
             log.warning("tasks_not_ending", extra={"tasks": [_where(task) for task in running]})
+
+
+async def ended_by_cancel(work: Coroutine[Any, Any, T]) -> T:
+    """Runs `work`, and when cancelled ends it, though it may swallow the first cancellation (see `end_tasks`)."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.wait([task])
+    finally:
+        await end_tasks([task], again_s=CLOSING_S)
+    return task.result()
 
 
 def _where(task: asyncio.Task[Any]) -> str:

@@ -4,10 +4,14 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import os
+import signal
 import sys
 
 import pytest
+import typer
 
+from schemas.operator import output
 from schemas.runtime import tasks
 from tests.support.cancels import Cancelling, awaited
 
@@ -47,6 +51,22 @@ async def test_tasks_that_end_are_no_news(monkeypatch: pytest.MonkeyPatch, caplo
     monkeypatch.setattr(tasks, "SLOW_S", 0.0)
     await tasks.end_tasks([asyncio.create_task(asyncio.sleep(60))])
     assert not caplog.records
+
+
+async def deaf(swallows: int) -> None:
+    for number in itertools.count():
+        if number == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        with contextlib.suppress(asyncio.CancelledError) if number <= swallows else contextlib.nullcontext():
+            await asyncio.sleep(0.01 if number == 0 else 60)
+
+
+@pytest.mark.parametrize("swallows", [0, 1, 2])
+def test_ctrl_c_ends_a_command_that_swallows_it(swallows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "CLOSING_S", 0.02)
+    with pytest.raises(typer.Exit) as ended:
+        output.run(deaf(swallows))
+    assert ended.value.exit_code == output.STOPPED
 
 
 async def swallows_one() -> None:
