@@ -1,8 +1,9 @@
 """Requests with `max_age_ms` against a fleet at work: what the exchange is asked, and what each of them gets."""
 
 import asyncio
+import contextlib
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -56,6 +57,18 @@ async def binance_first(stand: Stand) -> bool:
     return (await stand.client.answer(sent)).result.exchange == "binance"
 
 
+@contextlib.contextmanager
+def unasked(stand: Stand) -> Iterator[None]:
+    """Workers stand still meanwhile, so that no call is answered, or takes longer than a call may, before all wait."""
+    for worker in stand.fleet.workers:
+        worker.freeze()
+    try:
+        yield
+    finally:
+        for worker in stand.fleet.workers:
+            worker.thaw()
+
+
 async def waiting(stand: Stand, count: int) -> None:
     async def so_many() -> bool:
         return await stand.metric(stand.fleet.dispatchers, "fleet_shared_held") == count
@@ -69,15 +82,15 @@ async def all_answers(client: Client, sent: list[str], *, timeout_s: float = 60)
 
 async def test_200_equal_requests_of_several_callers_are_one_call(stand: Stand) -> None:
     request, before, counted = trades(next(_LIMITS)), await calls(stand), await shared(stand)
-    await stand.simulator.fault("binance", held=True)
     async with Client.on(stand.url, topology=False) as second, Client.on(stand.url, topology=False) as third:
         sent: dict[Client, list[str]] = {}
-        for client, kind in ((stand.client, JSON), (second, MSGPACK), (third, JSON)):
-            encode = msgspec.json.encode if kind == JSON else msgspec.msgpack.encode
-            number = 100 if client is stand.client else 50
-            sent[client] = [await client.send(encode(request), content_type=kind) for _ in range(number)]
-        await waiting(stand, 199)
-        await stand.simulator.clear("binance")
+        with unasked(stand):
+            for client, kind in ((stand.client, JSON), (second, MSGPACK), (third, JSON)):
+                encode = msgspec.json.encode if kind == JSON else msgspec.msgpack.encode
+                number = 100 if client is stand.client else 50
+                sends = (client.send(encode(request), content_type=kind) for _ in range(number))
+                sent[client] = await asyncio.gather(*sends)
+            await waiting(stand, 199)
         answers = [each for client, names in sent.items() for each in await all_answers(client, names)]
         kinds = {answer.content_type for answer in await all_answers(second, sent[second])}
     assert kinds == {MSGPACK}
@@ -121,10 +134,10 @@ async def test_an_answer_is_given_again_as_long_as_it_will_do(stand: Stand) -> N
 async def test_an_error_of_the_request_s_own_is_for_all_who_wait(stand: Stand) -> None:
     request, before = trades(next(_LIMITS)), await calls(stand)
     wrong = {"status": 400, "body": '{"code":-1130,"msg":"Data sent for parameter \'limit\' is not valid."}'}
-    await stand.simulator.fault("binance", held=True, said={"aggTrades": wrong})
-    sent = [await stand.client.send(request) for _ in range(20)]
-    await waiting(stand, 19)
     await stand.simulator.fault("binance", said={"aggTrades": wrong})
+    with unasked(stand):
+        sent = [await stand.client.send(request) for _ in range(20)]
+        await waiting(stand, 19)
     answers = await all_answers(stand.client, sent)
     assert {answer.code for answer in answers} == {"invalid_arguments"}
     assert await calls(stand) == before + 1
@@ -137,12 +150,12 @@ async def test_an_http_call_is_shared(stand: Stand) -> None:
     url = f"https://api.binance.com/api/v3/klines?symbol=BTCUSDT&interval=1m&limit={next(_LIMITS)}"
     before = await calls(stand)
     async with Fleet(stand.url) as fleet:
-        await stand.simulator.fault("binance", held=True)
-        asked = [
-            asyncio.create_task(fleet.http(url, exchanges="binance", max_age=timedelta(minutes=1))) for _ in range(20)
-        ]
-        await waiting(stand, 19)
-        await stand.simulator.clear("binance")
+        with unasked(stand):
+            asked = [
+                asyncio.create_task(fleet.http(url, exchanges="binance", max_age=timedelta(minutes=1)))
+                for _ in range(20)
+            ]
+            await waiting(stand, 19)
         answers = await asyncio.gather(*asked)
     assert await calls(stand) == before + 1
     assert {answer.status for answer in answers} == {200}
@@ -153,12 +166,9 @@ async def test_an_http_call_is_shared(stand: Stand) -> None:
 async def test_one_from_each_is_shared_by_exchange(stand: Stand) -> None:
     fields = {"exchanges": ["binance", "okx"], "exchanges_mode": "all"}
     limit, before = next(_LIMITS), await calls(stand)
-    for exchange in ("binance", "okx"):
-        await stand.simulator.fault(exchange, held=True)
-    sent = [await stand.client.send(trades(limit, **fields)) for _ in range(5)]
-    await waiting(stand, 8)
-    for exchange in ("binance", "okx"):
-        await stand.simulator.clear(exchange)
+    with unasked(stand):
+        sent = [await stand.client.send(trades(limit, **fields)) for _ in range(5)]
+        await waiting(stand, 8)
     await wait_until(lambda: all(len(stand.client.answers[each]) == 2 for each in sent), "an answer from each")
     for each in sent:
         assert {answer.result.exchange for answer in stand.client.answers[each]} == {"binance", "okx"}
