@@ -148,15 +148,16 @@ class LaneHealth(Choice):
         """Whether a worker's report says what its last one said: that nothing happens, in the same state."""
         return self._resting.get(worker) == report
 
-    def beat(self, worker: str, now_s: float) -> None:
-        """A worker that serves it has nothing new to say of it."""
+    def beat(self, worker: str, now_s: float) -> bool:
+        """A worker that serves it has nothing new to say of it; returns whether it is known to serve it."""
         if (last := self._reports.get(worker)) is None:  # the next report of all lanes has it again
-            return
+            return False
         if self.serving and self.share == self.weight and not self.load.busy:
             self._reports[worker] = now_s, last[1]
             self.silent_at_s = now_s + self._config.silent_after_s
         else:  # time alone changes something
             self.observe(worker, last[1].at_rest(), now_s)
+        return True
 
     def not_open(self, worker: str, why: str, now_s: float) -> None:
         """A worker should serve the lane and could not open it yet; `why` is empty where it has just begun."""

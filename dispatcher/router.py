@@ -1,6 +1,6 @@
 """Decides on a request: send it to a lane, let it wait, or end it. Pure: the clock is an argument."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, TypeAlias
 
 from msgspec import Struct
@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from schemas import sharing, topology
 from schemas.config import Config, LaneConfig
 from schemas.messages import Attempt, ErrorCode, Request, Strategy, Turn
-from schemas.reports import Report
+from schemas.reports import LaneReport, Report
 
 from . import returns
 from .health import Heard, LaneHealth
@@ -83,6 +83,8 @@ class Router:
         self._heard = Heard()
         # By worker: when its last report of all lanes came, and which they are.
         self._served: dict[str, tuple[float, list[str]]] = {}
+        # By worker: a list of all of its lanes that said nothing new, if nothing came after it but the same.
+        self._same: dict[str, list[LaneReport]] = {}
         self.health: dict[str, LaneHealth] = {}
         self._aside: list[LaneHealth] = []
         self.configure(config)
@@ -109,43 +111,61 @@ class Router:
 
     def observe(self, report: Report, now_s: float) -> None:
         """Takes in a worker's report."""
+        worker = report.worker
         if report.leaving:
-            self._served.pop(report.worker, None)
+            self._served.pop(worker, None)
+            self._same.pop(worker, None)
         else:
             self._heard.at_s = now_s
-            self._beat(report, now_s)
+        if not (report.whole and report.lanes is self._same.get(worker) and self._beat(worker, (), now_s)):
+            self._take(report, now_s)
+        for name, why in report.unopened.items():
+            if health := self.health.get(name):
+                health.not_open(worker, why, now_s)
+        self._aside = [lane for lane in self.health.values() if not lane.serving]
+
+    def _take(self, report: Report, now_s: float) -> None:
+        """Takes in what a worker says of lanes."""
+        worker, same = report.worker, report.whole
+        if report.whole and not report.leaving:
+            self._served[worker] = now_s, [lane.lane for lane in report.lanes]
+            gone_s = now_s - GONE_S
+            for gone in [name for name, (at_s, _) in self._served.items() if at_s < gone_s]:
+                del self._served[gone]
+                self._same.pop(gone, None)
+        elif not report.leaving:
+            self._beat(worker, {lane.lane for lane in report.lanes}, now_s)
         for lane in report.lanes:
             if health := self.health.get(lane.lane):
                 if report.leaving:
-                    health.forget(report.worker)
-                    self.knowledge.forget(report.worker, lane.lane)
+                    health.forget(worker)
+                    self.knowledge.forget(worker, lane.lane)
                     continue
-                if health.rests(report.worker, lane):
-                    health.beat(report.worker, now_s)
+                if health.rests(worker, lane):
+                    health.beat(worker, now_s)
                     continue
+                same = False
                 if lane.knowledge:
-                    self.knowledge.observe(report.worker, lane.lane, lane.knowledge, now_s)
+                    self.knowledge.observe(worker, lane.lane, lane.knowledge, now_s)
                 methods = health.methods
-                health.observe(report.worker, lane, now_s)
+                health.observe(worker, lane, now_s)
                 if health.methods != methods:
                     self._names.forget()
-        for name, why in report.unopened.items():
-            if health := self.health.get(name):
-                health.not_open(report.worker, why, now_s)
-        self._aside = [lane for lane in self.health.values() if not lane.serving]
+        if same and not report.leaving:
+            self._same[worker] = report.lanes
+        elif report.lanes:
+            self._same.pop(worker, None)
 
-    def _beat(self, report: Report, now_s: float) -> None:
-        """Takes in that a worker still serves the lanes which its report does not list."""
-        if report.whole:
-            self._served[report.worker] = now_s, [lane.lane for lane in report.lanes]
-            gone_s = now_s - GONE_S
-            for worker in [worker for worker, (at_s, _) in self._served.items() if at_s < gone_s]:
-                del self._served[worker]
-        elif served := self._served.get(report.worker):
-            listed = {lane.lane for lane in report.lanes}
-            for name in served[1]:
-                if name not in listed and (health := self.health.get(name)):
-                    health.beat(report.worker, now_s)
+    def _beat(self, worker: str, listed: Collection[str], now_s: float) -> bool:
+        """Takes in that a worker still serves the lanes that its report does not list; whether all of them know it."""
+        if (served := self._served.get(worker)) is None:
+            return False
+        self._served[worker] = now_s, served[1]
+        known = True
+        for name in served[1]:
+            if name not in listed and (health := self.health.get(name)):
+                known &= health.beat(worker, now_s)
+        return known
 
     def refused(self, attempt: Attempt, lane: str, until_ms: int, now_ms: int) -> Attempt:
         """A lane's worker found no budget for an attempt before this time; one that had its turn gets another."""

@@ -17,7 +17,7 @@ from msgspec import DecodeError
 from schemas import topology
 from schemas.config import Config, DispatcherConfig
 from schemas.errors import BrokerError, FleetError
-from schemas.reports import decode_report
+from schemas.reports import ReportReader
 from schemas.runtime import results, store
 from schemas.runtime.broker import Broker
 from schemas.runtime.deliveries import Delivery
@@ -57,7 +57,7 @@ class Dispatcher:
     def __init__(self, config: Config) -> None:
         self._config, self._lanes, self._places = config.dispatcher, config.lanes, config.places
         self._broker = Broker(config.broker, "dispatcher", list(config.lanes))
-        self._router = Router(config)
+        self._router, self._reader = Router(config), ReportReader()
         self._demand, self._wanted = Demand(), Wanted(0, "demand", "")
         self._redis_config = config.redis
         self._redis = store.connect(config.redis.url, timeout_s=config.redis.timeout_s)
@@ -165,7 +165,7 @@ class Dispatcher:
 
     async def _on_report(self, delivery: Delivery) -> None:
         try:
-            report = decode_report(delivery.body)
+            report = self._reader.read(delivery.body)
         except DecodeError as error:
             # Nothing is lost: workers report again 0.2 s later, those of our version in a form that can be read.
             log.warning("report_unreadable", extra={"error": str(error)})

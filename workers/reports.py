@@ -26,8 +26,9 @@ from .exchange.latency import Answering
 
 # How often all lanes are listed: more often than a dispatcher takes one for silent (`dispatcher.silent_after_s`).
 WHOLE_EVERY_S: Final = 1.0
-# The lanes' methods are in every so many-th of these reports: a dispatcher that starts learns them within 5 s.
-METHODS_EVERY: Final = 4
+# The lanes' methods are in every so many-th of these reports: a dispatcher that starts learns them within 12 s
+# where it does not find them in Redis. They are nine tenths of what a report of lanes at rest holds.
+METHODS_EVERY: Final = 10
 # How often Redis is asked of a lane at rest: others say themselves what they do there.
 LOOK_EVERY_S: Final = 20.0
 # The weight of one attempt in the mean budget of an attempt.

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
@@ -41,6 +42,8 @@ log = logging.getLogger(__name__)
 
 # How long publishing the last report may take.
 LEAVING_S: Final = 2.0
+# Where nothing happens it reports so often that a dispatcher may miss two reports and still takes no lane for silent.
+QUIET_PART: Final = 0.25
 # How often a worker that starts looks for others before it takes lanes.
 MEET_LOOKS: Final = 3
 
@@ -78,6 +81,8 @@ class Worker:
         self._busy = Busy()
         self._answered = Answered(self._redis)
         self._idle = ""  # why it serves nothing at all
+        self._unopened: dict[str, str] = {}  # as last reported
+        self._quiet_until_s = 0.0  # until then it need not report that nothing happens
         self._alone: set[str] = set()  # lanes whose budget was not shared when it last reported
         self._unknown: set[str] = set()  # lanes whose budget is not known now, as was logged
         self._outbox = Outbox(self._broker, lambda why: metrics.DIVERTED.labels(why).inc())
@@ -269,12 +274,18 @@ class Worker:
         self._alone = set(own_parts)
         lifted_ms = {name: budget.lifted_us // 1000 for name, budget in budgets.items()}
         knowledge = {name: lane.exchange.knowledge for name, lane in lanes.items()}
+        unopened = {name: lane.error for name, lane in self._lanes.known.items() if name not in self._lanes.serving}
+        news = self._reports.make(uses, self._pauses, lifted_ms, own_parts, knowledge, whole=whole)
+        if not whole and not news and unopened == self._unopened and time.monotonic() < self._quiet_until_s:
+            return
+        self._unopened = unopened
+        self._quiet_until_s = time.monotonic() + self._configured.dispatcher.silent_after_s * QUIET_PART
         report = Report(
             self.name,
             results.now_ms(),
-            self._reports.make(uses, self._pauses, lifted_ms, own_parts, knowledge, whole=whole),
+            news,
             leaving=leaving,
-            unopened={name: lane.error for name, lane in self._lanes.known.items() if name not in self._lanes.serving},
+            unopened=unopened,
             version=VERSION,
             ccxt=CCXT_VERSION,
             started_ms=self._started_ms,

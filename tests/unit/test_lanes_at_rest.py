@@ -1,12 +1,16 @@
 """Lanes at rest: workers leave them out of most reports, and dispatchers and commands know of them all the same."""
 
+from typing import Any
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dispatcher.circuit import State
 from dispatcher.router import GONE_S, Router
-from schemas.messages import Attempt, ErrorCode, Outcome, Request, Try
+from schemas.messages import Attempt, ErrorCode, Outcome, Request, Try, encode
 from schemas.operator.picture import Picture
-from schemas.reports import BucketReport, LaneReport, Report
+from schemas.reports import BucketReport, LaneReport, Report, ReportReader, decode_report
 from tests.support.lane_reports import CONFIG, bad, failing, new, ok
 from tests.support.routers import WEIGHTS, config
 from workers.budget.grants import Use
@@ -199,6 +203,70 @@ def test_a_router_keeps_the_lanes_of_a_worker_until_it_lists_others() -> None:
     told(router, last_s, "okx", leaving=True)
     told(router, last_s, whole=False)
     assert "okx" in silent(router, last_s + BEFORE_S)
+
+
+def read_from(reader: ReportReader, worker: str, *lanes: LaneReport, **fields: Any) -> Report:
+    report = Report(worker, 5, list(lanes), **fields)
+    found = reader.read(encode(report))
+    assert found == report
+    return found
+
+
+def test_the_same_lanes_are_read_once() -> None:
+    reader, lanes = ReportReader(), (LaneReport("okx"), LaneReport("kraken", budget_ms=5.0))
+    first = read_from(reader, "w1", *lanes)
+    assert read_from(reader, "w1", *lanes, busy=0.5).lanes is first.lanes
+    assert read_from(reader, "w2", *lanes).lanes is not first.lanes
+    with_methods = read_from(reader, "w1", LaneReport("okx", methods=["fetch_time"]), lanes[1])
+    assert read_from(reader, "w1", LaneReport("okx", methods=["fetch_time"]), lanes[1]).lanes is not with_methods.lanes
+    assert read_from(reader, "w1", *lanes).lanes is first.lanes
+    read_from(reader, "w1", LaneReport("okx", ok=1), whole=False)
+    other = read_from(reader, "w1", lanes[0])
+    assert read_from(reader, "w1", *lanes).lanes is not first.lanes
+    assert read_from(reader, "w1", lanes[0]).lanes is not other.lanes
+    read_from(reader, "w1", *lanes, leaving=True)
+    for number in range(1000):
+        read_from(reader, f"x{number}", *lanes)
+    assert len(reader._last) < 1000  # pyright: ignore[reportPrivateUsage]
+
+
+WORKERS = st.sampled_from(["w1", "w2"])
+STEPS = st.one_of(
+    *[st.tuples(st.just("whole"), WORKERS, st.sampled_from([["okx"], ["okx", "binance"]]))] * 4,
+    st.tuples(st.sampled_from(["news", "methods"]), WORKERS, st.just("okx")),
+    st.tuples(st.sampled_from(["nothing", "leaves", "configure"]), WORKERS, st.none()),
+)
+
+
+@given(st.lists(st.tuples(STEPS, st.sampled_from([0.2, 0.2, 2.0])), min_size=10, max_size=40))
+def test_lists_that_are_read_once_say_what_they_said_each_time(steps: list[tuple[Any, float]]) -> None:
+    """A router that sees the very same list again knows what one knows that reads each report by itself."""
+    once, anew, reader, now_s = Router(config(WEIGHTS)), Router(config(WEIGHTS)), ReportReader(), 0.0
+    for (what, worker, lanes), passed_s in steps:
+        now_s += passed_s
+        if what == "configure":
+            once.configure(config(WEIGHTS))
+            anew.configure(config(WEIGHTS))
+            continue
+        said: list[LaneReport] = []
+        match what:
+            case "whole":
+                said = [LaneReport(each) for each in lanes]
+            case "news":
+                said = [LaneReport(lanes, ok=1, exchange_ms=5.0)]
+            case "methods":
+                said = [LaneReport(each, methods=["fetch_time"] if each == lanes else None) for each in WEIGHTS]
+            case _:
+                pass
+        body = encode(Report(worker, 0, said, leaving=what == "leaves", whole=what in ("whole", "methods", "leaves")))
+        once.observe(reader.read(body), now_s)
+        anew.observe(decode_report(body), now_s)
+        for name, health in once.health.items():
+            other = anew.health[name]
+            for moment_s in (now_s, now_s + BEFORE_S, now_s + CONFIG.silent_after_s + 0.01):
+                assert health.workers(moment_s) == other.workers(moment_s)
+                assert health.state(moment_s) is other.state(moment_s)
+            assert (health.methods, health.share) == (other.methods, other.share)
 
 
 def test_a_router_forgets_workers_that_are_gone() -> None:
