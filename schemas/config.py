@@ -146,7 +146,7 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
         max_answer_mib: the largest answer of an exchange, decompressed.
         max_markets_mib: the same for markets and currencies.
         max_answers_mib: the most that all answers in memory may have together, beside the first 64 KiB of each.
-        spread: how many workers serve each lane, of those that are there; 0 for all of them.
+        spread: how many workers serve each lane at least, of those that are there; 0 for all of them.
     """
 
     in_flight: Count = 1000

@@ -23,7 +23,7 @@ async def check(config: Config, part: Part = ALL) -> None:
         ConfigError: a worker would not start with it; says which key it is, and what would work.
     """
     client = store.connect(config.redis.url, timeout_s=config.redis.timeout_s)
-    broker, served = Broker(config.broker, "check", []), Spread("check", part, 0)
+    broker, served = Broker(config.broker, "check", []), Spread("check", part, {})
     lanes = Lanes(config, client, broker, Reports(), _take, Heap(), served)
     try:
         await lanes.discard(await lanes.plan(config))

@@ -36,7 +36,7 @@ from .lanes import Lane, Lanes
 from .part import ALL, Part
 from .peers import LOOK_EVERY_S, Peers
 from .reports import Busy, LanePause, Reports
-from .spread import Spread
+from .spread import Spread, counts
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Worker:
         self._start_with = self._configured = config
         self._config = config.worker
         self.name = f"{socket.gethostname()}-{os.getpid()}"
-        self._spread = Spread(self.name, part, config.worker.spread)
+        self._spread = Spread(self.name, part, counts(config))
         # Where others serve a part of the lanes it is not known yet which are this one's.
         lanes = [] if config.worker.spread else part.of(config.lanes)
         self._broker = Broker(config.broker, f"worker {self.name}", lanes, reports=True)
@@ -102,7 +102,7 @@ class Worker:
         """Serves until `stop` is set, then finishes or hands back its attempts; `follow` runs meanwhile."""
         try:
             redis = self._start_with.redis
-            if self._spread.count:
+            if self._spread.counts:
                 await store.check_access(self._redis, redis.url, timeout_s=redis.timeout_s)
                 await done_before(stop, self._meet())
             made = await self._lanes.plan(self._start_with)
@@ -121,11 +121,11 @@ class Worker:
     async def configure(self, config: Config) -> None:
         """Takes another configuration; attempts in progress end on the lanes where they began."""
         async with self._changing:
-            before, self._spread.count = self._spread.count, config.worker.spread
+            before, self._spread.counts = self._spread.counts, counts(config)
             try:
                 await self._change(config)
             except FleetError:
-                self._spread.count = before
+                self._spread.counts = before
                 raise
         if unmatched := self._part.unmatched(config.lanes):
             # Refused, it would go on serving lanes whose queues the dispatchers delete.
@@ -167,7 +167,7 @@ class Worker:
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             async with self._changing:
-                if not self._spread.count or not await self._see_others():
+                if not self._spread.counts or not await self._see_others():
                     continue
                 if set(self._spread.of(self._configured.lanes)) != self._lanes.known.keys():
                     try:
@@ -177,7 +177,7 @@ class Worker:
 
     async def _say_goodbye(self) -> None:
         """Others need not wait until they miss it."""
-        if self._spread.count:
+        if self._spread.counts:
             try:
                 await self._peers.look((), leaving=True)
             except store.AWAY as error:
@@ -204,7 +204,7 @@ class Worker:
 
     def unready(self) -> str:
         """Why it does not take attempts yet."""
-        has_none = self._begun and bool(self._spread.count) and not self._lanes.known
+        has_none = self._begun and bool(self._spread.counts) and not self._lanes.known
         return self._idle or status.unready(self._broker.connected, self._served(), has_none=has_none)
 
     async def unhealthy(self) -> str:

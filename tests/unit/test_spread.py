@@ -2,12 +2,17 @@
 
 import random
 from collections.abc import Collection
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas.config import Config, LaneConfig, LimitsConfig, WorkerConfig
+from workers.limits.costs import load
+from workers.limits.tables import shipped
 from workers.part import ALL, Part
-from workers.spread import Peer, Spread
+from workers.spread import Peer, Spread, counts
 
 LANES = [f"okx.n{number}" for number in range(30)]
 names = st.sets(st.sampled_from([f"host{number}-1" for number in range(12)]), min_size=1, max_size=8)
@@ -18,6 +23,7 @@ class Fleet:
 
     def __init__(self, count: int) -> None:
         self.count = count
+        self.counts: dict[str, int] = {}  # of lanes that have another number
         self.serve: dict[str, set[str]] = {}  # by worker
         self.parts: dict[str, Part] = {}
 
@@ -29,7 +35,7 @@ class Fleet:
 
     def look(self, name: str, *, opens: bool = True) -> None:
         """One worker looks who is there and changes what it serves; what it has just opened others see later."""
-        spread = Spread(name, self.parts[name], self.count)
+        spread = Spread(name, self.parts[name], dict.fromkeys(LANES, self.count) | self.counts)
         peers = {
             other: Peer(self.parts[other], frozenset(lanes)) for other, lanes in self.serve.items() if other != name
         }
@@ -58,6 +64,59 @@ def settled(workers: Collection[str], count: int = 2) -> Fleet:
 def test_each_lane_has_so_many_workers_and_each_worker_its_share(workers: set[str], count: int) -> None:
     fleet = settled(workers, count)
     assert {len(fleet.of(lane)) for lane in LANES} == {min(count, len(workers))}
+
+
+@given(names, st.dictionaries(st.sampled_from(LANES), st.integers(1, 9)))
+def test_a_lane_that_can_use_more_workers_has_more(workers: set[str], numbers: dict[str, int]) -> None:
+    fleet = settled(workers)
+    before = {lane: fleet.of(lane) for lane in LANES}
+    fleet.counts = numbers
+    fleet.settle()
+    for lane in LANES:
+        assert len(fleet.of(lane)) == min(numbers.get(lane, 2), len(workers))
+        assert fleet.of(lane) == before[lane] or lane in numbers
+    fleet.counts = {}
+    fleet.settle()
+    assert before == {lane: fleet.of(lane) for lane in LANES}
+
+
+def test_so_many_workers_serve_a_lane_as_its_limits_can_use_and_so_many_as_configured_at_least() -> None:
+    buckets = {"weight": {"amount": 60_000, "window_s": 60, "kind": "fixed"}}
+    limits = {"binanceus": LimitsConfig(buckets)}
+    lanes = {name: LaneConfig(exchange=name) for name in ("kraken", "okx", "binanceus", "bitstamp")}
+    assert counts(Config(lanes)) == {}
+    found = counts(Config(lanes, worker=WorkerConfig(spread=2), limits=limits))
+    assert found == {"kraken": 2, "okx": 4, "binanceus": 5, "bitstamp": 2}
+    assert set(counts(Config(lanes, worker=WorkerConfig(spread=6))).values()) == {6}
+
+
+EXAMPLES = [
+    # One budget for all: a table of ours whose only bucket is a weight of 20 a second.
+    ("binanceus", {}, 20.0),
+    # None is known: ccxt's pace.
+    ("bitstamp", {}, 20.0),
+    # Each endpoint has its own; those for pairs alone have no bound of their own.
+    ("bybit", {}, 120.0),
+    ("bybit", {"ip": {"amount": 1_000, "window_s": 5}}, 200.0),
+]
+
+
+@pytest.mark.parametrize(("exchange", "buckets", "per_s"), EXAMPLES)
+def test_what_limits_allow_at_most(exchange: str, buckets: dict[str, dict[str, Any]], per_s: float) -> None:
+    assert load(exchange, 50, LimitsConfig(buckets)).most_per_s == pytest.approx(per_s, rel=0.05)
+
+
+@pytest.mark.parametrize("exchange", shipped().limited)
+def test_no_call_is_above_what_limits_allow_at_most(exchange: str) -> None:
+    costs = load(exchange, 50)
+    assert costs.most_per_s > 0
+    for name, rules in costs.rules.items():
+        paces_per_s = [
+            costs.buckets[rule.bucket].amount / costs.buckets[rule.bucket].window_s / rule.dearest
+            for rule in rules
+            if not costs.buckets[rule.bucket].per and rule.per_ccxt_cost is None
+        ]
+        assert min(paces_per_s, default=0.0) <= costs.most_per_s * 1.001, name
 
 
 def test_the_lanes_are_shared_out_evenly() -> None:
@@ -108,6 +167,6 @@ def test_a_worker_that_may_not_serve_a_lane_does_not_count_for_it() -> None:
 
 
 def test_without_a_number_every_worker_serves_its_part() -> None:
-    spread = Spread("host-1", Part(("okx.n1*",)), 0)
+    spread = Spread("host-1", Part(("okx.n1*",)), {})
     spread.learn({"host-2": Peer(ALL, frozenset(LANES))}, ())
     assert spread.of(LANES) == [lane for lane in LANES if lane.startswith("okx.n1")]

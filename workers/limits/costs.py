@@ -6,6 +6,7 @@ Where a table does not name an endpoint its ``default`` rules apply; an exchange
 that paces calls as ccxt's own ``rateLimit`` would. Pure: nothing is read after `load`.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final, Literal, TypeAlias
@@ -207,6 +208,37 @@ class Costs:
         """
         rules, _ = self._of(api, method, path)
         return [rule if isinstance(rule, Charge) else rule.charge(sent, ccxt_cost, names) for rule in rules]
+
+    @property
+    def most_per_s(self) -> float:
+        """How many calls a second the limits allow at most, of those that an address has for all pairs together.
+
+        A call of each kind at the pace of the tightest of its buckets; all kinds that take from the same buckets, and
+        from none that counts each endpoint for itself, have that pace together.
+        """
+        together: dict[tuple[str, ...], float] = {}
+        apart_per_s, common = 0.0, [{rule.bucket for rule in self.default}]
+        for rules in (self.default, *self.rules.values()):
+            counted = [rule for rule in rules if not self.buckets[rule.bucket].per]
+            common.append({rule.bucket for rule in rules})
+            if not counted:
+                continue
+            per_s = min(self._per_s(rule) for rule in counted)
+            if any(self.buckets[rule.bucket].per_endpoint for rule in counted):
+                apart_per_s += per_s
+            else:
+                names = tuple(sorted(rule.bucket for rule in counted))
+                together[names] = max(per_s, together.get(names, 0.0))
+        for_all = [self.buckets[name] for name in set[str].intersection(*common)]
+        bound_per_s = min(
+            (each.amount / each.window_s for each in for_all if not (each.per or each.per_endpoint)), default=math.inf
+        )
+        return min(bound_per_s, apart_per_s + sum(together.values()))
+
+    def _per_s(self, rule: Rule) -> float:
+        bucket = self.buckets[rule.bucket]
+        least = rule.per_ccxt_cost or min([rule.cost, *(case.cost for case in rule.cases)])
+        return bucket.amount / bucket.window_s / least
 
     @property
     def guess(self) -> Bucket | None:
