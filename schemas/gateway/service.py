@@ -70,7 +70,7 @@ class Gateway:
         finally:
             await self._callers.close()
             if self._door.sender is not None:
-                await self._door.sender.close()
+                await self._door.sender.close(cuts=True)  # they had the grace
         log.info("gateway_left")
 
     async def _listen(self, server: Connections) -> asyncio.Server:

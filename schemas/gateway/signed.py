@@ -95,6 +95,9 @@ class Sender(Protocol):
     async def send(self, call: SignedCall, until_s: float) -> End:
         """Charges a call and sends it, once.
 
+        When it is cancelled, a call that was not written yet is not sent. Of one that was it returns when the answer
+        was read, as that may be a refusal.
+
         Args:
             call: the call.
             until_s: when its caller has to have an answer, on the event loop's clock.
@@ -105,6 +108,10 @@ class Sender(Protocol):
         """Takes another configuration for the next calls; raises ConfigError where it can't be used."""
         ...
 
-    async def close(self) -> None:
-        """Gives up what it holds of limits, and closes all connections."""
+    async def close(self, *, cuts: bool = False) -> None:
+        """Gives up what it holds of limits, and closes all connections, when no call is under way any more.
+
+        Args:
+            cuts: calls whose caller has gone end now. Else their answers are waited for.
+        """
         ...

@@ -18,6 +18,7 @@ from deploy.simulator.process import Simulator
 from schemas.errors import ConfigError
 from schemas.operator import pauses
 from tests.support.exchange_lanes import Answers, Lanes, call
+from tests.support.fleet import wait_until
 from workers.budget.budget import Budget
 from workers.direct import charged
 from workers.exchange.errors import NoBudget
@@ -178,6 +179,46 @@ async def test_a_refusal_pauses_all(server: Answers, lanes: Lanes, redis_url: st
         lane, _ = lanes.lane("binance", settings)
         with pytest.raises(Exception, match="pause"):
             await lane.call("fetch_ticker", {"symbol": BTC}, call("binance", max_wait_s=1))
+
+
+@pytest.mark.parametrize("closes", [False, True])
+async def test_a_refusal_pauses_all_though_the_call_s_task_was_cancelled(
+    server: Answers, redis_url: str, closes: bool
+) -> None:
+    """As by a time-out of the program's own. One that closes its instance at once is told nothing either."""
+    server.by_path = {"time": f'{{"serverTime":{int(time.time() * 1000)}}}'}
+    server.answer = 429, {"Retry-After": "50"}, '{"code":-1003,"msg":"Too many requests"}'
+    server.held_path = "ticker"
+    async with program(instance("binance", server.settings("binance")), redis_url) as (made, read):
+        asking = asyncio.ensure_future(read("fetch_ticker", BTC))
+        await wait_until(lambda: any("ticker" in hit for hit in server.hits), "the call is sent")
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        closing = asyncio.create_task(made.close()) if closes else None
+        await asyncio.sleep(0)
+        server.held_path = ""
+        async with redis_client.from_url(redis_url) as client:
+
+            async def is_paused() -> bool:
+                return {held.exchange for held in await pauses.held(client)} == {"binance"}
+
+            await wait_until(is_paused, "the fleet is paused")
+        if closing is not None:
+            await closing
+
+
+async def test_a_program_that_closes_does_not_wait_for_an_exchange_that_never_answers(
+    server: Answers, redis_url: str
+) -> None:
+    server.held_path = "public/time"
+    async with program(instance("okx", {**server.settings("okx"), "timeout": 600_000}), redis_url) as (_, read):
+        asking = asyncio.ensure_future(read("fetch_time"))
+        await wait_until(lambda: server.hits, "the call is sent")
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+    server.held_path = ""
 
 
 @pytest.mark.parametrize("is_async", [True, False])

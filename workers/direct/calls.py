@@ -1,7 +1,7 @@
 """ccxt's classes of `async_support` with every call charged, or only counted."""
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from schemas.errors import ConfigError
 
@@ -10,6 +10,9 @@ from ..exchange.charged import ChargedCalls, ccxt, charges_of
 from ..exchange.egress import Egress, tls
 from ..exchange.errors import NoBudget
 from .purse import Purse
+
+# A call that swallowed its cancellation is cancelled again.
+CANCEL_AGAIN_S: Final = 0.2
 
 if TYPE_CHECKING:
 
@@ -52,6 +55,28 @@ class Calls(ChargedCalls):
     def new_call(self) -> Call:
         """What the next call may use."""
         return self.purse.new_call(self)
+
+    async def fetch(self, url: str, method: str = "GET", headers: Any = None, body: Any = None) -> Any:
+        """Sends one HTTP call. Once it is written its answer is read, whoever is cancelled: it may be a refusal."""
+        call, sending = CALL.get(), asyncio.create_task(super().fetch(url, method, headers, body))
+        try:
+            await asyncio.wait([sending])
+        except asyncio.CancelledError:
+            await self.let_go(call, sending)
+            raise
+        return sending.result()
+
+    async def let_go(self, call: Call, sending: asyncio.Task[Any]) -> None:
+        """Nobody waits for an HTTP call any more: it ends where it was not written yet, and else goes on by itself.
+
+        Args:
+            call: what it belongs to.
+            sending: sends it, reads its answer and tells the fleet what that says of limits.
+        """
+        self.purse.keep(sending)
+        while not sending.done() and not call.written:
+            sending.cancel()
+            await asyncio.wait([sending], timeout=CANCEL_AGAIN_S)
 
     async def fetch2(
         self,

@@ -15,7 +15,7 @@ from schemas.accounts import Secret
 from schemas.config import LaneConfig, LimitsConfig
 from schemas.runtime import store
 from schemas.runtime.store import AWAY
-from schemas.runtime.tasks import end_tasks
+from schemas.runtime.tasks import CLOSING_S, end_tasks
 
 from ..budget.budget import Budget
 from ..budget.grants import Grant
@@ -95,6 +95,8 @@ class Purse:
         self._opening: asyncio.Lock | None = None
         self._process = 0
         self._named: Any = None
+        self._kept = set[asyncio.Task[Any]]()
+        self._is_cut = False
 
     @property
     def meter(self) -> Meter:
@@ -196,8 +198,32 @@ class Purse:
         self.waited_s += wait_s
         self.longest_s = max(self.longest_s, wait_s)
 
+    def keep(self, sending: asyncio.Task[Any]) -> None:
+        """Lets an HTTP call go on that nobody waits for any more: its answer may be a refusal, which has to be heeded.
+
+        Args:
+            sending: ends when all that its answer says of limits was told to the fleet.
+        """
+        self._kept.add(sending)
+        sending.add_done_callback(self._over_alone)
+        if self._is_cut:
+            sending.cancel()
+
+    def _over_alone(self, sending: asyncio.Task[Any]) -> None:
+        self._kept.discard(sending)
+        if not sending.cancelled():
+            sending.exception()  # it had nobody to go to
+
+    async def cut(self) -> None:
+        """Ends the calls that nobody waits for, now and later."""
+        self._is_cut = True
+        await end_tasks(self._kept)
+
     async def close(self) -> None:
         """Gives up its part of the limits, and the connection."""
+        if self._kept:
+            await asyncio.wait(self._kept, timeout=CLOSING_S)
+            await end_tasks(self._kept)
         if self._meter is None or self._client is None:
             return
         meter, self._meter = self._meter, None

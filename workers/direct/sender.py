@@ -96,9 +96,15 @@ class Sender:
         self._config, self._lanes = config, lanes
         self._bounds.configure(config.worker)
 
-    async def close(self) -> None:
-        """Gives up what it holds of limits, and closes all connections, when no call is under way any more."""
+    async def close(self, *, cuts: bool = False) -> None:
+        """Gives up what it holds of limits, and closes all connections, when no call is under way any more.
+
+        Args:
+            cuts: see `schemas.gateway.signed.Sender`.
+        """
         self._left = True
+        if cuts:
+            await asyncio.gather(*(lane.cut() for lane in self._open))
         for lane in self._lanes.values():
             self._aside(self._close(lane))
         self._lanes = {}

@@ -68,6 +68,13 @@ class Relayed(Calls):
         """Never: it is not known what a call does."""
         return False
 
+    async def let_go(self, call: Call, sending: asyncio.Task[Any]) -> None:
+        """Returns when the call is over: until then it counts as one of its caller's."""
+        await super().let_go(call, sending)
+        while call.signed is not None and not sending.done():
+            with contextlib.suppress(asyncio.CancelledError):  # whoever cancelled it will be told when it is over
+                await asyncio.wait([sending])
+
     def new_call(self) -> Call:
         """The signed call that is being sent; else, as for markets, one of our own."""
         return _SIGNED.get() or super().new_call()
@@ -327,6 +334,10 @@ class SignedLane:
         task = asyncio.create_task(job)
         self._asides.add(task)
         task.add_done_callback(self._asides.discard)
+
+    async def cut(self) -> None:
+        """Ends the calls whose caller has gone, and of which only the answer is read."""
+        await asyncio.gather(*(each.purse.cut() for each in (self._public, *self._accounts.values())))
 
     async def close(self) -> None:
         """Gives up its parts of limits when no call is under way any more."""
