@@ -13,6 +13,7 @@ import pytest
 import tomli_w
 
 from deploy.local import Service, Services, simulated
+from deploy.redis_servers import RedisCluster
 from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.process import Simulator
 from tests.conftest import new_vhost
@@ -28,12 +29,12 @@ PART = 150  # requests, in each of which something happens
 
 @pytest.fixture
 async def shared(
-    rabbitmq: RabbitMQ, vhost_numbers: Iterator[int], tmp_path: Path
+    rabbitmq: RabbitMQ, vhost_numbers: Iterator[int], tmp_path: Path, request: pytest.FixtureRequest
 ) -> AsyncIterator[tuple[str, Services]]:
     """Yield RabbitMQ's URL and a fleet of three workers and twelve lanes, each of which two or three workers serve."""
     url = await new_vhost(rabbitmq, vhost_numbers)
     async with AsyncExitStack() as stack:
-        redis = await stack.enter_async_context(Redis(tmp_path / "redis"))
+        redis = await stack.enter_async_context(request.param(tmp_path / "redis"))
         simulator = await stack.enter_async_context(Simulator(exchanges=["coinbase", "binance"]))
         lanes: dict[str, Any] = {}
         for exchange, lane in simulated(simulator.urls)["lanes"].items():
@@ -69,6 +70,7 @@ async def shared_out(fleet: Services, workers: int) -> None:
     await wait_until(done, f"{workers} workers have shared out the lanes", timeout_s=90, every_s=0.2)
 
 
+@pytest.mark.parametrize("shared", [RedisCluster], indirect=True)
 async def test_nothing_is_lost_as_workers_come_die_and_leave(shared: tuple[str, Services]) -> None:
     url, fleet = shared
     await shared_out(fleet, 3)
@@ -93,6 +95,7 @@ async def test_nothing_is_lost_as_workers_come_die_and_leave(shared: tuple[str, 
     assert any(handed), handed
 
 
+@pytest.mark.parametrize("shared", [Redis], indirect=True)
 async def test_more_workers_than_lanes_stand_by_and_are_ready(shared: tuple[str, Services]) -> None:
     _, fleet = shared
     config = tomllib.loads(fleet.config_file.read_text())
