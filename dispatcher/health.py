@@ -34,6 +34,9 @@ from .strategies import Choice
 
 # What a probe calls: the cheapest methods of an exchange. Its status also says whether it is in maintenance.
 QUESTIONS: Final = ("fetch_status", "fetch_time")
+# A lane that nobody asks is probed ever more seldom, at last after so many times `probe_every_s`: of what hundreds of
+# lanes at rest cost, most is probes.
+PROBES_LONGEST: Final = 3
 # Nobody knows when a worker comes: requests for a silent lane look again after this time.
 SILENT_RECHECK_S: Final = 1.0
 # A lane that is slower than its baseline by less than this keeps its whole share.
@@ -109,6 +112,7 @@ class LaneHealth(Choice):
         self._unopened: dict[str, tuple[float, str]] = {}  # by worker: when it last said so, and why
         self._reported_s = 0.0
         self._asked_s = -math.inf
+        self._probes_in_a_row = 0  # sent from here, without a request in between, nor a failure
         self._well = True
         self.serving = True
         self.silent_at_s = -math.inf
@@ -132,6 +136,8 @@ class LaneHealth(Choice):
         reports = self._keep(worker, report, now_s)
         if report.ok or report.failed or report.rejected:
             self._asked_s = now_s
+        if report.failed:
+            self._probes_in_a_row = 0
         if report.methods is not None:
             self.methods = frozenset(report.methods)
         self._follow_pause(report, now_s)
@@ -303,6 +309,7 @@ class LaneHealth(Choice):
             if self.load.crowded:
                 self.open_from_ms = math.inf
         self._asked_s = now_s
+        self._probes_in_a_row = self._probes_in_a_row + 1 if probe else 0
         return tries and self.circuit.sent(now_s, probe=probe, timeout_s=self.trial_timeout_s)
 
     @property
@@ -316,7 +323,7 @@ class LaneHealth(Choice):
             return self._config.trial_after_s if self.circuit.due(now_s) else None
         if self.unproven(now_s):
             return self._config.trial_after_s
-        every_s = self._config.probe_every_s
+        every_s = self._config.probe_every_s * min(1 + self._probes_in_a_row, PROBES_LONGEST)
         return every_s if now_s >= self._asked_s + every_s else None
 
     def unproven(self, now_s: float) -> bool:

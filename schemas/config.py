@@ -110,7 +110,7 @@ class DispatcherConfig(Struct, frozen=True, forbid_unknown_fields=True):
         trial_after_max_s: the longest time between two trials.
         trial_timeout_s: the longest that a trial may take beside other lanes; if longer, twice the usual latency.
         slow_start_s: how long a lane that recovers takes to get its whole share.
-        probe_every_s: an idle lane gets a health probe after so long without a request.
+        probe_every_s: an idle lane gets a health probe after so long without a request; the next ones come later.
         grace_s: how long it may finish what it holds after a signal to stop.
     """
 

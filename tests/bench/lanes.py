@@ -21,10 +21,13 @@ from msgspec.structs import replace
 
 from deploy.local import Service, Services
 from schemas import topology
+from schemas.config import DispatcherConfig
 from schemas.messages import encode
 from schemas.reports import BucketReport, LaneReport, Report, decode_report
 from schemas.runtime.results import now_ms
 from schemas.runtime.tasks import end_tasks
+from workers.reports import METHODS_EVERY
+from workers.service import QUIET_PART
 
 from .idle import EXCHANGE, lanes_of
 from .measure import Options, cpu_s, resident_mib
@@ -173,19 +176,22 @@ class Crowd:
             }
 
     async def _report(self, exchange: Any, which: int, each: int, per_s: float) -> None:
-        """As `workers.reports` does: of all lanes once a second, of those with news in between."""
+        """As a worker does: of all lanes once a second, of those with news in between, and seldom of nothing at all."""
         worker, names = f"made-{which}", sorted(self._lanes)
         lanes = [names[(which * each + one) % len(names)] for one in range(each)]
         chance, number, working = random.Random(worker), 0, set[str]()
-        started_ms = now_ms() - 3_600_000
+        started_ms, quiet_until_s = now_ms() - 3_600_000, 0.0
         await asyncio.sleep(chance.uniform(0, EVERY_S))
         while True:
             whole = number % 5 == 0
             news = {chance.choice(lanes) for _ in range(_count(chance, per_s * EVERY_S))}
             told = lanes if whole else sorted(news | working)
-            bodies = [self._lane(name, news, with_methods=whole and number % 20 == 0) for name in told]
-            report = Report(worker, now_ms(), bodies, started_ms=started_ms, busy=0.1, whole=whole, places=50)
-            await exchange.publish(aio_pika.Message(encode(report)), "")
+            with_methods = whole and number % (5 * METHODS_EVERY) == 0
+            bodies = [self._lane(name, news, with_methods=with_methods) for name in told]
+            if bodies or time.monotonic() >= quiet_until_s:
+                quiet_until_s = time.monotonic() + DispatcherConfig().silent_after_s * QUIET_PART
+                report = Report(worker, now_ms(), bodies, started_ms=started_ms, busy=0.1, whole=whole, places=50)
+                await exchange.publish(aio_pika.Message(encode(report)), "")
             number, working = number + 1, news
             await asyncio.sleep(EVERY_S)
 

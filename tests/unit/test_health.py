@@ -335,6 +335,26 @@ def test_a_lane_without_requests_is_probed_and_one_set_aside_when_its_trial_is_d
     assert health.probe_every_s(11.3) == CONFIG.trial_after_s
 
 
+def test_a_lane_that_nobody_asks_is_probed_ever_more_seldom() -> None:
+    health, now_s, gaps_s = new(), 0.0, list[float]()
+    health.observe("w1", ok(), 0.0)
+    for _ in range(4):
+        before_s = now_s
+        while (every_s := health.probe_every_s(now_s)) is None:
+            now_s += 0.5
+            health.observe("w1", LaneReport("okx"), now_s)
+        assert now_s - before_s == every_s
+        gaps_s.append(every_s)
+        health.sent(now_s, probe=True)
+    assert gaps_s == [10.0, 20.0, 30.0, 30.0]
+    health.observe("w1", bad(1, 1), now_s)
+    assert health.probe_every_s(now_s + 9.9) is None
+    assert health.probe_every_s(now_s + 10.0) is not None
+    health.sent(now_s, probe=True)
+    health.sent(now_s)
+    assert health.probe_every_s(now_s + 10.0) is not None
+
+
 def test_the_next_dispatcher_knows_what_this_one_knew() -> None:
     health, other = failing(), new()
     health.observe("w1", LaneReport("okx", methods=["fetch_ticker"], paused_until_ms=77, budget_ms=5.0), 0.5)
