@@ -57,6 +57,7 @@ OWN: Final[Mapping[str, int]] = {
     "signed_call": 403,
     "not_found": 404,
     "wrong_verb": 405,
+    "no_body": 408,
     "too_large": 422,
     OUTCOME_UNKNOWN: 502,  # or `TIMED_OUT`
     "busy": LATER,

@@ -134,9 +134,11 @@ class Door:
         if request.method == "GET" and (page := openapi.page(path)) is not None:
             content_type, text = page
             return Whole(200, {"Content-Type": content_type}, {"body": text})
+        late = refused("no_body", "its body did not come within the time that it would have waited", closes=True)
         try:
             async with asyncio.timeout_at(until_s):
                 body = await _body(request)
+                late = refused("busy", "nothing was asked: too many of this caller's requests are under way")
                 if isinstance(body, Refusal):
                     return body
                 asked: Request | SignedCall | Refusal
@@ -150,7 +152,7 @@ class Door:
                     return asked
                 await caller.places.acquire()
         except TimeoutError:
-            return refused("busy", "nothing was asked: too many of this caller's requests are under way")
+            return late
         try:
             with metrics.IN_FLIGHT.labels(caller.name).track_inprogress():
                 if isinstance(asked, SignedCall):

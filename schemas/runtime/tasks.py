@@ -60,6 +60,27 @@ class UnderWay:
         await self._none.wait()
 
 
+class Asides:
+    """Tasks that nobody waits for while they run.
+
+    Attributes:
+        running: each is held here, as the event loop does not do that.
+    """
+
+    def __init__(self) -> None:
+        self.running = set[asyncio.Task[None]]()
+
+    def start(self, job: Coroutine[Any, Any, None]) -> None:
+        """Runs a job."""
+        task = asyncio.create_task(job)
+        self.running.add(task)
+        task.add_done_callback(self.running.discard)
+
+    async def ended(self) -> None:
+        """Returns when those that run now have ended; raises what the first one to fail raises."""
+        await asyncio.gather(*self.running)
+
+
 async def end_tasks(tasks: Iterable[asyncio.Task[Any]], *, again_s: float = 0.2) -> None:
     """Cancels tasks until they have ended, again after each `again_s`, which what they do as they end has to do with.
 

@@ -30,6 +30,7 @@ MIB: Final = 1024 * 1024
 MOST_MIB: Final = 500
 ZIPPED: Final = gzip.compress(b" " * 300 * MB, 1)
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+SWITCHING: Final = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
 PAIRS: Final = b"[1,2]," * 10_000
 
 
@@ -85,6 +86,7 @@ BOMBS: Final[dict[str, tuple[Bomb, set[ErrorCode]]]] = {
         {ErrorCode.EXCHANGE_UNAVAILABLE},
     ),
     "100 Continue": (lambda request: write(request, b"", CONTINUE * 4000), {ErrorCode.BAD_RESPONSE}),
+    "101 Switching Protocols": (lambda request: write(request, SWITCHING, b"x" * 50_000), {ErrorCode.BAD_RESPONSE}),
     "a header without an end": (lambda request: write(request, OK + b"X: ", b"x" * 50_000), NO_HTTP),
     "headers without an end": (lambda request: write(request, OK, b"X: y\r\n" * 5000), NO_HTTP),
     "an extension without an end": (lambda request: write(request, CHUNK, b"x" * 50_000), LARGE | NO_HTTP),

@@ -102,7 +102,7 @@ class Simulation(Budget):
 
     @property
     def telling(self) -> list[asyncio.Task[None]]:
-        return [*self._telling]
+        return [*self._telling.running]
 
     async def _sleep_until(self, instant: float) -> None:
         await self._process.sleep_until(instant)

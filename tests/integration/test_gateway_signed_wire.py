@@ -81,6 +81,9 @@ REFUSAL = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 50\r\nContent-Length:
 BANNED = b'HTTP/1.1 418 Teapot\r\nContent-Length: 43\r\n\r\n{"message":"banned, retry after 00:40:00 "}'
 
 
+SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\nhello"
+
+
 async def hung_up_once_it_was_sent(gateway: GatewayService, exchange: Exchange, wait: str = "9") -> None:
     """A signed call that was sent, and whose caller has gone, as the gateway knows by now."""
     asking = asyncio.create_task(send(gateway, COINBASE, "coinbaseexchange", Prefer=f"wait={wait}"))
@@ -109,11 +112,11 @@ async def under_way(gateway: GatewayService) -> float:
 async def test_a_call_whose_caller_hangs_up_before_it_is_sent_never_is(
     vhost: str, redis_url: str, tmp_path: Path
 ) -> None:
-    async with listening(tmp_path, vhost, redis_url) as (gateway, _, exchange):
+    async with listening(tmp_path, vhost, redis_url, max_wait_s=600) as (gateway, _, exchange):
         exchange.answer = REFUSAL
         exchange.may_answer.set()
         assert (await send(gateway, COINBASE, "coinbaseexchange"))[0] == 429
-        asking = asyncio.create_task(send(gateway, COINBASE, "coinbaseexchange", Prefer="wait=60"))
+        asking = asyncio.create_task(send(gateway, COINBASE, "coinbaseexchange", Prefer="wait=300"))
         await wait_until(functools.partial(under_way, gateway), "it waits for the pause to end")
         asking.cancel()
         await wait_until(functools.partial(counted, gateway, "not_sent"), "its end is counted")
@@ -205,6 +208,17 @@ async def test_a_gateway_that_stops_waits_no_longer_than_its_grace(vhost: str, r
         assert gateway.exit_code == 0, gateway.tail()
         with pytest.raises(aiohttp.ClientConnectionError):
             await still_there
+
+
+async def test_a_change_of_protocol_is_no_answer(vhost: str, redis_url: str, tmp_path: Path) -> None:
+    async with listening(tmp_path, vhost, redis_url) as (gateway, _, exchange):
+        exchange.may_answer.set()
+        well, exchange.answer = exchange.answer, SWITCHING
+        status, headers, text = await send(gateway, COINBASE, "coinbaseexchange")
+        assert (status, headers["X-Fleet-Error"]) == (502, "outcome_unknown")
+        assert "status 101" in text
+        exchange.answer = well
+        assert (await send(gateway, COINBASE, "coinbaseexchange"))[0] == 200
 
 
 async def test_what_is_under_way_when_it_is_switched_off_is_not_sent(

@@ -6,12 +6,13 @@ waits for it: from then on calls are granted from the share at once, or refused,
 """
 
 import asyncio
-from collections.abc import Coroutine, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 from msgspec.structs import replace
 
 from schemas.runtime.store import AWAY
+from schemas.runtime.tasks import Asides
 
 from ..limits.costs import Charge
 from .course import Course
@@ -52,7 +53,7 @@ class Budget:
                 ledger.keys, ledger.pauses, ledger.member, elsewhere=elsewhere, live_reserve=ledger.live_reserve
             )
         self.course = Course(ledger, self._own)
-        self._telling: set[asyncio.Task[None]] = set()
+        self._telling = Asides()
         self._spare_us = 0.0  # how late the last granted call might have left
 
     @property
@@ -254,7 +255,7 @@ class Budget:
     def tell(self, charges: Sequence[Charge], grant: Grant, late_us: float) -> None:
         """As `arrived`, in a task of its own."""
         if grant.must_tell or late_us > grant.margin_us:
-            self._aside(self.arrived(charges, grant, late_us))
+            self._telling.start(self.arrived(charges, grant, late_us))
 
     def unanswered(self, charges: Sequence[Charge], grant: Grant, left_s: float) -> None:
         """As `tell`, of a call that got no answer: it may still arrive.
@@ -267,7 +268,7 @@ class Budget:
             grant: the call's.
             left_s: when it left, on the monotonic clock; 0 where it did not.
         """
-        self._aside(self._lost_sight_of(charges, grant, left_s))
+        self._telling.start(self._lost_sight_of(charges, grant, left_s))
 
     async def _lost_sight_of(self, charges: Sequence[Charge], grant: Grant, left_s: float) -> None:
         if left_s:
@@ -285,12 +286,7 @@ class Budget:
 
     def release(self, charges: Sequence[Charge], grant: Grant) -> None:
         """As `back`, in a task of its own."""
-        self._aside(self.back(charges, grant))
-
-    def _aside(self, telling: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(telling)
-        self._telling.add(task)
-        task.add_done_callback(self._telling.discard)
+        self._telling.start(self.back(charges, grant))
 
     async def pause(
         self,

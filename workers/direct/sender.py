@@ -2,8 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
-from typing import Any
 
 import redis.asyncio
 
@@ -13,6 +11,7 @@ from schemas.errors import ConfigError
 from schemas.gateway.signed import End, SignedCall, Unsent
 from schemas.messages import ErrorCode, Http
 from schemas.runtime import store
+from schemas.runtime.tasks import Asides
 from schemas.urls import place
 
 from ..exchange import settings
@@ -44,7 +43,7 @@ class Sender:
         self._bounds = Bounds(config.worker)
         self._egresses: dict[str, Egress] = {}
         self._open = set[SignedLane]()  # those too that end when their last call is over
-        self._asides = set[asyncio.Task[None]]()
+        self._asides = Asides()
         self._left = False
         self._lanes = {name: self._made(name, config) for name in config.lanes}
 
@@ -89,10 +88,10 @@ class Sender:
                 lanes[name] = self._made(name, config)
         except ConfigError:
             for name in lanes.keys() - kept:
-                self._aside(self._close(lanes[name]))
+                self._asides.start(self._close(lanes[name]))
             raise
         for name in self._lanes.keys() - kept:
-            self._aside(self._close(self._lanes[name]))
+            self._asides.start(self._close(self._lanes[name]))
         self._config, self._lanes = config, lanes
         self._bounds.configure(config.worker)
 
@@ -106,9 +105,9 @@ class Sender:
         if cuts:
             await asyncio.gather(*(lane.cut() for lane in self._open))
         for lane in self._lanes.values():
-            self._aside(self._close(lane))
+            self._asides.start(self._close(lane))
         self._lanes = {}
-        await asyncio.gather(*self._asides)
+        await self._asides.ended()
         await self._client.aclose()
 
     def _names(self, exchange: str) -> list[str]:
@@ -132,8 +131,3 @@ class Sender:
         place = lane.config.egress
         if self._egresses.get(place) is lane.egress and all(other.egress is not lane.egress for other in self._open):
             await self._egresses.pop(place).close()
-
-    def _aside(self, job: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(job)
-        self._asides.add(task)
-        task.add_done_callback(self._asides.discard)

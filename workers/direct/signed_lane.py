@@ -10,7 +10,7 @@ import logging
 import math
 import time
 import traceback
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any, Final
 
@@ -27,7 +27,7 @@ from schemas.config import Config, LaneConfig
 from schemas.gateway.signed import Answered, End, Lost, SignedCall, Unsent
 from schemas.messages import ErrorCode, Http
 from schemas.methods import HTTP
-from schemas.runtime.tasks import UnderWay, end_tasks
+from schemas.runtime.tasks import Asides, UnderWay, end_tasks
 
 from ..exchange import http_answer, instances
 from ..exchange.bounds import Bounds, Crowded
@@ -38,7 +38,8 @@ from ..exchange.errors import NoBudget
 from ..exchange.lane_exchange import markets_key
 from ..exchange.markets import Markets
 from ..exchange.public_urls import PublicUrls
-from ..exchange.redaction import Redactor
+from ..exchange.reading import Switched
+from ..exchange.redaction import Redactor, in_one_line
 from ..exchange.rows import TooLarge
 from ..exchange.signed_urls import Signable, SignedUrls
 from ..limits import wire
@@ -153,7 +154,7 @@ class SignedLane:
         self._accounts: dict[str, _Account] = {}  # by keys, the last used ones last
         self._tables: tuple[PublicUrls, SignedUrls] | None = None
         self._making = asyncio.Lock()
-        self._asides = set[asyncio.Task[None]]()
+        self._asides = Asides()
         self._loading: asyncio.Task[None] | None = None
         self._renewing: asyncio.Task[None] | None = None
         self.calls = UnderWay()
@@ -270,7 +271,7 @@ class SignedLane:
             idle = next((key for key, each in self._accounts.items() if not each.held), None)
             if idle is None:
                 return False
-            self._aside(self._accounts.pop(idle).close())
+            self._asides.start(self._accounts.pop(idle).close())
         return True
 
     def _drop_idle(self) -> None:
@@ -279,7 +280,7 @@ class SignedLane:
             if each.used_s > since_s:
                 return
             if not each.held:
-                self._aside(self._accounts.pop(key).close())
+                self._asides.start(self._accounts.pop(key).close())
 
     def _account(self, key: str) -> _Account:
         instance = self._instance(apiKey=key)
@@ -327,13 +328,11 @@ class SignedLane:
         renew_s = self._fleet.worker.renew_every_s
         while True:
             await asyncio.sleep(renew_s)
-            with contextlib.suppress(Exception):  # the old ones stay in use; workers say what is wrong
+            try:
                 await self._load(renew_s)
-
-    def _aside(self, job: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(job)
-        self._asides.add(task)
-        task.add_done_callback(self._asides.discard)
+            except Exception as error:  # the old ones stay in use, and the next try may read what ccxt can't now
+                about = {"lane": self.name, "error": in_one_line(error, self._redactor.hide)}
+                log.warning("markets_refresh_failed", extra=about)
 
     async def cut(self) -> None:
         """Ends the calls whose caller has gone, and of which only the answer is read."""
@@ -343,7 +342,8 @@ class SignedLane:
         """Gives up its parts of limits when no call is under way any more."""
         await self.calls.none()
         await end_tasks(task for task in (self._loading, self._renewing) if task is not None)
-        await asyncio.gather(*(each.close() for each in (self._public, *self._accounts.values())), *self._asides)
+        await asyncio.gather(*(each.close() for each in (self._public, *self._accounts.values())))
+        await self._asides.ended()
 
 
 _TIME_OVER: Final = Unsent(str(ErrorCode.NO_BUDGET), "not sent: its caller's time was over", 1.0)
@@ -371,6 +371,8 @@ def _unsent(error: Exception | None) -> Unsent:
 def _lost(error: Exception | None) -> Lost:
     if isinstance(error, (RequestTimeout, TimeoutError)):
         return Lost("sent, outcome unknown: no answer came in time", timed_out=True)
+    if isinstance(error, BaseError) and isinstance(error.__cause__, Switched):
+        return Lost(f"sent, outcome unknown: {error.__cause__}", timed_out=False)
     if isinstance(error, TooLarge):
         return Lost("sent, outcome unknown: the answer is larger than worker.max_markets_mib", timed_out=False)
     return Lost("sent, outcome unknown: the connection ended without a whole answer", timed_out=False)

@@ -18,12 +18,21 @@ from .rows import Rows
 
 # "A client MUST be able to parse one or more 1xx responses" (RFC 9110, 15.2); real servers send one or two.
 INFORMATIONAL_LIMIT: Final = 10
+# The one informational answer that aiohttp takes for the real one.
+SWITCHING: Final = 101
 # Bytes that are parsed at once before the head of the answer: 160 informational answers, about 1 ms.
 PIECE: Final = 4096
 # The most that may come beside a body: heads, and the sizes of chunks.
 BESIDE_BYTES: Final = MIB
 # A longer text is parsed in a thread, as small lists of this length take 10 ms.
 LONG: Final = 256 * 1024
+
+
+class Switched(aiohttp.ClientPayloadError):
+    """The exchange goes on in another protocol: that is no answer."""
+
+    def __init__(self) -> None:
+        super().__init__("status 101, another protocol from here on, which nobody asked for")
 
 
 class Handler(ResponseHandler):
@@ -63,6 +72,9 @@ class Handler(ResponseHandler):
     def feed_data(self, data: Any, size: int = 0) -> None:
         """The head of an answer came."""
         if self.failure is not None:
+            return
+        if data[0].code == SWITCHING:
+            self._end(Switched())
             return
         if 100 <= data[0].code < 200:
             self._informational += 1
