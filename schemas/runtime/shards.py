@@ -10,7 +10,7 @@ What the fleet asks in one command lies in one slot: a key's part in braces says
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import Any, Final, TypeAlias
 
 import redis.asyncio
@@ -235,12 +235,11 @@ class Shards(redis.asyncio.Redis):
     def _learn_soon(self) -> None:
         """Asks for the map anew, beside what goes on."""
         if self._learning is None or self._learning.done():
-            self._learning = asyncio.create_task(self._quietly(self._ask_all()), name="slots")
+            self._learning = asyncio.create_task(self._ask_quietly(), name="slots")
 
-    @staticmethod
-    async def _quietly(asking: Coroutine[Any, Any, None]) -> None:
+    async def _ask_quietly(self) -> None:
         with contextlib.suppress(redis.exceptions.RedisError, OSError):  # the next loss has it asked for again
-            await asking
+            await self._ask_all()
 
     async def _learn(self) -> None:
         """Returns when the map was asked for; raises where no node says."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import redis.asyncio
 import redis.exceptions
+from redis.asyncio.client import Pipeline
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -81,12 +82,22 @@ def _pool(url: str, timeout_s: float, **place: Any) -> redis.asyncio.BlockingCon
     return pool
 
 
+class _Pipeline(Pipeline):
+    """Leaves an error's text as the server said it: redis-py puts the command before it, and up to 7.0 in its place."""
+
+    def annotate_exception(self, exception: Exception, number: int, command: Iterable[object]) -> None:
+        pass
+
+
 class _Client(redis.asyncio.Redis):
     """Closes what it needs, too."""
 
     def __init__(self, pool: redis.asyncio.ConnectionPool, sentinels: Sentinels | None = None) -> None:
         super().__init__(connection_pool=pool)
         self._sentinels = sentinels
+
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> _Pipeline:
+        return _Pipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
         # A server that hangs takes no goodbye, and the end of whoever leaves must not fail for that.
@@ -224,8 +235,7 @@ def count_loss(error: BaseException, what: str) -> None:
 def kind_of(error: BaseException) -> str:
     """The code of an error reply, where redis-py has no class for it; otherwise the class's name."""
     if type(error) is redis.exceptions.ResponseError:
-        # In a pipeline redis-py puts the command before it.
-        code = _CODE.match(str(error).rpartition("caused error: ")[2].lstrip("(\"'"))
+        code = _CODE.match(str(error))
         return code[1] if code else "ERR"
     return type(error).__name__
 

@@ -80,6 +80,23 @@ async def test_an_error_of_one_command_is_that_command_s_alone(client: Any) -> N
     assert right == b"x"
 
 
+@pytest.mark.parametrize("transaction", [True, False], ids=["transaction", "pipeline"])
+async def test_an_error_of_several_commands_is_known_by_its_code(
+    cluster: RedisCluster, replicated: RedisReplicated, redis_server: Redis, transaction: bool
+) -> None:
+    """redis-py up to 7.0 says of it nothing but the command."""
+    for url in (cluster.url, replicated.url, redis_server.url):
+        async with store.connect(url, timeout_s=5) as client:
+            any_client: Any = client
+            await any_client.set("text", "x", ex=60)
+            pipeline = any_client.pipeline(transaction=transaction)
+            pipeline.get("text")
+            pipeline.hget("text", "field")
+            with pytest.raises(redis.exceptions.ResponseError, match=r"^WRONGTYPE") as raised:
+                await pipeline.execute()
+            assert store.kind_of(raised.value) == "WRONGTYPE"
+
+
 async def test_answers_are_shared_on_a_cluster_and_processes_are_found(client: Any) -> None:
     kept = answers.Answers(client)
     ask = partial(kept.ask, owner="o", new_id="1", lasts_ms=60_000, age_us=60_000_000, bar=False, takes_over="")
@@ -91,6 +108,14 @@ async def test_answers_are_shared_on_a_cluster_and_processes_are_found(client: A
         assert (await ask(lease, [key])).answer == found
         assert (await kept.see(lease)).answer == found
     assert await presence.read(client) == presence.Presence([], [])
+
+
+async def test_a_client_that_is_closed_just_as_it_asks_for_the_map_leaves_nothing(cluster: RedisCluster) -> None:
+    """Python warns of a coroutine that never began, and a warning is an error here."""
+    client = store.connect(cluster.url, timeout_s=5)
+    assert isinstance(client, Shards)
+    client._learn_soon()  # pyright: ignore[reportPrivateUsage]
+    await client.aclose()
 
 
 async def test_a_slot_that_moves_is_followed_and_nothing_is_lost(cluster: RedisCluster, client: Any) -> None:
