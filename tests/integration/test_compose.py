@@ -13,7 +13,7 @@ from deploy.processes import free_port
 from deploy.simulator.__main__ import VENUES
 from deploy.simulator.process import Simulator
 from schemas.config import load
-from tests.support import checkers
+from tests.support import checkers, dockerfile
 from tests.support.prometheus import RULES, promtool
 
 FOLDER = checkers.ROOT / "deploy"
@@ -46,11 +46,10 @@ def test_a_misspelt_field_is_found(tmp_path: Path) -> None:
 
 
 def test_what_it_builds_and_mounts_is_there(services: dict[str, dict[str, Any]]) -> None:
-    dockerfile = (FOLDER / "images" / "Dockerfile").read_text(encoding="utf-8")
     for name, service in services.items():
         if build := service.get("build"):
             assert (FOLDER / build["context"] / build["dockerfile"]).is_file()
-            assert f" AS {build['target']}\n" in dockerfile
+            assert build["target"] in dockerfile.STAGES
             assert service["read_only"], name
         for volume in service.get("volumes", ()):
             source = re.sub(r"\$\{\w+:-(.*?)\}", r"\1", volume).partition(":")[0]
@@ -62,14 +61,14 @@ def test_what_it_builds_and_mounts_is_there(services: dict[str, dict[str, Any]])
 def test_services_wait_for_their_servers_and_end_in_their_own_time(services: dict[str, dict[str, Any]]) -> None:
     config = load(FOLDER / "compose" / "config" / "fleet.toml", {})
     assert list(config.lanes) == list(load(FOLDER / "fleet.toml", {}).lanes)
-    for name, grace_s in (("dispatcher", config.dispatcher.grace_s), ("worker", config.worker.grace_s)):
+    for name in dockerfile.ROLES:
         service = services[name]
         assert {server: wants["condition"] for server, wants in service["depends_on"].items()} == {
             "rabbitmq": "service_healthy",
             "redis": "service_healthy",
         }
-        assert int(service["stop_grace_period"].removesuffix("s")) > grace_s + 5
-        assert service["deploy"]["replicas"] == 2
+        assert int(service["stop_grace_period"].removesuffix("s")) > getattr(config, name).grace_s + 5
+    assert all(services[name]["deploy"]["replicas"] == 2 for name in ("dispatcher", "worker"))
     assert all("healthcheck" in services[name] for name in ("rabbitmq", "redis", "prometheus"))
 
 

@@ -1,17 +1,16 @@
 """The Dockerfile: what its linter says, that all it installs is pinned by hash, and what goes into which image."""
 
-import json
 import re
 import sys
+from urllib.parse import urlsplit
 
 import pytest
 
 from deploy import sbom
 from deploy.simulator.__main__ import VENUES
-from tests.support import checkers
+from tests.support import checkers, dockerfile
 
-FOLDER = checkers.ROOT / "deploy" / "images"
-DOCKERFILE = (FOLDER / "Dockerfile").read_text(encoding="utf-8")
+FOLDER = dockerfile.FILE.parent
 CONSTRAINTS = (checkers.ROOT / "constraints.txt").read_text(encoding="utf-8")
 
 
@@ -22,11 +21,13 @@ def pinned(text: str) -> dict[str, tuple[str, int]]:
 
 
 def test_the_linter_finds_nothing() -> None:
-    assert checkers.run("hadolint", FOLDER / "Dockerfile") == ""
+    assert checkers.run("hadolint", dockerfile.FILE) == ""
 
 
 def test_the_linter_finds_what_is_wrong() -> None:
-    assert "DL3000" in checkers.run("hadolint", "-", text=DOCKERFILE.replace("WORKDIR /src", "WORKDIR src"), ends=1)
+    assert "DL3000" in checkers.run(
+        "hadolint", "-", text=dockerfile.TEXT.replace("WORKDIR /src", "WORKDIR src"), ends=1
+    )
 
 
 @pytest.mark.parametrize("name", ["build", "dispatcher", "worker"])
@@ -39,31 +40,24 @@ def test_packages_are_those_of_the_constraints(name: str) -> None:
 
 
 def test_pip_installs_nothing_without_a_hash() -> None:
-    joined = DOCKERFILE.replace("\\\n", " ")
+    joined = dockerfile.TEXT.replace("\\\n", " ")
     installs = [words for words in re.split(r"&&|\n", joined) if re.search(r"\binstall --", words)]
     assert len(installs) == 5
     for words in installs:
         assert "--require-hashes" in words or "--no-index --no-deps /wheels/" in words, words
 
 
-def stages() -> dict[str, str]:
-    parts = re.split(r"^FROM (\S+) AS (\S+)$", DOCKERFILE, flags=re.MULTILINE)
-    return dict(zip(parts[2::3], parts[3::3], strict=True))
-
-
-@pytest.mark.parametrize("role", ["dispatcher", "worker", "gateway", "simulator"])
+@pytest.mark.parametrize("role", [*dockerfile.ROLES, "simulator"])
 def test_an_image_runs_python_itself_and_says_how_it_is(role: str) -> None:
-    stage = stages()[role]
-    entry = json.loads(re.findall(r"^ENTRYPOINT (.*)$", stage, re.MULTILINE)[0])
-    assert entry[:3] == ["python", "-P", "-m"]  # no shell between, so that SIGTERM reaches it
-    assert "HEALTHCHECK" in stage
+    stage = dockerfile.STAGES[role]
+    assert dockerfile.words(role)[:3] == ["python", "-P", "-m"]  # no shell between, so that SIGTERM reaches it
     assert f"--from=install-{'worker' if role == 'worker' else 'dispatcher'} " in stage
-    (port, *_) = re.findall(r"^EXPOSE (\d+)", stage, re.MULTILINE)
-    assert port in entry
-    assert f"127.0.0.1:{port}/" in stage
+    asked = urlsplit(dockerfile.asked(role))
+    assert str(asked.port) in dockerfile.words(role)
+    assert asked.port in dockerfile.exposed(role)
     if role == "simulator":
-        assert f"EXPOSE {port}-{int(port) + len(VENUES)}" in stage
-    assert "USER 10001:10001" in stages()["base"]
+        assert dockerfile.exposed(role) == {asked.port + place for place in range(len(VENUES) + 1)}
+    assert dockerfile.user() == (10001, 10001)
 
 
 def test_the_bill_of_materials_lists_every_distribution(capsys: pytest.CaptureFixture[str]) -> None:
