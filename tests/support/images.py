@@ -18,18 +18,24 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
+import aiohttp
+import ccxt.async_support as ccxt  # pyright: ignore[reportMissingTypeStubs]
 import tomli_w
 
 from deploy.local import simulated
-from deploy.processes import Process
+from deploy.processes import Process, free_port
 from deploy.servers import RabbitMQ, Redis
 from deploy.simulator.__main__ import VENUES
 from schemas.client.fleet import Fleet
 from tests.support.fleet import wait_until
+from tests.support.signed import keys
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-ROLES: Final = ("dispatcher", "worker", "simulator")
+ROLES: Final = ("dispatcher", "worker", "gateway", "simulator")
 BASE: Final = "localhost/fleet-base"
+TOKEN: Final = "images-token"
+# A gateway that takes signed calls has the worker's image, and so the port that its check asks: docs/deploy.md.
+SIGNED: Final = "python -P -m ccxt_fleet.gateway --metrics-port 9102 --metrics-address 0.0.0.0"
 CERTIFICATES: Final = Path("/etc/ssl/certs/ca-certificates.crt")
 # As an image runs with --read-only: its root can't be written to, and it sees this machine's processes and network.
 IN_IMAGE: Final = """
@@ -79,10 +85,12 @@ class Image:
         container = buildah(self._folder, "from", "--pull-never", self.name).strip()
         self.root = Path(buildah(self._folder, "mount", container).strip())
 
-    def process(self, log: Path, config: Path | None = None, **environment: str) -> Process:
-        """The image's own entry point and words, in it."""
+    def process(
+        self, log: Path, config: Path | None = None, *, entry: Sequence[str] = (), **environment: str
+    ) -> Process:
+        """The image's own entry point, or another, and the image's words, in it."""
         return Process(
-            self._argv([*self._config["Entrypoint"], *(self._config["Cmd"] or ())], config, environment),
+            self._argv([*(entry or self._config["Entrypoint"]), *(self._config["Cmd"] or ())], config, environment),
             log=log,
             env={"PATH": os.environ["PATH"]},
         )
@@ -141,12 +149,65 @@ def look_inside(images: dict[str, Image]) -> None:
         print(f"{role}: {len(names)} distributions, user 10001, nothing can be written", flush=True)
 
 
+async def ask_gateway(gateway: str, simulator: str) -> None:
+    """A read by ccxt's name and a raw path: both are answered by the simulated exchange, to whoever has the token."""
+    path = "/api/v5/public/instruments?instType=SPOT"
+    raw, read = f"/okx/www.okx.com{path}", "/v1/fetch_ticker?symbol=BTC/USDT&exchanges=okx"
+    async with aiohttp.ClientSession() as session:
+        async with session.get(gateway + raw) as answer:
+            assert answer.status == 401, await answer.text()
+        headers = {"Authorization": f"Bearer {TOKEN}", "Prefer": "wait=60"}
+        async with session.get(gateway + read, headers=headers) as answer:
+            result = await answer.json()
+            assert (answer.status, result["exchange"]) == (200, "okx"), result
+            print(f"gateway: BTC/USDT {result['data']['last']}", flush=True)
+        async with session.get(gateway + raw, headers=headers) as answer:
+            body = await answer.read()
+            assert (answer.status, answer.headers["X-Fleet-Lane"]) == (200, "okx"), body
+        async with session.get(simulator + path) as answer:
+            assert await answer.read() == body
+            print(f"gateway: {path} to the letter, {len(body)} bytes", flush=True)
+
+
+async def sign_in(folder: Path, worker: Image, config: dict[str, Any], where: dict[str, str]) -> None:
+    """A gateway in the worker's image, after the worker has left its ports: it sends an order that ccxt has signed."""
+    signed = folder / "signed"
+    signed.mkdir()
+    gateway = {**config["gateway"], "signed": True}
+    (signed / "fleet.toml").write_text(tomli_w.dumps({**config, "gateway": gateway}), encoding="utf-8")
+    process = worker.process(folder / "signed.log", signed, entry=SIGNED.split(), FLEET_GATEWAY_TOKEN=TOKEN, **where)
+    api = {"rest": f"http://127.0.0.1:{gateway['port']}/okx/www.okx.com"}
+    spot = {"fetchMarkets": {"types": ["spot"]}}
+    okx: Any = ccxt.okx
+    more = {"urls": {"api": api}, "options": spot, "headers": {"X-Fleet-Token": TOKEN}}
+    program = okx({**keys(), "enableRateLimit": False, **more})
+    try:
+        process.start()
+        await wait_until(worker.healthy, "the worker's image, as a gateway, is healthy", timeout_s=90, every_s=0.5)
+        order = await program.create_order("BTC/USDT", "limit", "buy", 0.001, 10_000)
+        print(f"gateway in the worker's image: signed order {order['id']}", flush=True)
+        await leave("gateway in the worker's image", process)
+    finally:
+        await program.close()
+        process.kill()
+
+
+async def leave(name: str, process: Process) -> None:
+    """Ends a process by SIGTERM, in order."""
+    await process.stop(grace_s=20)
+    assert process.exit_code == 0, f"{name} ended with {process.exit_code}:\n{process.tail()}"
+    print(f"{name}: left in order after SIGTERM", flush=True)
+
+
 async def run_fleet(images: dict[str, Image], folder: Path) -> None:
     """The whole fleet in its images: every exchange answers, all are healthy, all leave in order."""
     config = folder / "config"
     config.mkdir()
     urls = {name: f"http://127.0.0.1:{9200 + number}" for number, name in enumerate(VENUES, 1)}
-    (config / "fleet.toml").write_text(tomli_w.dumps(simulated(urls)), encoding="utf-8")
+    # As in containers: it listens on every address, and so wants a token, which the other processes don't have.
+    gateway = {"address": "0.0.0.0", "port": free_port(), "tokens": {"local": {"env": "FLEET_GATEWAY_TOKEN"}}}
+    fleet_toml = {**simulated(urls), "gateway": gateway}
+    (config / "fleet.toml").write_text(tomli_w.dumps(fleet_toml), encoding="utf-8")
     async with AsyncExitStack() as stack:
         rabbitmq = await stack.enter_async_context(RabbitMQ(folder / "rabbitmq"))
         redis = await stack.enter_async_context(Redis(folder / "redis"))
@@ -155,6 +216,7 @@ async def run_fleet(images: dict[str, Image], folder: Path) -> None:
             "simulator": images["simulator"].process(folder / "simulator.log"),
             "dispatcher": images["dispatcher"].process(folder / "dispatcher.log", config, **where),
             "worker": images["worker"].process(folder / "worker.log", config, **where),
+            "gateway": images["gateway"].process(folder / "gateway.log", config, FLEET_GATEWAY_TOKEN=TOKEN, **where),
         }
         for process in processes.values():
             stack.callback(process.kill)
@@ -165,11 +227,12 @@ async def run_fleet(images: dict[str, Image], folder: Path) -> None:
             for name in VENUES:
                 ticker = await fleet.fetch_ticker("BTC/USDT", exchanges=[name], deadline=timedelta(seconds=60))
                 print(f"{name}: BTC/USDT {ticker['last']}", flush=True)
-        for role in ("worker", "dispatcher", "simulator"):
-            await processes[role].stop(grace_s=20)
-            code = processes[role].exit_code
-            assert code == 0, f"{role} ended with {code}:\n{processes[role].tail()}"
-            print(f"{role}: left in order after SIGTERM", flush=True)
+        await ask_gateway(f"http://127.0.0.1:{gateway['port']}", urls["okx"])
+        for role in ("gateway", "worker"):
+            await leave(role, processes[role])
+        await sign_in(folder, images["worker"], fleet_toml, where)
+        for role in ("dispatcher", "simulator"):
+            await leave(role, processes[role])
 
 
 def main() -> int:
