@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -58,7 +58,7 @@ async def binance_first(stand: Stand) -> bool:
 
 
 @contextlib.contextmanager
-def unasked(stand: Stand) -> Iterator[None]:
+def unasked(stand: Stand) -> Generator[None]:
     """Workers stand still meanwhile, so that no call is answered, or takes longer than a call may, before all wait."""
     for worker in stand.fleet.workers:
         worker.freeze()

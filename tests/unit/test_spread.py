@@ -90,7 +90,7 @@ def test_so_many_workers_serve_a_lane_as_its_limits_can_use_and_so_many_as_confi
     assert set(counts(Config(lanes, worker=WorkerConfig(spread=6))).values()) == {6}
 
 
-EXAMPLES = [
+EXAMPLES: list[tuple[str, dict[str, dict[str, Any]], float]] = [
     # One budget for all: a table of ours whose only bucket is a weight of 20 a second.
     ("binanceus", {}, 20.0),
     # None is known: ccxt's pace.
