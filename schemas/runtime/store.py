@@ -68,7 +68,7 @@ def connect(url: str, *, timeout_s: float) -> redis.asyncio.Redis:
 def _pool(url: str, timeout_s: float, **place: Any) -> redis.asyncio.BlockingConnectionPool:
     # A few connections and a queue for them: a thousand attempts that start together would otherwise open a thousand
     # connections, none of them in time.
-    pool = redis.asyncio.BlockingConnectionPool.from_url(  # pyright: ignore[reportUnknownMemberType]
+    pool = _Pool.from_url(  # pyright: ignore[reportUnknownMemberType]
         url,
         max_connections=16,
         timeout=4 * timeout_s,
@@ -76,10 +76,22 @@ def _pool(url: str, timeout_s: float, **place: Any) -> redis.asyncio.BlockingCon
         socket_connect_timeout=timeout_s,
         retry=Retry(NoBackoff(), 0),
         retry_on_error=[],
+        protocol=3,  # as redis-py from 8.0 on: HELLO says at once whether Redis takes us
     )
     pool.connection_kwargs |= place
     pool.connection_class = type("Connection", (_Lost, pool.connection_class), {})
     return pool
+
+
+class _Pool(redis.asyncio.BlockingConnectionPool):
+    """Hands out a connection that ended at rest, too: its user sees the loss, as another server may answer by now.
+
+    redis-py puts a new one in its place before anyone hears of it; only 8.1 does not.
+    """
+
+    async def ensure_connection(self, connection: AbstractConnection) -> None:
+        connect: Any = connection.connect
+        await connect()
 
 
 class _Pipeline(Pipeline):

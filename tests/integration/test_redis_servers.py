@@ -118,6 +118,20 @@ async def test_a_client_that_is_closed_just_as_it_asks_for_the_map_leaves_nothin
     await client.aclose()
 
 
+async def test_a_connection_that_ends_at_rest_is_a_loss(redis_server: Redis, replicated: RedisReplicated) -> None:
+    """Another server may be behind it by then, so budgets have to hear of it."""
+    for url in (redis_server.url, replicated.url):
+        async with store.connect(url, timeout_s=5) as client:
+            any_client: Any = client
+            port = (await any_client.info("server"))["tcp_port"]
+            async with redis.asyncio.Redis(port=port) as admin:
+                any_admin: Any = admin
+                await any_admin.execute_command("CLIENT", "KILL", "ID", await any_client.client_id())
+            with pytest.raises(redis.exceptions.ConnectionError):
+                await any_client.get("a")
+            assert await any_client.get("a") is None
+
+
 async def test_a_slot_that_moves_is_followed_and_nothing_is_lost(cluster: RedisCluster, client: Any) -> None:
     """ASK while it moves, MOVED once it has."""
     assert isinstance(client, Shards)
