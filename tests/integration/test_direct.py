@@ -1,6 +1,7 @@
 """A program's own ccxt, charged to the fleet's budgets: never one call too many, nothing else changed."""
 
 import asyncio
+import gc
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -21,6 +22,7 @@ from tests.support.exchange_lanes import Answers, Lanes, call
 from tests.support.fleet import wait_until
 from workers.budget.budget import Budget
 from workers.direct import charged
+from workers.direct.blocking import run as direct_run
 from workers.exchange.errors import NoBudget
 
 BTC = "BTC/USDT"
@@ -271,6 +273,54 @@ async def test_a_shadow_only_counts(server: Answers, redis_url: str, is_async: b
         await asyncio.gather(*(read("fetch_time") for _ in range(30)))
     assert len(server.hits) == before + 30 == made.purse.calls
     assert made.purse.longest_s > 1  # okx allows 10 in 2 s
+
+
+async def test_garbage_closes_itself_in_whatever_thread_it_is_collected(server: Answers, redis_url: str) -> None:
+    """Also in that of the event loop: all blocking instances of the program would wait for ever."""
+    server.answer = 200, {}, '{"code":"0","data":[{"ts":"1"}]}'
+    async with program(instance("okx", server.settings("okx"), is_async=False), redis_url) as (_, read):
+        garbage = charged(instance("okx", {**server.settings("okx"), "apiKey": "anna"}, is_async=False), redis_url)
+        await asyncio.to_thread(garbage.fetch_time)
+        purse = garbage.purse
+        garbage.itself = garbage
+
+        async def collects() -> None:
+            gc.collect()
+
+        del garbage
+        await asyncio.to_thread(direct_run, collects())
+        await wait_until(lambda: not purse.is_open, "it was closed")
+        await read("fetch_time")
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_all_instances_of_a_program_are_one_of_those_that_share_a_limit(
+    server: Answers, redis_url: str, is_async: bool
+) -> None:
+    """Or each would make the parts smaller that workers have while Redis is away."""
+    server.answer = 200, {}, '{"code":"0","data":[{"ts":"1"}]}'
+
+    async def are_there(client: redis_client.Redis) -> int:
+        found: Any = client.scan_iter("fleet:{okx}:*:members")
+        of_each: list[Any] = [await client.hlen(key) async for key in found]  # pyright: ignore[reportGeneralTypeIssues]
+        return sum(number - 1 for number in of_each)  # beside the members there is `gen`
+
+    def of(key: str) -> Any:
+        return instance("okx", {**server.settings("okx"), "apiKey": key, "secret": key}, is_async=is_async)
+
+    async with redis_client.from_url(redis_url) as client:
+        async with program(of("anna"), redis_url) as (_, first):
+            await first("fetch_time")
+            async with program(of("boris"), redis_url) as (_, second), program(of(""), redis_url) as (_, third):
+                await second("fetch_time")
+                await third("fetch_time")
+                assert await are_there(client) == 1
+            await first("fetch_time")
+            assert await are_there(client) == 1
+        assert await are_there(client) == 0
+        async with program(of("anna"), redis_url) as (_, again):
+            await again("fetch_time")
+            assert await are_there(client) == 1
 
 
 async def test_what_can_t_be_charged_is_said(redis_url: str) -> None:

@@ -210,6 +210,21 @@ async def test_a_gateway_that_stops_waits_no_longer_than_its_grace(vhost: str, r
             await still_there
 
 
+async def test_all_accounts_are_one_of_those_that_share_a_limit(vhost: str, redis_url: str, tmp_path: Path) -> None:
+    """Or a caller with many keys would make the parts smaller that workers have while Redis is away."""
+    async with listening(tmp_path, vhost, redis_url) as (gateway, _, exchange):
+        exchange.may_answer.set()
+        method, url, _, body = COINBASE
+        for number in range(8):
+            call = method, url, {"CB-ACCESS-KEY": f"key {number}"}, body
+            assert (await send(gateway, call, "coinbaseexchange"))[0] == 200
+        assert len(exchange.heads) == 8
+        any_client: Any
+        async with store.connect(redis_url, timeout_s=5) as any_client:
+            (key,) = [key async for key in any_client.scan_iter("fleet:{coinbaseexchange}:*:members")]
+            assert len([name for name in await any_client.hkeys(key) if name != b"gen"]) == 1
+
+
 async def test_a_change_of_protocol_is_no_answer(vhost: str, redis_url: str, tmp_path: Path) -> None:
     async with listening(tmp_path, vhost, redis_url) as (gateway, _, exchange):
         exchange.may_answer.set()

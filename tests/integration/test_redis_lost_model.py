@@ -108,6 +108,7 @@ class Life:
         fleet: the workers.
         granted: each call that leaves: its worker, its instant and what it takes.
         witnesses: those that knew Redis when it last forgot, or when its clock was last set, until one reaches it.
+        accounts: of how many each worker's calls are; 0 where accounts don't matter.
         naps: now and then a worker is asked nothing for a while, and beats as one at rest.
         calm: a worker came while nobody had seen that yet: nothing else fails until one has.
     """
@@ -119,6 +120,7 @@ class Life:
     steps: int
     fleet: list[Simulated]
     naps: bool = False
+    accounts: int = 0
     granted: list[tuple[Simulated, int, list[Charge]]] = field(
         default_factory=list[tuple[Simulated, int, list[Charge]]]
     )
@@ -170,7 +172,7 @@ class Life:
         told = any(worker.line.state == "good" and worker.member.id in self.witnesses for worker in self.fleet)
         if chance.random() < 0.02 and len(self.fleet) < 5 and (self.is_seen or told):
             self.calm = not self.is_seen
-            self.fleet.append(Simulated(net))
+            self.fleet.append(Simulated(net, self.accounts))
 
     async def run_late_commands(self) -> None:
         """What a frozen Redis had in its sockets, run at last."""
@@ -206,6 +208,7 @@ async def play(
     set_by_us: Sequence[int] = (),
     *,
     naps: bool,
+    accounts: int = 0,
 ) -> None:
     """Half a minute of a fleet's life.
 
@@ -217,9 +220,11 @@ async def play(
         dead: the members that the others see to be dead.
         set_by_us: by what Redis's clock may be set.
         naps: whether workers are asked nothing at times.
+        accounts: of how many each worker's calls are; 0 where accounts don't matter.
     """
     net = await begun(client, chance)
-    life = Life(net, chosen, dead, set_by_us, 2 if set_by_us else 0, [Simulated(net) for _ in range(workers)], naps)
+    fleet = [Simulated(net, accounts) for _ in range(workers)]
+    life = Life(net, chosen, dead, set_by_us, 2 if set_by_us else 0, fleet, naps, accounts)
     for tick in range(chance.choice([150, 300])):
         await net.pass_time(TICK_US)
         if tick % 10 == 0:

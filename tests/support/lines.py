@@ -1,6 +1,7 @@
 """Workers' connections to a real Redis that break in every way, in a time that the test moves."""
 
 import asyncio
+import itertools
 import random
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -89,15 +90,21 @@ class Net:
 
 
 class Simulated:
-    """A worker with a clock of its own, which runs a little fast or slow."""
+    """A worker with a clock of its own, which runs a little fast or slow.
 
-    def __init__(self, net: Net) -> None:
+    Args:
+        net: Redis.
+        accounts: its calls are of so many accounts in turn; 0 for none.
+    """
+
+    def __init__(self, net: Net, accounts: int = 0) -> None:
         self.line = Line(net)
         self.net = net
         self.rate = 1 + net.chance.uniform(-4e-4, 4e-4)
         self.stood_still_us = 0
         self.member = Membership(clock=lambda: (net.now_us - self.stood_still_us - START_US) / 1e6 * self.rate + 1000)
         self.budget = Budget(Ledger(cast("Any", self.line), "x:1", clock=TEST_CLOCK, member=self.member))
+        self._turns = itertools.cycle([self.budget.of(str(number)) for number in range(accounts)] or [self.budget])
         self.next_beat_us = 0
         self.rests_until_us = 0
 
@@ -108,7 +115,7 @@ class Simulated:
 
     async def ask(self, charges: list[Charge], *, max_wait_s: float, bulk: bool) -> int | None:
         """The instant that is granted."""
-        answer = await self.budget.reserve(charges, max_wait_s=max_wait_s, bulk=bulk)
+        answer = await next(self._turns).reserve(charges, max_wait_s=max_wait_s, bulk=bulk)
         if not isinstance(answer, Grant):
             return None
         if self.budget.own_part is None:

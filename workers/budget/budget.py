@@ -56,6 +56,12 @@ class Budget:
         self._telling = Asides()
         self._spare_us = 0.0  # how late the last granted call might have left
 
+    def of(self, account: str) -> "Budget":
+        """That of an account at the same address, used from others too. Both are one worker there, with one part."""
+        other = Budget(self.ledger.of(account), elsewhere=True)
+        other.course = self.course
+        return other
+
     @property
     def own_part(self) -> float | None:
         """The part of every limit that this worker may use by itself, 0 for nothing; None while all share the whole."""

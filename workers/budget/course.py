@@ -98,7 +98,7 @@ class Course:
             return
         if mode not in MOVES[old]:
             raise WrongMove(f"from {old.value} to {mode.value}")
-        self.mode, own.is_open = mode, mode is Mode.OPEN
+        self.mode, own.member.share_is_open = mode, mode is Mode.OPEN
         about = {"scope": self.ledger.keys.egress, "workers": own.member.count}
         if old is Mode.SHARED:
             self.wake()

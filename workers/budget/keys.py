@@ -19,6 +19,7 @@ class Keys:
     """
 
     def __init__(self, scope: str, account: str = "") -> None:
+        self.scope = scope
         exchange, _, egress = scope.partition(":")
         self.egress = f"fleet:{{{exchange}}}:{_key_part(egress)}"
         self.account = f"fleet:{{{exchange}}}:account:{_hashed(account)}" if account else self.egress

@@ -16,6 +16,7 @@ exchange's clock) is kept, and sent when Redis is back (`Ledger.meet`).
 """
 
 import asyncio
+import copy
 import logging
 import math
 import secrets
@@ -61,6 +62,19 @@ class ClockSet(redis.exceptions.RedisError):
     """There is no answer by a clock that can be Redis's."""
 
 
+class _Known:
+    """What this process knows of Redis at one scope, whichever account it asks for."""
+
+    def __init__(self) -> None:
+        # The last epoch of Redis's memory that we have seen. Each question names a new id for the epoch that it may
+        # begin: of two questions without an answer, each may have begun one, the second after the first was forgotten.
+        self.epoch = ""
+        # Whether Redis may lack what we know: at first, after a loss, and when it was emptied.
+        self.unmet = True
+        self.ahead_us = 0
+        self.exchange_clock: tuple[int, int] | None = None
+
+
 class Ledger:
     """One scope, as this process knows it.
 
@@ -93,17 +107,17 @@ class Ledger:
         self.spread = Spread()
         self.pauses = Pauses(self.now_s)
         self._script = Script(client, clock)
-        # The last epoch of Redis's memory that we have seen. Each question names a new id for the epoch that it may
-        # begin: of two questions without an answer, each may have begun one, the second after the first was forgotten.
-        self._known = ""
-        # Whether Redis may lack what we know: at first, after a loss, and when it was emptied.
-        self._unmet = True
+        self._known = _Known()
         self._meeting = asyncio.Lock()
-        self._ahead_us = 0
-        self._exchange_clock: tuple[int, int] | None = None
         self._seen: dict[str, Bucket] = {}
         # What was learned of our buckets, thousandths of their tables' amounts, and when we saw it, by Redis's clock.
         self._learned: dict[str, tuple[int, int]] = {}
+
+    def of(self, account: str) -> "Ledger":
+        """The same scope with another account; all else is one for both, and they are one of those that share it."""
+        other = copy.copy(self)
+        other.keys = Keys(self.keys.scope, account)
+        return other
 
     async def reserve(
         self, charges: Sequence[Charge], *, max_wait_us: int, bulk: bool = False, lead_us: int = 0
@@ -122,7 +136,7 @@ class Ledger:
         for charge in charges:
             self._see(charge)
         # What others were granted is not known here: where the scope is shared, as far ahead as anything is.
-        self._ahead_us = HORIZON_US if self.member else max(self._ahead_us, max_wait_us)
+        self._known.ahead_us = HORIZON_US if self.member else max(self._known.ahead_us, max_wait_us)
         await self.meet()
         planned = await self._ask(
             protocol.reserve(
@@ -131,15 +145,15 @@ class Ledger:
                 max_wait_us=max_wait_us,
                 lead_us=lead_us,
                 spread_us=self.spread.margin_us(),
-                ahead_us=self._ahead_us,
-                known_epoch=self._known,
+                ahead_us=self._known.ahead_us,
+                known_epoch=self._known.epoch,
                 new_epoch=secrets.token_hex(8),
                 reserve=self.live_reserve if bulk else 0.0,
             )
         )
-        if self._known not in ("", planned.epoch):
-            self._unmet = True  # It was emptied.
-        self._known = planned.epoch or ""
+        if self._known.epoch not in ("", planned.epoch):
+            self._known.unmet = True  # It was emptied.
+        self._known.epoch = planned.epoch or ""
         return planned.answer or refused("budget")
 
     async def again(
@@ -170,7 +184,7 @@ class Ledger:
 
     async def arrived(self, charges: Sequence[Charge], grant: Grant, late_us: float, *, answered: bool = True) -> None:
         """Report that a call has arrived, and how late, where that matters to others (`Budget.arrived`)."""
-        if (late_us > grant.margin_us or (answered and grant.must_tell)) and not self._unmet:
+        if (late_us > grant.margin_us or (answered and grant.must_tell)) and not self._known.unmet:
             arrived_us, margin_us = grant.at_us + math.ceil(late_us), int(grant.margin_us)
             await self._ask(
                 protocol.late(
@@ -180,7 +194,7 @@ class Ledger:
 
     async def back(self, charges: Sequence[Charge], grant: Grant) -> None:
         """Give back a reservation whose call is not sent."""
-        if not self._unmet:
+        if not self._known.unmet:
             await self._ask(protocol.back(self.keys, charges, at_us=grant.at_us))
 
     async def pause(
@@ -210,12 +224,12 @@ class Ledger:
 
     def keep_clock(self, ahead_s: float, error_s: float) -> None:
         """Keeps how far the exchange's clock is ahead of Redis's, to be published (`tell_clock`)."""
-        self._exchange_clock = int(ahead_s * 1e6), math.ceil(error_s * 1e6)
+        self._known.exchange_clock = int(ahead_s * 1e6), math.ceil(error_s * 1e6)
 
     async def tell_clock(self) -> None:
         """Publish the offset of the exchange's clock; its fixed windows follow it."""
-        if self._exchange_clock:
-            ahead_us, error_us = self._exchange_clock
+        if self._known.exchange_clock:
+            ahead_us, error_us = self._known.exchange_clock
             await self._ask(protocol.clock(self.keys, ahead_us=ahead_us, error_us=error_us))
 
     def step_s(self, charge: Charge) -> float:
@@ -284,9 +298,9 @@ class Ledger:
         """One beat of the worker that shares the scope."""
         mine = member.beat(self._seen.values())
         answer = await self._ask(
-            protocol.beat(self.keys, mine, known_epoch=self._known, new_epoch=secrets.token_hex(8))
+            protocol.beat(self.keys, mine, known_epoch=self._known.epoch, new_epoch=secrets.token_hex(8))
         )
-        self._known = answer.epoch
+        self._known.epoch = answer.epoch
         if paused_s := member.answered(answer):
             self.pauses.keep(self.keys.pauses[:1], paused_s)
         if dead := member.dead():
@@ -302,20 +316,20 @@ class Ledger:
 
     def lost(self) -> None:
         """Redis did not answer: pauses and the exchange's clock are sent again when it is back."""
-        self._unmet = True
+        self._known.unmet = True
 
     async def meet(self) -> None:
         """After a loss, send Redis our pauses and the exchange's clock: it may have forgotten them."""
-        if not self._unmet:
+        if not self._known.unmet:
             return
         async with self._meeting:
-            if not self._unmet:
+            if not self._known.unmet:
                 return
             for key, left_s, why in self.pauses:
                 for_us = int(left_s * 1e6)
                 await self._ask(protocol.pause([key], for_us=for_us, most_us=for_us, why=why, again=True))
             await self.tell_clock()
-            self._unmet = False
+            self._known.unmet = False
 
     def _see(self, charge: Charge) -> None:
         key = self.keys.bucket(charge)
@@ -333,7 +347,7 @@ class Ledger:
         try:
             return await self._ask_in_time(question)
         except AWAY as error:
-            self._unmet = True
+            self._known.unmet = True
             store.count_loss(error, question.entry)
             raise
 

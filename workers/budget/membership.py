@@ -71,6 +71,8 @@ class Membership:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.id = f"{_MACHINE}.{os.getpid()}.{secrets.token_hex(4)}"
         self.share: Share | None = None
+        # Whether the share grants anything: set by the budget, by its mode.
+        self.share_is_open = False
         self.part = 0
         self.count = 0
         self.clock = clock

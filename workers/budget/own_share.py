@@ -29,8 +29,6 @@ class OwnShare:
 
     def __init__(self, keys: Keys, pauses: Pauses, member: Membership, *, elsewhere: bool, live_reserve: float) -> None:
         self.member = member
-        # Whether anything is granted: set by the budget, by its mode.
-        self.is_open = False
         # The part of its table's amount that a bucket holds by what was learned of it, by the bucket's name.
         self.effective: Mapping[str, float] = {}
         self._keys = keys
@@ -75,7 +73,8 @@ class OwnShare:
             return refused("share_too_small")
         soon = at <= now_us + RECHECK_S * 1e6  # it is not looked at again
         held = not soon or share.holds(keyed, at, now_us, taken=False)
-        if not (self.is_open and held and at <= now_us + max_wait_us + lead_us and member.may_use(at, error_us)):
+        in_time = at <= now_us + max_wait_us + lead_us
+        if not (member.share_is_open and held and in_time and member.may_use(at, error_us)):
             return refused("redis_lost")
         share.take(keyed, at)
         margin_us = share.margin_us(charges)

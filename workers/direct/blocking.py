@@ -6,6 +6,7 @@ is sent by the thread that makes it.
 
 import asyncio
 import os
+import sys
 import threading
 import time
 from collections.abc import Coroutine
@@ -66,6 +67,16 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     except BaseException:
         future.cancel()
         raise
+
+
+def drop(purse: Purse) -> None:
+    """Closes the purse of an instance that is garbage, and waits for nothing.
+
+    Python collects garbage in whatever thread runs, so also in that of the event loop, which must not wait for itself.
+    """
+    loop = _loops.get(os.getpid())
+    if loop is not None and purse.is_open and not sys.is_finalizing():
+        asyncio.run_coroutine_threadsafe(purse.close(), loop)
 
 
 _SEND: Final[ContextVar[Send]] = ContextVar("blocking_send")
@@ -183,6 +194,10 @@ class BlockingCalls(_Ccxt):
     async def _time(self) -> Any:
         return await asyncio.to_thread(self.fetch_time)  # with the context, and so the call, of this task
 
+    def __del__(self) -> None:
+        """In place of ccxt's, which closes it."""
+        drop(self.purse)
+
     def close(self, *_: Any) -> None:
         """Gives up its part of the limits; ccxt's blocking classes have nothing else to close."""
         run(self.purse.close())
@@ -209,6 +224,10 @@ class BlockingShadow(_Ccxt):
         run(self.purse.open(self, None))
         run(self.purse.note(charges_of(self, self.purse.meter, path, api, method, params, config)))
         return super().fetch2(path, api, method, params, config)
+
+    def __del__(self) -> None:
+        """In place of ccxt's, which closes it."""
+        drop(self.purse)
 
     def close(self, *_: Any) -> None:
         """Gives up its part of the limits."""

@@ -8,19 +8,14 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-import redis.asyncio
 from ccxt.base.errors import RateLimitExceeded  # pyright: ignore[reportMissingTypeStubs]
 
 from schemas.accounts import Secret
 from schemas.config import LaneConfig, LimitsConfig
-from schemas.runtime import store
 from schemas.runtime.store import AWAY
 from schemas.runtime.tasks import CLOSING_S, end_tasks
 
-from ..budget.budget import Budget
 from ..budget.grants import Grant
-from ..budget.ledger import Ledger
-from ..budget.membership import BEAT_EVERY_S, Membership
 from ..exchange import settings
 from ..exchange.bounds import Holding
 from ..exchange.call import CALL, Call
@@ -32,10 +27,10 @@ from ..exchange.rows import Rows
 from ..limits import costs
 from ..limits.costs import Charge
 from ..limits.tables import shipped
+from .address import Address, Place, take
 
 log = logging.getLogger(__name__)
 
-REDIS_TIMEOUT_S: Final = 0.5
 # A slot that is further ahead is asked for again later: less than Redis grants to one of several workers.
 RESERVE_S: Final = 2.0
 # The program reads what it asked for, however much that is.
@@ -85,18 +80,23 @@ class Purse:
         self.lane = lane
         self._name = name or f"{exchange.id} of this program"
         self._redactor = redactor
-        self._url = url
         self._max_wait_s = max_wait_s
-        self.costs = costs.load(exchange.id, float(exchange.rateLimit), limits)
+        pace_ms = float(exchange.rateLimit)
+        self.costs = costs.load(exchange.id, pace_ms, limits)
+        self._place = Place(url, f"{settings.budget_of(lane)}:{lane.egress}", repr((pace_ms, limits)))
         self._answers = shipped().answers(exchange.id)
         self._meter: Meter | None = None
-        self._client: redis.asyncio.Redis | None = None
-        self._follower: asyncio.Task[None] | None = None
+        self._address: Address | None = None
         self._opening: asyncio.Lock | None = None
         self._process = 0
         self._named: Any = None
         self._kept = set[asyncio.Task[Any]]()
         self._is_cut = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has something to give up."""
+        return self._address is not None
 
     @property
     def meter(self) -> Meter:
@@ -112,7 +112,7 @@ class Purse:
             fetch_time: asks the exchange for its time, where it can tell it and has windows that start by it.
         """
         if self._process != os.getpid():  # a fork has neither the connection nor the event loop
-            self._process, self._meter, self._opening = os.getpid(), None, asyncio.Lock()
+            self._process, self._meter, self._address, self._opening = os.getpid(), None, None, asyncio.Lock()
         assert self._opening is not None
         async with self._opening:
             if self._meter is None:
@@ -125,22 +125,17 @@ class Purse:
     async def _open(self, exchange: Any, fetch_time: Callable[[], Awaitable[Any]] | None) -> None:
         secrets = [Secret(str(value)) for name in exchange.requiredCredentials if (value := getattr(exchange, name))]
         account = str(exchange.apiKey or exchange.walletAddress or "")
-        client = self._client = store.connect(self._url, timeout_s=REDIS_TIMEOUT_S)
-        scope = f"{settings.budget_of(self.lane)}:{self.lane.egress}"
-        ledger = Ledger(client, scope, account=account, member=Membership())
-        redactor = self._redactor or Redactor(secrets)
-        # Who else has the account, and from where, is not known here.
-        budget = Budget(ledger, elsewhere=bool(account))
-        self._meter = Meter(self._name, budget, self.costs, self._answers, redactor)
+        address = take(self._place)
         try:
-            await self._meter.budget.beat()
-        except asyncio.CancelledError:  # the next call opens it
-            self._meter = None
-            await client.aclose()
+            await address.open()
+        except BaseException:  # the next call opens it
+            await address.leave()
             raise
-        self._follower = asyncio.create_task(self._meter.budget.follow(BEAT_EVERY_S))
+        # Who else has the account, and from where, is not known here.
+        budget, redactor = address.budget_of(account), self._redactor or Redactor(secrets)
+        self._address, self._meter = address, Meter(self._name, budget, self.costs, self._answers, redactor)
         with contextlib.suppress(*AWAY):
-            if fetch_time is not None and not await client.exists(ledger.keys.clock):
+            if fetch_time is not None and not await address.client.exists(budget.ledger.keys.clock):
                 token = CALL.set(call := self.new_call(exchange))
                 try:
                     await set_windows(fetch_time, call, self._meter.budget, self.costs)
@@ -224,9 +219,6 @@ class Purse:
         if self._kept:
             await asyncio.wait(self._kept, timeout=CLOSING_S)
             await end_tasks(self._kept)
-        if self._meter is None or self._client is None:
-            return
-        meter, self._meter = self._meter, None
-        await end_tasks([self._follower] if self._follower else [])
-        await meter.budget.leave()
-        await self._client.aclose()
+        address, self._meter, self._address = self._address, None, None
+        if address is not None:
+            await address.leave()

@@ -1,0 +1,93 @@
+"""One exchange as seen from one address, for all purses of an event loop: one of those that share its limits.
+
+Each worker has a part of every limit while Redis is away. A program with ten accounts at an address, or a gateway with
+sixty, is one worker there, and not as many as it has accounts: the fleet's own parts stay what they are.
+"""
+
+import asyncio
+from typing import Final, NamedTuple
+from weakref import WeakKeyDictionary
+
+from schemas.runtime import store
+from schemas.runtime.tasks import end_tasks
+
+from ..budget.budget import Budget
+from ..budget.ledger import Ledger
+from ..budget.membership import BEAT_EVERY_S, Membership
+
+REDIS_TIMEOUT_S: Final = 0.5
+
+
+class Place(NamedTuple):
+    """What purses have in common that are one there.
+
+    Args:
+        url: Redis.
+        scope: `<exchange>:<egress>`.
+        limits: what holds there, in words: who goes by other limits is another one.
+    """
+
+    url: str
+    scope: str
+    limits: str
+
+
+class Address:
+    """One address; made by `take`.
+
+    Attributes:
+        client: Redis.
+        budget: of calls without an account.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self.client = store.connect(place.url, timeout_s=REDIS_TIMEOUT_S)
+        self.budget = Budget(Ledger(self.client, place.scope, member=Membership()))
+        self._opening = asyncio.Lock()
+        self._follower: asyncio.Task[None] | None = None
+        self._purses = 0
+
+    async def open(self) -> None:
+        """Makes the first beat, and has others follow; does nothing where that is done."""
+        async with self._opening:
+            if self._follower is None:
+                await self.budget.beat()
+                self._follower = asyncio.create_task(self.budget.follow(BEAT_EVERY_S))
+
+    def budget_of(self, account: str) -> Budget:
+        """The budget of calls with an account, or without one: empty."""
+        return self.budget.of(account) if account else self.budget
+
+    def taken(self) -> "Address":
+        """It has one purse more."""
+        self._purses += 1
+        return self
+
+    async def leave(self) -> None:
+        """It has one purse less. The last one gives up its part of the limits, and the connection."""
+        self._purses -= 1
+        if self._purses:
+            return
+        here = _here()
+        if here.get(self._place) is self:
+            del here[self._place]
+        await end_tasks([self._follower] if self._follower else [])
+        await self.budget.leave()
+        await self.client.aclose()
+
+
+# By event loop: connections can't be used in another.
+_all: Final = WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Place, Address]]()
+
+
+def take(place: Place) -> Address:
+    """The address of all purses of this event loop there, which has one more now; each has to `leave` it."""
+    here = _here()
+    if place not in here:
+        here[place] = Address(place)
+    return here[place].taken()
+
+
+def _here() -> dict[Place, Address]:
+    return _all.setdefault(asyncio.get_running_loop(), {})
