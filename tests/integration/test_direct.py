@@ -301,8 +301,9 @@ async def test_all_instances_of_a_program_are_one_of_those_that_share_a_limit(
     server.answer = 200, {}, '{"code":"0","data":[{"ts":"1"}]}'
 
     async def are_there(client: redis_client.Redis) -> int:
-        found: Any = client.scan_iter("fleet:{okx}:*:members")
-        of_each: list[Any] = [await client.hlen(key) async for key in found]  # pyright: ignore[reportGeneralTypeIssues]
+        any_client: Any = client
+        found: list[bytes] = await any_client.keys("fleet:{okx}:*:members")
+        of_each: list[int] = [await any_client.hlen(key) for key in found]
         return sum(number - 1 for number in of_each)  # beside the members there is `gen`
 
     def of(key: str) -> Any:
