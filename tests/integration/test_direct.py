@@ -159,16 +159,21 @@ async def test_an_order_is_sent_once_where_its_connection_ends(
         assert await came() <= before + 1
 
 
+@pytest.mark.parametrize("broken", [False, True])
 @pytest.mark.parametrize("is_async", [True, False])
-async def test_a_refusal_pauses_all(server: Answers, lanes: Lanes, redis_url: str, is_async: bool) -> None:
+async def test_a_refusal_pauses_all(
+    server: Answers, lanes: Lanes, redis_url: str, is_async: bool, broken: bool
+) -> None:
+    """Also one whose body breaks off."""
     settings = server.settings("binance")
     server.by_path = {"time": f'{{"serverTime":{int(time.time() * 1000)}}}'}
     server.answer = 429, {"Retry-After": "50"}, '{"code":-1003,"msg":"Too many requests"}'
+    server.broken = broken
     async with (
         program(instance("binance", settings, is_async=is_async), redis_url) as (made, read),
         program(instance("binance", settings), redis_url, max_wait_s=1) as (other, read_too),
     ):
-        with pytest.raises(blocking.DDoSProtection):
+        with pytest.raises(blocking.BaseError if broken else blocking.DDoSProtection):
             await read("fetch_ticker", BTC)
         before = len(server.hits)
         with pytest.raises(blocking.RateLimitExceeded, match=r"not sent: the exchange has to be left alone for [45]"):

@@ -8,7 +8,7 @@ import pytest
 import redis.asyncio
 
 from schemas.config import LimitsConfig
-from schemas.messages import ErrorCode
+from schemas.messages import EXCHANGE_FAILURES, ErrorCode
 from tests.support.exchange_lanes import Answers, CountedBudget, Lanes, call
 from tests.support.fleet import wait_until
 from workers.budget.budget import Budget
@@ -47,6 +47,28 @@ async def test_ccxts_own_retry_waits_for_the_pause_its_first_try_caused(server: 
     lane, _ = lanes.lane("binance", settings)
     assert await failed(lane, call("binance", max_wait_s=1)) is ErrorCode.PAUSED
     assert len(server.hits) == 1
+
+
+@pytest.mark.parametrize("status", [429, 418])
+async def test_a_refusal_whose_body_breaks_off_pauses_all_the_same(server: Answers, lanes: Lanes, status: int) -> None:
+    server.answer, server.broken = (status, {"Retry-After": "50"}, '{"code":-1003'), True
+    lane, _ = lanes.lane("binance", server.settings("binance"))
+    first = call("binance")
+    assert await failed(lane, first) is ErrorCode.RATE_LIMITED
+    assert first.pause is not None
+    assert first.pause.seconds > 45
+    assert await failed(lane, call("binance", max_wait_s=1)) is ErrorCode.PAUSED
+    assert len(server.hits) == 1
+
+
+async def test_other_answers_whose_body_breaks_off_pause_nothing(server: Answers, lanes: Lanes) -> None:
+    server.answer, server.broken = (503, {"Retry-After": "50"}, "{}"), True
+    lane, _ = lanes.lane("binance", server.settings("binance"))
+    for _ in range(2):
+        attempt = call("binance")
+        assert await failed(lane, attempt) in EXCHANGE_FAILURES
+        assert attempt.pause is None
+    assert len(server.hits) == 2
 
 
 async def test_an_exchange_without_a_table_gets_ccxts_own_pace(server: Answers, lanes: Lanes) -> None:

@@ -181,16 +181,18 @@ class Answers:
         answer: status, headers and body; change it at any time.
         by_path: bodies for paths that hold these words.
         held_path: paths that hold this are not answered until it changes.
+        broken: the body ends before its length.
     """
 
     def __init__(self) -> None:
         self.answer: tuple[int, dict[str, str], str] = (200, {}, "{}")
         self.by_path: dict[str, str] = {}
         self.held_path = ""
+        self.broken = False
         self.hits: list[str] = []
         self.url = ""
 
-    async def _handle(self, request: web.Request) -> web.Response:
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
         self.hits.append(request.path)
         while self.held_path and self.held_path in request.path:
             await asyncio.sleep(0.01)
@@ -198,6 +200,13 @@ class Answers:
             if part in request.path:
                 return web.Response(text=body, content_type="application/json")
         status, headers, body = self.answer
+        if self.broken:
+            head = web.StreamResponse(status=status, headers={"Content-Length": str(len(body) + 100), **headers})
+            await head.prepare(request)
+            await head.write(body.encode())
+            assert request.transport is not None
+            request.transport.close()
+            return head
         return web.Response(status=status, headers={"Content-Type": "application/json", **headers}, body=body.encode())
 
     @classmethod

@@ -21,7 +21,7 @@ from schemas.errors import ConfigError
 from ..budget.budget import LATE_TRIES
 from ..budget.grants import Grant
 from ..exchange.call import CALL, Call
-from ..exchange.charged import Send, charges_of, note_answer, signal
+from ..exchange.charged import Send, charges_of, note_answer, note_head, signal
 from ..exchange.egress import Late
 from ..exchange.errors import NoBudget, means_too_many
 from .purse import Purse
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     class _Ccxt:
         id: str
         has: dict[str, Any]
+        session: Any
 
         def fetch2(self, path: str, api: Any, method: str, params: Any, config: Any) -> Any: ...
         def fetch(self, url: str, method: str, headers: Any, body: Any) -> Any: ...
@@ -159,6 +160,12 @@ class BlockingCalls(_Ccxt):
             raise
         send.http_calls += 1
         call.sends()
+
+        def on_head(response: Any, **_: Any) -> None:
+            send.answered_s, send.head = time.monotonic(), (response.status_code, response.headers)
+
+        hooks: list[Any] = self.session.hooks["response"]
+        hooks.append(on_head)  # `requests` calls it before it reads the body
         try:
             return super().fetch(url, method, headers, body)
         except (DDoSProtection, RateLimitExceeded):
@@ -166,6 +173,7 @@ class BlockingCalls(_Ccxt):
                 send.pause = signal(meter, send.status, call.headers, call.body, refused=True)
             raise
         finally:
+            hooks.remove(on_head)
             run(self._settle(call, send))
 
     async def _settle(self, call: Call, send: Send) -> None:
@@ -173,6 +181,7 @@ class BlockingCalls(_Ccxt):
         if send.answered_s:
             send.on_answer()
         send.note(call)
+        note_head(self.purse.meter, send)
         if send.answered_s and (send.pause is not None or send.count is not None):
             heed = self.purse.meter.heed
             call.pause = await heed(send.charges, send.grant, send.late_us, send.pause, send.count) or call.pause
@@ -182,7 +191,6 @@ class BlockingCalls(_Ccxt):
     ) -> Any:
         """Called by ccxt for every answer, before it looks for errors."""
         send = _SEND.get()
-        send.answered_s = time.monotonic()
         note_answer(self.purse.meter, CALL.get(), send, code, headers, body)
         return super().on_rest_response(code, reason, url, method, headers, body, *request)
 

@@ -63,6 +63,7 @@ class Send(Passage):
         self.left_s = self.answered_s = self.late_us = 0.0
         self.late = self.reused = False
         self.pause: Pause | None = None
+        self.head = None
         self.status = 0
         self.blank = False
         self.count: Count | None = None
@@ -240,6 +241,7 @@ class ChargedCalls(_Ccxt):
             meter.answering.ended()
             call.exchange_s += time.monotonic() - sent_s
             send.note(call)
+            note_head(meter, send)
             if send.answered_s and (send.pause is not None or send.count is not None):
                 held = await meter.heed(send.charges, send.grant, send.late_us, send.pause, send.count)
                 call.pause = held or call.pause
@@ -330,6 +332,12 @@ def note_answer(meter: Meter, call: Call, send: Send, code: int, headers: Mappin
     send.pause = signal(meter, code, headers, body)
     if send.reports and (send.pause is not None or meter.wants_count(send.charges)):
         send.count = counted(meter.answers.counts, headers, time.time())
+
+
+def note_head(meter: Meter, send: Send) -> None:
+    """Takes in what the head of an answer says of limits, where its body did not come whole or was not read."""
+    if send.head is not None and not send.status:
+        send.pause = signal(meter, *send.head, "")
 
 
 def signal(meter: Meter, status: int, headers: Mapping[str, str], body: str, *, refused: bool = False) -> Pause | None:

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextvars import ContextVar
 from functools import partial
 from typing import Any, Final
@@ -57,12 +57,14 @@ class Passage:
         reused: an earlier call used that connection.
         left_s: when it was written to the connection; 0 before.
         answered_s: when the head of its answer came; 0 before.
+        head: the status and the headers of its answer; None before they came.
     """
 
     connection: asyncio.BaseProtocol | None = None
     reused: bool = False
     left_s: float = 0.0
     answered_s: float = 0.0
+    head: tuple[int, Mapping[str, str]] | None = None
 
     @property
     def holding(self) -> Holding:
@@ -201,9 +203,10 @@ class _Connector(aiohttp.TCPConnector):
             raise
         return connection
 
-    async def answered(self, *_: object) -> None:
+    async def answered(self, _: object, __: object, params: aiohttp.TraceRequestEndParams) -> None:
         """The head of an answer came."""
         passage = PASSAGE.get()
+        passage.head = params.response.status, params.response.headers
         passage.answered_s = time.monotonic()
         if passage.connection is not None:
             self._last_s[passage.connection] = passage.answered_s
