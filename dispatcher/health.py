@@ -31,6 +31,7 @@ from schemas.status import NOT_REPORTED, NOT_SERVED, OPENING
 from .circuit import Circuit, State
 from .evidence import Evidence
 from .strategies import Choice
+from .told import Change
 
 # What a probe calls: the cheapest methods of an exchange. Its status also says whether it is in maintenance.
 QUESTIONS: Final = ("fetch_status", "fetch_time")
@@ -256,6 +257,11 @@ class LaneHealth(Choice):
         turn = self.load.waiting.book(attempt, self.name, now_ms)
         self._line_grew()
         return turn
+
+    def take_change(self, change: Change, now_ms: int) -> None:
+        """Another dispatcher did this to its line of the lane: see `Waiting.take`."""
+        self.load.waiting.take(change, now_ms)
+        self._line_grew()
 
     def _line_grew(self) -> None:
         self.open_from_ms = max(self.open_from_ms, self.load.waiting.last_ms)

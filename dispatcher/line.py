@@ -12,6 +12,7 @@ Dispatchers share nothing for this: what one of them owes is paid by requests th
 """
 
 import heapq
+import math
 from collections import deque
 from typing import Final
 
@@ -42,10 +43,16 @@ class Line:
         self._due_ms = 0.0  # gaps of turns that have left the heap and are to be yielded; below 0 where more were
         self._kept: deque[tuple[float, float]] = deque()  # free stretches at the end: from when to when
         self._kept_ms = 0.0
+        self._others: deque[list[float]] = (
+            deque()
+        )  # places that others may have given: until when that is unknown, gaps
+        self.others_ms = 0.0
 
     def observe(self, now_ms: float) -> None:
         """Forgets what has passed."""
         self.callers.observe(now_ms)
+        while self._others and self._others[0][0] <= now_ms:
+            self.others_ms -= self._others.popleft()[1]
         while self._kept and self._kept[0][0] < now_ms:
             from_ms, to_ms = self._kept.popleft()
             passed_ms = self._pace.between_ms(from_ms, min(now_ms, to_ms))
@@ -69,14 +76,39 @@ class Line:
     def turn_ms(self, caller: str, gap_ms: float, now_ms: float) -> float:
         """When one more request of this caller would have its turn."""
         self.observe(now_ms)
-        end_ms = self._kept[0][0] if self._spare(gap_ms) else self.next_ms
-        return min(end_ms, self._early_ms(caller, gap_ms, now_ms))
+        return min(self._end_ms(gap_ms), self._early_ms(caller, gap_ms, now_ms))
+
+    def _end_ms(self, gap_ms: float) -> float:
+        """The first turn that nobody has: some that were kept, or behind those that others may just be giving."""
+        if self._spare(gap_ms):
+            return self._kept[0][0]
+        return self._pace.later_ms(self.next_ms, self.others_ms) if self.others_ms else self.next_ms
+
+    def expect(self, gap_ms: float, until_ms: float) -> None:
+        """Other dispatchers give as many turns as this one, and until then it may not know of them."""
+        self._others.append([until_ms, gap_ms])
+        self.others_ms += gap_ms
+
+    def told(self, caller: str, gap_ms: float, now_ms: float) -> None:
+        """Another dispatcher has given a turn; that was expected, or it had more requests than this one."""
+        self.observe(now_ms)
+        left_ms = gap_ms
+        while self._others and left_ms > 0:
+            taken_ms = min(left_ms, self._others[0][1])
+            left_ms -= taken_ms
+            self.others_ms -= taken_ms
+            self._others[0][1] -= taken_ms
+            if self._others[0][1] <= 0:
+                self._others.popleft()
+        others_ms, self.others_ms = self.others_ms, 0.0
+        self.book(caller, gap_ms, now_ms)
+        self.others_ms = others_ms
 
     def book(self, caller: str, gap_ms: float, now_ms: float) -> float:
         """Gives a turn to one more request of this caller."""
         at_ms = self.turn_ms(caller, gap_ms, now_ms)
         spare = self._spare(gap_ms)
-        overtakes = at_ms < (self._kept[0][0] if spare else self.next_ms)
+        overtakes = at_ms < self._end_ms(gap_ms)
         if overtakes:
             self._owe(at_ms, gap_ms, now_ms)
         if spare and not overtakes:
@@ -152,10 +184,13 @@ class Line:
         return self._due_ms >= owed_ms and not callers.overtakes_ms(caller, gap_ms)
 
     def _early_ms(self, caller: str, gap_ms: float, now_ms: float) -> float:
-        """The turn that this caller has by right: before what he overtakes, and where the bucket may have room."""
+        """The turn that this caller has by right: before what he overtakes, and where the bucket may have room.
+
+        Infinite where he overtakes nothing.
+        """
         overtakes_ms = self.callers.overtakes_ms(caller, gap_ms)
         if not overtakes_ms:
-            return self.next_ms
+            return math.inf
         at_ms = self._pace.later_ms(self.next_ms, -overtakes_ms - max(0.0, self._spare_ms))
         first_ms = max(self.room_ms, now_ms)
         return at_ms if at_ms >= first_ms else max(self._pace.later_ms(self._first_ms, gap_ms), first_ms)

@@ -1,6 +1,7 @@
 """Decides on a request: send it to a lane, let it wait, or end it. Pure: the clock is an argument."""
 
-from collections.abc import Collection, Mapping, Sequence
+import functools
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final, TypeAlias
 
 from msgspec import Struct
@@ -16,6 +17,7 @@ from .health import Heard, LaneHealth
 from .listings import Lack, LaneKnowledge, asked
 from .names import Names
 from .strategies import Chooser
+from .told import Change
 
 # The time of the shortest delay queue: a request with less time left can't wait.
 SHORTEST_WAIT_MS: Final = 250
@@ -72,6 +74,8 @@ class Router:
     """Chooses lanes, over the configured lanes and their health.
 
     Attributes:
+        changes: what was done to lines and the other dispatchers were not told yet, with the lane's name; only where
+            there are others.
         health: the lanes, by name.
         knowledge: what they list.
     """
@@ -79,7 +83,8 @@ class Router:
     def __init__(self, config: Config) -> None:
         self._chooser = Chooser()
         self.knowledge = LaneKnowledge()
-        self._dispatchers = 1
+        self._dispatchers, self._tellers = 1, 0
+        self.changes: list[tuple[str, Change]] = []
         self._heard = Heard()
         # By worker: when its last report of all lanes came, and which they are.
         self._served: dict[str, tuple[float, list[str]]] = {}
@@ -100,14 +105,25 @@ class Router:
     def _lane(self, name: str, lane: LaneConfig) -> LaneHealth:
         health = self.health.get(name) or LaneHealth(name, lane.weight, self._config, self._heard)
         health.configure(lane.weight, self._config)
-        health.load.waiting.dispatchers = self._dispatchers
+        waiting = health.load.waiting
+        waiting.dispatchers, waiting.tellers = self._dispatchers, self._tellers
+        waiting.tell = functools.partial(self._tell, name)
         return health
 
-    def set_dispatchers(self, count: int) -> None:
-        """Takes in how many dispatchers there are."""
-        self._dispatchers = count
+    def set_dispatchers(self, count: int, tellers: int = 0) -> None:
+        """Takes in how many dispatchers there are, and how many others of them tell what they do to lines."""
+        self._dispatchers, self._tellers = count, tellers
         for lane in self.health.values():
-            lane.load.waiting.dispatchers = count
+            lane.load.waiting.dispatchers, lane.load.waiting.tellers = count, tellers
+
+    def _tell(self, lane: str, change: Change) -> None:
+        self.changes.append((lane, change))
+
+    def take_changes(self, changes: Iterable[tuple[str, Change]], now_ms: int) -> None:
+        """Takes in what another dispatcher did to its lines."""
+        for name, change in changes:
+            if health := self.health.get(name):
+                health.take_change(change, now_ms)
 
     def observe(self, report: Report, now_s: float) -> None:
         """Takes in a worker's report."""

@@ -15,8 +15,8 @@ shortest delay queue, so that other dispatchers meet it, and the shortest of the
 """
 
 import math
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -25,6 +25,7 @@ from schemas.messages import Attempt, Bound, Request, Turn
 
 from .line import Line
 from .pace import Pace
+from .told import Change, Kind
 
 # A turn counts as come so much before its time: a request can't wait for less than the shortest delay queue takes.
 LATE_MS: Final = 250
@@ -34,6 +35,8 @@ TICK_S: Final = 0.1
 PLACES_KEPT: Final = 1_000
 # The longest line: no limit that is published has a longer window than a day.
 LONGEST_MS: Final = 25 * 3_600_000
+# After so long another dispatcher has told what it did, or is too slow to be waited for.
+TOLD_MS: Final = 100
 # A request may ask other dispatchers until so long after it came. Each way through the shortest delay queue takes
 # 250 ms and leads to any of them, perhaps to one that it has asked.
 ASKING_MS: Final = 2_000
@@ -67,13 +70,17 @@ class Waiting:
     """What waits for one lane.
 
     Attributes:
+        tell: takes what is done to lines here, for the other dispatchers; the lane's name is left out.
         dispatchers: how many give turns; each puts about as many requests into the delay queues.
+        tellers: how many others of them tell what they do to lines.
         count: about how many requests wait in delay queues.
         last_ms: when the last turn of all lines is (Unix milliseconds).
     """
 
     def __init__(self) -> None:
+        self.tell: Callable[[Change], object] | None = None
         self.dispatchers = 1
+        self.tellers = 0
         self.count = 0
         self.last_ms = 0.0
         self._ticks: dict[int, int] = {}  # by tick: how many leave their delay queue then
@@ -93,9 +100,44 @@ class Waiting:
             del self._ticks[tick]
         self.count = sum(self._ticks.values())
 
+    @property
+    def _silent(self) -> int:
+        """This dispatcher, and how many others tell nothing: each of those gives about as many turns as this one."""
+        return max(1, self.dispatchers - self.tellers)
+
+    def take(self, change: Change, now_ms: int) -> None:
+        """Another dispatcher did this to its line."""
+        if change.kind == "room":
+            if change.bound is not None:
+                self._refused(change.of_kind, change.of_subject, change.bound, now_ms)
+            return
+        line, gap_ms = self._lines.get(change.key), max(0.0, change.step_ms) * self._silent
+        if line is None:  # the next request that passes by, or comes back from a worker, says what is known of it
+            return
+        match change.kind:
+            case "book":
+                line.told(change.caller, gap_ms, now_ms)
+            case "again":
+                line.again(change.caller, gap_ms, min(change.at_ms, now_ms + LONGEST_MS))
+            case "come":
+                line.come(change.caller, change.at_ms, gap_ms, change.latest_ms, now_ms)
+            case "back":
+                line.next_ms -= gap_ms
+        self._grew(line)
+
+    def _told(self, key: str, kind: Kind, step_ms: float, **fields: Any) -> None:
+        if self.dispatchers > 1 and self.tell is not None:
+            self.tell(Change(key, kind, step_ms, **fields))
+
     def refused(self, request: Request, bound: Bound, now_ms: int) -> None:
         """A worker found no room for such a request before that time."""
-        line = self._line(request, bound.key, bound.step_ms, now_ms, apart=bound.apart)
+        self._told(
+            bound.key, "room", bound.step_ms, bound=bound, of_kind=request.kind, of_subject=request.subject_digest
+        )
+        self._refused(request.kind, request.subject_digest, bound, now_ms)
+
+    def _refused(self, kind: str, subject: str, bound: Bound, now_ms: int) -> None:
+        line = self._line(kind, subject, bound.key, bound.step_ms, now_ms, apart=bound.apart)
         room_ms = min(bound.at_ms, now_ms + LONGEST_MS)
         rooms = [(at_ms, calls) for at_ms, calls in bound.rooms if at_ms <= now_ms + LONGEST_MS]
         line.refused(room_ms, Pace(room_ms, bound.step_ms, rooms))
@@ -107,7 +149,8 @@ class Waiting:
         One that is later by chance changes nothing: all lines would become as long as the longest, and room be wasted.
         Where the line grows, the stretch that was not known counts as booked by this request's caller.
         """
-        line = self._line(attempt.request, turn.key, turn.step_ms, now_ms, apart=turn.apart)
+        request = attempt.request
+        line = self._line(request.kind, request.subject_digest, turn.key, turn.step_ms, now_ms, apart=turn.apart)
         later_ms = turn.at_ms - line.next_ms
         if later_ms >= by_chance_ms(turn.at_ms - now_ms, turn.step_ms, self.dispatchers):
             next_ms = max(line.next_ms, min(turn.at_ms + turn.step_ms, now_ms + LONGEST_MS))
@@ -133,7 +176,8 @@ class Waiting:
         place = self._place(attempt, now_ms)
         if place is None or now_ms - attempt.received_ms >= ASKING_MS or attempt.deadline_ms - now_ms < 2 * LATE_MS:
             return 0.0
-        return by_chance_ms(self._turn_ms(place, attempt, now_ms) - now_ms, place.step_ms, self.dispatchers)
+        by_chance = by_chance_ms(self._turn_ms(place, attempt, now_ms) - now_ms, place.step_ms, self._silent)
+        return max(by_chance, place.line.others_ms)
 
     def step_ms(self, attempt: Attempt, now_ms: float) -> float:
         """How long one such call takes of its bucket; 0 where there is no line for it."""
@@ -171,7 +215,11 @@ class Waiting:
         place = self._place(attempt, now_ms)
         if place is None:
             return None
-        at_ms = place.line.book(attempt.reply_to, place.step_ms * self.dispatchers, now_ms)
+        gap_ms = place.step_ms * self._silent
+        at_ms = place.line.book(attempt.reply_to, gap_ms, now_ms)
+        if others := self.dispatchers - self._silent:
+            place.line.expect(gap_ms * others, now_ms + TOLD_MS)
+        self._told(place.key, "book", place.step_ms, caller=attempt.reply_to)
         self._grew(place.line)
         return Turn(lane, place.key, int(at_ms), place.step_ms, place.apart)
 
@@ -181,7 +229,8 @@ class Waiting:
         That is not at the end of the line: requests that come later wait longer.
         """
         line = self._lines.setdefault(bound.key, Line())
-        at_ms = line.again(attempt.reply_to, bound.step_ms * self.dispatchers, bound.at_ms)
+        at_ms = line.again(attempt.reply_to, bound.step_ms * self._silent, bound.at_ms)
+        self._told(bound.key, "again", bound.step_ms, caller=attempt.reply_to, at_ms=bound.at_ms)
         self._grew(line)
         return Turn(turn.lane, bound.key, int(at_ms), bound.step_ms, bound.apart)
 
@@ -199,16 +248,18 @@ class Waiting:
         if line is None or turn.at_ms - LATE_MS - lead_ms > now_ms or line.next_ms <= now_ms:
             return turn
         latest_ms = attempt.deadline_ms - turn.step_ms - answer_ms
-        at_ms = line.come(attempt.reply_to, turn.at_ms, turn.step_ms * self.dispatchers, latest_ms, now_ms)
+        at_ms = line.come(attempt.reply_to, turn.at_ms, turn.step_ms * self._silent, latest_ms, now_ms)
+        self._told(turn.key, "come", turn.step_ms, caller=attempt.reply_to, at_ms=turn.at_ms, latest_ms=latest_ms)
         self._grew(line)
         return None if at_ms is None else replace(turn, at_ms=int(at_ms))
 
     def give_back(self, turn: Turn, now_ms: int) -> None:
         """A request with a turn went elsewhere: the line is shorter."""
         if turn.at_ms > now_ms and (line := self._lines.get(turn.key)):
-            line.next_ms -= turn.step_ms * self.dispatchers
+            line.next_ms -= turn.step_ms * self._silent
+            self._told(turn.key, "back", turn.step_ms)
 
-    def _line(self, request: Request, key: str, step_ms: float, now_ms: int, *, apart: bool) -> Line:
+    def _line(self, kind: str, subject: str, key: str, step_ms: float, now_ms: int, *, apart: bool) -> Line:
         if len(self._places) >= PLACES_KEPT:
             self._places = {name: place for name, place in self._places.items() if place.line.next_ms > now_ms}
             kept = {place.key for place in self._places.values()}
@@ -216,14 +267,14 @@ class Waiting:
         line = self._lines.setdefault(key, Line())
         self._apart = self._apart or apart
         place = Place(line, key, max(step_ms, 0.0), apart)
-        self._places[request.kind, request.subject_digest if apart else ""] = place
+        self._places[kind, subject if apart else ""] = place
         return line
 
     def _grew(self, line: Line) -> None:
         self.last_ms = max(self.last_ms, line.next_ms)
 
     def _turn_ms(self, place: Place, attempt: Attempt, now_ms: float) -> float:
-        return place.line.turn_ms(attempt.reply_to, place.step_ms * self.dispatchers, now_ms)
+        return place.line.turn_ms(attempt.reply_to, place.step_ms * self._silent, now_ms)
 
     def _place(self, attempt: Attempt, now_ms: float) -> Place | None:
         """Of the lines that a request waits in, its symbol's and that of all symbols, the one with the later turn."""

@@ -15,6 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from dispatcher.router import End, Router, Send, Wait
+from dispatcher.told import Change
 from schemas import topology
 from schemas.config import Config, LaneConfig, WorkerConfig
 from schemas.messages import Attempt, Bound, ErrorCode, Outcome, Request, Try
@@ -23,6 +24,8 @@ from schemas.reports import LaneReport, Report
 NOW_MS: Final = 1_000_000_000_000
 REPORT_S: Final = 0.2
 HOP_S: Final = 0.003
+# As in the dispatcher, which collects for a moment what it tells.
+TOLD_S: Final = 0.015
 TICKER: Final = "fetch_ticker"
 MAX_WAIT_S: Final = WorkerConfig().max_wait_s
 # As in rolling.lua: calls that wait for room anyway are granted apart by this part of the mean distance.
@@ -107,9 +110,12 @@ class VirtualFleet:
         limits: of each lane; None for none.
         dispatchers: how many.
         latency_s: how late an exchange answers.
+        tell: dispatchers tell each other what they do to lines.
     """
 
-    def __init__(self, limits: dict[str, Limit | None], *, dispatchers: int = 1, latency_s: float = 0.05) -> None:
+    def __init__(
+        self, limits: dict[str, Limit | None], *, dispatchers: int = 1, latency_s: float = 0.05, tell: bool = True
+    ) -> None:
         self.limits = limits
         self.latency_s = latency_s
         self.now_s = 0.0
@@ -122,11 +128,12 @@ class VirtualFleet:
         config = Config(lanes={name: LaneConfig(exchange=name) for name in limits})
         self.routers = [Router(config) for _ in range(dispatchers)]
         for router in self.routers:
-            router.set_dispatchers(dispatchers)
+            router.set_dispatchers(dispatchers, dispatchers - 1 if tell else 0)
         self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._numbers = itertools.count()
         self._random = random.Random(1)
         self._takers = random.Random(1)
+        self._tell = tell
         self._report()
 
     @property
@@ -196,6 +203,9 @@ class VirtualFleet:
             last = attempt.tries[-1]
             attempt = router.refused(attempt, last.lane, last.retry_at_ms or 0, self.now_ms)
         decision = router.decide(attempt, self.now_s, self.now_ms, rested=rested)
+        changes, router.changes = router.changes, []
+        if changes and self._tell:
+            self.after(TOLD_S, self._told, router, changes)
         if isinstance(decision, Send):
             sent = replace(attempt, lane=decision.lane, max_wait_ms=decision.max_wait_ms, bound=None)
             self.after(HOP_S, self._take, replace(sent, turn=decision.turn), asked)
@@ -206,6 +216,11 @@ class VirtualFleet:
         else:
             assert isinstance(decision, End)
             asked.ended_s, asked.why = self.now_s, decision.message
+
+    def _told(self, teller: Router, changes: Sequence[tuple[str, Change]]) -> None:
+        for router in self.routers:
+            if router is not teller:
+                router.take_changes(changes, self.now_ms)
 
     def _back(self, attempt: Attempt, asked: Asked) -> None:
         self._decide(attempt, asked, rested=True)
