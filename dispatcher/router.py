@@ -1,7 +1,7 @@
 """Decides on a request: send it to a lane, let it wait, or end it. Pure: the clock is an argument."""
 
 import functools
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final, TypeAlias
 
 from msgspec import Struct
@@ -73,18 +73,20 @@ GONE_S: Final = 60.0
 class Router:
     """Chooses lanes, over the configured lanes and their health.
 
+    Args:
+        config: as loaded.
+        tell: takes what is done to a lane's lines for budget, where there are other dispatchers.
+
     Attributes:
-        changes: what was done to lines and the other dispatchers were not told yet, with the lane's name; only where
-            there are others.
         health: the lanes, by name.
         knowledge: what they list.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, tell: Callable[[str, Change], None] | None = None) -> None:
         self._chooser = Chooser()
         self.knowledge = LaneKnowledge()
         self._dispatchers, self._tellers = 1, 0
-        self.changes: list[tuple[str, Change]] = []
+        self._tell = tell
         self._heard = Heard()
         # By worker: when its last report of all lanes came, and which they are.
         self._served: dict[str, tuple[float, list[str]]] = {}
@@ -107,7 +109,7 @@ class Router:
         health.configure(lane.weight, self._config)
         waiting = health.load.waiting
         waiting.dispatchers, waiting.tellers = self._dispatchers, self._tellers
-        waiting.tell = functools.partial(self._tell, name)
+        waiting.tell = functools.partial(self._tell, name) if self._tell else None
         return health
 
     def set_dispatchers(self, count: int, tellers: int = 0) -> None:
@@ -115,9 +117,6 @@ class Router:
         self._dispatchers, self._tellers = count, tellers
         for lane in self.health.values():
             lane.load.waiting.dispatchers, lane.load.waiting.tellers = count, tellers
-
-    def _tell(self, lane: str, change: Change) -> None:
-        self.changes.append((lane, change))
 
     def take_changes(self, changes: Iterable[tuple[str, Change]], now_ms: int) -> None:
         """Takes in what another dispatcher did to its lines."""

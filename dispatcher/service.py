@@ -9,7 +9,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from msgspec import DecodeError
@@ -36,6 +36,8 @@ from .requests import Requests
 from .router import Router
 from .sharing import Sharing
 from .status import Since
+from .telling import Telling
+from .told import Change
 from .wanted import BY, Demand, Wanted
 
 log = logging.getLogger(__name__)
@@ -57,10 +59,12 @@ class Dispatcher:
     def __init__(self, config: Config) -> None:
         self._config, self._lanes, self._places = config.dispatcher, config.lanes, config.places
         self._broker = Broker(config.broker, "dispatcher", list(config.lanes))
-        self._router, self._reader = Router(config), ReportReader()
         self._demand, self._wanted = Demand(), Wanted(0, "demand", "")
         self._redis_config = config.redis
         self._redis = store.connect(config.redis.url, timeout_s=config.redis.timeout_s)
+        self._name = f"{socket.gethostname()}-{os.getpid()}"
+        self._telling = Telling(self._redis, self._name, self._on_told)
+        self._router, self._reader = Router(config, self._telling.note), ReportReader()
         self._answered = Answered(self._redis)
         self._outbox = Outbox(self._broker, lambda why: metrics.DIVERTED.labels(why).inc())
         metrics.BLOCKED.set_function(lambda: self._broker.blocked)
@@ -107,7 +111,7 @@ class Dispatcher:
             jobs = (
                 *(self._watch, self._probe, self._save, self._follow_listings, self._count_dispatchers, self._want),
                 *(self._broker.lasts, self._removed.run, self._dropped.run, self._requests.hedges.run, follow),
-                self._sharing.run,
+                *(self._sharing.run, self._telling.tell, self._telling.hear),
             )
             tasks = [side_tasks.create_task(job(), name=job.__name__) for job in jobs]
             await side_tasks.until(stop)
@@ -140,7 +144,7 @@ class Dispatcher:
         return DispatcherStatus(
             process=ProcessStatus(
                 service="dispatcher",
-                name=f"{socket.gethostname()}-{os.getpid()}",
+                name=self._name,
                 started_ms=self._started_ms,
                 unready=self.unready(),
                 configuration=configuration,
@@ -174,6 +178,9 @@ class Dispatcher:
         self._router.observe(report, now_s)
         self._demand.observe(report, now_s)
 
+    def _on_told(self, changes: Sequence[tuple[str, Change]]) -> None:
+        self._router.take_changes(changes, results.now_ms())
+
     async def _watch(self) -> None:
         while True:
             self._watch_states()
@@ -186,7 +193,10 @@ class Dispatcher:
         """Counts the dispatchers: they alone consume `fleet.returned`."""
         while True:
             try:
-                self._router.set_dispatchers(max(1, await self._broker.consumers(topology.RETURNED)))
+                count = max(1, await self._broker.consumers(topology.RETURNED))
+                heard = self._telling.others(count)
+                metrics.HEARD.set(heard)
+                self._router.set_dispatchers(count, heard)
             except BrokerError as error:
                 log.debug("dispatchers_not_counted", extra={"error": str(error)})
             await asyncio.sleep(COUNT_EVERY_S)

@@ -9,7 +9,10 @@ from typing import Final, Literal, TypeAlias
 
 from msgspec import Struct, msgpack
 
-from schemas.messages import Bound, Real, Whole, decode_with
+from schemas.messages import Bound, Real, decode_with
+
+# A dispatcher that has nothing to tell says so once a second.
+SILENT_S: Final = 3.0
 
 Kind: TypeAlias = Literal["room", "book", "again", "come", "back"]
 
@@ -42,22 +45,18 @@ class Change(Struct, frozen=True, array_like=True):
 
 
 class Told(Struct, frozen=True):
-    """One message in `fleet.lines`.
+    """One message in the channel.
 
     Args:
         dispatcher: whose.
-        sent_ms: when it was sent, Unix milliseconds.
         changes: each with its lane's name, in the order in which they were made.
     """
 
     dispatcher: str
-    sent_ms: Whole
     changes: list[tuple[str, Change]] = []
 
 
 _TOLD: Final = msgpack.Decoder(Told)
-# One that says nothing for so long is gone, or of a version that tells nothing.
-SILENT_S: Final = 3.0
 
 
 def decode_told(body: bytes) -> Told:
@@ -84,6 +83,6 @@ class Tellers:
         return told.changes
 
     def count(self, now_s: float) -> int:
-        """How many there are."""
+        """How many there are. One that says nothing for `SILENT_S` is gone, or of a version that tells nothing."""
         self._at_s = {name: at_s for name, at_s in self._at_s.items() if now_s - at_s <= SILENT_S}
         return len(self._at_s)

@@ -111,7 +111,7 @@ class Waiting:
             if change.bound is not None:
                 self._refused(change.of_kind, change.of_subject, change.bound, now_ms)
             return
-        line, gap_ms = self._lines.get(change.key), max(0.0, change.step_ms) * self._silent
+        line, gap_ms = self._lines.get(change.key), min(max(0.0, change.step_ms), LONGEST_MS) * self._silent
         if line is None:  # the next request that passes by, or comes back from a worker, says what is known of it
             return
         match change.kind:
@@ -123,6 +123,7 @@ class Waiting:
                 line.come(change.caller, change.at_ms, gap_ms, change.latest_ms, now_ms)
             case "back":
                 line.next_ms -= gap_ms
+        line.next_ms = min(line.next_ms, now_ms + LONGEST_MS)
         self._grew(line)
 
     def _told(self, key: str, kind: Kind, step_ms: float, **fields: Any) -> None:

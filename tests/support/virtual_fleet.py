@@ -126,7 +126,8 @@ class VirtualFleet:
         self._out = dict.fromkeys(limits, 0)
         self._ok = dict.fromkeys(limits, 0)
         config = Config(lanes={name: LaneConfig(exchange=name) for name in limits})
-        self.routers = [Router(config) for _ in range(dispatchers)]
+        self._changes: list[tuple[str, Change]] = []
+        self.routers = [Router(config, lambda *change: self._changes.append(change)) for _ in range(dispatchers)]
         for router in self.routers:
             router.set_dispatchers(dispatchers, dispatchers - 1 if tell else 0)
         self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
@@ -203,7 +204,7 @@ class VirtualFleet:
             last = attempt.tries[-1]
             attempt = router.refused(attempt, last.lane, last.retry_at_ms or 0, self.now_ms)
         decision = router.decide(attempt, self.now_s, self.now_ms, rested=rested)
-        changes, router.changes = router.changes, []
+        changes, self._changes = self._changes, []
         if changes and self._tell:
             self.after(TOLD_S, self._told, router, changes)
         if isinstance(decision, Send):

@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -11,7 +12,8 @@ from msgspec import msgpack
 from msgspec.structs import replace
 
 from dispatcher.pace import Pace
-from dispatcher.waiting import LONGEST_MS, PLACES_KEPT, Waiting
+from dispatcher.told import Change
+from dispatcher.waiting import LONGEST_MS, PLACES_KEPT, TOLD_MS, Waiting
 from schemas.messages import Attempt, Bound, Request, Turn
 from tests.support.virtual_day import day
 from tests.support.virtual_fleet import Asked, Limit, VirtualFleet, false_refusals, late, most_in
@@ -119,7 +121,7 @@ def test_several_dispatchers_refuse_hardly_more_than_one(
 
 def test_a_day_of_mixed_load() -> None:
     """A short one; `python -m tests.support.virtual_day` runs all of it."""
-    for dispatchers, part in ((1, 0.002), (2, 0.007)):
+    for dispatchers, part in ((1, 0.002), (2, 0.003)):
         rows = day(0.25, dispatchers)
         assert sum(row.false for row in rows) <= part * sum(row.asked for row in rows), rows
         for row in rows:
@@ -261,6 +263,100 @@ def test_a_limit_that_says_nothing_of_how_room_comes_is_read_as_before() -> None
     assert msgpack.decode(msgpack.encode({"key": "all", "at_ms": 5, "step_ms": 1.0}), type=Bound) == Bound(
         "all", 5, 1.0
     )
+
+
+class Pair:
+    """Two dispatchers that tell each other what they do, as late as the test wants."""
+
+    def __init__(self) -> None:
+        self.waiting = [Waiting(), Waiting()]
+        self.told: list[tuple[int, Change]] = []
+        for number, each in enumerate(self.waiting):
+            each.dispatchers, each.tellers = 2, 1
+            each.tell = partial(self.note, 1 - number)
+
+    def note(self, to: int, change: Change) -> None:
+        self.told.append((to, msgpack.decode(msgpack.encode(change), type=Change)))
+
+    def deliver(self, now_ms: int, count: int = 1_000_000) -> None:
+        due, self.told = self.told[:count], self.told[count:]
+        for to, change in due:
+            self.waiting[to].take(change, now_ms)
+
+
+DONE = st.tuples(st.sampled_from(["room", "book", "book", "book", "back"]), st.integers(0, 1), st.integers(0, 5))
+
+
+@given(st.lists(DONE, max_size=40))
+def test_dispatchers_that_tell_each_other_know_the_same_line(done: list[tuple[str, int, int]]) -> None:
+    ticker, pair, turns, now_ms = Request("fetch_ticker"), Pair(), list[Turn](), NOW_MS
+    for what, who, passed in done:
+        now_ms += 10 * passed
+        pair.deliver(now_ms, passed)
+        waiting = pair.waiting[who]
+        if what == "room":
+            waiting.refused(ticker, Bound("all", NOW_MS + 60_000, 100.0), now_ms)
+        elif what == "back" and turns:
+            waiting.give_back(turns.pop(), now_ms)
+        elif what == "book" and (turn := waiting.book(one(ticker), "x", now_ms)):
+            turns.append(turn)
+    pair.waiting[0].refused(ticker, Bound("all", NOW_MS + 60_000, 100.0), now_ms)
+    pair.deliver(now_ms)
+    now_ms += TOLD_MS + 1
+    first, second = (each.delay_ms(one(ticker), now_ms) for each in pair.waiting)
+    assert first == second
+
+
+def test_a_crowd_at_two_dispatchers_gets_turns_one_behind_the_other() -> None:
+    ticker, pair = one(Request("fetch_ticker")), Pair()
+    pair.waiting[0].refused(ticker.request, Bound("all", NOW_MS + 5_000, 100.0), NOW_MS)
+    pair.deliver(NOW_MS)
+    turns = [pair.waiting[0].book(ticker, "x", NOW_MS) for _ in range(4)]
+    assert [turn.at_ms - NOW_MS for turn in turns if turn] == [5_000, 5_200, 5_400, 5_600]  # the other one may give
+    pair.deliver(NOW_MS)
+    # It gave none: those between are free, and known to be.
+    later = pair.waiting[1].book(ticker, "x", NOW_MS + TOLD_MS + 1)
+    assert later
+    assert later.at_ms - NOW_MS == 5_400
+    assert pair.waiting[0].delay_ms(ticker, NOW_MS + 200) == 5_200
+
+
+def test_one_that_would_be_too_late_asks_again_while_others_may_not_have_told_yet() -> None:
+    ticker, pair = one(Request("fetch_ticker")), Pair()
+    pair.waiting[0].refused(ticker.request, Bound("all", NOW_MS + 5_000, 100.0), NOW_MS)
+    for _ in range(10):
+        pair.waiting[0].book(ticker, "x", NOW_MS)
+    attempt = replace(ticker, received_ms=NOW_MS, request=replace(ticker.request, deadline_ms=NOW_MS + 60_000))
+    assert pair.waiting[0].shorter_elsewhere_ms(attempt, NOW_MS) == 1_000
+    assert pair.waiting[0].delay_ms(attempt, NOW_MS) == 7_000
+    later_ms = NOW_MS + TOLD_MS + 1
+    assert pair.waiting[0].shorter_elsewhere_ms(attempt, later_ms) == 0
+    assert pair.waiting[0].delay_ms(attempt, later_ms) == 6_000 - TOLD_MS - 1
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.builds(
+            Change,
+            st.sampled_from(["all", "other"]),
+            st.sampled_from(["room", "book", "again", "come", "back"]),
+            st.floats(-1e15, 1e15),
+            st.sampled_from(["", "anna"]),
+            st.floats(-1e15, 1e15),
+            st.floats(-1e15, 1e15),
+            st.none() | st.builds(Bound, st.just("all"), st.integers(-(2**50), 2**50), st.floats(-1e15, 1e15)),
+        ),
+        max_size=20,
+    )
+)
+def test_whatever_is_told_the_line_is_no_longer_than_any_window(told: list[Change]) -> None:
+    ticker, waiting = Request("fetch_ticker"), Waiting()
+    waiting.dispatchers, waiting.tellers = 2, 1
+    waiting.refused(ticker, Bound("all", NOW_MS + 5_000, 100.0), NOW_MS)
+    for change in told:
+        waiting.take(change, NOW_MS)
+    assert 0 <= waiting.delay_ms(one(ticker), NOW_MS) <= 2 * LONGEST_MS
 
 
 SAID = st.tuples(st.integers(-(2**50), 2**50), st.floats(-1e15, 1e15), st.booleans())
