@@ -127,7 +127,7 @@ class VirtualFleet:
         self._ok = dict.fromkeys(limits, 0)
         config = Config(lanes={name: LaneConfig(exchange=name) for name in limits})
         self._changes: list[tuple[str, Change]] = []
-        self.routers = [Router(config, lambda *change: self._changes.append(change)) for _ in range(dispatchers)]
+        self.routers = [Router(config, self._note) for _ in range(dispatchers)]
         for router in self.routers:
             router.set_dispatchers(dispatchers, dispatchers - 1 if tell else 0)
         self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
@@ -217,6 +217,9 @@ class VirtualFleet:
         else:
             assert isinstance(decision, End)
             asked.ended_s, asked.why = self.now_s, decision.message
+
+    def _note(self, lane: str, change: Change) -> None:
+        self._changes.append((lane, change))
 
     def _told(self, teller: Router, changes: Sequence[tuple[str, Change]]) -> None:
         for router in self.routers:
