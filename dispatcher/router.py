@@ -18,6 +18,7 @@ from .listings import Lack, LaneKnowledge, asked
 from .names import Names
 from .strategies import Chooser
 from .told import Change
+from .why import last_error, no_lane
 
 # The time of the shortest delay queue: a request with less time left can't wait.
 SHORTEST_WAIT_MS: Final = 250
@@ -275,7 +276,7 @@ class Router:
         """
         left_ms = attempt.deadline_ms - now_ms
         if left_ms <= 0:
-            return End(ErrorCode.DEADLINE_EXCEEDED, "the deadline passed" + _history(attempt))
+            return End(ErrorCode.DEADLINE_EXCEEDED, "the deadline passed" + last_error(attempt))
         if (turn := attempt.turn) is not None and (waited := self.health.get(turn.lane)):
             attempt = replace(attempt, turn=waited.come(attempt, turn, self._lead_ms, now_ms))
         if isinstance(named := self.candidates(attempt.request), End):
@@ -284,9 +285,9 @@ class Router:
         able = [lane for lane in named if lane.name not in past.never] if past.never else named
         if past.final is not None or not able:
             final = past.final or attempt.tries[-1]
-            return End(final.code or ErrorCode.INTERNAL, f"no lane can answer it{_history(attempt)}")
+            return End(final.code or ErrorCode.INTERNAL, f"no lane can answer it{last_error(attempt)}")
         if returns.exhausted(attempt, past.doubts, self._config.max_attempts):
-            return End(ErrorCode.ATTEMPTS_EXHAUSTED, f"{attempt.number} attempts failed{_history(attempt)}")
+            return End(ErrorCode.ATTEMPTS_EXHAUSTED, f"{attempt.number} attempts failed{last_error(attempt)}")
         open_ = self._open(able, attempt, past, now_s, now_ms)
         if len(open_) > 1:
             return self._to(open_, attempt, now_s, now_ms, others=True, timeout_ms=left_ms / 2)
@@ -339,12 +340,12 @@ class Router:
                 if delay_ms > left_ms >= lane.usable_in_ms(now_s, now_ms):
                     if delay_ms > left_ms + lane.load.waiting.shorter_elsewhere_ms(attempt, now_ms):
                         text = f"queueing delay {delay_ms / 1000:.1f} s exceeds the {left_ms / 1000:.1f} s left"
-                        return End(ErrorCode.DEADLINE_EXCEEDED, f"overloaded: {text}{_history(attempt)}")
+                        return End(ErrorCode.DEADLINE_EXCEEDED, f"overloaded: {text}{last_error(attempt)}")
                     joins, waits_ms = False, {lane.name: SHORTEST_WAIT_MS}  # another dispatcher's line may be shorter
         wait_ms = min(waits_ms.values())
         answer_ms = lane.load.usual_ms if attempt.bound is not None else 0.0  # budget without time is of no use
         if max(wait_ms, SHORTEST_WAIT_MS) + answer_ms > left_ms:
-            return End(ErrorCode.DEADLINE_EXCEEDED, f"{_why(able, past, now_s, now_ms)}{_history(attempt)}")
+            return End(ErrorCode.DEADLINE_EXCEEDED, f"{no_lane(able, past, now_s, now_ms)}{last_error(attempt)}")
         if joins:  # only now: a request that was ended above, for a pause or another reason, takes no turn
             turn = lane.book(attempt, now_ms)
         lane.load.waiting.put(now_s + topology.delay_for(wait_ms) / 1000)
@@ -437,26 +438,3 @@ class Router:
 def _ready(lanes: Sequence[LaneHealth], now_s: float, now_ms: int) -> Sequence[LaneHealth]:
     """The lanes that a worker serves and that are not paused."""
     return [lane for lane in lanes if now_s <= lane.silent_at_s and lane.paused_until_ms <= now_ms]
-
-
-def _why(lanes: Sequence[LaneHealth], past: returns.Past, now_s: float, now_ms: int) -> str:
-    reasons: list[str] = []
-    for lane in lanes:
-        if (why := lane.unopened(now_s)) is not None:
-            reasons.append(f"{lane.name} has not opened: {why}")
-        elif reason := lane.reason(now_s):
-            reasons.append(f"{lane.name} is {lane.state(now_s)} ({reason})")
-        elif (until_ms := max(lane.paused_until_ms, past.paused_until_ms.get(lane.name, 0))) > now_ms:
-            by = f" ({lane.paused_by})" if lane.paused_by else ""
-            reasons.append(f"{lane.name} is paused for {(until_ms - now_ms) / 1000:.1f} s more{by}")
-        else:
-            reasons.append(f"{lane.name} has no budget in time")
-    return "no lane can take it before its deadline: " + ", ".join(reasons)
-
-
-def _history(attempt: Attempt) -> str:
-    """The last error, for the end of a message; the result lists all attempts."""
-    if not attempt.tries:
-        return ""
-    last = attempt.tries[-1]
-    return f"; last: {last.lane}: {last.message or last.code}"
