@@ -17,7 +17,6 @@ from msgspec import DecodeError
 from schemas import topology
 from schemas.config import Config, DispatcherConfig
 from schemas.errors import BrokerError, FleetError
-from schemas.reports import ReportReader
 from schemas.runtime import results, store
 from schemas.runtime.broker import Broker
 from schemas.runtime.deliveries import Delivery
@@ -32,6 +31,7 @@ from .circuit import State
 from .dropped import Dropped
 from .probes import Probe
 from .removed import Removed
+from .report_reader import ReportReader
 from .requests import Requests
 from .router import Router
 from .sharing import Sharing

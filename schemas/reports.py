@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Generic, Self, TypeAlias, TypeVar
+from typing import Final, Self
 
-from msgspec import Raw, Struct, msgpack
+from msgspec import Struct, msgpack
 
 from .messages import Attempt, ErrorCode, Real, Whole, decode_with, digest_of
-
-Lanes = TypeVar("Lanes")
 
 
 class BucketReport(Struct, frozen=True, omit_defaults=True):
@@ -138,7 +136,7 @@ class LaneReport(Struct, frozen=True, omit_defaults=True):
         )
 
 
-class AnyReport(Struct, Generic[Lanes], frozen=True):
+class Report(Struct, frozen=True):
     """A worker's heartbeat and summary.
 
     Args:
@@ -159,7 +157,7 @@ class AnyReport(Struct, Generic[Lanes], frozen=True):
 
     worker: str
     sent_ms: Whole
-    lanes: Lanes
+    lanes: list[LaneReport]
     leaving: bool = False
     unopened: dict[str, str] = {}
     version: str = ""
@@ -170,50 +168,9 @@ class AnyReport(Struct, Generic[Lanes], frozen=True):
     places: Whole = 0
 
 
-Report: TypeAlias = AnyReport[list[LaneReport]]
-
 _REPORT: Final = msgpack.Decoder(Report)
-_UNREAD: Final = msgpack.Decoder(AnyReport[Raw])
-_LANES: Final = msgpack.Decoder(list[LaneReport])
-# A worker that is not among so many is read in full each time.
-_KEPT: Final = 256
 
 
 def decode_report(body: bytes) -> Report:
     """Reads a report; raises msgspec.DecodeError if it is none."""
     return decode_with(_REPORT, body)
-
-
-class ReportReader:
-    """Reads the reports of many workers. A worker at rest lists the same lanes with the same words again and again.
-
-    Such a list is read once, and is the same object in each of its reports. Lists with methods are large, and not kept.
-    """
-
-    def __init__(self) -> None:
-        self._last: dict[str, tuple[bytes, list[LaneReport]]] = {}
-
-    def read(self, body: bytes) -> Report:
-        """Reads a report; raises msgspec.DecodeError if it is none."""
-        unread = decode_with(_UNREAD, body)
-        lanes_body = bytes(unread.lanes)
-        last = self._last.get(unread.worker)
-        lanes = last[1] if last is not None and last[0] == lanes_body else decode_with(_LANES, lanes_body)
-        if unread.whole and not any(lane.methods for lane in lanes):
-            self._last.pop(unread.worker, None)
-            self._last[unread.worker] = lanes_body, lanes
-            if len(self._last) > _KEPT:
-                del self._last[next(iter(self._last))]
-        return Report(
-            unread.worker,
-            unread.sent_ms,
-            lanes,
-            leaving=unread.leaving,
-            unopened=unread.unopened,
-            version=unread.version,
-            ccxt=unread.ccxt,
-            started_ms=unread.started_ms,
-            busy=unread.busy,
-            whole=unread.whole,
-            places=unread.places,
-        )

@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatcher.circuit import State
+from dispatcher.report_reader import ReportReader
 from dispatcher.router import GONE_S, Router
 from schemas.messages import Attempt, ErrorCode, Outcome, Request, Try, encode
 from schemas.operator.picture import Picture
-from schemas.reports import BucketReport, LaneReport, Report, ReportReader, decode_report
+from schemas.reports import BucketReport, LaneReport, Report, decode_report
 from tests.support.lane_reports import CONFIG, bad, failing, new, ok
 from tests.support.routers import WEIGHTS, config
 from workers.budget.grants import Use
