@@ -64,8 +64,12 @@ async def deaf(swallows: int) -> None:
 @pytest.mark.parametrize("swallows", [0, 1, 2])
 def test_ctrl_c_ends_a_command_that_swallows_it(swallows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "CLOSING_S", 0.02)
-    with pytest.raises(typer.Exit) as ended:
-        output.run(deaf(swallows))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin without it
+    try:
+        with pytest.raises(typer.Exit) as ended:
+            output.run(deaf(swallows))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert ended.value.exit_code == output.STOPPED
 
 
