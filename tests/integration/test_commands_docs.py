@@ -1,5 +1,6 @@
 """docs/commands.md: each example prints what stands there, and each shape has the fields that are told."""
 
+import calendar
 import re
 import shlex
 from pathlib import Path
@@ -18,6 +19,7 @@ EXAMPLES = [
     for words, printed in re.findall(r"^\$ ccxt-fleet (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE)
 ]
 SHAPES = re.findall(r"<!-- (\w+) -->\n\| field \| meaning \|\n\| --- \| --- \|\n((?:\|.*\n)+)", TEXT)
+DAYS, MONTHS = "|".join(calendar.day_abbr), "|".join(calendar.month_abbr[1:])
 WRONG = """
 [dispatcher]
 strategy = "fast"
@@ -37,8 +39,9 @@ def written(folder: Path) -> dict[str, str]:
 
 
 def plain(line: str) -> str:
-    """A line without what is another one each time: numbers, hosts, words of a version, and how wide columns are."""
+    """A line without what is another one each time: numbers, days, hosts, words of a version, how wide columns are."""
     line = line.partition("; a cluster of several nodes")[0]  # said of RabbitMQ 3 alone
+    line = re.sub(rf"\b({DAYS}), (\d+) ({MONTHS})\b", r"day, \2 month", line)
     line = re.sub(r"\b[\w.-]+-\d+\b(?!-)", "process", line)
     line = re.sub(r"\b(?=[0-9a-f]*\d)[0-9a-f]{12}\b", "digest", line)
     return re.sub(r"\s+", " ", re.sub(r"\d[\d.,:-]*( [\d:]+)?", "#", line)).strip()
