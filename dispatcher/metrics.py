@@ -36,9 +36,9 @@ SHARED = Counter(
 )
 SHARED_HELD = Gauge("fleet_shared_held", "Requests that wait for the answer to an equal one.")
 SHARED_BYTES = Gauge("fleet_shared_held_bytes", "Bytes of their messages.")
+HEARD = Gauge("fleet_dispatchers_heard", "Other dispatchers that tell this one what they do to lines for limits.")
 HEDGES_KEPT = Gauge("fleet_hedges_kept", "Second attempts that are still to come.")
 HEDGES_BYTES = Gauge("fleet_hedges_kept_bytes", "Bytes of their messages.")
-HEARD = Gauge("fleet_dispatchers_heard", "Other dispatchers that tell this one what they do to lines for limits.")
 BLOCKED = Gauge("fleet_dispatcher_blocked", "1 while RabbitMQ, short of memory or disk, blocks it from publishing.")
 WANTED = Gauge(
     "fleet_workers_wanted", "Worker processes that the open budgets and what waits could use; 0 while not known."
