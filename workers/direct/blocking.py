@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import ccxt  # pyright: ignore[reportMissingTypeStubs]
+import requests
 from ccxt.base.errors import DDoSProtection, RateLimitExceeded  # pyright: ignore[reportMissingTypeStubs]
 
 from schemas.errors import ConfigError
@@ -164,6 +165,8 @@ class BlockingCalls(_Ccxt):
         def on_head(response: Any, **_: Any) -> None:
             send.answered_s, send.head = time.monotonic(), (response.status_code, response.headers)
 
+        if self.session is None:  # the drop-in makes it no sooner
+            self.session = requests.Session()
         hooks: list[Any] = self.session.hooks["response"]
         hooks.append(on_head)  # `requests` calls it before it reads the body
         try:
