@@ -37,7 +37,7 @@ from .told import Change
 QUESTIONS: Final = ("fetch_status", "fetch_time")
 # A lane that nobody asks is probed ever more seldom, at last after so many times `probe_every_s`: of what hundreds of
 # lanes at rest cost, most is probes.
-PROBES_LONGEST: Final = 3
+PROBES_LONGEST: Final = 2
 # Nobody knows when a worker comes: requests for a silent lane look again after this time.
 SILENT_RECHECK_S: Final = 1.0
 # A lane that is slower than its baseline by less than this keeps its whole share.
@@ -113,7 +113,7 @@ class LaneHealth(Choice):
         self._unopened: dict[str, tuple[float, str]] = {}  # by worker: when it last said so, and why
         self._reported_s = 0.0
         self._asked_s = -math.inf
-        self._probes_in_a_row = 0  # sent from here, without a request in between, nor a failure
+        self._probes_in_a_row = 0  # sent from here, without a request in between, nor one that had no answer
         self._well = True
         self.serving = True
         self.silent_at_s = -math.inf
@@ -137,7 +137,7 @@ class LaneHealth(Choice):
         reports = self._keep(worker, report, now_s)
         if report.ok or report.failed or report.rejected:
             self._asked_s = now_s
-        if report.failed:
+        if report.failed or report.throttled:
             self._probes_in_a_row = 0
         if report.methods is not None:
             self.methods = frozenset(report.methods)

@@ -23,8 +23,8 @@ TIME = b"/kraken/api.kraken.com/0/public/Time"
 HOST = b"Host: 127.0.0.1\r\n"
 END = b"Connection: close\r\n\r\n"
 GOOD = b"GET " + TIME + b" HTTP/1.1\r\n" + HOST + END
-# A second request, hidden in what the first one sends as its body.
-HIDDEN = b"GET /kraken/api.kraken.com/0/public/Assets HTTP/1.1\r\n" + HOST + END
+# A second request, hidden in what the first one sends as its body. The fleet itself never asks for trades.
+HIDDEN = b"GET /kraken/api.kraken.com/0/public/Trades?pair=XBTUSD HTTP/1.1\r\n" + HOST + END
 # Kraken's own, which has no limit for a single call.
 PREFIX = b"GET " + TIME + b" HTTP/1.1\r\n" + HOST
 
@@ -38,13 +38,13 @@ async def gateway(stand: Stand) -> AsyncGenerator[GatewayService]:
 
 
 async def calls(stand: Stand) -> int:
-    """How many calls all exchanges have had, but for what the fleet does by itself."""
+    """How many calls all exchanges have had of the kind that only a hidden request makes."""
     counters = await stand.simulator.counters()
     return sum(
         count
         for exchange in counters["exchanges"].values()
         for endpoint, count in exchange["endpoints"].items()
-        if "Assets" in endpoint
+        if "Trades" in endpoint
     )
 
 

@@ -346,7 +346,7 @@ def test_a_lane_that_nobody_asks_is_probed_ever_more_seldom() -> None:
         assert now_s - before_s == every_s
         gaps_s.append(every_s)
         health.sent(now_s, probe=True)
-    assert gaps_s == [10.0, 20.0, 30.0, 30.0]
+    assert gaps_s == [10.0, 20.0, 20.0, 20.0]
     health.observe("w1", bad(1, 1), now_s)
     assert health.probe_every_s(now_s + 9.9) is None
     assert health.probe_every_s(now_s + 10.0) is not None

@@ -297,6 +297,7 @@ def test_dispatchers_that_tell_each_other_know_the_same_line(done: list[tuple[st
         if what == "room":
             waiting.refused(ticker, Bound("all", NOW_MS + 60_000, 100.0), now_ms)
         elif what == "back" and turns:
+            pair.deliver(now_ms)  # a request comes back from a delay queue, and so later than what was told of it
             waiting.give_back(turns.pop(), now_ms)
         elif what == "book" and (turn := waiting.book(one(ticker), "x", now_ms)):
             turns.append(turn)
