@@ -287,6 +287,7 @@ async def run(options: Options) -> None:
             *(
                 "fleet",
                 "load",
+                "others, cores",
                 "answered/s",
                 "model",
                 "ratio",
@@ -349,7 +350,8 @@ async def _per_lane(servers: Servers, seconds: float) -> PerLane:
 
 def _show_costs(options: Options, costs: Costs, lane: PerLane, hop_s: float) -> None:
     table = options.table(
-        "What the model knows, measured on this machine", "", "a request, CPU µs", "at rest, % of a core"
+        "What the model knows, measured on this machine",
+        *("", "a request, CPU µs", f"{AT_ONCE} at once, CPU µs", "at rest, % of a core"),
     )
     for part in PARTS:
         table.row(part, costs.request_us[part], costs.busy_us[part], costs.base[part] * 100)
