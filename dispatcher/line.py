@@ -8,7 +8,7 @@ for the requests that yield (`_kept`). A request that comes for its turn yields 
 his share: it takes some of the room that was kept.
 
 So there are never more turns than the bucket has calls, and each overtaking costs one request one more wait.
-Dispatchers share nothing for this: what one of them owes is paid by requests that pass through it.
+Dispatchers tell each other what they do to a line (`told.py`); what one of them owes is paid by whatever requests pass.
 """
 
 import heapq
@@ -30,6 +30,7 @@ class Line:
         next_ms: where it ends. A caller who has the most turns in it gets this one next.
         room_ms: when the bucket has room again, as a worker last said.
         callers: those who have turns in it.
+        others_ms: the gaps of places that other dispatchers may have given, and not told yet.
     """
 
     def __init__(self) -> None:
@@ -43,9 +44,8 @@ class Line:
         self._due_ms = 0.0  # gaps of turns that have left the heap and are to be yielded; below 0 where more were
         self._kept: deque[tuple[float, float]] = deque()  # free stretches at the end: from when to when
         self._kept_ms = 0.0
-        self._others: deque[list[float]] = (
-            deque()
-        )  # places that others may have given: until when that is unknown, gaps
+        # Places that others may have given: until when that is unknown, and their gaps.
+        self._others: deque[list[float]] = deque()
         self.others_ms = 0.0
 
     def observe(self, now_ms: float) -> None:

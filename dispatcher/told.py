@@ -30,7 +30,7 @@ class Change(Struct, frozen=True, array_like=True):
         latest_ms: of ``come``, the latest turn that it has time for.
         bound: of ``room``, what the worker said.
         of_kind: of ``room``, the request's kind (`Request.kind`).
-        of_subject: of ``room``, the request's subject (`Request.subject_digest`).
+        of_subject: of ``room``, the request's subject (`Request.subject_digest`) where pairs are counted apart.
     """
 
     key: str

@@ -6,10 +6,12 @@ it, as far behind the one before as the bucket allows calls. So requests leave e
 line says how long one more would wait. Nothing is measured over some seconds, which would say little of a long window.
 
 A turn travels with its request. A dispatcher that has just started learns how long the line is from the turns that
-pass. Other dispatchers give about as many turns of the same bucket, because all take requests from the same queues. So
-each puts its turns as many places apart as there are dispatchers. Which of them gets a request is chance, so their
-lines differ (`by_chance_ms`). A request that is late by no more than that is not refused yet. It goes through the
-shortest delay queue, so that other dispatchers meet it, and the shortest of their lines takes it.
+pass. Dispatchers tell each other what they do to their lines (`told.py`), so that all know the same. What the others
+are just doing is not told yet: for a moment each leaves as many places free behind its own as there are others. One
+that tells nothing is taken to give about as many turns, and turns are so many places apart. Which of them gets a
+request is chance, so such lines differ (`by_chance_ms`). A request that is late by no more than that, or than what is
+not told yet, is not refused. It goes through the shortest delay queue, so that it meets other dispatchers, or this one
+when it knows more.
 
 `line.py` says how several callers share a line.
 """
@@ -132,10 +134,9 @@ class Waiting:
 
     def refused(self, request: Request, bound: Bound, now_ms: int) -> None:
         """A worker found no room for such a request before that time."""
-        self._told(
-            bound.key, "room", bound.step_ms, bound=bound, of_kind=request.kind, of_subject=request.subject_digest
-        )
-        self._refused(request.kind, request.subject_digest, bound, now_ms)
+        subject = request.subject_digest if bound.apart else ""
+        self._told(bound.key, "room", bound.step_ms, bound=bound, of_kind=request.kind, of_subject=subject)
+        self._refused(request.kind, subject, bound, now_ms)
 
     def _refused(self, kind: str, subject: str, bound: Bound, now_ms: int) -> None:
         line = self._line(kind, subject, bound.key, bound.step_ms, now_ms, apart=bound.apart)
@@ -150,8 +151,8 @@ class Waiting:
         One that is later by chance changes nothing: all lines would become as long as the longest, and room be wasted.
         Where the line grows, the stretch that was not known counts as booked by this request's caller.
         """
-        request = attempt.request
-        line = self._line(request.kind, request.subject_digest, turn.key, turn.step_ms, now_ms, apart=turn.apart)
+        subject = attempt.request.subject_digest if turn.apart else ""
+        line = self._line(attempt.request.kind, subject, turn.key, turn.step_ms, now_ms, apart=turn.apart)
         later_ms = turn.at_ms - line.next_ms
         if later_ms >= by_chance_ms(turn.at_ms - now_ms, turn.step_ms, self.dispatchers):
             next_ms = max(line.next_ms, min(turn.at_ms + turn.step_ms, now_ms + LONGEST_MS))
