@@ -1,6 +1,7 @@
 """A worker with many accounts at one address while Redis is away: they have its one part of a limit together."""
 
 import random
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from schemas.runtime.store import connect
 from tests.integration.test_redis_lost_model import NAPS_FROM, buckets, play
-from tests.support.lines import TICK_US, Simulated, begun, most
+from tests.support.lines import Simulated, begun, most, saturate
 from tests.support.spenders import MARGIN_MS
 from workers.limits.costs import Bucket, Charge
 
@@ -41,14 +42,7 @@ async def test_a_worker_with_many_accounts_is_one_of_those_that_share_a_limit(re
         calls, sent = [Charge(limit, 1, "b")], list[tuple[Simulated, int]]()
         fleet = [Simulated(net, 64), Simulated(net)]
 
-        async def live(ticks: int) -> None:
-            for _ in range(ticks):
-                await net.pass_time(TICK_US)
-                for worker in fleet:
-                    await worker.budget.beat()
-                    while (at := await worker.ask(calls, max_wait_s=0, bulk=False)) is not None:
-                        sent.append((worker, at))
-
+        live = partial(saturate, net, fleet, calls, sent)
         await live(10)
         for worker in fleet:
             worker.line.state = "cut"

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from schemas.runtime.store import connect
-from tests.support.lines import NOW_KEY, TICK_US, Net, Simulated, begun, limits, most
+from tests.support.lines import NOW_KEY, TICK_US, Net, Simulated, begun, limits, most, saturate
 from tests.support.spenders import MARGIN_MS
 from workers.limits.costs import Bucket, Charge, Kind
 
@@ -310,12 +310,7 @@ async def test_who_finds_redis_away_and_then_empty_takes_nothing_that_others_may
     sent: list[tuple[Simulated, int]] = []
 
     async def live(fleet: list[Simulated], ticks: int) -> None:
-        for _ in range(ticks):
-            await net.pass_time(TICK_US)
-            for worker in fleet:
-                await worker.budget.beat()
-                while (at := await worker.ask(calls, max_wait_s=0, bulk=False)) is not None:
-                    sent.append((worker, at))
+        await saturate(net, fleet, calls, sent, ticks)
 
     old, new = [Simulated(net) for _ in range(3)], Simulated(net)
     await live(old, 10)

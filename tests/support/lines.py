@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import random
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -131,6 +132,18 @@ async def begun(client: Any, chance: random.Random) -> Net:
     net = Net(client, chance)
     await net.pass_time(1)
     return net
+
+
+async def saturate(
+    net: Net, fleet: Sequence[Simulated], calls: list[Charge], sent: list[tuple[Simulated, int]], ticks: int
+) -> None:
+    """Time passes: each worker beats, and sends all that it is granted; adds who sent, and when."""
+    for _ in range(ticks):
+        await net.pass_time(TICK_US)
+        for worker in fleet:
+            await worker.budget.beat()
+            while (at := await worker.ask(calls, max_wait_s=0, bulk=False)) is not None:
+                sent.append((worker, at))
 
 
 def most(bucket: Bucket, grants: list[tuple[int, float]]) -> float:
