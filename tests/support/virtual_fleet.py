@@ -31,7 +31,7 @@ MAX_WAIT_S: Final = WorkerConfig().max_wait_s
 # As in rolling.lua: calls that wait for room anyway are granted apart by this part of the mean distance.
 APART: Final = 0.5
 # So many points say how room comes.
-ROOMS: Final = 8
+ROOMS: Final = 16
 
 
 class Limit:
@@ -267,14 +267,15 @@ class VirtualFleet:
         asked.why = "" if asked.ok else "cut off"
 
 
-def false_refusals(asked: Sequence[Asked], tolerance_s: float) -> list[Asked]:
+def false_refusals(asked: Sequence[Asked], tolerance_s: float, *, one_instant: bool = True) -> list[Asked]:
     """The refused requests that could have been answered: one that came after was, before their deadlines.
 
     Only such are compared as ask for the same, of one caller: a cheaper call finds room where a dearer one does not.
+    Those of one instant came in their order, or, without `one_instant`, are not compared.
     """
     found: list[Asked] = []
     for kind in {_kind(each) for each in asked}:
-        found += _false([each for each in asked if _kind(each) == kind], tolerance_s)
+        found += _false([each for each in asked if _kind(each) == kind], tolerance_s, one_instant=one_instant)
     return found
 
 
@@ -282,14 +283,16 @@ def _kind(asked: Asked) -> Sequence[str]:
     return *asked.lanes, asked.method, asked.caller
 
 
-def _false(asked: Sequence[Asked], tolerance_s: float) -> list[Asked]:
+def _false(asked: Sequence[Asked], tolerance_s: float, *, one_instant: bool) -> list[Asked]:
     found: list[Asked] = []
-    earliest_s = float("inf")
+    earliest_s = earliest_after_s = after_s = float("inf")
     in_order = sorted(asked, key=lambda each: each.at_s)  # those of one instant stay in order
     for each in reversed(in_order):
+        if each.at_s < after_s:
+            after_s, earliest_after_s = each.at_s, earliest_s
         if each.ok:
             earliest_s = min(earliest_s, each.ended_s)
-        elif each.refused and earliest_s < each.deadline_s - tolerance_s:
+        elif each.refused and (earliest_s if one_instant else earliest_after_s) < each.deadline_s - tolerance_s:
             found.append(each)
     return found
 

@@ -11,7 +11,7 @@ local SAME, NEAR = 128, 3
 -- So many earlier grants are checked, because their calls may arrive later.
 local OLDER = 100
 -- ROOMS: so many points say how room comes within a window.
-local ROOMS = 8
+local ROOMS = 16
 -- A grant is given back only if no more than so many came after it: all of those are written again.
 local GIVEN_BACK = 1000
 
