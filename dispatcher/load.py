@@ -29,8 +29,9 @@ LATENCY_FALL_S: Final = 10.0
 CROWDED_MS: Final = 1_000.0
 # Attempts that were sent count as in flight for so long before reports show them.
 UNREPORTED_S: Final = 0.2
-# Half a place is kept before each turn for a call without one, as a probe's, and never longer than this. With a whole
-# place ten times as many were refused that could have been answered; without any, twice as many came late.
+# Half a place is kept before each turn for a call without one, as a probe's, and never longer than this. In a virtual
+# day of 785,000 requests a whole place refused 205 that could have been answered, half of one 27. With no place kept
+# 127 came late, with half of one 81.
 SPARE_MOST_MS: Final = 400.0
 
 
