@@ -9,8 +9,8 @@ from typing import Final
 from msgspec import msgpack
 
 from schemas.bars import BAR
-from schemas.messages import Attempt
-from schemas.runtime.answers import Answer, Lease, Look, State
+from schemas.messages import Attempt, ErrorCode
+from schemas.runtime.answers import Answer, Lease, Look, Seen, State
 from schemas.runtime.deliveries import Delivery
 from schemas.runtime.results import now_ms
 
@@ -18,6 +18,8 @@ from .verdicts import Verdict
 
 # The longest that a request waits here: RabbitMQ ends the channel of a message that stays unsettled for half an hour.
 HELD_S: Final = 60.0
+# An error of one request is one of all equal ones, but for this: others may have more time.
+NOT_SHARED: Final = frozenset({ErrorCode.DEADLINE_EXCEEDED})
 
 
 class Waiter:
@@ -86,7 +88,7 @@ class Flight:
         """When a request came, by Redis's clock: at the latest."""
         assert self._clock is not None
         now_us, asked_s = self._clock
-        return now_us + int(max(waiter.joined_s - asked_s, 0.0) * 1e6)
+        return now_us + int((waiter.joined_s - asked_s) * 1e6)
 
     def patient_until_s(self, waiter: Waiter) -> float:
         """When it leads by itself: half of its time is over since then."""
@@ -104,13 +106,21 @@ class Flight:
             waiter: the request.
             answer: the answer. One that is from the future says that Redis's clock was set.
             now_us: the time by Redis's clock.
-            done_us: when it was there; 0 where nobody waited for it.
+            done_us: when it was there; 0 if that was before anybody waited.
         """
         if answer.at_us > now_us:
             return False
         if waiter.attempt.request.max_age_ms == BAR:
             return self.came_us(waiter) < answer.till_us
         return now_us - answer.at_us <= waiter.age_us or self.came_us(waiter) <= done_us
+
+    def fails(self, waiter: Waiter, seen: Seen) -> bool:
+        """Whether one that waits ends with the error of the one that asked.
+
+        It does if that was there after it came. For lack of time it ends only with no more time than the other had.
+        """
+        later = self.came_us(waiter) <= seen.failed_us
+        return later and (seen.code not in NOT_SHARED or waiter.attempt.deadline_ms <= seen.until_ms)
 
 
 def owner_of(attempt: Attempt) -> str:

@@ -52,8 +52,6 @@ AWAY_S: Final = 1.0
 # A lease lapses so long after its request's deadline, and after so long in any case.
 LAPSES_AFTER_MS: Final = 2_000
 LONGEST_MS: Final = 600_000
-# An error of one request is one of all equal ones, but for this: others may have more time.
-NOT_SHARED: Final = frozenset({ErrorCode.DEADLINE_EXCEEDED})
 
 
 class Sharing:
@@ -142,12 +140,12 @@ class Sharing:
     def failed(self, attempt: Attempt, code: ErrorCode, why: str) -> None:
         """A request that asked for others, too, ends with an error."""
         if attempt.share:
-            self._start(self._end(attempt, State.FAILED, code, why))
+            self._start(self._end(attempt, code, why))
 
     def dropped(self, attempt: Attempt) -> None:
         """An attempt that asked for others, too, goes no further, as its request was answered."""
         if attempt.share:
-            self._start(self._end(attempt, State.NONE))
+            self._start(self._end(attempt))
 
     def close(self) -> None:
         """Lets none wait here any more: another dispatcher takes them."""
@@ -248,6 +246,7 @@ class Sharing:
         except store.AWAY as error:
             store.count_loss(error, "lease")  # `run` says when it has been away for long
             return False
+        flight.clock(seen.now_us, asked_s)  # anew each time: Redis's clock may have been set since it was asked
         before, flight.looked = flight.looked, seen.look
         if seen.answer is not None and seen.look.done_us != before.done_us:
             await self._give(flight, seen.answer, seen.now_us, asked_s, done_us=seen.look.done_us)
@@ -264,7 +263,7 @@ class Sharing:
         for waiter in list(flight.waiters):
             if seen.look.state is State.ALONE:
                 self._tell(flight, waiter, Alone())
-            elif seen.look.state is State.FAILED and seen.code is not None and _is_its_own(seen, waiter):
+            elif seen.look.state is State.FAILED and seen.code is not None and flight.fails(waiter, seen):
                 self._tell(flight, waiter, Failed(seen.code, seen.why))
 
     async def _give(self, flight: Flight, answer: Answer, now_us: int, asked_s: float, *, done_us: int) -> None:
@@ -301,21 +300,20 @@ class Sharing:
             if changed or (lease is not None and look.id != lease.id):
                 flight.news.set()
 
-    async def _end(self, attempt: Attempt, state: State, code: str = "", why: str = "") -> None:
+    async def _end(self, attempt: Attempt, code: ErrorCode | None = None, why: str = "") -> None:
         lease, _, id_ = attempt.share.rpartition(" ")
         try:
-            await self._answers.end(lease, id_, state, code=code, why=why, until_ms=attempt.deadline_ms)
+            if code is None:
+                await self._answers.end(lease, id_, State.NONE)
+            else:
+                until_ms = attempt.deadline_ms
+                await self._answers.fail(lease, id_, time.monotonic(), code=code, why=why, until_ms=until_ms)
         except store.AWAY as error:
             store.count_loss(error, "lease")  # those that wait lose patience
 
 
 def _share(flight: Flight, lease: Lease) -> str:
     return f"{flight.lease} {lease.id}"
-
-
-def _is_its_own(seen: Seen, waiter: Waiter) -> bool:
-    """Whether it would end with this error, too: for lack of time only with no more time than the other had."""
-    return seen.code not in NOT_SHARED or waiter.attempt.deadline_ms <= seen.until_ms
 
 
 def _latest(flight: Flight) -> Waiter:

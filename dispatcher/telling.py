@@ -96,6 +96,7 @@ class Telling:
             node = await node.primary_of(CHANNEL)
         async with node.pubsub(ignore_subscribe_messages=True) as channel:
             await channel.subscribe(CHANNEL)
+            self._unheard_s = None  # what was told until now went past it
             while True:
                 message: dict[str, Any] | None = await channel.get_message(timeout=SILENT_S)
                 if message is not None:

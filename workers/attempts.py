@@ -12,6 +12,7 @@ publishes each answer once.
 import asyncio
 import functools
 import logging
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -60,6 +61,7 @@ class Ended(Struct, frozen=True):
         of_connection: it failed for a reason that has nothing to do with what was asked (`Verdict.of_connection`).
         bound: the limit that had no room for it.
         sent_s: when its first HTTP call was sent, by the monotonic clock; None if none was.
+        there_s: when its answer was there, or its error, by the same.
     """
 
     item: Try
@@ -70,6 +72,7 @@ class Ended(Struct, frozen=True):
     of_connection: bool = False
     bound: Bound | None = None
     sent_s: float | None = None
+    there_s: float = 0.0
 
 
 class Attempts:
@@ -143,7 +146,7 @@ class Attempts:
             return
         if attempt.share:
             config, size_bytes = lane.exchange.config, len(ready.body)
-            self._keeping.put(Ending(attempt, config, item, ended.data, ended.sent_s, size_bytes))
+            self._keeping.put(Ending(attempt, config, item, ended.data, ended.sent_s, ended.there_s, size_bytes))
         publish = functools.partial(self._outbox.put, ready, delivery)
         if not attempt.probe and not await self._once.answer(attempt, publish):
             _drop_copy(attempt)
@@ -226,10 +229,17 @@ async def run(lane: LaneExchange, attempt: Attempt, config: WorkerConfig) -> End
         item = Try(lane.name, verdict.outcome, verdict.code, verdict.message, retry_at_ms=retry_at_ms, **_times(call))
         bound = lane.bound(call, verdict.pause_s) if isinstance(error, NoBudget) else None
         return Ended(
-            item, None, call.http_calls, call.budget_s * 1000, of_connection=verdict.of_connection, bound=bound
+            item,
+            None,
+            call.http_calls,
+            call.budget_s * 1000,
+            of_connection=verdict.of_connection,
+            bound=bound,
+            there_s=time.monotonic(),
         )
     item = Try(lane.name, Outcome.OK, **_times(call))
-    return Ended(item, data, call.http_calls, call.budget_s * 1000, in_maintenance, sent_s=call.sent_s)
+    budget_ms = call.budget_s * 1000
+    return Ended(item, data, call.http_calls, budget_ms, in_maintenance, sent_s=call.sent_s, there_s=call.there_s)
 
 
 def _times(call: Call) -> dict[str, Any]:

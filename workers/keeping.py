@@ -48,6 +48,7 @@ class Ending(Struct, frozen=True):
         item: how it ended; None where it was not run.
         data: what it brought, if it is ok.
         sent_s: when its first call left, by the monotonic clock; None if none did.
+        there_s: when its answer was there, or its error, by the same.
         size_bytes: about how large the data is.
     """
 
@@ -56,6 +57,7 @@ class Ending(Struct, frozen=True):
     item: Try | None
     data: Any
     sent_s: float | None
+    there_s: float
     size_bytes: int
 
 
@@ -87,7 +89,7 @@ class Keeping:
     def drop(self, attempt: Attempt) -> None:
         """An attempt is not run, as its request was answered: whoever waits for it asks."""
         if attempt.share:
-            self.put(Ending(attempt, LaneConfig(), None, None, None, 0))
+            self.put(Ending(attempt, LaneConfig(), None, None, None, 0.0, 0))
 
     async def close(self) -> None:
         """Returns when all have ended, or Redis did not take them, after `CLOSE_S` in any case."""
@@ -119,21 +121,21 @@ class Keeping:
             return "dropped"
         if item.outcome is not Outcome.OK:
             code, until_ms = str(item.code), attempt.deadline_ms
-            await self._answers.end(lease, id_, State.FAILED, code=code, why=item.message, until_ms=until_ms)
+            await self._answers.fail(lease, id_, ending.there_s, code=code, why=item.message, until_ms=until_ms)
             return "error"
         body = await self._packed(ending)
         if ending.sent_s is None or body is None or len(body) > self._most_bytes // LARGEST_PART:
             await self._answers.end(lease, id_, State.ALONE)
             return "not_kept"
-        # Read before, not after: a write that Redis takes late would make the answer look younger.
-        now_us = await self._answers.now_us()
-        at_us = now_us - int((time.monotonic() - ending.sent_s) * 1e6)
-        till_us, kept_ms = _lasts(attempt, ending.data, at_us, now_us)
+        by_redis = await self._answers.clock()
+        at_us = by_redis(ending.sent_s)
+        till_us, kept_ms = _lasts(attempt, ending.data, at_us, by_redis(time.monotonic()))
         key = sharing.answer_key(sharing.question(attempt.request), sharing.source(ending.lane, attempt.request))
-        answer = Answer(at_us, till_us, body)
-        metrics.KEPT_BYTES.set(
-            await self._answers.keep(key, lease, answer, kept_ms=kept_ms, most_bytes=self._most_bytes)
+        answer, done_us = Answer(at_us, till_us, body), by_redis(ending.there_s)
+        size_bytes = await self._answers.keep(
+            key, lease, id_, answer, done_us=done_us, kept_ms=kept_ms, most_bytes=self._most_bytes
         )
+        metrics.KEPT_BYTES.set(size_bytes)
         return "kept"
 
     async def _packed(self, ending: Ending) -> bytes | None:

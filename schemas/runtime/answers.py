@@ -11,8 +11,9 @@ What goes wrong here is one of `store.AWAY`, for the caller to go on without.
 """
 
 import enum
+import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -100,7 +101,7 @@ class Look(Struct, frozen=True):
     Args:
         state: how.
         id: the lease's.
-        done_us: when it was last answered, also one that was before it; 0 for never.
+        done_us: when its last answer was there, also one of a lease before it; 0 for never.
     """
 
     state: State
@@ -118,6 +119,7 @@ class Seen(Struct, frozen=True):
         answer: the last one, if it is still there.
         code: of the error that it failed with.
         why: the same in words.
+        failed_us: when that error was there.
         until_ms: the deadline of the request that failed.
     """
 
@@ -127,6 +129,7 @@ class Seen(Struct, frozen=True):
     answer: Answer | None
     code: ErrorCode | None
     why: str
+    failed_us: int
     until_ms: int
 
 
@@ -142,9 +145,14 @@ class Answers:
         any_client: Any = client
         self._script = any_client.register_script(LUA.read_text(encoding="utf-8"))
 
-    async def now_us(self) -> int:
-        """What Redis's clock shows."""
-        return await store.time_us(self._redis, KEYS)
+    async def clock(self) -> Callable[[float], int]:
+        """Says when something was by Redis's clock, in microseconds, of what was by the monotonic one, or before that.
+
+        It is asked for before a write, not in it: a write that Redis takes late would make things look younger.
+        """
+        now_us = await store.time_us(self._redis, KEYS)
+        now_s = time.monotonic()
+        return lambda at_s: now_us - int((now_s - at_s) * 1e6)
 
     async def ask(
         self,
@@ -184,16 +192,31 @@ class Answers:
         found: Any = await self._script(keys=[lease], args=["see"])
         return store.shaped(found, _seen)
 
-    async def keep(self, answer: str, lease: str, found: Answer, *, kept_ms: int, most_bytes: int) -> int:
-        """Keeps an answer, and ends the lease with it; returns how many bytes all answers have."""
-        args = found.at_us, found.till_us, found.body, max(kept_ms, 1), most_bytes, ENDED_MS
+    async def keep(
+        self, answer: str, lease: str, id_: str, found: Answer, *, done_us: int, kept_ms: int, most_bytes: int
+    ) -> int:
+        """Keeps an answer, and ends the lease with it; returns how many bytes all answers have.
+
+        Args:
+            answer: its key.
+            lease: the lease's.
+            id_: the lease's that was given for it. One that was taken over goes on.
+            found: the answer.
+            done_us: when it was there.
+            kept_ms: for how long it is kept.
+            most_bytes: how many bytes all answers may have.
+        """
+        args = id_, found.at_us, found.till_us, found.body, done_us, max(kept_ms, 1), most_bytes, ENDED_MS
         return store.shaped(await self._script(keys=[answer, lease], args=["keep", *args]), int)
 
-    async def end(
-        self, lease: str, id_: str, state: State, *, code: str = "", why: str = "", until_ms: int = 0
-    ) -> None:
+    async def fail(self, lease: str, id_: str, failed_s: float, *, code: str, why: str, until_ms: int) -> None:
+        """Ends a lease with an error, which was there at that time of the monotonic clock, as `end` does."""
+        failed_us = (await self.clock())(failed_s)
+        await self._script(keys=[lease], args=["finish", id_, ENDED_MS, State.FAILED, code, why, failed_us, until_ms])
+
+    async def end(self, lease: str, id_: str, state: State) -> None:
         """Ends a lease without an answer, unless it was taken over."""
-        await self._script(keys=[lease], args=["fail", id_, state, code, why, until_ms, ENDED_MS])
+        await self._script(keys=[lease], args=["finish", id_, ENDED_MS, state, "", "", 0, 0])
 
 
 def pack(exchange: str, lane: str, data: bytes) -> bytes:
@@ -234,7 +257,7 @@ def _look(state: bytes, id_: bytes, done: bytes) -> Look:
 
 
 def _seen(found: list[Any]) -> Seen:
-    state, id_, owner, since, done, _, code, why, until, at, till, body = found[1:]
+    state, id_, owner, since, done, _, code, why, failed, until, at, till, body = found[1:]
     return Seen(
         int(found[0]),
         _look(state, id_, done),
@@ -242,5 +265,6 @@ def _seen(found: list[Any]) -> Seen:
         Answer(int(at), int(till), bytes(body)) if at else None,
         ErrorCode(code.decode()) if code else None,
         why.decode(errors="replace"),
+        int(failed or 0),
         int(until or 0),
     )

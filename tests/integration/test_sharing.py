@@ -3,103 +3,24 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from typing import Any, Literal
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
-from msgspec import json, msgpack
+from msgspec import json
 from msgspec.structs import replace
 
 from deploy.servers import Redis
 from dispatcher import sharing as of_dispatcher
-from dispatcher.sharing import Sharing
-from dispatcher.verdicts import Alone, Failed, Given, Later, Leads, Verdict
-from schemas import bars, sharing
+from dispatcher.verdicts import Alone, Failed, Later, Leads, Verdict
 from schemas.config import LaneConfig
-from schemas.messages import JSON, MSGPACK, Attempt, ErrorCode, Http, Outcome, Request, Try
-from schemas.runtime import store
+from schemas.messages import JSON, Attempt, ErrorCode, Http, Request
 from schemas.runtime.results import now_ms
-from schemas.runtime.tasks import end_tasks
 from tests.support.fleet import wait_until
-from workers.keeping import LARGEST_PART, Ending, Keeping
+from tests.support.sharers import LANE, MOST_BYTES, TICKER, Dispatcher, data, dispatcher, ended, given, keeper
+from workers.keeping import LARGEST_PART, Keeping
 
 pytestmark = pytest.mark.both_stores
-TICKER = Request("fetch_ticker", {"symbol": "BTC/USDT"}, max_age_ms=60_000)
-LANE = LaneConfig(exchange="okx")
-MOST_BYTES = 8 * 2**20
-
-
-class Message:
-    """A delivery as far as it matters here."""
-
-    def __init__(self) -> None:
-        self.body = b"x" * 100
-        self.released = False
-
-    def release(self) -> None:
-        """Frees its slot."""
-        self.released = True
-
-
-class Dispatcher:
-    """The part of a dispatcher that shares answers, with what it needs to be asked."""
-
-    def __init__(self, client: Any) -> None:
-        self.sharing = Sharing(client)
-        self.runs = asyncio.create_task(self.sharing.run())
-        self.asked: list[asyncio.Task[Verdict]] = []
-        self.messages: list[Message] = []
-
-    def ask(
-        self,
-        name: str = "",
-        request: Request = TICKER,
-        *,
-        max_age_ms: int | Literal["bar"] | None = None,
-        within_ms: int = 60_000,
-        lanes: Sequence[LaneConfig] = (LANE,),
-        copy: bool = False,
-    ) -> asyncio.Task[Verdict]:
-        """A request comes."""
-        number = len(self.asked)
-        fields = {**{field: getattr(request, field) for field in request.__struct_fields__}}
-        fields |= {"id": name or f"{id(self)}-{number}", "deadline_ms": now_ms() + within_ms}
-        if max_age_ms is not None:
-            fields["max_age_ms"] = max_age_ms
-        attempt = Attempt(Request(**fields), "", 0, now_ms(), copy=copy)
-        message: Any = Message()
-        self.messages.append(message)
-        sources = [sharing.source(lane, attempt.request) for lane in lanes]
-        self.asked.append(asyncio.create_task(self.sharing.find(attempt, message, sources)))
-        return self.asked[-1]
-
-    async def leads(self, *of: Any, **how: Any) -> str:
-        """A request comes, and leads."""
-        verdict = await self.ask(*of, **how)
-        assert isinstance(verdict, Leads), verdict
-        return verdict.share
-
-    async def held(self, count: int) -> None:
-        """Returns when so many wait, and each has given its slot back."""
-        await wait_until(lambda: self.sharing.count == count, f"{count} wait")
-        waiting = [message for message, task in zip(self.messages, self.asked, strict=True) if not task.done()]
-        await wait_until(lambda: all(message.released for message in waiting), "they hold no slot")
-
-
-@asynccontextmanager
-async def dispatcher(url: str, timeout_s: float = 2.0) -> AsyncGenerator[Dispatcher, None]:
-    client = store.connect(url, timeout_s=timeout_s)
-    one = Dispatcher(client)
-    try:
-        yield one
-    finally:
-        one.sharing.close()
-        await asyncio.wait_for(asyncio.gather(*one.asked), 10)
-        assert one.sharing.count == one.sharing.size_bytes == 0
-        await one.sharing.end()
-        await end_tasks([one.runs])
-        await client.aclose()
 
 
 @pytest.fixture
@@ -112,30 +33,8 @@ async def two(redis_url: str) -> AsyncIterator[tuple[Dispatcher, Dispatcher]]:
 @pytest.fixture
 async def keeping(redis_url: str) -> AsyncIterator[Keeping]:
     """What a worker keeps answers with."""
-    client = store.connect(redis_url, timeout_s=2.0)
-    made = Keeping(client, MOST_BYTES)
-    yield made
-    await made.close()
-    await client.aclose()
-
-
-def ended(share: str, data: Any, request: Request = TICKER, *, lane: LaneConfig = LANE, **how: Any) -> Ending:
-    attempt = Attempt(replace(request, deadline_ms=now_ms() + 60_000), lane.exchange, 1, now_ms(), share=share)
-    code = how.get("code")
-    item = Try(lane.exchange, Outcome.REJECTED if code else Outcome.OK, code, how.get("why", ""))
-    sent_s = how.get("sent_s", time.monotonic() - 0.01)
-    return Ending(attempt, lane, item, data, sent_s, how.get("size_bytes", 100))
-
-
-async def given(task: asyncio.Task[Verdict]) -> Given:
-    async with asyncio.timeout(10):
-        verdict = await task
-    assert isinstance(verdict, Given), verdict
-    return verdict
-
-
-async def data(verdict: Given) -> Any:
-    return msgpack.decode(await verdict.data(MSGPACK))
+    async with keeper(redis_url) as made:
+        yield made
 
 
 async def test_one_leads_and_the_others_get_its_answer(two: tuple[Dispatcher, Dispatcher], keeping: Keeping) -> None:
@@ -155,21 +54,6 @@ async def test_one_leads_and_the_others_get_its_answer(two: tuple[Dispatcher, Di
     cached = await given(other.ask())
     assert not cached.waited
     assert await data(cached) == await data(answers[0])
-
-
-async def test_an_answer_that_is_too_old_is_asked_for_anew(
-    two: tuple[Dispatcher, Dispatcher], keeping: Keeping
-) -> None:
-    one, other = two
-    keeping.put(ended(await one.leads(), 1, sent_s=time.monotonic() - 5))
-    assert (await given(other.ask())).age_ms >= 5_000
-    share = await one.leads(max_age_ms=4_000)
-    waiting = other.ask(max_age_ms=0)
-    await other.held(1)
-    keeping.put(ended(share, 2))
-    assert await data(await given(waiting)) == 2
-    assert await data(await given(one.ask())) == 2
-    await one.leads(max_age_ms=0)
 
 
 async def test_any_source_that_a_request_takes_will_do(two: tuple[Dispatcher, Dispatcher], keeping: Keeping) -> None:
@@ -395,32 +279,7 @@ async def test_a_large_answer_is_kept_compressed(two: tuple[Dispatcher, Dispatch
     assert json.decode(await found.data(JSON)) == rows
 
 
-CANDLES = Request("fetch_ohlcv", {"symbol": "BTC/USDT", "timeframe": "1M", "limit": 2}, max_age_ms="bar")
 HTTP = Request(http=Http("https://a.example/b"), exchanges=["okx"], max_age_ms=60_000)
-
-
-async def test_candles_are_shared_until_their_bar_closes(two: tuple[Dispatcher, Dispatcher], keeping: Keeping) -> None:
-    one, other = two
-    now = now_ms()
-    last_ms, next_ms = bars.closes_ms("1M", now)
-    rows = [[bars.closes_ms("1M", last_ms - 1)[0], 1.0], [last_ms, 2.0]]
-    settled = now - last_ms > bars.SETTLES_MS and next_ms - now > 60_000
-    assert settled, "the tests run just as a month begins"
-    keeping.put(ended(await one.leads(request=CANDLES), rows, CANDLES))
-    assert await data(await given(other.ask(request=CANDLES))) == rows
-    assert await data(await given(other.ask(request=CANDLES, max_age_ms=60_000))) == rows
-
-
-async def test_candles_of_a_bar_that_has_closed_since_are_asked_for_anew(
-    two: tuple[Dispatcher, Dispatcher], keeping: Keeping
-) -> None:
-    one, other = two
-    seconds = Request("fetch_ohlcv", {"symbol": "BTC/USDT", "timeframe": "1s"}, max_age_ms="bar")
-    share = await one.leads(request=seconds)
-    keeping.put(ended(share, [], seconds, sent_s=time.monotonic() - 2))
-    await keeping.close()
-    await other.leads(request=seconds)
-    assert await given(other.ask(request=seconds, max_age_ms=60_000))
 
 
 async def test_a_call_is_shared_like_a_read(two: tuple[Dispatcher, Dispatcher], keeping: Keeping) -> None:

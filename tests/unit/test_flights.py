@@ -7,8 +7,8 @@ from typing import Any, Literal
 from pamqp.commands import Basic
 
 from dispatcher.flights import HELD_S, Flight, Waiter, owner_of
-from schemas.messages import Attempt, Request
-from schemas.runtime.answers import Answer, Lease
+from schemas.messages import Attempt, ErrorCode, Request
+from schemas.runtime.answers import Answer, Lease, Look, Seen, State
 from schemas.runtime.results import now_ms
 
 SECOND_US = 1_000_000
@@ -60,6 +60,24 @@ async def test_what_was_under_way_when_it_came_will_do() -> None:
     assert not of.takes(one, answer(5), NOW_US + SECOND_US, done_us=NOW_US - 1), "it was there before"
 
 
+async def test_an_error_is_one_s_who_came_before_it_was_there() -> None:
+    one = waiter(0)
+    of = flight(one)
+    of.clock(NOW_US, one.joined_s)
+    late = ErrorCode.DEADLINE_EXCEEDED
+    for code, after_us, more_ms, ends in (
+        (ErrorCode.BAD_SYMBOL, 0, 0, True),
+        (ErrorCode.BAD_SYMBOL, -1, 0, False),
+        (late, 0, 0, True),
+        (late, 0, -1, False),
+        (late, -1, 0, False),
+    ):
+        look, lease = Look(State.FAILED, "i", 0), Lease("i", "somebody", 0)
+        until_ms = one.attempt.deadline_ms + more_ms
+        seen = Seen(NOW_US, look, lease, None, code, "why", NOW_US + after_us, until_ms)
+        assert of.fails(one, seen) is ends
+
+
 async def test_candles_will_do_if_their_bar_had_not_closed_when_it_came() -> None:
     one = waiter("bar")
     of = flight(one)
@@ -76,7 +94,7 @@ async def test_one_that_comes_later_is_later_by_redis_s_clock() -> None:
     of.clock(NOW_US, one.joined_s - 2)
     assert of.came_us(one) == NOW_US + 2 * SECOND_US
     of.clock(NOW_US, one.joined_s + 2)
-    assert of.came_us(one) == NOW_US
+    assert of.came_us(one) == NOW_US - 2 * SECOND_US
 
 
 async def test_patience_is_half_of_the_time_since_another_one_leads() -> None:

@@ -239,7 +239,8 @@ class ChargedCalls(_Ccxt):
             raise
         finally:
             meter.answering.ended()
-            call.exchange_s += time.monotonic() - sent_s
+            call.there_s = time.monotonic()
+            call.exchange_s += call.there_s - sent_s
             send.note(call)
             note_head(meter, send)
             if send.answered_s and (send.pause is not None or send.count is not None):
