@@ -30,11 +30,11 @@ wheel: setup ## make the package, dist/ccxt_fleet-….whl, for pip install
 	@$(BIN)/python -m pip --quiet --disable-pip-version-check wheel --no-index --no-deps --no-build-isolation --wheel-dir dist .
 
 # So many processes, each with servers of its own, share the files among them. Then come the few tests that need the machine
-# for themselves. Code 5 is "nothing collected".
-PROCESSES ?= 2
+# for themselves. A test waits more than it works: three processes keep two CPUs busy. Code 5 is "nothing collected".
+PROCESSES ?= 3
 test: NODE := yes
 test: DEPLOY := yes
-test: setup ## run all tests on real servers; LOWEST=1 with the oldest packages we allow, ARGS='-k name' for some, PROCESSES=4 with more CPUs
+test: setup ## run all tests on real servers; LOWEST=1 with the oldest packages we allow, ARGS='-k name' for some, PROCESSES=6 with more CPUs
 	@status=5; for part in '-n $(PROCESSES) --dist loadfile --no-loadscope-reorder --alone not' '--alone only'; do \
 		$(BIN)/python -m pytest $$part $(ARGS); code=$$?; \
 		case "$$status $$code" in 0\ [!05]|5\ [!5]) status=$$code;; esac; \
