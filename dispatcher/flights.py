@@ -41,6 +41,11 @@ class Waiter:
             self.verdict.set_result(verdict)
 
     @property
+    def bar(self) -> bool:
+        """Whether an answer will do until its bar closes."""
+        return self.attempt.request.max_age_ms == BAR
+
+    @property
     def age_us(self) -> int:
         """The greatest age that will do; -1 where that is no question of age."""
         age_ms = self.attempt.request.max_age_ms
@@ -60,6 +65,7 @@ class Flight:
         looked: how the lease stood when it was last heeded.
         news: there is something to do.
         away: Redis has been away for too long.
+        asked: the greatest age and whether bars will do, as Redis was last asked; None before.
     """
 
     def __init__(self, lease: str, answers: Sequence[str]) -> None:
@@ -70,6 +76,7 @@ class Flight:
         self.looked = Look(State.NONE, "", 0)
         self.news = asyncio.Event()
         self.away = False
+        self.asked: tuple[int, bool] | None = None
         self.due_s = 0.0
         self._led_s = 0.0
         self._clock: tuple[int, float] | None = None
@@ -80,7 +87,15 @@ class Flight:
             self._led_s = time.monotonic()
         self.lease_now = lease
 
-    def clock(self, now_us: int, asked_s: float) -> None:
+    def wants(self) -> tuple[int, bool]:
+        """What will do for one of those that wait: the greatest age, and whether bars will."""
+        return max(waiter.age_us for waiter in self.waiters), any(waiter.bar for waiter in self.waiters)
+
+    def allows_more(self, waiter: Waiter) -> bool:
+        """More will do for it than Redis was last asked for: an answer may be there already."""
+        return self.asked is not None and (waiter.age_us > self.asked[0] or (waiter.bar and not self.asked[1]))
+
+    def set_clock(self, now_us: int, asked_s: float) -> None:
         """Redis's clock showed this, not before that instant of ours."""
         self._clock = now_us, asked_s
 
@@ -99,28 +114,28 @@ class Flight:
         """When something is to be done about it."""
         return min(self.patient_until_s(waiter), waiter.joined_s + HELD_S)
 
-    def takes(self, waiter: Waiter, answer: Answer, now_us: int, done_us: int) -> bool:
+    def takes(self, waiter: Waiter, answer: Answer, now_us: int) -> bool:
         """Whether an answer will do: for one that waits also if it was under way when it came.
 
         Args:
             waiter: the request.
             answer: the answer. One that is from the future says that Redis's clock was set.
             now_us: the time by Redis's clock.
-            done_us: when it was there; 0 if that was before anybody waited.
         """
         if answer.at_us > now_us:
             return False
-        if waiter.attempt.request.max_age_ms == BAR:
+        if waiter.bar:
             return self.came_us(waiter) < answer.till_us
-        return now_us - answer.at_us <= waiter.age_us or self.came_us(waiter) <= done_us
+        return now_us - answer.at_us <= waiter.age_us or self.came_us(waiter) <= answer.there_us
 
     def fails(self, waiter: Waiter, seen: Seen) -> bool:
         """Whether one that waits ends with the error of the one that asked.
 
-        It does if that was there after it came. For lack of time it ends only with no more time than the other had.
+        It does if it came before that error. For lack of time it ends only with no more time than the other had.
         """
-        later = self.came_us(waiter) <= seen.failed_us
-        return later and (seen.code not in NOT_SHARED or waiter.attempt.deadline_ms <= seen.until_ms)
+        if self.came_us(waiter) > seen.failed_us:
+            return False
+        return seen.code not in NOT_SHARED or waiter.attempt.deadline_ms <= seen.until_ms
 
 
 def owner_of(attempt: Attempt) -> str:

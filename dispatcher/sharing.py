@@ -26,7 +26,6 @@ from typing import Any, Final
 import redis.asyncio
 
 from schemas import sharing
-from schemas.bars import BAR
 from schemas.messages import Attempt, ErrorCode
 from schemas.runtime import store
 from schemas.runtime.answers import Answer, Answers, Lease, Seen, State, unpack
@@ -52,6 +51,8 @@ AWAY_S: Final = 1.0
 # A lease lapses so long after its request's deadline, and after so long in any case.
 LAPSES_AFTER_MS: Final = 2_000
 LONGEST_MS: Final = 600_000
+# So often a lease's end is tried, while Redis is away.
+END_TRIES: Final = 5
 
 
 class Sharing:
@@ -87,10 +88,10 @@ class Sharing:
         if flight.lease_now is not None:
             if attempt.copy and flight.lease_now.owner == waiter.owner:
                 return self._counted(Leads(_share(flight, flight.lease_now)))
-            if flight.due(waiter) < flight.due_s:
-                flight.news.set()
             delivery.release()
         flight.waiters[waiter] = None
+        if flight.lease_now is not None and (flight.due(waiter) < flight.due_s or flight.allows_more(waiter)):
+            flight.news.set()
         self.count += 1
         self.size_bytes += len(delivery.body)
         try:
@@ -193,21 +194,27 @@ class Sharing:
 
     async def _ask(self, flight: Flight, leader: Waiter, takes_over: str) -> None:
         """Finds an answer, or whom to wait for, or has this one lead."""
-        asked_s = time.monotonic()
+        asked_s, new_id = time.monotonic(), os.urandom(8).hex()
         left_ms = leader.attempt.deadline_ms - now_ms()
-        asked = await self._answers.ask(
-            flight.lease,
-            flight.answers,
-            owner=leader.owner,
-            new_id=os.urandom(8).hex(),
-            lasts_ms=min(left_ms + LAPSES_AFTER_MS, LONGEST_MS),
-            age_us=max(waiter.age_us for waiter in flight.waiters),
-            bar=any(waiter.attempt.request.max_age_ms == BAR for waiter in flight.waiters),
-            takes_over=takes_over,
-        )
-        flight.clock(asked.now_us, asked_s)
+        flight.asked = age_us, bar = flight.wants()
+        try:
+            asked = await self._answers.ask(
+                flight.lease,
+                flight.answers,
+                owner=leader.owner,
+                new_id=new_id,
+                lasts_ms=min(left_ms + LAPSES_AFTER_MS, LONGEST_MS),
+                age_us=age_us,
+                bar=bar,
+                takes_over=takes_over,
+            )
+        except store.AWAY:
+            # Redis may have given the lease all the same. Then whoever has it has to end it.
+            self._tell(flight, leader, Leads(f"{flight.lease} {new_id}"))
+            raise
+        flight.set_clock(asked.now_us, asked_s)
         if asked.answer is not None:
-            await self._give(flight, asked.answer, asked.now_us, asked_s, done_us=0)
+            await self._give(flight, asked.answer, asked.now_us, asked_s, waited=False)
         if asked.lease is not None:
             flight.led(asked.lease)
             if asked.leads:
@@ -220,6 +227,8 @@ class Sharing:
         """Returns when it has to be asked again; with the request that takes the lease over, if its patience ended."""
         for waiter in flight.waiters:
             waiter.delivery.release()
+        if any(map(flight.allows_more, flight.waiters)):  # one that came meanwhile
+            flight.news.set()
         while flight.waiters and flight.lease_now is not None and not flight.away:
             flight.due_s = min(map(flight.due, flight.waiters))
             try:
@@ -234,6 +243,8 @@ class Sharing:
                         return waiter
                 continue
             flight.news.clear()
+            if any(map(flight.allows_more, flight.waiters)):
+                break
             if not flight.away and await self._heed(flight):
                 flight.lease_now = None
         return None
@@ -246,10 +257,10 @@ class Sharing:
         except store.AWAY as error:
             store.count_loss(error, "lease")  # `run` says when it has been away for long
             return False
-        flight.clock(seen.now_us, asked_s)  # anew each time: Redis's clock may have been set since it was asked
+        flight.set_clock(seen.now_us, asked_s)  # anew each time: Redis's clock may have been set since it was asked
         before, flight.looked = flight.looked, seen.look
         if seen.answer is not None and seen.look.done_us != before.done_us:
-            await self._give(flight, seen.answer, seen.now_us, asked_s, done_us=seen.look.done_us)
+            await self._give(flight, seen.answer, seen.now_us, asked_s, waited=True)
         if seen.look.state is State.ASKS:
             flight.led(seen.lease)
             self._lead_again(flight)
@@ -266,12 +277,12 @@ class Sharing:
             elif seen.look.state is State.FAILED and seen.code is not None and flight.fails(waiter, seen):
                 self._tell(flight, waiter, Failed(seen.code, seen.why))
 
-    async def _give(self, flight: Flight, answer: Answer, now_us: int, asked_s: float, *, done_us: int) -> None:
-        takers = [waiter for waiter in flight.waiters if flight.takes(waiter, answer, now_us, done_us)]
+    async def _give(self, flight: Flight, answer: Answer, now_us: int, asked_s: float, *, waited: bool) -> None:
+        takers = [waiter for waiter in flight.waiters if flight.takes(waiter, answer, now_us)]
         if not takers:
             return
         kept = await asyncio.to_thread(unpack, answer.body) if len(answer.body) >= LARGE_BYTES else unpack(answer.body)
-        given = Given(kept, answer.at_us, now_us, asked_s, waited=done_us > 0)
+        given = Given(kept, answer.at_us, now_us, asked_s, waited=waited)
         for waiter in takers:
             self._tell(flight, waiter, given)
 
@@ -302,14 +313,18 @@ class Sharing:
 
     async def _end(self, attempt: Attempt, code: ErrorCode | None = None, why: str = "") -> None:
         lease, _, id_ = attempt.share.rpartition(" ")
-        try:
-            if code is None:
-                await self._answers.end(lease, id_, State.NONE)
+        failed_s, until_ms = time.monotonic(), attempt.deadline_ms
+        for _ in range(END_TRIES):
+            try:
+                if code is None:
+                    await self._answers.end(lease, id_, State.NONE)
+                else:
+                    await self._answers.fail(lease, id_, failed_s, code=code, why=why, until_ms=until_ms)
+            except store.AWAY as error:
+                store.count_loss(error, "lease")
+                await asyncio.sleep(AWAY_S)  # after the last one those that wait lose patience
             else:
-                until_ms = attempt.deadline_ms
-                await self._answers.fail(lease, id_, time.monotonic(), code=code, why=why, until_ms=until_ms)
-        except store.AWAY as error:
-            store.count_loss(error, "lease")  # those that wait lose patience
+                return
 
 
 def _share(flight: Flight, lease: Lease) -> str:

@@ -57,22 +57,22 @@ class Ended(Struct, frozen=True):
         data: the ccxt method's return value, None unless the outcome is ok.
         http_calls: how many HTTP calls it sent.
         budget_ms: how long the budget that they took takes to come back (`Call.budget_s`).
+        there_s: when its answer began to come, or its error was there, by the monotonic clock.
         in_maintenance: the exchange was asked for its status, and is in maintenance.
         of_connection: it failed for a reason that has nothing to do with what was asked (`Verdict.of_connection`).
         bound: the limit that had no room for it.
-        sent_s: when its first HTTP call was sent, by the monotonic clock; None if none was.
-        there_s: when its answer was there, or its error, by the same.
+        sent_s: when its first HTTP call was sent, by the same; None if none was.
     """
 
     item: Try
     data: Any
     http_calls: int
     budget_ms: float
+    there_s: float
     in_maintenance: bool = False
     of_connection: bool = False
     bound: Bound | None = None
     sent_s: float | None = None
-    there_s: float = 0.0
 
 
 class Attempts:
@@ -221,7 +221,7 @@ async def run(lane: LaneExchange, attempt: Attempt, config: WorkerConfig) -> End
             else:
                 data = await lane.call_http(request.http, call)
         in_maintenance = request.method == "fetch_status" and data.get("status") in _CLOSED
-    except Exception as error:  # `judge` has a verdict for every class
+    except Exception as error:  # `judge`
         if hung.expired():
             log.exception("attempt_hung", extra={"request_id": request.id, "lane": lane.name})
         verdict = judge(error, call, lane.redactor.hide)
@@ -233,13 +233,13 @@ async def run(lane: LaneExchange, attempt: Attempt, config: WorkerConfig) -> End
             None,
             call.http_calls,
             call.budget_s * 1000,
+            call.there_s or time.monotonic(),
             of_connection=verdict.of_connection,
             bound=bound,
-            there_s=time.monotonic(),
         )
     item = Try(lane.name, Outcome.OK, **_times(call))
-    budget_ms = call.budget_s * 1000
-    return Ended(item, data, call.http_calls, budget_ms, in_maintenance, sent_s=call.sent_s, there_s=call.there_s)
+    spent = call.http_calls, call.budget_s * 1000
+    return Ended(item, data, *spent, call.there_s or time.monotonic(), in_maintenance, sent_s=call.sent_s)
 
 
 def _times(call: Call) -> dict[str, Any]:

@@ -48,17 +48,17 @@ class Ending(Struct, frozen=True):
         item: how it ended; None where it was not run.
         data: what it brought, if it is ok.
         sent_s: when its first call left, by the monotonic clock; None if none did.
-        there_s: when its answer was there, or its error, by the same.
+        there_s: when its answer began to come, or its error was there, by the same.
         size_bytes: about how large the data is.
     """
 
     attempt: Attempt
     lane: LaneConfig
-    item: Try | None
-    data: Any
-    sent_s: float | None
-    there_s: float
-    size_bytes: int
+    item: Try | None = None
+    data: Any = None
+    sent_s: float | None = None
+    there_s: float = 0.0
+    size_bytes: int = 0
 
 
 class Keeping:
@@ -89,7 +89,7 @@ class Keeping:
     def drop(self, attempt: Attempt) -> None:
         """An attempt is not run, as its request was answered: whoever waits for it asks."""
         if attempt.share:
-            self.put(Ending(attempt, LaneConfig(), None, None, None, 0.0, 0))
+            self.put(Ending(attempt, LaneConfig()))
 
     async def close(self) -> None:
         """Returns when all have ended, or Redis did not take them, after `CLOSE_S` in any case."""
@@ -127,15 +127,14 @@ class Keeping:
         if ending.sent_s is None or body is None or len(body) > self._most_bytes // LARGEST_PART:
             await self._answers.end(lease, id_, State.ALONE)
             return "not_kept"
-        by_redis = await self._answers.clock()
+        by_redis = await self._answers.by_redis()
         at_us = by_redis(ending.sent_s)
         till_us, kept_ms = _lasts(attempt, ending.data, at_us, by_redis(time.monotonic()))
         key = sharing.answer_key(sharing.question(attempt.request), sharing.source(ending.lane, attempt.request))
-        answer, done_us = Answer(at_us, till_us, body), by_redis(ending.there_s)
-        size_bytes = await self._answers.keep(
-            key, lease, id_, answer, done_us=done_us, kept_ms=kept_ms, most_bytes=self._most_bytes
+        answer = Answer(at_us, by_redis(ending.there_s), till_us, body)
+        metrics.KEPT_BYTES.set(
+            await self._answers.keep(key, lease, id_, answer, kept_ms=kept_ms, most_bytes=self._most_bytes)
         )
-        metrics.KEPT_BYTES.set(size_bytes)
         return "kept"
 
     async def _packed(self, ending: Ending) -> bytes | None:

@@ -16,7 +16,7 @@ from .kinds import kind_of
 # The most that a request may say.
 MOST_MS: Final = 86_400_000
 # An exchange publishes a bar a moment after it has closed, and clocks differ. Until then after a close an answer is
-# taken that may lack the last bar; from then on only one that was asked for since.
+# taken that may lack the last bar; from then on only one that was asked for since, or that was under way.
 SETTLES_MS: Final = 2_000
 # Days and longer bars begin at some full hour: each exchange has its own.
 _HOUR_MS: Final = 3_600_000

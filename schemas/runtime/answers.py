@@ -39,12 +39,10 @@ class Lease(Struct, frozen=True):
     Args:
         id: the lease's; another one for each time that it is taken.
         owner: the request's that took it, as `dispatcher.sharing` names it.
-        since_us: when.
     """
 
     id: str
     owner: str
-    since_us: int
 
 
 class Answer(Struct, frozen=True):
@@ -52,11 +50,13 @@ class Answer(Struct, frozen=True):
 
     Args:
         at_us: when its call left for the exchange.
+        there_us: when the exchange's answer began to come: who came before that may have it, however old it is.
         till_us: until when it has all finished bars; 0 where it has none.
         body: as `pack` made it.
     """
 
     at_us: int
+    there_us: int
     till_us: int
     body: bytes
 
@@ -101,7 +101,7 @@ class Look(Struct, frozen=True):
     Args:
         state: how.
         id: the lease's.
-        done_us: when its last answer was there, also one of a lease before it; 0 for never.
+        done_us: tells its last answer from the one before, which may be another lease's; 0 for none.
     """
 
     state: State
@@ -145,10 +145,10 @@ class Answers:
         any_client: Any = client
         self._script = any_client.register_script(LUA.read_text(encoding="utf-8"))
 
-    async def clock(self) -> Callable[[float], int]:
-        """Says when something was by Redis's clock, in microseconds, of what was by the monotonic one, or before that.
+    async def by_redis(self) -> Callable[[float], int]:
+        """Returns what turns a time of the monotonic clock into Redis's, microseconds; never into a later one.
 
-        It is asked for before a write, not in it: a write that Redis takes late would make things look younger.
+        To be asked for before a write, not by it: Redis may take a write late, and things would look younger.
         """
         now_us = await store.time_us(self._redis, KEYS)
         now_s = time.monotonic()
@@ -192,31 +192,31 @@ class Answers:
         found: Any = await self._script(keys=[lease], args=["see"])
         return store.shaped(found, _seen)
 
-    async def keep(
-        self, answer: str, lease: str, id_: str, found: Answer, *, done_us: int, kept_ms: int, most_bytes: int
-    ) -> int:
+    async def keep(self, key: str, lease: str, id_: str, answer: Answer, *, kept_ms: int, most_bytes: int) -> int:
         """Keeps an answer, and ends the lease with it; returns how many bytes all answers have.
 
         Args:
-            answer: its key.
-            lease: the lease's.
-            id_: the lease's that was given for it. One that was taken over goes on.
-            found: the answer.
-            done_us: when it was there.
-            kept_ms: for how long it is kept.
+            key: its key. One there that left later stays.
+            lease: the lease's key.
+            id_: the id that it had. One that was taken over goes on.
+            answer: the answer.
+            kept_ms: for how long it is kept, or longer, as one is that it replaces.
             most_bytes: how many bytes all answers may have.
         """
-        args = id_, found.at_us, found.till_us, found.body, done_us, max(kept_ms, 1), most_bytes, ENDED_MS
-        return store.shaped(await self._script(keys=[answer, lease], args=["keep", *args]), int)
+        times = answer.at_us, answer.there_us, answer.till_us
+        args = "keep", id_, *times, answer.body, max(kept_ms, 1), most_bytes, ENDED_MS
+        return store.shaped(await self._script(keys=[key, lease], args=args), int)
 
     async def fail(self, lease: str, id_: str, failed_s: float, *, code: str, why: str, until_ms: int) -> None:
-        """Ends a lease with an error, which was there at that time of the monotonic clock, as `end` does."""
-        failed_us = (await self.clock())(failed_s)
-        await self._script(keys=[lease], args=["finish", id_, ENDED_MS, State.FAILED, code, why, failed_us, until_ms])
+        """Ends a lease as `end` does: with an error that was there at that time of the monotonic clock."""
+        failed_us = (await self.by_redis())(failed_s)
+        await self.end(lease, id_, State.FAILED, code=code, why=why, failed=failed_us, until=until_ms)
 
-    async def end(self, lease: str, id_: str, state: State) -> None:
-        """Ends a lease without an answer, unless it was taken over."""
-        await self._script(keys=[lease], args=["finish", id_, ENDED_MS, state, "", "", 0, 0])
+    async def end(self, lease: str, id_: str, state: State, **more: str | int) -> None:
+        """Ends a lease without an answer, unless it has one or was taken over; `more` are fields of an error."""
+        fields = {"state": state, **more}
+        words = [word for field in fields.items() for word in field]
+        await self._script(keys=[lease], args=["finish", id_, ENDED_MS, *words])
 
 
 def pack(exchange: str, lane: str, data: bytes) -> bytes:
@@ -247,9 +247,13 @@ def _unpacked(body: bytes) -> Kept:
 def _asked(found: list[Any]) -> Asked:
     now_us, what = int(found[0]), found[1]
     if what == b"answer":
-        return Asked(now_us, answer=Answer(int(found[3]), int(found[4]), bytes(found[5])))
-    lease = Lease(found[2].decode(), found[3].decode(), int(found[4]))
+        return Asked(now_us, answer=_answer(*found[3:]))
+    lease = Lease(found[2].decode(), found[3].decode())
     return Asked(now_us, lease=lease, leads=what == b"lead")
+
+
+def _answer(at: bytes, there: bytes, till: bytes, body: bytes) -> Answer:
+    return Answer(int(at), int(there or 0), int(till), bytes(body))
 
 
 def _look(state: bytes, id_: bytes, done: bytes) -> Look:
@@ -257,12 +261,12 @@ def _look(state: bytes, id_: bytes, done: bytes) -> Look:
 
 
 def _seen(found: list[Any]) -> Seen:
-    state, id_, owner, since, done, _, code, why, failed, until, at, till, body = found[1:]
+    state, id_, owner, done, _, code, why, failed, until, *answer = found[1:]
     return Seen(
         int(found[0]),
         _look(state, id_, done),
-        Lease(id_.decode(), owner.decode(), int(since or 0)),
-        Answer(int(at), int(till), bytes(body)) if at else None,
+        Lease(id_.decode(), owner.decode()),
+        _answer(*answer) if answer[0] else None,
         ErrorCode(code.decode()) if code else None,
         why.decode(errors="replace"),
         int(failed or 0),

@@ -226,9 +226,9 @@ async def _redis(options: Options, redis: Redis) -> None:
         async def shared() -> None:
             for number in range(KEPT):
                 lease = f"fleet:{{answers}}:asked:{number:032}"
-                found = answers.Answer(1, 0, body)
+                found = answers.Answer(1, 1, 0, body)
                 key = f"fleet:{{answers}}:answer:{number:032}"
-                await kept.keep(key, lease, "i", found, done_us=1, kept_ms=60_000, most_bytes=2**30)
+                await kept.keep(key, lease, "i", found, kept_ms=60_000, most_bytes=2**30)
 
         table.row(f"a shared answer of {len(body)} bytes", await grown(KEPT, shared))
 

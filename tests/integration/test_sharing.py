@@ -218,6 +218,24 @@ async def test_without_redis_each_goes_its_own_way(redis_url: str, redis_server:
         await wait_until(shares_again, "answers are shared again")
 
 
+async def test_one_that_may_have_the_lease_ends_it(
+    two: tuple[Dispatcher, Dispatcher], keeping: Keeping, redis_url: str, redis_server: Redis
+) -> None:
+    """Redis takes the question and does not answer in time: nobody else knows the lease that it gives then."""
+    one, _ = two
+    async with dispatcher(redis_url, timeout_s=0.2) as impatient:
+        await impatient.leads(request=HTTP)
+        redis_server.freeze()
+        verdict = await impatient.ask()
+        assert isinstance(verdict, Leads)
+        assert await impatient.ask() == Alone()
+        redis_server.thaw()
+    waiting = one.ask()
+    await one.held(1)
+    keeping.put(ended(verdict.share, "of the one that asked"))
+    assert await data(await given(waiting)) == "of the one that asked"
+
+
 async def test_one_lost_look_changes_nothing(two: tuple[Dispatcher, Dispatcher], keeping: Keeping) -> None:
     one, _ = two
     share = await one.leads()

@@ -47,6 +47,21 @@ async def test_an_answer_that_is_too_old_is_asked_for_anew(
     await one.leads(max_age_ms=0)
 
 
+async def test_who_allows_more_than_those_that_wait_gets_what_is_there(
+    two: tuple[Dispatcher, Dispatcher], keeping: Keeping
+) -> None:
+    one, other = two
+    keeping.put(ended(await one.leads(), "old", sent_s=time.monotonic() - 5))
+    await keeping.close()
+    share = await one.leads(max_age_ms=0)
+    waiting = other.ask(max_age_ms=0)
+    await other.held(1)
+    assert await data(await given(other.ask(max_age_ms=60_000))) == "old"
+    assert not waiting.done()
+    keeping.put(ended(share, "new"))
+    assert await data(await given(waiting)) == "new"
+
+
 async def test_an_answer_that_redis_took_late_is_nobody_s_who_came_after_it(
     two: tuple[Dispatcher, Dispatcher], keeping: Keeping
 ) -> None:

@@ -182,13 +182,16 @@ class Answers:
         by_path: bodies for paths that hold these words.
         held_path: paths that hold this are not answered until it changes.
         broken: the body ends before its length.
+        body_waits: the body of `answer` is not sent until this changes.
+        heads: how many heads of such were sent.
     """
 
     def __init__(self) -> None:
         self.answer: tuple[int, dict[str, str], str] = (200, {}, "{}")
         self.by_path: dict[str, str] = {}
         self.held_path = ""
-        self.broken = False
+        self.broken = self.body_waits = False
+        self.heads = 0
         self.hits: list[str] = []
         self.url = ""
 
@@ -206,6 +209,14 @@ class Answers:
             await head.write(body.encode())
             assert request.transport is not None
             request.transport.close()
+            return head
+        if self.body_waits:
+            head = web.StreamResponse(status=status, headers={"Content-Type": "application/json", **headers})
+            await head.prepare(request)
+            self.heads += 1
+            while self.body_waits:
+                await asyncio.sleep(0.01)
+            await head.write(body.encode())
             return head
         return web.Response(status=status, headers={"Content-Type": "application/json", **headers}, body=body.encode())
 

@@ -34,36 +34,36 @@ def waiter(*of: Any, **how: Any) -> Waiter:
 
 def flight(*waiters: Waiter) -> Flight:
     made = Flight("lease", ["answer"])
-    made.clock(NOW_US, time.monotonic())
+    made.set_clock(NOW_US, time.monotonic())
     for each in waiters:
         made.waiters[each] = None
     return made
 
 
-def answer(age_s: float, *, till_us: int = 0) -> Answer:
-    return Answer(NOW_US - round(age_s * SECOND_US), till_us, b"")
+def answer(age_s: float, *, there_us: int = 0, till_us: int = 0) -> Answer:
+    return Answer(NOW_US - round(age_s * SECOND_US), there_us, till_us, b"")
 
 
 async def test_an_answer_will_do_up_to_its_age() -> None:
     one = waiter(1_000)
     of = flight(one)
-    assert of.takes(one, answer(1.0), NOW_US, 0)
-    assert not of.takes(one, answer(1.000001), NOW_US, 0)
-    assert not of.takes(one, answer(-0.1), NOW_US, 0), "it is from the future: Redis's clock was set"
+    assert of.takes(one, answer(1.0), NOW_US)
+    assert not of.takes(one, answer(1.000001), NOW_US)
+    assert not of.takes(one, answer(-0.1), NOW_US), "it is from the future: Redis's clock was set"
 
 
 async def test_what_was_under_way_when_it_came_will_do() -> None:
     one = waiter(0)
     of = flight(one)
-    of.clock(NOW_US, one.joined_s)
-    assert of.takes(one, answer(5), NOW_US + SECOND_US, done_us=NOW_US)
-    assert not of.takes(one, answer(5), NOW_US + SECOND_US, done_us=NOW_US - 1), "it was there before"
+    of.set_clock(NOW_US, one.joined_s)
+    assert of.takes(one, answer(5, there_us=NOW_US), NOW_US + SECOND_US)
+    assert not of.takes(one, answer(5, there_us=NOW_US - 1), NOW_US + SECOND_US), "it was there before"
 
 
 async def test_an_error_is_one_s_who_came_before_it_was_there() -> None:
     one = waiter(0)
     of = flight(one)
-    of.clock(NOW_US, one.joined_s)
+    of.set_clock(NOW_US, one.joined_s)
     late = ErrorCode.DEADLINE_EXCEEDED
     for code, after_us, more_ms, ends in (
         (ErrorCode.BAD_SYMBOL, 0, 0, True),
@@ -72,7 +72,7 @@ async def test_an_error_is_one_s_who_came_before_it_was_there() -> None:
         (late, 0, -1, False),
         (late, -1, 0, False),
     ):
-        look, lease = Look(State.FAILED, "i", 0), Lease("i", "somebody", 0)
+        look, lease = Look(State.FAILED, "i", 0), Lease("i", "somebody")
         until_ms = one.attempt.deadline_ms + more_ms
         seen = Seen(NOW_US, look, lease, None, code, "why", NOW_US + after_us, until_ms)
         assert of.fails(one, seen) is ends
@@ -81,19 +81,19 @@ async def test_an_error_is_one_s_who_came_before_it_was_there() -> None:
 async def test_candles_will_do_if_their_bar_had_not_closed_when_it_came() -> None:
     one = waiter("bar")
     of = flight(one)
-    of.clock(NOW_US, one.joined_s)
-    assert of.takes(one, answer(3_000, till_us=NOW_US + 1), NOW_US, 0)
-    assert of.takes(one, answer(3_000, till_us=NOW_US + 1), NOW_US + SECOND_US, 0)
-    for done_us in (0, NOW_US + SECOND_US):  # also of one that was under way
-        assert not of.takes(one, answer(1, till_us=NOW_US), NOW_US, done_us)
+    of.set_clock(NOW_US, one.joined_s)
+    assert of.takes(one, answer(3_000, till_us=NOW_US + 1), NOW_US)
+    assert of.takes(one, answer(3_000, till_us=NOW_US + 1), NOW_US + SECOND_US)
+    for there_us in (0, NOW_US + SECOND_US):  # also of one that was under way
+        assert not of.takes(one, answer(1, there_us=there_us, till_us=NOW_US), NOW_US)
 
 
 async def test_one_that_comes_later_is_later_by_redis_s_clock() -> None:
     one = waiter("bar")
     of = flight(one)
-    of.clock(NOW_US, one.joined_s - 2)
+    of.set_clock(NOW_US, one.joined_s - 2)
     assert of.came_us(one) == NOW_US + 2 * SECOND_US
-    of.clock(NOW_US, one.joined_s + 2)
+    of.set_clock(NOW_US, one.joined_s + 2)
     assert of.came_us(one) == NOW_US - 2 * SECOND_US
 
 
@@ -101,12 +101,12 @@ async def test_patience_is_half_of_the_time_since_another_one_leads() -> None:
     one = waiter(within_ms=10_000)
     of = flight(one)
     assert round(of.patient_until_s(one) - one.joined_s, 1) == 5.0
-    of.led(Lease("first", "somebody", 0))
+    of.led(Lease("first", "somebody"))
     at_s = of.patient_until_s(one)
     await asyncio.sleep(0.01)
-    of.led(Lease("first", "somebody", 0))
+    of.led(Lease("first", "somebody"))
     assert of.patient_until_s(one) == at_s
-    of.led(Lease("second", "somebody", 0))
+    of.led(Lease("second", "somebody"))
     assert of.patient_until_s(one) > at_s
     late = waiter(within_ms=10**9)
     assert of.due(late) == late.joined_s + HELD_S

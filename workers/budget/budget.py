@@ -334,6 +334,7 @@ class Budget:
         self.ledger.pauses.keep(keys, for_s, why)
         with self.course.asking():
             return await self.ledger.pause(keys, for_s, why, most_s=most_s, named=told, grant=grant)
+        return self.ledger.pauses.left_s(keys)
 
     async def paused(self, charges: Sequence[Charge] = ()) -> float:
         """Return for how many more seconds calls with these charges must not be sent; 0 when they may.

@@ -11,7 +11,7 @@ import enum
 import logging
 import random
 import time
-from collections.abc import Generator
+from types import TracebackType
 from typing import Final, Protocol
 
 from schemas.runtime.store import AWAY
@@ -106,13 +106,9 @@ class Course:
         if mode is Mode.SHARED:
             log.info("budget_shared_again", extra=about)
 
-    @contextlib.contextmanager
-    def asking(self) -> Generator[None]:
+    def asking(self) -> "Asking":
         """What Redis does not answer in here raises nothing: it counts as a loss."""
-        try:
-            yield
-        except AWAY:
-            self.lose()
+        return Asking(self)
 
     def lose(self) -> None:
         """Redis did not answer."""
@@ -216,3 +212,19 @@ class Course:
         if self._own and self.is_shared:
             with self.asking():
                 await self.ledger.leave(self._own.member)
+
+
+class Asking:
+    """`Course.asking`: a class, as type checkers then know that what comes after it may have to answer."""
+
+    def __init__(self, course: Course) -> None:
+        self._course = course
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> bool:
+        if not isinstance(error, AWAY):
+            return False
+        self._course.lose()
+        return True

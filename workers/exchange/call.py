@@ -89,7 +89,7 @@ class Call(Seen):
         budget_s: how long the budget that it used takes to refill, each HTTP call in its slowest bucket.
         started_s: when it began, by the monotonic clock.
         sent_s: when its first HTTP call was sent, by the same; None if none was.
-        there_s: when the answer to its last HTTP call was there, or the call had failed, by the same.
+        there_s: when the answer to its last HTTP call began to come, or the call failed, by the same; 0 before.
         left_us: when its last answered HTTP call was sent, on Redis's clock, microseconds since 1970.
         trip_s: from then to the head of the answer, plus the uncertainty of `left_us`.
         windowed: its last HTTP call counted in a fixed window of the exchange's clock.

@@ -95,6 +95,7 @@ class Send(Passage):
 
     def note(self, call: Call) -> None:
         """The HTTP call is over: its times go into the attempt's call."""
+        call.there_s = max(call.there_s, self.answered_s or time.monotonic())
         if self.answered_s:
             call.left_us = self.grant.at_us + (self.left_s - self.grant.due_s) * 1e6
             call.trip_s = self.answered_s - self.left_s + self.grant.due_s - self.grant.early_s
@@ -239,8 +240,7 @@ class ChargedCalls(_Ccxt):
             raise
         finally:
             meter.answering.ended()
-            call.there_s = time.monotonic()
-            call.exchange_s += call.there_s - sent_s
+            call.exchange_s += time.monotonic() - sent_s
             send.note(call)
             note_head(meter, send)
             if send.answered_s and (send.pause is not None or send.count is not None):
