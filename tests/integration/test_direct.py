@@ -13,6 +13,7 @@ import ccxt.pro as ccxt_pro  # pyright: ignore[reportMissingTypeStubs]
 import pytest
 import redis.asyncio as redis_client
 
+from deploy.servers import Redis
 from deploy.simulator.accounts import ACCOUNTS
 from deploy.simulator.ccxt_config import ccxt_config
 from deploy.simulator.process import Simulator
@@ -292,15 +293,23 @@ async def test_garbage_closes_itself_in_whatever_thread_it_is_collected(server: 
         async def collects() -> None:
             gc.collect()
 
-        async def closed() -> bool:
-            await asyncio.to_thread(
-                direct_run, collects()
-            )  # again each time: the thread that made the call may hold it yet
-            return not purse.is_open
-
         del garbage
-        await wait_until(closed, "it was closed")
+        await asyncio.to_thread(direct_run, collects())
+        await wait_until(lambda: not purse.is_open, "it was closed")
         await read("fetch_time")
+
+
+async def test_one_that_closes_while_redis_is_away_leaves_its_part_to_the_next(
+    server: Answers, redis_url: str, redis_server: Redis
+) -> None:
+    """Redis can't be told, and would set the part aside for five minutes: all of the limit, of a program alone."""
+    server.answer = 200, {}, '{"code":"0","data":[{"ts":"1"}]}'
+    async with program(instance("okx", server.settings("okx")), redis_url) as (_, first):
+        await first("fetch_time")
+        redis_server.freeze()
+    redis_server.thaw()
+    async with program(instance("okx", server.settings("okx")), redis_url, max_wait_s=30) as (_, second):
+        await second("fetch_time")
 
 
 @pytest.mark.parametrize("is_async", [True, False])

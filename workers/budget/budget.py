@@ -86,7 +86,7 @@ class Budget:
         await self.course.beat()
 
     async def leave(self) -> None:
-        """Give up this worker's part. Where Redis can't be asked it lapses by itself, `rules.LASTS_S` later."""
+        """Give up this worker's part. Where Redis can't be asked the next one here does, or it lapses (`LASTS_S`)."""
         await self.course.leave()
 
     async def reserve(

@@ -208,10 +208,14 @@ class Course:
             self._flapping.back(member.clock())
 
     async def leave(self) -> None:
-        """Gives up this worker's part."""
-        if self._own and self.is_shared:
+        """Gives up this worker's part; nothing may be asked of it any more."""
+        own, is_told = self._own, False
+        if own and self.is_shared:
             with self.asking():
-                await self.ledger.leave(self._own.member)
+                await self.ledger.leave(own.member)
+                is_told = True
+        if own and not is_told:
+            own.member.end()
 
 
 class Asking:

@@ -152,8 +152,13 @@ class Membership:
         self._heard_us, self._answered_s = now_us, self.clock()
         self._now_us, self._offset_us = now_us, offset_us
 
+    def end(self) -> None:
+        """It grants and asks nothing any more, and Redis can't be told: others of this process count it as dead."""
+        self.share, self.part, self.share_is_open = None, 0, False
+        _ENDED.add(self.id)
+
     def dead(self) -> list[str]:
-        """Members that Redis counts as away and that are known to be dead: processes of this machine."""
+        """Members that Redis counts as away and that are known to be dead: of this process, or of this machine's."""
         others = map(newcomer.read, self._others)
         return [other.id for other in others if not other.is_present and _is_dead(other.id)]
 
@@ -295,7 +300,13 @@ def _machine() -> str:
 _MACHINE: Final = _machine()
 
 
+# Of this process; the names of those of its parent have another number in them.
+_ENDED: Final[set[str]] = set()
+
+
 def _is_dead(name: str) -> bool:
+    if name in _ENDED:
+        return True
     machine, pid, _ = name.split(".")
     if machine != _MACHINE:
         return False
