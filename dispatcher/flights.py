@@ -2,9 +2,10 @@
 
 import asyncio
 import hashlib
+import math
 import time
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from msgspec import msgpack
 
@@ -18,6 +19,8 @@ from .verdicts import Verdict
 
 # The longest that a request waits here: RabbitMQ ends the channel of a message that stays unsettled for half an hour.
 HELD_S: Final = 60.0
+# Requests that allow answers of ages so much alike are asked for together.
+ALIKE_US: Final = 100_000
 # An error of one request is one of all equal ones, but for this: others may have more time.
 NOT_SHARED: Final = frozenset({ErrorCode.DEADLINE_EXCEEDED})
 
@@ -52,6 +55,22 @@ class Waiter:
         return age_ms * 1000 if isinstance(age_ms, int) else -1
 
 
+class Wanted(NamedTuple):
+    """What Redis was asked for, and what it had.
+
+    Args:
+        oldest_us: no answer that left before this would do; infinite where ages did not matter.
+        bar: one that has all finished bars would.
+        at_us: when the call of what was found left; below zero for nothing.
+        till_us: until when that has all finished bars.
+    """
+
+    oldest_us: float
+    bar: bool
+    at_us: float
+    till_us: int
+
+
 class Flight:
     """The requests of this dispatcher that may take one answer.
 
@@ -65,7 +84,7 @@ class Flight:
         looked: how the lease stood when it was last heeded.
         news: there is something to do.
         away: Redis has been away for too long.
-        asked: the greatest age and whether bars will do, as Redis was last asked; None before.
+        asked: what Redis was last asked for, when it had answered.
     """
 
     def __init__(self, lease: str, answers: Sequence[str]) -> None:
@@ -76,7 +95,7 @@ class Flight:
         self.looked = Look(State.NONE, "", 0)
         self.news = asyncio.Event()
         self.away = False
-        self.asked: tuple[int, bool] | None = None
+        self.asked: Wanted | None = None
         self.due_s = 0.0
         self._led_s = 0.0
         self._clock: tuple[int, float] | None = None
@@ -87,13 +106,19 @@ class Flight:
             self._led_s = time.monotonic()
         self.lease_now = lease
 
-    def wants(self) -> tuple[int, bool]:
-        """What will do for one of those that wait: the greatest age, and whether bars will."""
-        return max(waiter.age_us for waiter in self.waiters), any(waiter.bar for waiter in self.waiters)
+    def was_asked(self, age_us: int, now_us: int, answer: Answer | None, *, bar: bool) -> None:
+        """Redis was asked for an answer of this age, or where `bar` for one that has all bars, and found this one."""
+        oldest_us = now_us - age_us if age_us >= 0 else math.inf
+        self.asked = Wanted(oldest_us, bar, answer.at_us if answer else -math.inf, answer.till_us if answer else 0)
 
-    def allows_more(self, waiter: Waiter) -> bool:
-        """More will do for it than Redis was last asked for: an answer may be there already."""
-        return self.asked is not None and (waiter.age_us > self.asked[0] or (waiter.bar and not self.asked[1]))
+    def may_be_there(self, waiter: Waiter) -> bool:
+        """Whether Redis may have an answer that will do for it: the one found last, or it allows an older one."""
+        if self.asked is None:
+            return False
+        came_us = self.came_us(waiter)
+        oldest_us = came_us - waiter.age_us if waiter.age_us >= 0 else math.inf
+        was_found = self.asked.at_us >= oldest_us or (waiter.bar and came_us < self.asked.till_us)
+        return was_found or oldest_us < self.asked.oldest_us - ALIKE_US or (waiter.bar and not self.asked.bar)
 
     def set_clock(self, now_us: int, asked_s: float) -> None:
         """Redis's clock showed this, not before that instant of ours."""

@@ -51,7 +51,7 @@ AWAY_S: Final = 1.0
 # A lease lapses so long after its request's deadline, and after so long in any case.
 LAPSES_AFTER_MS: Final = 2_000
 LONGEST_MS: Final = 600_000
-# So often a lease's end is tried, while Redis is away.
+# So often a lease's end is tried, while Redis is away. Then those that wait lose patience.
 END_TRIES: Final = 5
 
 
@@ -90,7 +90,7 @@ class Sharing:
                 return self._counted(Leads(_share(flight, flight.lease_now)))
             delivery.release()
         flight.waiters[waiter] = None
-        if flight.lease_now is not None and (flight.due(waiter) < flight.due_s or flight.allows_more(waiter)):
+        if flight.lease_now is not None and (flight.due(waiter) < flight.due_s or flight.may_be_there(waiter)):
             flight.news.set()
         self.count += 1
         self.size_bytes += len(delivery.body)
@@ -196,7 +196,8 @@ class Sharing:
         """Finds an answer, or whom to wait for, or has this one lead."""
         asked_s, new_id = time.monotonic(), os.urandom(8).hex()
         left_ms = leader.attempt.deadline_ms - now_ms()
-        flight.asked = age_us, bar = flight.wants()
+        age_us = max(waiter.age_us for waiter in flight.waiters)
+        bar = any(waiter.bar for waiter in flight.waiters)
         try:
             asked = await self._answers.ask(
                 flight.lease,
@@ -213,6 +214,7 @@ class Sharing:
             self._tell(flight, leader, Leads(f"{flight.lease} {new_id}"))
             raise
         flight.set_clock(asked.now_us, asked_s)
+        flight.was_asked(age_us, asked.now_us, asked.answer, bar=bar)
         if asked.answer is not None:
             await self._give(flight, asked.answer, asked.now_us, asked_s, waited=False)
         if asked.lease is not None:
@@ -227,7 +229,7 @@ class Sharing:
         """Returns when it has to be asked again; with the request that takes the lease over, if its patience ended."""
         for waiter in flight.waiters:
             waiter.delivery.release()
-        if any(map(flight.allows_more, flight.waiters)):  # one that came meanwhile
+        if any(map(flight.may_be_there, flight.waiters)):  # one that came meanwhile
             flight.news.set()
         while flight.waiters and flight.lease_now is not None and not flight.away:
             flight.due_s = min(map(flight.due, flight.waiters))
@@ -243,10 +245,10 @@ class Sharing:
                         return waiter
                 continue
             flight.news.clear()
-            if any(map(flight.allows_more, flight.waiters)):
-                break
             if not flight.away and await self._heed(flight):
                 flight.lease_now = None
+            elif any(map(flight.may_be_there, flight.waiters)):
+                break
         return None
 
     async def _heed(self, flight: Flight) -> bool:
@@ -314,7 +316,7 @@ class Sharing:
     async def _end(self, attempt: Attempt, code: ErrorCode | None = None, why: str = "") -> None:
         lease, _, id_ = attempt.share.rpartition(" ")
         failed_s, until_ms = time.monotonic(), attempt.deadline_ms
-        for _ in range(END_TRIES):
+        for wait_s in (AWAY_S,) * (END_TRIES - 1) + (0.0,):
             try:
                 if code is None:
                     await self._answers.end(lease, id_, State.NONE)
@@ -322,7 +324,7 @@ class Sharing:
                     await self._answers.fail(lease, id_, failed_s, code=code, why=why, until_ms=until_ms)
             except store.AWAY as error:
                 store.count_loss(error, "lease")
-                await asyncio.sleep(AWAY_S)  # after the last one those that wait lose patience
+                await asyncio.sleep(wait_s)
             else:
                 return
 

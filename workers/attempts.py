@@ -221,7 +221,7 @@ async def run(lane: LaneExchange, attempt: Attempt, config: WorkerConfig) -> End
             else:
                 data = await lane.call_http(request.http, call)
         in_maintenance = request.method == "fetch_status" and data.get("status") in _CLOSED
-    except Exception as error:  # `judge`
+    except Exception as error:  # `judge` has a verdict for every class
         if hung.expired():
             log.exception("attempt_hung", extra={"request_id": request.id, "lane": lane.name})
         verdict = judge(error, call, lane.redactor.hide)

@@ -20,12 +20,12 @@ local function true_clock()
   local now, latest = clock(), tonumber(redis.call('GET', CLOCK) or 0)
   if now < latest then
     for _, key in ipairs(redis.call('ZRANGE', ORDER, 0, -1)) do
-      redis.call('DEL', key)
+      redis.call('UNLINK', key)
     end
     redis.call('DEL', SIZES, ENDS, ORDER)
   end
   if now < latest or now > latest + STEP_US then
-    redis.call('SET', CLOCK, text(now), 'PX', LONGEST_MS)
+    redis.pcall('SET', CLOCK, text(now), 'PX', LONGEST_MS) -- Where it takes no writes, answers are given still.
   end
   return now
 end
@@ -61,6 +61,7 @@ local function ask(keys, args)
   end
   redis.call('HDEL', keys[1], 'code', 'why', 'failed', 'until')
   redis.call('HSET', keys[1], 'state', 'asks', 'id', args[2], 'owner', args[1])
+  redis.call('HSET', keys[1], 'since', text(now)) -- Dispatchers of the version before read it.
   redis.call('PEXPIRE', keys[1], args[3])
   return {text(now), 'lead', args[2], args[1]}
 end
@@ -82,6 +83,7 @@ local function see(keys)
   local answer = {false, false, false, false}
   if lease[5] then
     answer = redis.call('HMGET', lease[5], 'at', 'there', 'till', 'body')
+    answer[2] = answer[2] or lease[4] -- Workers of the version before say it of the lease alone.
   end
   local found = {text(clock())}
   for number = 1, #names do
@@ -128,8 +130,9 @@ end
 -- KEYS: the answer, the lease. ARGV: the lease's id, at, there, till, the body, how long it is kept in ms, the most
 -- bytes of all, and the ms that the lease's end is kept.
 local function keep(keys, args)
-  local now, known = true_clock(), tonumber(redis.call('HGET', keys[1], 'at') or 0)
-  if known <= tonumber(args[2]) or known > now then
+  local now, at = true_clock(), tonumber(args[2])
+  local known = tonumber(redis.call('HGET', keys[1], 'at') or 0)
+  if at <= now and (known <= at or known > now) then
     local times = {at = args[2], there = args[3], till = args[4]}
     put(keys[1], now, times, args[5], tonumber(args[6]), tonumber(args[7]))
   end

@@ -269,6 +269,6 @@ def _seen(found: list[Any]) -> Seen:
         _answer(*answer) if answer[0] else None,
         ErrorCode(code.decode()) if code else None,
         why.decode(errors="replace"),
-        int(failed or 0),
+        int(failed or found[0]),  # workers of the version before do not say it
         int(until or 0),
     )

@@ -56,7 +56,8 @@ async def test_who_allows_more_than_those_that_wait_gets_what_is_there(
     share = await one.leads(max_age_ms=0)
     waiting = other.ask(max_age_ms=0)
     await other.held(1)
-    assert await data(await given(other.ask(max_age_ms=60_000))) == "old"
+    for _ in range(3):
+        assert await data(await given(other.ask(max_age_ms=60_000))) == "old"
     assert not waiting.done()
     keeping.put(ended(share, "new"))
     assert await data(await given(waiting)) == "new"

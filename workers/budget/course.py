@@ -209,12 +209,13 @@ class Course:
 
     async def leave(self) -> None:
         """Gives up this worker's part; nothing may be asked of it any more."""
-        own, is_told = self._own, False
-        if own and self.is_shared:
-            with self.asking():
-                await self.ledger.leave(own.member)
-                is_told = True
-        if own and not is_told:
+        if (own := self._own) is None:
+            return
+        try:
+            if self.is_shared:
+                with self.asking():
+                    await self.ledger.leave(own.member)
+        finally:
             own.member.end()
 
 

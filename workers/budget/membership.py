@@ -126,7 +126,8 @@ class Membership:
         self._now_us, self._since_us, self._others = answer.now_us, answer.since_us, answer.others
         others = list(map(newcomer.read, self._others))
         if not self._newcomer.is_sure:
-            living = [other for other in others if not _is_dead(other.id)]
+            # One that looks present may have known of a clock that was set back, whether it lives or not.
+            living = [other for other in others if other.is_present or not _is_dead(other.id)]
             self._newcomer.told(living, self.clock(), closed=answer.is_closed)
         is_fair = self.part == PARTS // self.count and all(other.is_present for other in others)
         self._is_settled = is_fair and was == (self.part, self._hash) and self._newcomer.is_sure
@@ -153,7 +154,7 @@ class Membership:
         self._now_us, self._offset_us = now_us, offset_us
 
     def end(self) -> None:
-        """It grants and asks nothing any more, and Redis can't be told: others of this process count it as dead."""
+        """It grants and asks nothing any more. Where Redis was not told, others of this process count it as dead."""
         self.share, self.part, self.share_is_open = None, 0, False
         _ENDED.add(self.id)
 
@@ -300,7 +301,7 @@ def _machine() -> str:
 _MACHINE: Final = _machine()
 
 
-# Of this process; the names of those of its parent have another number in them.
+# Members of this process that ended. Those of its parent do no harm here: nobody has their names again.
 _ENDED: Final[set[str]] = set()
 
 

@@ -7,8 +7,8 @@ rule out, and they renew their leases with every answer. So a newcomer is grante
 
 - the lease of another one has moved since its own first answer;
 - or no other one looks present any more, and each that can be reached has had time to say that it is there;
-- or nobody is known, but for processes that are dead, and others that Redis may have forgotten have had time to come
-  back.
+- or nobody is known, but for those that are dead and look it, and others that Redis may have forgotten have had time
+  to come back.
 
 Its own lease begins then: it vouches for nobody before. Pure: the clock is an argument, seconds.
 """
