@@ -162,10 +162,11 @@ class Life:
         net, chance = self.net, self.net.chance
         if chance.random() < 0.01 and len(self.fleet) > 1 and not self.calm:
             worker = self.fleet.pop(chance.randrange(len(self.fleet)))
-            if chance.random() < 0.5:
+            leaves = chance.random() < 0.5
+            if leaves:
                 await worker.budget.leave()
-            elif chance.random() < 0.7:
-                self.dead.add(worker.member.id)
+            if leaves or chance.random() < 0.7:
+                self.dead.add(worker.member.id)  # also where Redis was not told that it leaves
                 # What it was granted for later it does not send any more.
                 self.granted = [one for one in self.granted if one[0] is not worker or one[1] <= net.now_us]
         # Where nobody can tell a new one what happened before it has waited for long, that is accepted.
