@@ -16,6 +16,7 @@ itself. Without Redis all go their own way. What can't be held here waits in a d
 """
 
 import asyncio
+import functools
 import logging
 import os
 import time
@@ -28,7 +29,7 @@ import redis.asyncio
 from schemas import sharing
 from schemas.messages import Attempt, ErrorCode
 from schemas.runtime import store
-from schemas.runtime.answers import Answer, Answers, Lease, Seen, State, unpack
+from schemas.runtime.answers import Answer, Answers, Seen, State, insist, unpack
 from schemas.runtime.deliveries import Delivery
 from schemas.runtime.results import now_ms
 from schemas.runtime.tasks import end_tasks
@@ -51,8 +52,6 @@ AWAY_S: Final = 1.0
 # A lease lapses so long after its request's deadline, and after so long in any case.
 LAPSES_AFTER_MS: Final = 2_000
 LONGEST_MS: Final = 600_000
-# So often a lease's end is tried, while Redis is away. Then those that wait lose patience.
-END_TRIES: Final = 5
 
 
 class Sharing:
@@ -87,7 +86,7 @@ class Sharing:
         flight, waiter = self._flight(attempt, sources), Waiter(attempt, delivery)
         if flight.lease_now is not None:
             if attempt.copy and flight.lease_now.owner == waiter.owner:
-                return self._counted(Leads(_share(flight, flight.lease_now)))
+                return self._counted(Leads(_share(flight, flight.lease_now.id)))
             delivery.release()
         flight.waiters[waiter] = None
         if flight.lease_now is not None and (flight.due(waiter) < flight.due_s or flight.may_be_there(waiter)):
@@ -211,7 +210,7 @@ class Sharing:
             )
         except store.AWAY:
             # Redis may have given the lease all the same. Then whoever has it has to end it.
-            self._tell(flight, leader, Leads(f"{flight.lease} {new_id}"))
+            self._tell(flight, leader, Leads(_share(flight, new_id)))
             raise
         flight.set_clock(asked.now_us, asked_s)
         flight.was_asked(age_us, asked.now_us, asked.answer, bar=bar)
@@ -290,7 +289,7 @@ class Sharing:
 
     def _lead(self, flight: Flight, leader: Waiter) -> None:
         assert flight.lease_now is not None
-        self._tell(flight, leader, Leads(_share(flight, flight.lease_now)))
+        self._tell(flight, leader, Leads(_share(flight, flight.lease_now.id)))
 
     def _lead_again(self, flight: Flight) -> None:
         """The one that leads may be among those that wait: its dispatcher died before it was sent."""
@@ -315,22 +314,16 @@ class Sharing:
 
     async def _end(self, attempt: Attempt, code: ErrorCode | None = None, why: str = "") -> None:
         lease, _, id_ = attempt.share.rpartition(" ")
-        failed_s, until_ms = time.monotonic(), attempt.deadline_ms
-        for wait_s in (AWAY_S,) * (END_TRIES - 1) + (0.0,):
-            try:
-                if code is None:
-                    await self._answers.end(lease, id_, State.NONE)
-                else:
-                    await self._answers.fail(lease, id_, failed_s, code=code, why=why, until_ms=until_ms)
-            except store.AWAY as error:
-                store.count_loss(error, "lease")
-                await asyncio.sleep(wait_s)
-            else:
-                return
+        if code is None:
+            end = functools.partial(self._answers.end, lease, id_, State.NONE)
+        else:
+            words: dict[str, Any] = {"code": code, "why": why, "until_ms": attempt.deadline_ms}
+            end = functools.partial(self._answers.fail, lease, id_, time.monotonic(), **words)
+        await insist(end, "lease")  # where it can't be ended those that wait lose patience
 
 
-def _share(flight: Flight, lease: Lease) -> str:
-    return f"{flight.lease} {lease.id}"
+def _share(flight: Flight, id_: str) -> str:
+    return f"{flight.lease} {id_}"
 
 
 def _latest(flight: Flight) -> Waiter:

@@ -6,6 +6,7 @@ is dropped: then those that wait for the answer lose patience, and one of them a
 """
 
 import asyncio
+import functools
 import logging
 import time
 from typing import Any, Final
@@ -16,8 +17,7 @@ from msgspec import Struct, msgpack
 from schemas import bars, sharing
 from schemas.config import LaneConfig
 from schemas.messages import Attempt, Outcome, Try
-from schemas.runtime import store
-from schemas.runtime.answers import ENDED_MS, Answer, Answers, State, pack
+from schemas.runtime.answers import ENDED_MS, Answer, Answers, State, insist, pack
 
 from . import metrics
 
@@ -28,8 +28,6 @@ WAITING: Final = 2_000
 WAITING_BYTES: Final = 64 * 2**20
 # So many are written at a time.
 WRITERS: Final = 8
-TRIES: Final = 5
-AGAIN_S: Final = 0.5
 # A larger answer is not kept: it would push out too many others.
 LARGEST_PART: Final = 8
 # From here on data is encoded and compressed beside the event loop.
@@ -99,16 +97,8 @@ class Keeping:
     async def _end(self, ending: Ending) -> None:
         try:
             async with self._turn:
-                for left in range(TRIES - 1, -1, -1):
-                    try:
-                        metrics.KEPT.labels(await self._try(ending)).inc()
-                    except store.AWAY as error:
-                        store.count_loss(error, "answer")
-                        if not left:
-                            metrics.KEPT.labels("lost").inc()
-                        await asyncio.sleep(AGAIN_S if left else 0)
-                    else:
-                        return
+                how = await insist(functools.partial(self._try, ending), "answer")
+                metrics.KEPT.labels(how or "lost").inc()
         finally:
             self._size_bytes -= ending.size_bytes
 

@@ -10,12 +10,13 @@ have a bound in bytes; the oldest make room. Everything lapses.
 What goes wrong here is one of `store.AWAY`, for the caller to go on without.
 """
 
+import asyncio
 import enum
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import redis.asyncio
 from msgspec import Raw, Struct, msgpack
@@ -24,7 +25,12 @@ from ..messages import ErrorCode
 from ..sharing import KEYS
 from . import store
 
+T = TypeVar("T")
+
 LUA: Final = Path(__file__).with_suffix(".lua")
+# How often the end of a lease is written where Redis does not answer, and how long after the try before.
+TRIES: Final = 5
+AGAIN_S: Final = 0.5
 # How long the end of a lease can be seen: longer than a dispatcher goes without looking.
 ENDED_MS: Final = 10_000
 # Answers from here on are compressed: mostly to a tenth.
@@ -217,6 +223,22 @@ class Answers:
         fields = {"state": state, **more}
         words = [word for field in fields.items() for word in field]
         await self._script(keys=[lease], args=["finish", id_, ENDED_MS, *words])
+
+
+async def insist(write: Callable[[], Awaitable[T]], what: str) -> T | None:
+    """Writes the end of a lease, again where Redis does not answer; None where it never did.
+
+    Args:
+        write: writes it.
+        what: names the loss.
+    """
+    for left in range(TRIES - 1, -1, -1):
+        try:
+            return await write()
+        except store.AWAY as error:
+            store.count_loss(error, what)
+            await asyncio.sleep(AGAIN_S if left else 0)
+    return None
 
 
 def pack(exchange: str, lane: str, data: bytes) -> bytes:

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -17,24 +16,10 @@ from schemas.config import LaneConfig
 from schemas.messages import JSON, Attempt, ErrorCode, Http, Request
 from schemas.runtime.results import now_ms
 from tests.support.fleet import wait_until
-from tests.support.sharers import LANE, MOST_BYTES, TICKER, Dispatcher, data, dispatcher, ended, given, keeper
+from tests.support.sharers import LANE, MOST_BYTES, TICKER, Dispatcher, data, dispatcher, ended, given
 from workers.keeping import LARGEST_PART, Keeping
 
 pytestmark = pytest.mark.both_stores
-
-
-@pytest.fixture
-async def two(redis_url: str) -> AsyncIterator[tuple[Dispatcher, Dispatcher]]:
-    """Two dispatchers on one Redis."""
-    async with dispatcher(redis_url) as one, dispatcher(redis_url) as other:
-        yield one, other
-
-
-@pytest.fixture
-async def keeping(redis_url: str) -> AsyncIterator[Keeping]:
-    """What a worker keeps answers with."""
-    async with keeper(redis_url) as made:
-        yield made
 
 
 async def test_one_leads_and_the_others_get_its_answer(two: tuple[Dispatcher, Dispatcher], keeping: Keeping) -> None:

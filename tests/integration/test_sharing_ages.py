@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -10,26 +9,12 @@ from dispatcher.verdicts import Failed, Leads
 from schemas import bars
 from schemas.messages import ErrorCode, Request
 from schemas.runtime.results import now_ms
-from tests.support.sharers import Dispatcher, data, dispatcher, ended, given, keeper
+from tests.support.sharers import Dispatcher, data, ended, given
 from workers.keeping import Keeping
 
 pytestmark = pytest.mark.both_stores
 # A dispatcher knows when a request came, by Redis's clock, only as closely as Redis answers.
 UNSURE_S = 1.0
-
-
-@pytest.fixture
-async def two(redis_url: str) -> AsyncIterator[tuple[Dispatcher, Dispatcher]]:
-    """Two dispatchers on one Redis."""
-    async with dispatcher(redis_url) as one, dispatcher(redis_url) as other:
-        yield one, other
-
-
-@pytest.fixture
-async def keeping(redis_url: str) -> AsyncIterator[Keeping]:
-    """What a worker keeps answers with."""
-    async with keeper(redis_url) as made:
-        yield made
 
 
 async def test_an_answer_that_is_too_old_is_asked_for_anew(
