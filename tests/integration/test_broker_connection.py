@@ -3,8 +3,10 @@
 import asyncio
 import logging
 from contextlib import AsyncExitStack
+from typing import Any
 
 import aio_pika
+import aiormq
 import pytest
 from aiormq.exceptions import ChannelInvalidStateError
 
@@ -13,8 +15,9 @@ from deploy.servers import RabbitMQ
 from schemas import topology
 from schemas.errors import BrokerLost, ConfigError, TopologyError, Unroutable
 from schemas.runtime.amqp.channels import Channels
+from schemas.runtime.amqp.link import Link
 from schemas.runtime.tasks import lost
-from tests.support.broker import Handler, connected, port_of
+from tests.support.broker import Handler, config, connected, port_of
 from tests.support.fleet import wait_until
 from tests.support.tcp_proxy import Proxy
 
@@ -196,6 +199,33 @@ async def test_errors_of_a_dead_connection_are_told_from_faults_of_our_own() -> 
         assert lost(error), error
     for error in (ValueError(), KeyError(), BrokerLost("our own")):
         assert not lost(error), error
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_connection_whose_opening_is_cancelled_as_it_opens_is_closed(
+    vhost: str, monkeypatch: pytest.MonkeyPatch, turns: int
+) -> None:
+    """Who asked for it is cancelled as it is open, and hears of either only so many turns of the loop later."""
+    made: list[aiormq.Connection] = []
+    connect: Any = aiormq.Connection.connect  # pyright: ignore[reportUnknownVariableType]  (its decorator is not typed)
+
+    async def cancelled_then(self: aiormq.Connection, *args: Any) -> Any:
+        opened = await connect(self, *args)
+        made.append(self)
+        starting.cancel()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return opened
+
+    async def nothing(_: Channels) -> None:
+        pass
+
+    monkeypatch.setattr(aiormq.Connection, "connect", cancelled_then)
+    link = Link(config(vhost), "given up", nothing, confirms=False)
+    starting = asyncio.create_task(link.start())
+    await asyncio.wait([starting])
+    await link.close()
+    assert made[0].is_closed
 
 
 @pytest.mark.parametrize("turns", range(4))

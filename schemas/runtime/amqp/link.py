@@ -15,7 +15,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
-import aio_pika
 import aiormq
 from aio_pika.exceptions import ChannelPreconditionFailed
 from tenacity import (
@@ -33,6 +32,7 @@ from .. import permanent
 from ..tasks import done_within, end_tasks, lost
 from . import refusals
 from .channels import Channels
+from .connection import Connection
 
 log = logging.getLogger(__name__)
 
@@ -201,19 +201,24 @@ class Link:
 
     async def _connect(self, url: str) -> None:
         timeout_s = self._config.timeout_s
-        connection = await aio_pika.connect(
-            url,
-            timeout=timeout_s,
-            heartbeat=self._config.heartbeat_s,
-            client_properties={"connection_name": f"{self._name} ({os.getpid()})"},
-        )
-        self.channels = Channels(connection, timeout_s, confirms=self._confirms, on_loss=self.lose)
-        await self._set_up(self.channels)
+        connection = Connection(url, heartbeat_s=self._config.heartbeat_s, name=f"{self._name} ({os.getpid()})")
+        channels = Channels(connection, timeout_s, confirms=self._confirms, on_loss=self.lose)
+        try:
+            await connection.connect(timeout_s)
+        except BaseException:
+            await self._end(channels)
+            raise
+        self.channels = channels
+        await self._set_up(channels)
 
     async def _drop(self) -> None:
         self._up.clear()
         channels, self.channels = self.channels, None
         if channels is not None:
-            self._ending.add(ending := asyncio.create_task(channels.end()))
-            ending.add_done_callback(self._ending.discard)
-            await asyncio.shield(ending)  # whoever is cancelled meanwhile leaves no connection open
+            await self._end(channels)
+
+    async def _end(self, channels: Channels) -> None:
+        """Whoever is cancelled meanwhile leaves no connection open."""
+        self._ending.add(ending := asyncio.create_task(channels.end()))
+        ending.add_done_callback(self._ending.discard)
+        await asyncio.shield(ending)
