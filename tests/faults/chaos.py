@@ -183,6 +183,11 @@ class World:
 
     async def _service(self, fault: Fault, services: list[Service]) -> None:
         service = services[int(fault.draw * len(services))]
+        if fault.kind.endswith("frozen"):
+            service.freeze()
+            await asyncio.sleep(fault.lasts_s)
+            service.thaw()
+            return
         if fault.kind.endswith("killed"):
             service.kill()
         else:

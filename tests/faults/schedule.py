@@ -29,8 +29,10 @@ class Kind(Struct, frozen=True):
 KINDS: Final = {
     "worker_killed": Kind("worker", 0, 6, twice=True),
     "worker_told_to_stop": Kind("worker", 0, 4),
+    "worker_frozen": Kind("worker", 1, 12, twice=True),
     "dispatcher_killed": Kind("dispatcher", 0, 6, twice=True),
     "dispatcher_told_to_stop": Kind("dispatcher", 0, 4),
+    "dispatcher_frozen": Kind("dispatcher", 1, 12, twice=True),
     "rabbitmq_killed": Kind("rabbitmq", 0, 2, twice=True),
     "rabbitmq_restarted": Kind("rabbitmq", 0, 2, twice=True),
     "rabbitmq_frozen": Kind("rabbitmq", 2, 12, twice=True),

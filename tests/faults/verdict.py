@@ -7,6 +7,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from deploy.simulator.prices import TICK_MS
 from schemas.messages import Result
 from tests.faults.load import Load
 from tests.faults.schedule import KINDS, Fault
@@ -16,6 +17,11 @@ LATE_AFTER_MS = 1_000
 # The longest that an exchange takes for an answer here: a call ends after 1.5 s, and may be sent once more.
 SLOWEST_MS = 4_000
 BAR_MS = {"1m": 60_000, "1h": 3_600_000}
+# A ticker of these tells the tick that it was made of: a witness of its own, whatever Redis's clock or a worker says.
+TELLS_ITS_TICK = ("binance", "okx", "htx")
+# So old it may be then: a call of 1.5 s may have been under way, and clocks are read a moment apart.
+UNDER_WAY_MS = 1_500
+MOMENT_MS = 300
 # What was hit may deliver again until its connections are up again and its queues have run dry.
 AFTERMATH_MS = 20_000
 
@@ -125,7 +131,9 @@ def judge(
         first = results[0]
         data += first.ok
         shared += first.age_ms is not None
-        wrong += [f"{name}: {why}" for one in results if (why := wrong_answer(load.asked[name], one))]
+        for one in results:
+            if why := wrong_answer(load.asked[name], one) or _too_old(load.asked[name], one, happened):
+                wrong.append(f"{name}: {why}")
         if first.error:
             errors[first.error.code] += 1
         arrived_ms = load.arrived_ms[name]
@@ -180,6 +188,23 @@ def wrong_answer(asked: Mapping[str, Any], result: Result) -> str:
         if len(opens) != args["limit"] or steps != {BAR_MS[args["timeframe"]]}:
             return f"{len(opens)} bars of {steps} ms"
     return ""
+
+
+def _too_old(asked: Mapping[str, Any], result: Result, happened: Sequence[Happened]) -> str:
+    """By how much a ticker was made too early, as the exchange itself says; empty if it was not.
+
+    What lies in the socket of a worker that stands still is as old as that takes, and nobody can know it.
+    """
+    if not (result.ok and asked["method"] == "fetch_ticker" and result.exchange in TELLS_ITS_TICK):
+        return ""
+    made_ms = result.data["timestamp"]
+    oldest_ms = result.received_ms - TICK_MS - MOMENT_MS
+    if result.age_ms is not None:
+        oldest_ms -= asked["max_age_ms"] + UNDER_WAY_MS
+        frozen = [one for one in happened if one.fault.kind == "worker_frozen"]
+        during = [one for one in frozen if one.began_ms < result.completed_ms and one.ended_ms > made_ms]
+        oldest_ms -= sum(one.ended_ms - one.began_ms for one in during)
+    return f"made {oldest_ms - made_ms} ms too early" if made_ms < oldest_ms else ""
 
 
 def _cause(happened: Sequence[Happened], from_ms: int, to_ms: int) -> str | None:
