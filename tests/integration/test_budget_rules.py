@@ -126,7 +126,7 @@ class Count:
             first = since // self.window
             return {(first + n) * self.window + self.margin for n in range(40)}
         room = self.cap * self.window // self.amount - self.margin
-        return {self.empty + min(self.rise(cost), room) - room}
+        return {self.empty + min(self.rise(cost), room + self.margin) - room}
 
     empty: int = 0
 
@@ -152,7 +152,7 @@ class Count:
                 counted += self.strangers.get(start // self.length, 0)
             return inside and (counted == 0 or counted + self.expected(start) + cost <= self.cap)
         room = self.cap * self.window // self.amount - self.margin
-        return max(0, self.empty - at) + min(self.rise(cost), room) <= room
+        return self.empty - at + min(self.rise(cost), room + self.margin) <= room
 
     def take(self, at: int, cost: int) -> int:
         """The grant's rank."""

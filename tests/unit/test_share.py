@@ -75,7 +75,7 @@ class Count:
         for before, spent in self.grants:
             empty = max(empty, before) - (-spent * self.window // self.amount)
         room, rise = self.window - self.margin, -(-cost * self.window // self.amount)
-        return at >= START_US + self.window and max(0, empty - at) + min(rise, room) <= room
+        return at >= START_US + self.window and empty - at + min(rise, room + self.margin) <= room
 
 
 @given(

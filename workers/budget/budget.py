@@ -120,9 +120,9 @@ class Budget:
     ) -> Grant | Refusal:
         """Check a reservation again: whether there is a pause since, or it has to be moved to a later instant.
 
-        It is moved where a call before it arrived later than its margin allows for, or where this call can't leave in
-        time. Where Redis can't be asked, what it granted may be sent in time. In short windows it may not, as nobody
-        would know of a late call before it.
+        It is moved where a call before it arrived later than its margin, or where this call can't leave in time. Where
+        Redis can't be asked, what it granted may be sent in time; not in short windows, as nobody would know of a late
+        call before it.
 
         Args:
             charges: as in `reserve`.
@@ -158,8 +158,8 @@ class Budget:
         """Reserve, sleep until the reserved instant, and check it again shortly before (`again`).
 
         A call that wakes up too late does not leave: the exchange would see it beside calls that were granted later.
-        Its reservation is moved, `LATE_TRIES` times at most. A process that is late more often is overloaded, and had
-        better hand the call back. The caller checks the clock once more as the last thing before it sends (`is_late`).
+        Its reservation is moved, `LATE_TRIES` times at most: a process that is late more often had better hand the call
+        back. The caller checks the clock once more as the last thing before it sends (`is_late`).
 
         Args:
             charges: as in `reserve`.
@@ -169,9 +169,7 @@ class Budget:
         """
         now_s, punctuality = self.ledger.now_s, self.ledger.punctuality
         until = now_s() + max_wait_s
-        # The first try leads only by the lateness that the spare of the last grant does not cover: every call waits for
-        # the lead.
-        lead_us = int(max(0.0, punctuality.lead_us() - self._spare_us))
+        lead_us = int(max(0.0, punctuality.lead_us() - self._spare_us))  # every call waits for what no spare covers
         answer: Grant | Refusal
         if grant is None:
             while self._is_too_new and (now := now_s()) < until:
@@ -192,7 +190,7 @@ class Budget:
             await self._sleep_holding(charges, answer, due)
             late_us = (now_s() - due) * 1e6
             punctuality.late(late_us)
-            if late_us <= answer.spare_us:
+            if late_us <= self._spare_of(answer):
                 return replace(answer, due_s=due, early_s=self.ledger.redis_clock.earliest(answer.at_us))
             tries += 1
             if tries == LATE_TRIES:
@@ -220,7 +218,10 @@ class Budget:
 
     def is_late(self, grant: Grant, now_s: float) -> bool:
         """Whether a call is too late to leave now."""
-        return (now_s - grant.due_s) * 1e6 > grant.spare_us
+        return (now_s - grant.due_s) * 1e6 > self._spare_of(grant)
+
+    def _spare_of(self, grant: Grant) -> float:  # its margin, where nobody could be told to move behind it
+        return grant.spare_us if self._granter(grant) else min(grant.spare_us, grant.margin_us)
 
     def answered(self, grant: Grant, endpoint: str, *, left_s: float, answered_s: float) -> float:
         """Learn from a round trip how far calls spread; returns how late this one can have arrived at the most.
@@ -240,8 +241,8 @@ class Budget:
     async def arrived(self, charges: Sequence[Charge], grant: Grant, late_us: float, *, answered: bool = True) -> None:
         """Report that a call has arrived, and how late, where that matters to calls after it.
 
-        It matters where the call was later than its margin allows for. In short windows it always does, as no call uses
-        the room of one without an answer there.
+        It does where the call was later than its margin, and always in short windows: no call uses the room of one
+        without an answer there.
 
         Args:
             charges: the call's.

@@ -12,7 +12,7 @@ from .keys import Keys
 from .membership import Membership
 from .pauses import Pauses
 from .rules import PARTS, RECHECK_S, thousandths
-from .share import SPARE_PART, Addition, TooSmall
+from .share import Addition, TooSmall
 
 
 class OwnShare:
@@ -77,13 +77,12 @@ class OwnShare:
         if not (member.share_is_open and held and in_time and member.may_use(at, error_us)):
             return refused("redis_lost")
         share.take(keyed, at)
-        margin_us = share.margin_us(charges)
         return Grant(
             self._wait_us(at),
             at,
             (0,) * len(charges),  # no ranks, but one a bucket is expected
-            spare_us=margin_us * SPARE_PART,
-            margin_us=margin_us,
+            spare_us=share.spare_us(charges),
+            margin_us=share.margin_us(charges),
             must_tell=True,
             sure=soon,
             own=True,

@@ -18,6 +18,9 @@ SCALE: Final = 1000
 MARGIN_PART: Final = 0.2
 # The least margin that is kept where there is one at all; a call that arrives so late disturbs no other.
 LEAST_MARGIN_US: Final = 10_000
+# How late a call may leave: this part of its window, or of the time from one call to the next where it is a level
+# without a margin.
+LATE_PART: Final = 0.1
 # In windows up to this length no call uses the room of a call without an answer, until so long after it.
 SHORT_US: Final = 5_000_000
 UNANSWERED_US: Final = 3_000_000
@@ -45,7 +48,7 @@ CLOCK_TTL_S: Final = 3600.0
 LUA: Final = f"""\
 local KIND_NAMES = {{ {", ".join(f"'{kind}'" for kind in KINDS)} }}
 local BUCKET_FORMAT, BUCKET_BYTES = '{BUCKET_FORMAT}', {8 * BUCKET_FORMAT.count("d")}
-local SCALE, MARGIN_PART, LEAST_MARGIN = {SCALE}, {MARGIN_PART}, {LEAST_MARGIN_US}
+local SCALE, MARGIN_PART, LEAST_MARGIN, LATE_PART = {SCALE}, {MARGIN_PART}, {LEAST_MARGIN_US}, {LATE_PART}
 local SHORT, UNANSWERED = {SHORT_US}, {UNANSWERED_US}
 local PARTS, PRESENT = {PARTS}, {PRESENT_S * 1e6:.0f}
 local IS_PRESENT = '{IS_PRESENT}'

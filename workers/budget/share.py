@@ -15,10 +15,22 @@ from typing import Final
 from msgspec import Struct
 
 from ..limits.costs import Bucket, Charge
-from .rules import MARGIN_PART, PARTS, SCALE, SHORT_US, UNANSWERED_US, amount_of, thousandths, window_us_of
+from .rules import (
+    LATE_PART,
+    LEAST_MARGIN_US,
+    MARGIN_PART,
+    PARTS,
+    SCALE,
+    SHORT_US,
+    UNANSWERED_US,
+    amount_of,
+    thousandths,
+    window_us_of,
+)
 
 # How late a call may leave, as a part of its margin.
 SPARE_PART: Final = 0.25
+LEVELS: Final = ("decaying", "paced")
 # How finely grants are added in Redis: parts of a window.
 SLICES: Final = 50
 
@@ -171,9 +183,18 @@ class _Decaying(_Count):
     def _rise(self, cost: int) -> int:
         return -(-cost * self.window // self.amount)
 
+    def arrived(self, at: int, cost: int, arrived: int, *, answered: bool) -> None:
+        # Until then the level has fallen without the call, and not below zero: by so much less has it fallen.
+        later = arrived - self.margin - at
+        if later > 0:
+            rise = self._rise(cost)
+            self._empty = max(self._empty + min(rise, later), at + later + rise)
+
     def fit(self, at: int, cost: int, cap: int) -> int:
         room = cap * self.window // self.amount - self.margin
-        return max(at, self.last, self.since + self.window, self._empty + min(self._rise(cost), room) - room)
+        return max(
+            at, self.last, self.since + self.window, self._empty + min(self._rise(cost), room + self.margin) - room
+        )
 
     def take(self, at: int, cost: int) -> None:
         self._empty = max(self._empty, at) + self._rise(cost)
@@ -296,6 +317,14 @@ class Share:
     def margin_us(self, charges: Sequence[Charge]) -> float:
         """How late a call may arrive."""
         return min((margin for charge in charges if (margin := margin_us(charge.bucket, self._far))), default=math.inf)
+
+    def spare_us(self, charges: Sequence[Charge]) -> float:
+        """How late a call may leave: a part of its margin, and where a level has none, as in the Lua library."""
+        levels = [
+            one.bucket for one in charges if one.bucket.kind in ("decaying", "paced") and not one.bucket.margin_ms
+        ]
+        least = min((one.window_s * 1e6 / one.amount * LATE_PART for one in levels), default=math.inf)
+        return min(self.margin_us(charges) * SPARE_PART, max(LEAST_MARGIN_US, least))
 
     def additions(self, now_us: int, *, error_us: int) -> list[Addition]:
         """What Redis has to add to its buckets before it grants this share again."""

@@ -16,8 +16,9 @@ local RAMP_WINDOWS, RAMP_LEAST, RAMP_MOST = 4, 1000000, 60000000
 -- The exchange sees arrivals. Workers measure how much later than another a call may arrive. The largest measure of
 -- this span of time and the last one holds for all workers: one worker's late call lands among the calls of all.
 local SPREAD_SPAN = 10000000
--- How late a call may leave, as a part of its window. Then its grant is moved: see turns.lua.
-local LATE_PART = 0.1
+-- How late a call may leave, as a part of its window, and at most: it may not have heard of a pause. Then its grant is
+-- moved: see turns.lua. A level rises at once by what is late beyond its margin, so there the margin is all.
+local LATE_MOST = 1000000
 -- A call that needs the part of a worker that is away is asked for again after this time.
 local ASK_AGAIN = 1000000
 
@@ -133,6 +134,22 @@ local function bucket_now(packed, number, key, offset, known, now)
   return bucket(packed, number, key, offset, 0, known, now, 0)
 end
 
+-- How long the fixed window lasts that an instant is in.
+local function window_left(b, t)
+  return (math.floor((t + b.offset) / b.window) + 1) * b.window - b.offset - t
+end
+
+-- How late a call may leave for a bucket's sake; without end where a rolling window has no margin.
+local function late(b, t)
+  if b.kind == fixed then
+    local left = window_left(b, t)
+    return math.max(left - b.margin, math.floor(left / 4))
+  elseif b.kind == decaying then
+    return b.margin > 0 and b.margin or math.max(LEAST_MARGIN, math.floor(SCALE * b.window / b.table * LATE_PART))
+  end
+  return b.margin > 0 and math.max(b.margin, math.floor(b.length * LATE_PART)) or math.huge
+end
+
 -- A table's own margin holds until calls were measured. Fixed windows always keep it, and `wrong`: their ends are known
 -- no better than the exchange's clock. A bucket without a margin needs none.
 local function margin(b, far, unknown, wrong)
@@ -212,19 +229,17 @@ local function granted(plan, t, now, held_by)
   for _, b in ipairs(plan.buckets) do
     answer[#answer + 1] = b.rank
     unsure = b.unsure and 1 or unsure
+    spare = math.min(spare, late(b, t))
     if b.kind == fixed then
-      local left = (math.floor((t + b.offset) / b.window) + 1) * b.window - b.offset - t
-      least = math.min(least, left)
-      spare = math.min(spare, math.max(left - b.margin, math.floor(left / 4)))
+      least = math.min(least, window_left(b, t))
     elseif b.margin > 0 then
       least = math.min(least, b.margin, LEAST_MARGIN)
       short = is_short(b) and 1 or short
-      spare = math.min(spare, math.max(b.margin, math.floor(b.length * LATE_PART)))
     end
   end
   answer[6], answer[7] = unsure, short
   answer[8] = least < math.huge and least
-  answer[9] = spare < math.huge and spare
+  answer[9] = spare < math.huge and math.min(spare, LATE_MOST)
   return answer
 end
 

@@ -12,6 +12,8 @@ local MINUTE, REMEMBERED = 60000000, 86400000000
 -- What strangers on our address may take from what we count on. They are noise below a hundredth of the bucket: calls
 -- that overtake each other look like strangers too.
 local STRANGERS_PART, NOISE_PART = 0.5, 0.01
+-- Where a level was at zero, and nothing was granted since: longer than any window.
+local SLACK_MOST = 86400000000
 
 -- All numbers here are whole. '%.0f' would give the same text in twice the time.
 local function whole(number)
@@ -270,6 +272,11 @@ end
 
 -- decaying: a level that falls by amount/window and must stay under amount, kept as the time at which it reaches zero.
 -- paced is the same, but a cost above the amount is let in at level zero and leaves a debt.
+--
+-- Of what was granted since `busy`, mostly when the level was zero for the last time, is kept how far above zero it was
+-- at least as each one after that was granted: `slack`. A call that goes back lowers the level now by no more than
+-- that: without it, the level would have been zero for a while before one of the others. `chain` holds both, with the
+-- `empty` that they belong to: what writes only that one (give.lua) ends them.
 local decaying = {}
 
 function decaying.shrink(b)
@@ -277,26 +284,48 @@ function decaying.shrink(b)
 end
 
 function decaying.read(b)
-  local state = redis.call('HMGET', b.key, 'empty', 'last')
+  local state = redis.call('HMGET', b.key, 'empty', 'last', 'chain')
   b.empty, b.last = tonumber(state[1] or 0), tonumber(state[2] or 0)
   b.granted = b.last
   if b.since > 0 then
     b.empty = math.max(b.empty, b.since + b.window)
   end
+  local empty, busy, slack = string.match(state[3] or '', '^(%d+):(%d+):(%d+)$')
+  if tonumber(empty) == b.empty then
+    b.busy, b.slack = tonumber(busy), tonumber(slack)
+  else
+    b.busy, b.slack = math.huge, 0
+  end
   b.rise = math.ceil(b.cost * b.window / b.amount)
-  local room = math.floor(b.cap * b.window / b.amount) - b.margin
-  b.last = math.max(b.last, b.empty + math.min(b.rise, room) - room)
+  b.room = math.floor(b.cap * b.window / b.amount) - b.margin
+  b.last = math.max(b.last, decaying.free(b))
+end
+
+-- From when on there is room for one more call. One that takes all that a level holds waits the margin beyond zero.
+function decaying.free(b)
+  return b.empty + math.min(b.rise, b.room + b.margin) - b.room
 end
 
 function decaying.fit(_, t)
   return t
 end
 
+function decaying.write(b)
+  local known = b.busy < math.huge
+  local chain = known and table.concat({ whole(b.empty), whole(b.busy), whole(b.slack) }, ':') or ''
+  redis.call('HSET', b.key, 'empty', whole(b.empty), 'last', whole(b.granted), 'chain', chain)
+  expire(b.key, math.max(b.empty, b.granted))
+end
+
 function decaying.take(b, t)
-  local empty = math.max(b.empty, t) + b.rise
-  redis.call('HSET', b.key, 'empty', whole(empty), 'last', whole(t))
-  expire(b.key, empty)
+  if t >= b.empty or b.busy == math.huge then
+    b.busy, b.slack = t, SLACK_MOST
+  elseif t > b.busy then
+    b.slack = math.min(b.slack, b.empty - t)
+  end
+  b.empty, b.granted = math.max(b.empty, t) + b.rise, t
   b.rank = 0
+  decaying.write(b)
 end
 
 function decaying.hold(b, at)
@@ -305,18 +334,36 @@ function decaying.hold(b, at)
   return b.empty > 0
 end
 
-function decaying.refit(_, t)
+-- By how much the level is lower without the call, at the least.
+function decaying.own(b)
+  if b.held == b.granted and b.busy <= b.held then
+    return b.rise
+  end
+  return b.held >= b.busy and math.min(b.rise, b.slack) or 0
+end
+
+-- A call that leaves later than it was granted has room beside all that was granted meanwhile, or after that. Calls
+-- that stood still together would otherwise all leave at once.
+function decaying.refit(b, t)
+  local free = decaying.free(b)
+  if t > b.held and free - b.rise > b.held then
+    return math.max(t, free - decaying.own(b))
+  end
   return t
 end
 
-function decaying.write(b)
-  redis.call('HSET', b.key, 'empty', whole(b.empty), 'last', whole(b.last))
-  expire(b.key, math.max(b.empty, b.last))
-end
-
--- The level may have been zero in between.
+-- It is as if the call went back and came again at `t`. The level falls without it meanwhile, and not below zero: so it
+-- is higher by no more than would have fallen.
 function decaying.move(b, t)
-  b.empty, b.last = math.max(b.empty, t + b.rise), math.max(b.granted, t)
+  local others = b.empty - decaying.own(b)
+  local fallen = math.min(b.rise, math.max(0, t - b.held))
+  if t >= b.granted and t >= others then
+    b.busy, b.slack = t, SLACK_MOST
+  else
+    b.slack = t >= b.granted and math.max(0, math.min(b.slack - b.rise, others - t)) or 0
+  end
+  b.empty = math.max(t + b.rise, math.min(others + b.rise, b.empty + fallen))
+  b.granted = math.max(b.granted, t)
   decaying.write(b)
 end
 
@@ -325,7 +372,11 @@ function decaying.arrived(b, _, counted)
 end
 
 function decaying.drop(b)
-  b.empty, b.last = b.empty - b.rise, b.granted
+  local own = decaying.own(b)
+  if b.held < b.granted then
+    b.slack = b.slack - own
+  end
+  b.empty = b.empty - own
   decaying.write(b)
 end
 
