@@ -91,7 +91,7 @@ class Outcome(enum.StrEnum):
     """How an attempt ended."""
 
     OK = "ok"
-    THROTTLED = "throttled"  # not sent: no budget in time
+    THROTTLED = "throttled"  # not sent, or not read, for reasons of our own: no budget in time, a standstill
     FAILED = "failed"  # a retry may help
     REJECTED = "rejected"  # no retry helps
 

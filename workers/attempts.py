@@ -62,6 +62,7 @@ class Ended(Struct, frozen=True):
         of_connection: it failed for a reason that has nothing to do with what was asked (`Verdict.of_connection`).
         bound: the limit that had no room for it.
         sent_s: when its first HTTP call was sent, by the same; None if none was.
+        still_s: for how long this process stood still while a call of it was out (`Seen.still_s`).
     """
 
     item: Try
@@ -73,6 +74,7 @@ class Ended(Struct, frozen=True):
     of_connection: bool = False
     bound: Bound | None = None
     sent_s: float | None = None
+    still_s: float = 0.0
 
 
 class Attempts:
@@ -141,6 +143,8 @@ class Attempts:
 
     async def _run(self, lane: Lane, attempt: Attempt, delivery: Delivery) -> None:
         ended, item, ready = await self._run_counted(lane, attempt)
+        if delivery.repeated:  # its connection may be gone by now, and another worker may have answered it
+            attempt = replace(attempt, repeated=True)
         if ready is None:
             await self._hand_back(attempt, item, ended.bound)
             return
@@ -161,7 +165,9 @@ class Attempts:
             item, result, body = _result(attempt, lane.exchange, ended)
             seen = replace(item, outcome=Outcome.FAILED, code=ErrorCode.MAINTENANCE) if ended.in_maintenance else item
             of_connection = ended.of_connection or ended.in_maintenance
-            self._reports.end(seen, attempt, ended.http_calls, ended.budget_ms, of_connection=of_connection)
+            self._reports.end(
+                seen, attempt, ended.http_calls, ended.budget_ms, of_connection=of_connection, still_s=ended.still_s
+            )
         finally:
             self._reports.leave(name, bulk=bulk)
         return ended, item, None if result is None else results.ready(attempt, result, body)
@@ -223,6 +229,8 @@ async def run(lane: LaneExchange, attempt: Attempt, config: WorkerConfig) -> End
         in_maintenance = request.method == "fetch_status" and data.get("status") in _CLOSED
     except Exception as error:  # `judge` has a verdict for every class
         if hung.expired():
+            call.still_s = max(call.still_s, lane.still_s(call.started_s, time.monotonic()))
+        if hung.expired() and not call.stood_still:
             log.exception("attempt_hung", extra={"request_id": request.id, "lane": lane.name})
         verdict = judge(error, call, lane.redactor.hide)
         retry_at_ms = results.now_ms() + int(verdict.pause_s * 1000) if verdict.pause_s else None
@@ -236,10 +244,12 @@ async def run(lane: LaneExchange, attempt: Attempt, config: WorkerConfig) -> End
             call.there_s or time.monotonic(),
             of_connection=verdict.of_connection,
             bound=bound,
+            still_s=call.still_s,
         )
     item = Try(lane.name, Outcome.OK, **_times(call))
     spent = call.http_calls, call.budget_s * 1000
-    return Ended(item, data, *spent, call.there_s or time.monotonic(), in_maintenance, sent_s=call.sent_s)
+    there_s = call.there_s or time.monotonic()
+    return Ended(item, data, *spent, there_s, in_maintenance, sent_s=call.sent_s, still_s=call.still_s)
 
 
 def _times(call: Call) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from schemas.config import Config, LaneConfig, LimitsConfig
 from schemas.errors import ConfigError
 from schemas.runtime.broker import Broker
 from schemas.runtime.deliveries import Delivery
+from schemas.runtime.standstill import StillFor, unknown
 from schemas.runtime.tasks import SideTasks, UnderWay, end_tasks
 
 from . import metrics
@@ -98,6 +99,7 @@ class Lanes:
         on_attempt: handles their deliveries.
         heap: is told of what lasts.
         spread: which of the configured lanes are served.
+        still_s: for how long this process stood still.
 
     Attributes:
         known: the configured lanes that are served, by name.
@@ -113,9 +115,11 @@ class Lanes:
         on_attempt: OnAttempt,
         heap: Heap,
         spread: Spread,
+        still_s: StillFor = unknown,
     ) -> None:
         self._config = config
         self._spread = spread
+        self._still_s = still_s
         self._redis = client
         self._broker = broker
         self._reports = reports
@@ -230,7 +234,14 @@ class Lanes:
         if lane.egress not in self._egresses:
             self._egresses[lane.egress] = Egress(self._tls, lane.local_addr, lane.proxy)
         scope = f"{ccxt_settings.budget_of(lane)}:{lane.egress}"
-        ledger = Ledger(self._redis, scope, account=account, live_reserve=lane.live_reserve, member=Membership())
+        ledger = Ledger(
+            self._redis,
+            scope,
+            account=account,
+            live_reserve=lane.live_reserve,
+            member=Membership(),
+            still_s=self._still_s,
+        )
         budget = Budget(ledger, elsewhere=settings.elsewhere)
         setup = Setup(
             lane=lane, http_timeout_s=settings.http_timeout_s, limits=settings.limits, credentials=credentials

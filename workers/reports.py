@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from schemas.messages import EXCHANGE_FAILURES, Attempt, ErrorCode, Outcome, Try
 from schemas.reports import BucketReport, LaneReport, Named
+from schemas.runtime.standstill import DECIDES_S
 
 from . import metrics
 from .budget.grants import Use
@@ -182,7 +183,14 @@ class Reports:
         metrics.IN_FLIGHT.labels(lane).inc()
 
     def end(
-        self, item: Try, attempt: Attempt, http_calls: int, budget_ms: float, *, of_connection: bool = False
+        self,
+        item: Try,
+        attempt: Attempt,
+        http_calls: int,
+        budget_ms: float,
+        *,
+        of_connection: bool = False,
+        still_s: float = 0.0,
     ) -> None:
         """Counts an attempt that has ended.
 
@@ -192,6 +200,7 @@ class Reports:
             http_calls: how many HTTP calls it sent.
             budget_ms: how long the budget that it took takes to come back.
             of_connection: it failed for a reason that has nothing to do with what was asked (`Verdict.of_connection`).
+            still_s: for how long this process stood still meanwhile (`Seen.still_s`).
         """
         lane, count, known = item.lane, self._lanes[item.lane], self._known[item.lane]
         request = attempt.request
@@ -212,21 +221,25 @@ class Reports:
             case Outcome.OK:
                 count.ok += 1
                 count.trials_ok += attempt.trial
-                known.answering.took(request.method, item.exchange_ms / http_calls / 1000)
+                if still_s < DECIDES_S:
+                    known.answering.took(request.method, item.exchange_ms / http_calls / 1000)
                 known.blame.answered(request, time.monotonic())
                 if not attempt.probe and len(count.answered) < _NAMES:
                     count.answered.update(dict.fromkeys(Named.of(attempt).names))
                 count.answered_ms += item.exchange_ms
                 count.row = 0
             case Outcome.FAILED:
-                self._fail(item, attempt, count, known, of_connection=of_connection)
+                took_s = item.exchange_ms / 1000 + still_s
+                self._fail(item, attempt, count, known, took_s, of_connection=of_connection)
             case Outcome.REJECTED:
                 count.rejected += 1
                 _void(count, attempt)
                 count.row = 0
 
     @staticmethod
-    def _fail(item: Try, attempt: Attempt, count: LaneCount, known: LaneKnown, *, of_connection: bool) -> None:
+    def _fail(
+        item: Try, attempt: Attempt, count: LaneCount, known: LaneKnown, took_s: float, *, of_connection: bool
+    ) -> None:
         assert item.code is not None
         count.failed[item.code] += 1
         if item.code not in EXCHANGE_FAILURES:
@@ -238,7 +251,7 @@ class Reports:
             count.row += 1
             if not attempt.probe:
                 _name(count.failing, attempt, against=1)
-            count.failed_sent_s = max(count.failed_sent_s, now_s - item.exchange_ms / 1000)
+            count.failed_sent_s = max(count.failed_sent_s, now_s - took_s)
         else:
             count.excused += 1
             _void(count, attempt)

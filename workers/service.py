@@ -21,6 +21,7 @@ from schemas.runtime import results, store
 from schemas.runtime.broker import Broker
 from schemas.runtime.once import Answered, Once
 from schemas.runtime.outbox import Outbox
+from schemas.runtime.standstill import Standstills
 from schemas.runtime.tasks import SideTasks, done_before, done_within, end_tasks
 from schemas.status import ConfigurationStatus, ProcessStatus, ServedLane, WorkerStatus
 from schemas.version import VERSION
@@ -93,7 +94,17 @@ class Worker:
         )
         self._attempts = attempts
         self._heap = Heap()
-        self._lanes = Lanes(config, self._redis, self._broker, self._reports, attempts.take, self._heap, self._spread)
+        self._standstills = Standstills()
+        self._lanes = Lanes(
+            config,
+            self._redis,
+            self._broker,
+            self._reports,
+            attempts.take,
+            self._heap,
+            self._spread,
+            self._standstills.still_s,
+        )
         metrics.BLOCKED.set_function(lambda: self._broker.blocked)
         metrics.WAITING.set_function(lambda: self._outbox.count)
         metrics.WAITING_BYTES.set_function(lambda: self._outbox.size_bytes)
@@ -237,6 +248,7 @@ class Worker:
             self._lanes.apply(self._start_with, made, side_tasks)
             self._begun = True
             self.changed.set()
+            side_tasks.create_task(self._standstills.run(), name="standstills")
             jobs = (follow, self._report, self._broker.lasts, self._heap.freeze, self._lanes.beat, self._share_out)
             tasks = [side_tasks.create_task(job(), name=job.__name__) for job in jobs]
             await side_tasks.until(stop)

@@ -9,13 +9,23 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeAlias
 
 TICK_S: Final = 0.1
 # A tick may be so late, on a machine that has more to do, before that counts.
 LATE_S: Final = TICK_S
+# From so much on a standstill decides: what was measured meanwhile, or did not arrive in time, says nothing of others.
+DECIDES_S: Final = 0.3
 # Of so many standstills it is known when they were.
 KEPT: Final = 100
+
+StillFor: TypeAlias = Callable[[float, float], float]
+"""For how long the process stood still between two times, see `Standstills.still_s`."""
+
+
+def unknown(from_s: float, to_s: float) -> float:
+    """Of a process that does not tick: nothing is taken off."""
+    return 0.0
 
 
 class Standstills:

@@ -4,16 +4,21 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 import redis.asyncio as redis_client
 from msgspec.structs import replace
 
+from deploy.local import Services, simulated
 from deploy.servers import Redis
+from deploy.simulator.process import Simulator
 from schemas.messages import Attempt, Request, encode
 from schemas.runtime import store
 from schemas.runtime.once import KEPT_S, Answered, Once
-from tests.support.fleet import Stand, wait_until
+from tests.support.fleet import QUICK, Client, Stand, opened, wait_until
+from tests.support.tcp_proxy import Proxy
 
 
 def attempt(name: str = "one", *, received_ms: int = 1, deadline_ms: int | None = None) -> Attempt:
@@ -271,3 +276,43 @@ async def test_an_error_that_no_queue_takes_waits_until_one_does(stand: Stand) -
         return message is not None and message.correlation_id == sent
 
     await wait_until(found, "its error is in fleet.results, which is bound again")
+
+
+async def test_an_answer_that_came_after_its_connection_was_lost_is_not_published_where_another_one_was(
+    vhost: str, proxy: Proxy, through: str, redis_url: str, tmp_path: Path
+) -> None:
+    """As after a standstill: RabbitMQ has given the attempt to another worker by now."""
+    async with AsyncExitStack() as stack:
+        simulator = await stack.enter_async_context(Simulator(exchanges=["binance"]))
+        config = {**simulated(simulator.urls), **QUICK, "worker": {"http_timeout_s": 10.0}}
+        services = Services(tmp_path, config, broker_url=through, redis_url=redis_url, workers=1)
+        fleet = await stack.enter_async_context(services)
+        client = await stack.enter_async_context(Client.on(vhost))
+        await opened(fleet)
+
+        async def tickers() -> int:
+            endpoints = (await simulator.counters())["exchanges"]["binance"]["endpoints"]
+            return sum(count for endpoint, count in endpoints.items() if "ticker" in endpoint)
+
+        async def asked(times: int) -> None:
+            async def so_often() -> bool:
+                return await tickers() == times
+
+            await wait_until(so_often, f"the exchange was asked {times} times")
+
+        await simulator.fault("binance", latency_ms=5_000)
+        name = client.new_id()
+        first = replace(attempt(name), reply_to=client.reply_to, correlation_id=name)
+        await client.publish(encode(first), "binance", to_exchange="fleet.work")
+        await asked(1)
+        await simulator.clear("binance")
+        proxy.cut()
+        assert (await client.answer(name)).result.ok
+        await asked(2)
+
+        async def dropped() -> bool:
+            seen = await fleet.workers[0].metrics()
+            return seen.get(("fleet_copies_dropped_total", "binance"), 0.0) == 1
+
+        await wait_until(dropped, "the first answer is dropped")
+        assert len(client.answers[name]) == 1

@@ -13,6 +13,7 @@ from deploy.simulator.accounts import Account
 from schemas.accounts import Secret
 from schemas.config import LaneConfig, LimitsConfig
 from schemas.messages import Http
+from schemas.runtime.standstill import StillFor, unknown
 from schemas.runtime.store import connect
 from workers.budget.budget import Budget
 from workers.budget.grants import Grant, Refusal
@@ -48,8 +49,8 @@ class CountedBudget(Budget):
     `asked` is how often it was asked.
     """
 
-    def __init__(self, client: redis.asyncio.Redis, scope: str, account: str = "") -> None:
-        super().__init__(Ledger(client, scope, account=account))
+    def __init__(self, client: redis.asyncio.Redis, scope: str, account: str = "", still_s: StillFor = unknown) -> None:
+        super().__init__(Ledger(client, scope, account=account, still_s=still_s))
         self.granted: list[Sequence[Charge]] = []
         self._at_us: list[int] = []
         self.asked = 0

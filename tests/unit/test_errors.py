@@ -10,6 +10,7 @@ from ccxt.base import errors  # pyright: ignore[reportMissingTypeStubs]
 
 from schemas.errors import InvalidMessage
 from schemas.messages import ErrorCode, Outcome
+from schemas.runtime.standstill import DECIDES_S
 from workers.budget.grants import Reason
 from workers.exchange.call import Seen
 from workers.exchange.errors import NoBudget, judge
@@ -307,3 +308,27 @@ def test_messages_are_short_and_hold_no_secrets() -> None:
     assert len(message) <= MESSAGE_LIMIT
     assert message.startswith("ExchangeError: binance GET https://api.example.com/v3/x 400")
     assert not any(secret in message for secret in ("s3cret", "k3y", "pw@", "pass@"))
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "outcome", "code"),
+    [
+        (CCXT["RequestTimeout"]("x"), None, T, ErrorCode.EXPIRED),
+        (CCXT["ExchangeNotAvailable"]("x"), None, T, ErrorCode.EXPIRED),  # closed, as nobody read
+        (TimeoutError(), 200, T, ErrorCode.EXPIRED),  # the attempt's own end
+        # Answers are answers, whenever they are read.
+        (CCXT["ExchangeNotAvailable"]("x"), 503, F, ErrorCode.EXCHANGE_UNAVAILABLE),
+        (CCXT["RequestTimeout"]("x"), 504, F, ErrorCode.EXCHANGE_TIMEOUT),
+        (CCXT["OnMaintenance"]("x"), 200, F, ErrorCode.MAINTENANCE),
+        (CCXT["BadSymbol"]("x"), 200, F, ErrorCode.BAD_SYMBOL),
+    ],
+)
+def test_no_answer_in_a_standstill_is_nobody_s_fault(
+    error: Exception, status: int | None, outcome: Outcome, code: ErrorCode
+) -> None:
+    args = {"symbol": "BTC/USDT"}
+    stood_still = judge(error, Seen("okx", http_calls=1, status=status, args=args, still_s=5.0))
+    assert (stood_still.outcome, stood_still.code) == (outcome, code)
+    assert stood_still.of_connection is (outcome is F and code is not ErrorCode.BAD_SYMBOL)
+    awake = judge(error, Seen("okx", http_calls=1, status=status, args=args, still_s=DECIDES_S / 2))
+    assert awake.outcome is F

@@ -124,3 +124,17 @@ def test_a_route_that_became_longer_is_the_new_fastest_in_the_end() -> None:
     for second in range(10, int(3 * FASTEST_S)):
         feed(spread, [0.05], now_s=float(second))
     assert spread.answered(3 * FASTEST_S, "a", 0.05) == pytest.approx(0, abs=1)
+
+
+def test_trips_during_a_standstill_are_reported_late_and_say_nothing_of_what_is_usual() -> None:
+    def still_s(from_s: float, to_s: float) -> float:
+        return max(0.0, min(to_s, 105.0) - max(from_s, 103.0))
+
+    spread, usual = Spread(still_s), [0.01] * SURE_CALLS_HERE
+    feed(spread, usual)
+    before = spread.margin_us(), spread.worst_us()
+    for _ in range(ENOUGH):
+        assert spread.answered(105.01, "a", 2.02) == pytest.approx(2_010_000)
+    assert (spread.margin_us(), spread.worst_us()) == before
+    feed(spread, [2.02] * ENOUGH, now_s=120.0)  # awake
+    assert (spread.margin_us() or 0) > 1_000_000

@@ -78,3 +78,16 @@ def test_a_clock_that_did_not_move_is_a_latency_too() -> None:
     usual(answering, 0.0)
     answering.took("fetch_ticker", 0.0)
     assert answering.slowness() == 1.0
+
+
+def test_time_in_which_nobody_could_read_is_no_silence() -> None:
+    def still_s(from_s: float, to_s: float) -> float:
+        return max(0.0, min(to_s, 17.0) - max(from_s, 12.0))
+
+    answering = Answering(still_s)
+    answering.sent(10.0)
+    assert answering.silent_s(12.0) == 2.0
+    assert answering.silent_s(17.0) == 2.0
+    assert answering.silent_s(18.5) == 3.5
+    answering.answered(18.5)
+    assert answering.silent_s(19.0) == 0.5

@@ -9,11 +9,16 @@ the whole fleet's: a process that started on a busy machine may have seen slow o
 Windows are wider by what is usual, which costs its part of each window. A call that was later than that is reported to
 all workers (`Budget.arrived`), which costs a round trip to Redis. While Redis is away a worker can't report, and allows
 for the worst.
+
+Where this process stood still during a trip, that call may have arrived as late as it seems, and is reported so. But it
+says nothing of how late calls usually are.
 """
 
 import math
 from collections.abc import Mapping
 from typing import Final
+
+from schemas.runtime.standstill import DECIDES_S, StillFor, unknown
 
 from .rules import LEAST_MARGIN_US
 
@@ -98,9 +103,14 @@ class _Fastest:
 
 
 class Spread:
-    """What one lane's calls in this process show."""
+    """What one lane's calls in this process show.
 
-    def __init__(self) -> None:
+    Args:
+        still_s: for how long the process stood still.
+    """
+
+    def __init__(self, still_s: StillFor = unknown) -> None:
+        self._still_s = still_s
         self._trips: dict[str, _Fastest] = {}
         self._fleet_s: dict[str, float] = {}
         self._forgotten_s: dict[str, float] = {}
@@ -123,6 +133,8 @@ class Spread:
             self._began_s = now_s
         usual_s, sure_s = self._fastest(now_s, endpoint, trip_s)
         far_us, most_us = late_us + (trip_s - usual_s) * 1e6, late_us + (trip_s - sure_s) * 1e6
+        if self._still_s(now_s - trip_s, now_s) >= DECIDES_S:
+            return most_us
         this = self._far[0]
         this.add(min(far_us, LONGEST_US), min(most_us, LONGEST_US))
         if this.number % LOOK_EVERY == 0:

@@ -30,6 +30,7 @@ from msgspec.structs import replace
 
 from schemas.config import LaneConfig
 from schemas.runtime import store
+from schemas.runtime.standstill import StillFor, unknown
 from schemas.runtime.store import AWAY
 
 from ..limits.costs import Bucket, Charge
@@ -86,6 +87,7 @@ class Ledger:
         clock: the library's line that tells the time; tests bring their own.
         member: this worker, as one of those that share the scope. Without it the process has no part while Redis is
             away, and does not notice that Redis's clock was set.
+        still_s: for how long the process stood still.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class Ledger:
         live_reserve: float = LIVE_RESERVE,
         clock: str = REDIS_CLOCK,
         member: Membership | None = None,
+        still_s: StillFor = unknown,
     ) -> None:
         self.keys = Keys(scope, account)
         self.live_reserve = live_reserve
@@ -104,7 +107,8 @@ class Ledger:
         self.now_s = member.clock if member else time.monotonic
         self.redis_clock = member.redis if member else RedisClock()
         self.punctuality = Punctuality()
-        self.spread = Spread()
+        self.still_s = still_s
+        self.spread = Spread(still_s)
         self.pauses = Pauses(self.now_s)
         self._script = Script(client, clock)
         self._known = _Known()

@@ -20,9 +20,13 @@ class Punctuality:
         self._lead_us = 0.0
 
     def late(self, late_us: float) -> None:
-        """Takes in how late an answer was read, or the process woke for an instant."""
+        """Takes in how late an answer was read, or the process woke for an instant.
+
+        More than the longest lead would only take longer to be forgotten, as after a standstill.
+        """
+        late_us = min(late_us, LEAD_LIMIT_US)
         self._lead_us += max(late_us - self._lead_us, (late_us - self._lead_us) * FORGET)
 
     def lead_us(self) -> int:
         """How far ahead an instant must lie for this process to be ready."""
-        return 0 if self._lead_us < SHORTEST_LEAD_US else min(int(self._lead_us), LEAD_LIMIT_US)
+        return 0 if self._lead_us < SHORTEST_LEAD_US else int(self._lead_us)

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from schemas.runtime.standstill import DECIDES_S
+
 from ..limits.answers import Means
 from ..limits.costs import Charge
 from ..limits.tables import shipped
@@ -33,6 +35,7 @@ class Seen(Struct):
         data: it passed for data, so an error after it is about how ccxt reads it.
         args: the request's arguments; None where they are not known.
         written: the last HTTP call was written to a connection: without an answer, it may have arrived.
+        still_s: for how long this process stood still while one of them was out.
     """
 
     exchange: str
@@ -45,6 +48,12 @@ class Seen(Struct):
     data: bool = False
     args: Mapping[str, Any] | None = None
     written: bool = False
+    still_s: float = 0.0
+
+    @property
+    def stood_still(self) -> bool:
+        """Whether that was so long that neither their latency nor a missing answer says anything of the exchange."""
+        return self.still_s >= DECIDES_S
 
     def sends(self) -> None:
         """An HTTP call is sent."""
@@ -85,7 +94,7 @@ class Call(Seen):
         account: whose keys sign it; None for none.
         reserve_s: the furthest ahead it may reserve; a slot that is further ahead is asked for again later.
         waited_s: the time it waited for budget.
-        exchange_s: the time between sending and the end of the answer, all HTTP calls together.
+        exchange_s: the time between sending and the end of the answer, all HTTP calls together, without standstills.
         budget_s: how long the budget that it used takes to refill, each HTTP call in its slowest bucket.
         started_s: when it began, by the monotonic clock.
         sent_s: when its first HTTP call was sent, by the same; None if none was.

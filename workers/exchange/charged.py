@@ -240,7 +240,10 @@ class ChargedCalls(_Ccxt):
             raise
         finally:
             meter.answering.ended()
-            call.exchange_s += time.monotonic() - sent_s
+            ended_s = time.monotonic()
+            still_s = meter.still_s(sent_s, ended_s)
+            call.exchange_s += ended_s - sent_s - still_s
+            call.still_s = max(call.still_s, still_s)  # pages side by side share one standstill
             send.note(call)
             note_head(meter, send)
             if send.answered_s and (send.pause is not None or send.count is not None):

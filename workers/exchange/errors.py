@@ -176,9 +176,14 @@ def judge(error: BaseException, seen: Seen, hide: Hide = str) -> Verdict:
     if seen.pause is not None:
         return Verdict(_FAILED, ErrorCode.RATE_LIMITED, message, seen.pause.seconds)
     outcome, code = _decide(error, seen)
+    of_connection = _of_connection(code, seen)
+    if seen.stood_still and of_connection and (seen.status is None or isinstance(error, TimeoutError)):
+        # Its time-out passed, or its connection was given up, while nobody could read the answer.
+        text = f"this worker stood still for {seen.still_s:.1f} s, and read no answer in time; "
+        return Verdict(_THROTTLED, ErrorCode.EXPIRED, (text + message)[:MESSAGE_LIMIT])
     message = (hide(_hint(error, outcome, code, seen)) + message)[:MESSAGE_LIMIT]
     pause_s = DEFAULT_PAUSE_S if code is ErrorCode.RATE_LIMITED else 0.0
-    return Verdict(outcome, code, message, pause_s, of_connection=_of_connection(code, seen))
+    return Verdict(outcome, code, message, pause_s, of_connection=of_connection)
 
 
 def means_too_many(seen: Seen) -> bool:

@@ -108,6 +108,7 @@ class LaneExchange:
         self._unlisted = self._kind.unlisted = Unlisted(name)
         self._kind.meter = self._meter  # of the class: the instances that load markets are charged as well
         self.answering = self._meter.answering
+        self.still_s = self._meter.still_s
         self.tallies = self._meter.tallies
         self._budget = budget
         self._takes: dict[str, arguments.Takes] = {}

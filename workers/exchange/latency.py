@@ -10,6 +10,8 @@ from typing import Final
 
 from msgspec import Struct
 
+from schemas.runtime.standstill import StillFor, unknown
+
 # Calls that make the first baseline; after them each call has a weight of 1/200.
 FIRST: Final = 10
 LEARNS: Final = 1 / 200
@@ -28,9 +30,14 @@ class _Baseline(Struct):
 
 
 class Answering:
-    """One worker's view of one lane's answers. All times in seconds of one monotonic clock."""
+    """One worker's view of one lane's answers. All times in seconds of one monotonic clock.
 
-    def __init__(self) -> None:
+    Args:
+        still_s: for how long the process stood still, and so read no answer.
+    """
+
+    def __init__(self, still_s: StillFor = unknown) -> None:
+        self._still_s = still_s
         self.unanswered = 0
         self._since_s = 0.0
         self._baselines: dict[str, _Baseline] = {}
@@ -53,7 +60,9 @@ class Answering:
 
     def silent_s(self, now_s: float) -> float:
         """For how long calls have been in flight without an answer to any; 0 if none is in flight."""
-        return max(0.0, now_s - self._since_s) if self.unanswered else 0.0
+        if not self.unanswered:
+            return 0.0
+        return max(0.0, now_s - self._since_s - self._still_s(self._since_s, now_s))
 
     def took(self, method: str, latency_s: float) -> None:
         """An attempt was answered with data.

@@ -43,6 +43,7 @@ class Meter:
 
     Attributes:
         names: what the exchange lists; empty until its markets are loaded.
+        still_s: for how long this process stood still.
         answering: how the exchange answers.
         tallies: what the budget granted and refused.
     """
@@ -54,7 +55,8 @@ class Meter:
         self.answers = answers
         self.redactor = redactor
         self.names: Names = NO_NAMES
-        self.answering = Answering()
+        self.still_s = budget.ledger.still_s
+        self.answering = Answering(self.still_s)
         self.tallies = Tallies(lane)
         self._bulk_turns = WeakValueDictionary[tuple[str, ...], asyncio.Lock]()
         self._bulk_waits = set[asyncio.Timeout]()
