@@ -20,6 +20,9 @@ from schemas.runtime.tasks import end_tasks
 from tests.support.exchange_lanes import Answers, CountedBudget, Lanes
 from tests.support.fleet import QUICK, Client, opened, wait_until
 from workers import attempts
+from workers.budget.jitter import ENOUGH
+from workers.direct.address import Place, take
+from workers.exchange.clock import SigningClock
 from workers.exchange.latency import FIRST
 
 TIMEOUT_S = 4.0
@@ -27,7 +30,7 @@ SYMBOLS = ("BTC/USDT", "ETH/USDT", "SOL/USDT", "XRP/USDT", "ADA/USDT", "DOGE/USD
 
 
 class Fleet(NamedTuple):
-    """One worker and one dispatcher, that takes no lane for silent here, and what the worker reports of OKX."""
+    """One worker and one dispatcher, which takes no lane for silent here, and what the worker reports of OKX."""
 
     simulator: Simulator
     services: Services
@@ -154,3 +157,35 @@ async def test_a_call_whose_time_passes_while_the_loop_is_busy_is_not_the_exchan
         assert ended.item.exchange_ms > 1_000
     assert ended.http_calls == 1
     assert "attempt_hung" not in caplog.text
+
+
+async def test_an_exchange_s_time_that_was_read_long_after_it_was_told_is_asked_for_again(
+    standstills: Standstills,
+) -> None:
+    clock, asked = SigningClock("okx", standstills.still_s), list[int]()
+
+    async def fetch_time() -> int:
+        """The exchange's clock is right; the first answer is read at once, and its body's end 2 s later."""
+        told_ms = time.time_ns() // 1_000_000
+        if not asked:
+            time.sleep(2.0)  # noqa: ASYNC251
+        asked.append(told_ms)
+        return told_ms
+
+    await clock.measure(fetch_time, lambda: 0.0, since_s=time.monotonic())
+    assert len(asked) == 2
+    assert abs(clock.ahead_s) < 1.0
+
+
+async def test_a_gateway_or_a_program_s_own_ccxt_knows_of_its_standstills_too(redis_url: str) -> None:
+    address = take(Place(redis_url, "okx:default", ""))
+    try:
+        await address.open()
+        await asyncio.sleep(0)
+        time.sleep(1.0)  # noqa: ASYNC251
+        spread = address.budget.ledger.spread
+        for _ in range(ENOUGH):
+            assert spread.answered(time.monotonic(), "a", 1.0) >= 1_000_000
+        assert spread.margin_us() is None
+    finally:
+        await address.leave()

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from weakref import WeakKeyDictionary
 
 from schemas.runtime import store
+from schemas.runtime.standstill import Standstills
 from schemas.runtime.tasks import end_tasks
 
 from ..budget.budget import Budget
@@ -43,9 +44,11 @@ class Address:
     def __init__(self, place: Place) -> None:
         self._place = place
         self.client = store.connect(place.url, timeout_s=REDIS_TIMEOUT_S)
-        self.budget = Budget(Ledger(self.client, place.scope, member=Membership()))
+        self._standstills = Standstills()
+        self.budget = Budget(Ledger(self.client, place.scope, member=Membership(), still_s=self._standstills.still_s))
         self._opening = asyncio.Lock()
         self._follower: asyncio.Task[None] | None = None
+        self._ticking: asyncio.Task[None] | None = None
         self._purses = 0
 
     async def open(self) -> None:
@@ -54,6 +57,7 @@ class Address:
             if self._follower is None:
                 await self.budget.beat()
                 self._follower = asyncio.create_task(self.budget.follow(BEAT_EVERY_S))
+                self._ticking = asyncio.create_task(self._standstills.run())
 
     def budget_of(self, account: str) -> Budget:
         """The budget of calls with an account, or without one: empty."""
@@ -72,7 +76,7 @@ class Address:
         here = _here()
         if here.get(self._place) is self:
             del here[self._place]
-        await end_tasks([self._follower] if self._follower else [])
+        await end_tasks(task for task in (self._follower, self._ticking) if task is not None)
         await self.budget.leave()
         await self.client.aclose()
 

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from ccxt.base.errors import BadResponse, ChecksumError, InvalidNonce  # pyright: ignore[reportMissingTypeStubs]
 
+from schemas.runtime.standstill import DECIDES_S, StillFor, unknown
+
 from ..budget.budget import Budget
 from ..limits.costs import Costs
 from .call import Call, Seen
@@ -76,13 +78,15 @@ class SigningClock:
 
     Args:
         lane: for the log.
+        still_s: for how long this process stood still.
 
     Attributes:
         ahead_s: the offset; 0 until it is measured.
     """
 
-    def __init__(self, lane: str) -> None:
+    def __init__(self, lane: str, still_s: StillFor = unknown) -> None:
         self.ahead_s = 0.0
+        self._still_s = still_s
         self._lane = lane
         self._measured_s = -math.inf
         self._measuring = asyncio.Lock()
@@ -103,7 +107,9 @@ class SigningClock:
         async with self._measuring:
             if self._measured_s >= since_s:
                 return
-            told_ms = await server_ms(fetch_time)
+            asked_s, told_ms = time.monotonic(), await server_ms(fetch_time)
+            if self._still_s(asked_s, time.monotonic()) >= DECIDES_S:  # that may be so long ago
+                told_ms = await server_ms(fetch_time)
             error_s = trip_s() / 2 + (0.0 if told_ms % 1000 else _WHOLE_S)
             ahead_s = told_ms / 1000 - time.time() + trip_s() / 2
             self.ahead_s = ahead_s if abs(ahead_s) > error_s else 0.0

@@ -101,7 +101,7 @@ class LaneExchange:
         self._http_timeout_s = setup.http_timeout_s
         self.knowledge = ""  # the digest of what the lane lists, once it is open
         self._ccxt: Any = self._make()
-        self._clock = SigningClock(name)
+        self._clock = SigningClock(name, budget.ledger.still_s)
         self._keyed: Any = self._make_keyed() if self._credentials else None
         self.costs = costs.load(config.exchange, float(self._ccxt.rateLimit), setup.limits)
         self._meter = Meter(name, budget, self.costs, shipped().answers(config.exchange), self.redactor)
