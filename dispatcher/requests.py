@@ -15,6 +15,7 @@ import asyncio
 import functools
 import logging
 import time
+from collections.abc import Callable
 from typing import Final
 
 from msgspec import DecodeError
@@ -58,6 +59,7 @@ class Requests:
         outbox: publishes results: errors, and shared answers.
         sharing: the requests that take another one's answer.
         config: which methods are allowed, and the default deadline.
+        clock: that of the lanes' health.
 
     Attributes:
         hedges: second attempts that are planned.
@@ -71,6 +73,7 @@ class Requests:
         outbox: Outbox,
         sharing: Sharing,
         config: DispatcherConfig,
+        clock: Callable[[], float],
     ) -> None:
         self._broker = broker
         self._router = router
@@ -79,6 +82,7 @@ class Requests:
         self._sharing = sharing
         self._giving = Room(GIVING, GIVING_BYTES)
         self._config = config
+        self._clock = clock
         self.hedges = Hedges(marks, self._hedge)
 
     def configure(self, config: DispatcherConfig) -> None:
@@ -177,7 +181,7 @@ class Requests:
         if last.lane in self._router.health:  # metrics of a removed lane would come back
             metrics.RETURNED.labels(last.lane, last.code).inc()
         if last.code is ErrorCode.BAD_SYMBOL:
-            self._router.knowledge.correct(last.lane, attempt.request, time.monotonic())
+            self._router.knowledge.correct(last.lane, attempt.request, self._clock())
         if last.code is ErrorCode.NO_BUDGET and last.retry_at_ms:
             return self._router.refused(attempt, last.lane, last.retry_at_ms, results.now_ms())
         return attempt
@@ -226,7 +230,7 @@ class Requests:
             kept: whether the message is an attempt already, and not yet a producer's request.
         """
         while True:
-            decision = self._router.decide(attempt, time.monotonic(), results.now_ms(), rested=rested)
+            decision = self._router.decide(attempt, self._clock(), results.now_ms(), rested=rested)
             match decision:
                 case End():
                     await self._end(attempt, decision, delivery, kept=kept)
@@ -248,7 +252,7 @@ class Requests:
 
     async def _hedge(self, attempt: Attempt) -> bool:
         """Asks a second lane beside this attempt; returns whether one could take it."""
-        decision = self._router.hedge(attempt, time.monotonic(), results.now_ms())
+        decision = self._router.hedge(attempt, self._clock(), results.now_ms())
         if decision is not None:
             await self.send(replace(_sent(attempt, decision), hedge=True))
         return decision is not None

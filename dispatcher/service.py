@@ -22,6 +22,7 @@ from schemas.runtime.broker import Broker
 from schemas.runtime.deliveries import Delivery
 from schemas.runtime.once import Answered
 from schemas.runtime.outbox import Outbox
+from schemas.runtime.standstill import Standstills
 from schemas.runtime.tasks import SideTasks, done_before, end_tasks
 from schemas.status import ConfigurationStatus, DispatcherStatus, ProcessStatus
 from schemas.version import VERSION
@@ -63,7 +64,11 @@ class Dispatcher:
         self._redis_config = config.redis
         self._redis = store.connect(config.redis.url, timeout_s=config.redis.timeout_s)
         self._name = f"{socket.gethostname()}-{os.getpid()}"
-        self._telling = Telling(self._redis, self._name, self._on_told)
+        self._stills = Standstills()
+        # The clock of all that is measured from what arrives, as reports: nothing arrives while this process stands
+        # still, and then it lies unread.
+        self._clock = self._stills.awake_s
+        self._telling = Telling(self._redis, self._name, self._on_told, self._clock)
         self._router, self._reader = Router(config, self._telling.note), ReportReader()
         self._answered = Answered(self._redis)
         self._outbox = Outbox(self._broker, lambda why: metrics.DIVERTED.labels(why).inc())
@@ -73,7 +78,9 @@ class Dispatcher:
         self._sharing = sharing = Sharing(self._redis)
         metrics.SHARED_HELD.set_function(lambda: sharing.count)
         metrics.SHARED_BYTES.set_function(lambda: sharing.size_bytes)
-        self._requests = Requests(self._broker, self._router, self._answered, self._outbox, sharing, config.dispatcher)
+        self._requests = Requests(
+            self._broker, self._router, self._answered, self._outbox, sharing, config.dispatcher, self._clock
+        )
         hedges = self._requests.hedges
         metrics.HEDGES_KEPT.set_function(lambda: len(hedges))
         metrics.HEDGES_BYTES.set_function(lambda: hedges.size_bytes)
@@ -84,10 +91,11 @@ class Dispatcher:
         self._serves = False
         self.changed = asyncio.Event()
         self._dropped = Dropped(self._broker)
-        self._removed = Removed(self._broker, self._requests.on_taken_back, config.broker.patience_s)
+        self._removed = Removed(self._broker, self._requests.on_taken_back, config.broker.patience_s, self._clock)
 
     async def run(self, stop: asyncio.Event, follow: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Serves until `stop` is set, then settles what it holds and leaves; `follow` runs meanwhile."""
+        ticking = asyncio.create_task(self._stills.run(), name="standstills")
         try:
             await store.check_access(self._redis, self._redis_config.url, timeout_s=self._redis_config.timeout_s)
             if await done_before(stop, self._broker.start()):
@@ -96,10 +104,11 @@ class Dispatcher:
             await self._broker.close()
             await self._answered.close()
             await self._redis.aclose()
+            await end_tasks([ticking])
         log.info("dispatcher_left")
 
     async def _serve(self, stop: asyncio.Event, follow: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        await snapshot.load(self._redis, self._router.health, time.monotonic(), results.now_ms())
+        await snapshot.load(self._redis, self._router.health, self._clock(), results.now_ms())
         await self._broker.subscribe(None, self._on_report, prefetch=0, exchange=topology.REPORTS)
         for queue, prefetch in _prefetch(self._config).items():
             handler = self._requests.on_returned if queue == topology.RETURNED else self._requests.on_request
@@ -140,7 +149,7 @@ class Dispatcher:
 
     def status(self, configuration: ConfigurationStatus) -> DispatcherStatus:
         """What ``/status`` says."""
-        now_s, now_ms = time.monotonic(), results.now_ms()
+        now_s, now_ms = self._clock(), results.now_ms()
         return DispatcherStatus(
             process=ProcessStatus(
                 service="dispatcher",
@@ -174,9 +183,8 @@ class Dispatcher:
             # Nothing is lost: workers report again 0.2 s later, those of our version in a form that can be read.
             log.warning("report_unreadable", extra={"error": str(error)})
             return
-        now_s = time.monotonic()
-        self._router.observe(report, now_s)
-        self._demand.observe(report, now_s)
+        self._router.observe(report, self._clock())
+        self._demand.observe(report, time.monotonic())
 
     def _on_told(self, changes: Sequence[tuple[str, Change]]) -> None:
         self._router.take_changes(changes, results.now_ms())
@@ -205,16 +213,19 @@ class Dispatcher:
         """Says how many workers could be used, again and again."""
         looks = 0
         while True:
+            begun_s = time.monotonic()
             await asyncio.sleep(COUNT_EVERY_S)
             lanes = self._router.health
             queued: dict[str, int] = {}
-            for name in self._demand.full(lanes.values(), self._places, time.monotonic()):
+            for name in self._demand.full(lanes.values(), self._places, self._clock()):
                 try:
                     queued[name] = await self._broker.length(topology.work_name(name, bulk=False))
                 except BrokerError as error:
                     log.debug("queue_not_counted", extra={"lane": name, "error": str(error)})
-            silent_after_s, now_ms = self._config.silent_after_s, results.now_ms()
-            found = self._demand.look(lanes, queued, self._places, silent_after_s, time.monotonic(), now_ms)
+            silent_after_s, now_s = self._config.silent_after_s, time.monotonic()
+            if self._stills.still_s(begun_s, now_s) > silent_after_s / 2:
+                continue  # reports of that time are still to be read; the next look counts them, and the time
+            found = self._demand.look(lanes, queued, self._places, silent_after_s, now_s, results.now_ms())
             looks += 1
             if looks >= UNSURE_LOOKS:
                 self._wanted = found
@@ -226,17 +237,17 @@ class Dispatcher:
         """Saves what is known of the lanes for the next dispatcher."""
         while True:
             await asyncio.sleep(snapshot.EVERY_S)
-            await snapshot.save(self._redis, self._router.health, time.monotonic(), results.now_ms())
+            await snapshot.save(self._redis, self._router.health, self._clock(), results.now_ms())
 
     async def _probe(self) -> None:
         """Sends the probes that are due; only one of several dispatchers probes a lane."""
         while True:
             await asyncio.sleep(PROBES_EVERY_S)
-            for probe in probes.due(self._router.health, time.monotonic(), results.now_ms()):
+            for probe in probes.due(self._router.health, self._clock(), results.now_ms()):
                 if not await self._may_probe(probe) or probe.lane not in self._router.health:
                     continue  # another dispatcher probes it, or it was removed meanwhile
                 health = self._router.health[probe.lane]
-                trial, timeout_s = health.sent(time.monotonic(), probe=True), health.trial_timeout_s
+                trial, timeout_s = health.sent(self._clock(), probe=True), health.trial_timeout_s
                 try:
                     await self._requests.send(probes.attempt(probe, results.now_ms(), timeout_s, trial=trial))
                 except BrokerError as error:
@@ -254,7 +265,7 @@ class Dispatcher:
 
     def _watch_states(self) -> None:
         """Updates the lanes' metrics, and logs every change of a lane's state with its reason."""
-        now_s, now_ms = time.monotonic(), results.now_ms()
+        now_s, now_ms = self._clock(), results.now_ms()
         for name, health in self._router.health.items():
             state = health.state(now_s)
             share = health.share if health.serving and not health.silent(now_s) else 0.0

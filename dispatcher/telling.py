@@ -7,7 +7,6 @@ the others to give as many turns as it does (`Waiting`), as it does beside dispa
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -40,14 +39,20 @@ class Telling:
         client: Redis.
         name: the dispatcher's, one in the fleet.
         take: takes what another one did.
+        clock: stops while this process stands still.
     """
 
     def __init__(
-        self, client: redis.asyncio.Redis, name: str, take: Callable[[Sequence[tuple[str, Change]]], None]
+        self,
+        client: redis.asyncio.Redis,
+        name: str,
+        take: Callable[[Sequence[tuple[str, Change]]], None],
+        clock: Callable[[], float],
     ) -> None:
         self._client: Any = client
         self._name = name
         self._take = take
+        self._clock = clock
         self._tellers = Tellers(name)
         self._changes: list[tuple[str, Change]] = []
         self._changed = asyncio.Event()
@@ -62,7 +67,7 @@ class Telling:
     def others(self, dispatchers: int) -> int:
         """How many of the other dispatchers tell what they do; from now on this one does if there are others."""
         self._tells = dispatchers > 1
-        return min(self._tellers.count(time.monotonic()), dispatchers - 1)
+        return min(self._tellers.count(self._clock()), dispatchers - 1)
 
     async def tell(self) -> None:
         """Tells what is noted, and once a second that it is there; never returns."""
@@ -77,7 +82,7 @@ class Telling:
                 continue
             try:
                 await self._client.publish(CHANNEL, encode(Told(self._name, changes)))
-                self._unheard_s = self._unheard_s or time.monotonic()
+                self._unheard_s = self._unheard_s or self._clock()
             except store.AWAY as error:
                 store.count_loss(error, "lines")
 
@@ -101,7 +106,7 @@ class Telling:
                 message: dict[str, Any] | None = await channel.get_message(timeout=SILENT_S)
                 if message is not None:
                     self._heard(message["data"])
-                elif self._unheard_s is not None and time.monotonic() - self._unheard_s > SILENT_S:
+                elif self._unheard_s is not None and self._clock() - self._unheard_s > SILENT_S:
                     self._unheard_s = None
                     raise redis.exceptions.TimeoutError("nothing is heard, not even what was told here")
 
@@ -112,4 +117,4 @@ class Telling:
         except DecodeError as error:
             log.warning("lines_unreadable", extra={"error": str(error)})
             return
-        self._take(self._tellers.take(told, time.monotonic()))
+        self._take(self._tellers.take(told, self._clock()))

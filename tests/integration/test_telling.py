@@ -1,5 +1,6 @@
 """Dispatchers tell each other through Redis what they do to lines, and go by their own while it is away."""
 
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -13,10 +14,11 @@ from deploy.servers import Redis
 from deploy.simulator.process import Simulator
 from dispatcher import telling
 from dispatcher.telling import CHANNEL, Telling
-from dispatcher.told import Change, Told
+from dispatcher.told import SILENT_S, Change, Told
 from schemas.messages import Bound, encode
 from schemas.runtime import store
 from schemas.runtime.results import now_ms
+from schemas.runtime.standstill import Standstills
 from schemas.runtime.tasks import SideTasks, end_tasks
 from tests.support.fleet import QUICK, Client, opened, wait_until
 
@@ -40,6 +42,8 @@ async def two(server: Redis | RedisCluster) -> AsyncIterator[list[tuple[Telling,
     async with AsyncExitStack() as stack:
         found: list[tuple[Telling, Heard]] = []
         tasks = await stack.enter_async_context(SideTasks())
+        stills = Standstills()
+        stack.push_async_callback(end_tasks, [tasks.create_task(stills.run())])
         for name in ("a", "b"):
             client = store.connect(server.url, timeout_s=0.5)
             stack.push_async_callback(client.aclose)
@@ -48,7 +52,7 @@ async def two(server: Redis | RedisCluster) -> AsyncIterator[list[tuple[Telling,
             def take(changes: Sequence[tuple[str, Change]], heard: Heard = heard) -> None:
                 heard.extend(changes)
 
-            part = Telling(client, name, take)
+            part = Telling(client, name, take, stills.awake_s)
             running = [tasks.create_task(job()) for job in (part.tell, part.hear)]
             stack.push_async_callback(end_tasks, running)
             found.append((part, heard))
@@ -68,6 +72,14 @@ async def test_each_hears_what_the_other_does_and_not_itself(two: list[tuple[Tel
     await wait_until(lambda: heard_by_first and len(heard_by_second) == 2, "all is heard")
     assert heard_by_first == [("kraken", BOOK)]
     assert heard_by_second == [("okx", ROOM), ("okx", BOOK)]
+
+
+async def test_one_that_stood_still_knows_the_others_yet(two: list[tuple[Telling, Heard]]) -> None:
+    await wait_until(lambda: know_each_other(two), "they know each other")
+    time.sleep(SILENT_S + 0.5)  # noqa: ASYNC251  (what the others told lies unread)
+    assert know_each_other(two)
+    two[1][0].note("okx", ROOM)
+    await wait_until(lambda: two[0][1], "what is told later is heard, too")
 
 
 async def test_one_alone_tells_nothing(two: list[tuple[Telling, Heard]]) -> None:
