@@ -34,6 +34,8 @@ wheel: setup ## make the package, dist/ccxt_fleet-….whl, for pip install
 PROCESSES ?= 3
 test: NODE := yes
 test: DEPLOY := yes
+# Several hundred processes of ours start: compiled files are kept, whatever the environment says.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: setup ## run all tests on real servers; LOWEST=1 with the oldest packages we allow, ARGS='-k name' for some, PROCESSES=6 with more CPUs
 	@status=5; for part in '-n $(PROCESSES) --dist loadfile --no-loadscope-reorder --alone not' '--alone only'; do \
 		$(BIN)/python -m pytest $$part $(ARGS); code=$$?; \

@@ -82,7 +82,7 @@ class Cluster(Startable):
     async def sync(self) -> None:
         """What `RabbitMQ.sync` does, on all nodes."""
         flush = "fun() -> [dets:sync(Table) || Table <- dets:all()] end"
-        await self._running().ctl("eval", f"rpc:multicall(rabbit_nodes:all_running(), erlang, apply, [{flush}, []]).")
+        await self._running().eval(f"rpc:multicall(rabbit_nodes:all_running(), erlang, apply, [{flush}, []]).")
 
     async def replicas(self, vhost: str = "/") -> dict[str, Replicas]:
         """Where each quorum queue lives, by its name."""

@@ -6,13 +6,13 @@
 import asyncio
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
 import tomli_w
-from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.processes import Process, ProcessError, Startable, free_port
 from deploy.simulator.ccxt_config import ccxt_config
@@ -23,6 +23,9 @@ from schemas.status import NOT_OPENED
 
 READY_TIMEOUT_S: Final = 60.0
 STOP_GRACE_S: Final = 20.0
+# A sample as Prometheus's text format has it, and the values of its labels.
+SAMPLE: Final = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)", re.MULTILINE)
+LABEL_VALUE: Final = re.compile(r'="((?:[^"\\]|\\.)*)"')
 
 
 def simulated(urls: Mapping[str, str], weights: Mapping[str, float] | None = None) -> dict[str, Any]:
@@ -73,13 +76,19 @@ class Service(Process):
             return 0, ""
 
     async def metrics(self) -> dict[tuple[str, ...], float]:
-        """Its metrics now, by name and label values, e.g. ``("fleet_lane_healthy", "okx")``; empty if it is not up."""
+        """Its metrics now, by name and label values, e.g. ``("fleet_lane_healthy", "okx")``; empty if it is not up.
+
+        Tests ask many times a second, and prometheus_client's parser takes 6 ms for a worker's page; this one 0.5 ms.
+        """
         _, text = await self.ask("metrics")
         return {
-            (sample.name, *sample.labels.values()): sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
+            (name, *map(_unescaped, LABEL_VALUE.findall(labels or ""))): float(value)
+            for name, labels, value in SAMPLE.findall(text)
         }
+
+
+def _unescaped(value: str) -> str:
+    return re.sub(r"\\(.)", lambda found: "\n" if found[1] == "n" else found[1], value) if "\\" in value else value
 
 
 class GatewayService(Service):

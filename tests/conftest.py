@@ -22,18 +22,16 @@ from tests.support.fleet import QUICK, Client, Heard, Stand, opened
 from tests.support.stores import STORES, known_here
 from tests.support.tcp_proxy import Proxy
 
-VHOSTS_AT_ONCE = 20
 LOGS = pytest.StashKey[list[Path]]()
 # Ten times as many examples of every property: `--hypothesis-profile=long`.
 settings.register_profile("long", max_examples=10 * settings().max_examples)
 
-ADD_VHOSTS = """
-lists:foreach(fun(N) ->
-    Name = iolist_to_binary(["test", integer_to_list(N)]),
-    rabbit_vhost:add(Name, <<"tests">>),
-    rabbit_auth_backend_internal:set_permissions(<<"guest">>, Name, <<".*">>, <<".*">>, <<".*">>, <<"tests">>)
-end, lists:seq({first}, {last})).
+ADD_VHOST = """
+rabbit_vhost:add(<<"{name}">>, <<"tests">>),
+rabbit_auth_backend_internal:set_permissions(<<"guest">>, <<"{name}">>, <<".*">>, <<".*">>, <<".*">>, <<"tests">>).
 """
+# Its queues would tick on for the rest of the session. A queue that lost its leader with the broker may not go.
+DELETE_VHOST = 'catch rabbit_vhost:delete(<<"{name}">>, <<"tests">>).'
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -42,6 +40,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--alone", choices=("only", "not"), help="those that are marked `alone`, or all others")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Files without a test that runs alone are not even read where only those run."""
+    is_test = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
+    if is_test and config.getoption("--alone") == "only" and b"mark.alone" not in collection_path.read_bytes():
+        return True
+    return None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -105,16 +111,19 @@ def vhost_numbers() -> Iterator[int]:
 async def new_vhost(rabbitmq: RabbitMQ, numbers: Iterator[int]) -> str:
     rabbitmq.thaw()
     await rabbitmq.start()
-    number = next(numbers)
-    if number % VHOSTS_AT_ONCE == 0:  # rabbitmqctl needs a second, a virtual host a few milliseconds
-        await rabbitmq.ctl("eval", ADD_VHOSTS.format(first=number, last=number + VHOSTS_AT_ONCE - 1))
-    return f"{rabbitmq.url}test{number}"
+    name = f"test{next(numbers)}"
+    await rabbitmq.eval(ADD_VHOST.format(name=name))
+    return f"{rabbitmq.url}{name}"
 
 
 @pytest.fixture
-async def vhost(rabbitmq: RabbitMQ, vhost_numbers: Iterator[int]) -> str:
-    """Return the URL of a virtual host that no other test has seen."""
-    return await new_vhost(rabbitmq, vhost_numbers)
+async def vhost(rabbitmq: RabbitMQ, vhost_numbers: Iterator[int]) -> AsyncIterator[str]:
+    """Yield the URL of a virtual host that no other test has seen."""
+    url = await new_vhost(rabbitmq, vhost_numbers)
+    yield url
+    rabbitmq.thaw()
+    await rabbitmq.start()
+    await rabbitmq.eval(DELETE_VHOST.format(name=url.rpartition("/")[2]))
 
 
 @pytest.fixture

@@ -218,7 +218,7 @@ def _machine_s() -> float:
 
 
 async def _reductions(stage: Stage) -> list[int]:
-    said = await stage.rabbitmq.ctl("eval", _REDUCTIONS.replace("VHOST", stage.url.rpartition("/")[2]))
+    said = await stage.rabbitmq.eval(_REDUCTIONS.replace("VHOST", stage.url.rpartition("/")[2]))
     return [
         int(word) for word in said.strip().strip('"[]').replace('"', " ").replace(",", " ").split() if word.isdigit()
     ]

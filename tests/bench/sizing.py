@@ -128,7 +128,7 @@ async def _waiting(rabbitmq: RabbitMQ, table: Any) -> None:
 async def _memory(rabbitmq: RabbitMQ) -> float:
     """What Erlang has allocated, MiB, after what can be collected was."""
     await rabbitmq.ctl("force_gc")
-    return int(await rabbitmq.ctl("eval", "erlang:memory(total).")) / 2**20
+    return int(await rabbitmq.eval("erlang:memory(total).")) / 2**20
 
 
 def _disk_kib(rabbitmq: RabbitMQ) -> float:

@@ -38,10 +38,10 @@ async def queues_port(stand: Stand) -> AsyncIterator[int]:
     # Without `persistent` a plugin that is loaded after it has its own default again (Erlang 27).
     listen = f"application:set_env(rabbitmq_prometheus, tcp_config, {where}, [{{persistent, true}}])"
     plugins.write_text("[rabbitmq_prometheus].\n", encoding="utf-8")
-    await stand.rabbitmq.ctl("eval", f"{listen}, {ensure}")
+    await stand.rabbitmq.eval(f"{listen}, {ensure}")
     yield port
     plugins.write_text("[].\n", encoding="utf-8")
-    await stand.rabbitmq.ctl("eval", ensure)
+    await stand.rabbitmq.eval(ensure)
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ async def silent(
 ) -> AsyncGenerator[str, None]:
     """A queue that confirms nothing: its process stands still, as in a cluster without a leader for it."""
     queue = await channel.declare_queue(name, durable=True, arguments={"x-queue-type": kind})
-    await rabbitmq.ctl("eval", _process_of(url, name, "sys:suspend"))
+    await rabbitmq.eval(_process_of(url, name, "sys:suspend"))
     try:
         yield name
     finally:
@@ -55,7 +55,7 @@ async def silent(
 
 async def resume(rabbitmq: RabbitMQ, url: str, name: str) -> None:
     """The queue's process goes on."""
-    await rabbitmq.ctl("eval", _process_of(url, name, "sys:resume"))
+    await rabbitmq.eval(_process_of(url, name, "sys:resume"))
 
 
 def _process_of(url: str, queue: str, call: str) -> str:

@@ -38,10 +38,10 @@ async def users(rabbitmq: RabbitMQ, vhost: str, tmp_path: Path) -> AsyncIterator
     path = tmp_path / "definitions.json"
     path.write_bytes(msgspec.json.encode(definitions(["binance"], name)))
     await rabbitmq.ctl("import_definitions", str(path))
-    await rabbitmq.ctl("eval", PASSWORDS)
+    await rabbitmq.eval(PASSWORDS)
     yield {role: vhost.replace("guest:guest", f"{role}:secret") for role in ROLES}
     users = ", ".join(f'<<"{role}">>' for role in ROLES)
-    await rabbitmq.ctl("eval", f'[rabbit_auth_backend_internal:delete_user(Name, <<"tests">>) || Name <- [{users}]].')
+    await rabbitmq.eval(f'[rabbit_auth_backend_internal:delete_user(Name, <<"tests">>) || Name <- [{users}]].')
 
 
 def publish(exchange: str, key: str = "") -> Act:

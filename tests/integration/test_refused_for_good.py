@@ -54,7 +54,7 @@ async def places(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict
         stack.callback(server.kill)
         server.start()
         rabbitmq = await stack.enter_async_context(RabbitMQ(folder / "rabbitmq"))
-        await rabbitmq.ctl("eval", USERS)
+        await rabbitmq.eval(USERS)
         await rabbitmq.ctl("set_user_limits", "crowded", '{"max-connections": 0}')
         await wait_until(lambda: "Ready to accept" in server.tail(), "Redis serves")
         ports = {"mq": rabbitmq.port, "mqs": rabbitmq_tls, "redis": redis, "rediss": redis_tls}

@@ -28,9 +28,9 @@ def handler() -> Handler:
 async def few_channels(rabbitmq: RabbitMQ, vhost: str) -> AsyncIterator[str]:
     """A virtual host of a broker that allows few channels on the connections that are made meanwhile."""
     allow = "application:set_env(rabbit, channel_max, {})."
-    await rabbitmq.ctl("eval", allow.format(FEW_CHANNELS))
+    await rabbitmq.eval(allow.format(FEW_CHANNELS))
     yield vhost
-    await rabbitmq.ctl("eval", allow.format(2047))
+    await rabbitmq.eval(allow.format(2047))
 
 
 async def until_attached(subscription: Subscription, before: object) -> None:
