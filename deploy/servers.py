@@ -177,8 +177,7 @@ class RabbitMQ(Server):
             "RABBITMQ_LOGS": "-",
             # The start script then becomes the Erlang machine (exec) in place of starting it as a child of its own.
             "RABBITMQ_ALLOW_INPUT": "1",
-            # On any CPU: bound, the first scheduler of each of several nodes would be on the same one.
-            "RABBITMQ_SCHEDULER_BIND_TYPE": "u",
+            "RABBITMQ_SCHEDULER_BIND_TYPE": "u",  # otherwise the first scheduler of every node is on the same CPU
             # Idle schedulers spin a little: RabbitMQ's own default, not at all, doubles the boot's time, which is
             # mostly going to sleep and waking up (measured on 2 cores: 5 s and 10 s; idle it takes 1 % of a core).
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-noinput +S 2:2 +sbwt very_short +sbwtdcpu none"

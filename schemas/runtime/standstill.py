@@ -16,6 +16,8 @@ TICK_S: Final = 0.1
 LATE_S: Final = TICK_S
 # From so much on a standstill decides: what was measured meanwhile, or did not arrive in time, says nothing of others.
 DECIDES_S: Final = 0.3
+# What ends so soon after a standstill may have had its time-out before its answer, which lay there, was read.
+AT_THE_END_S: Final = 0.5
 # Of so many standstills it is known when they were.
 KEPT: Final = 100
 

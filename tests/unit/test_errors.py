@@ -10,7 +10,6 @@ from ccxt.base import errors  # pyright: ignore[reportMissingTypeStubs]
 
 from schemas.errors import InvalidMessage
 from schemas.messages import ErrorCode, Outcome
-from schemas.runtime.standstill import DECIDES_S
 from workers.budget.grants import Reason
 from workers.exchange.call import Seen
 from workers.exchange.errors import NoBudget, judge
@@ -327,8 +326,8 @@ def test_no_answer_in_a_standstill_is_nobody_s_fault(
     error: Exception, status: int | None, outcome: Outcome, code: ErrorCode
 ) -> None:
     args = {"symbol": "BTC/USDT"}
-    stood_still = judge(error, Seen("okx", http_calls=1, status=status, args=args, still_s=5.0))
+    stood_still = judge(error, Seen("okx", http_calls=1, status=status, args=args, still_s=5.0, unread=True))
     assert (stood_still.outcome, stood_still.code) == (outcome, code)
     assert stood_still.of_connection is (outcome is F and code is not ErrorCode.BAD_SYMBOL)
-    awake = judge(error, Seen("okx", http_calls=1, status=status, args=args, still_s=DECIDES_S / 2))
-    assert awake.outcome is F
+    read_since = judge(error, Seen("okx", http_calls=1, status=status, args=args, still_s=5.0))
+    assert read_since.outcome is F

@@ -9,8 +9,6 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from schemas.runtime.standstill import DECIDES_S
-
 from ..limits.answers import Means
 from ..limits.costs import Charge
 from ..limits.tables import shipped
@@ -36,6 +34,7 @@ class Seen(Struct):
         args: the request's arguments; None where they are not known.
         written: the last HTTP call was written to a connection: without an answer, it may have arrived.
         still_s: for how long this process stood still while one of them was out.
+        unread: it did so as the last one ended: an answer may have come, and nobody could read it.
     """
 
     exchange: str
@@ -49,11 +48,7 @@ class Seen(Struct):
     args: Mapping[str, Any] | None = None
     written: bool = False
     still_s: float = 0.0
-
-    @property
-    def stood_still(self) -> bool:
-        """Whether that was so long that neither their latency nor a missing answer says anything of the exchange."""
-        return self.still_s >= DECIDES_S
+    unread: bool = False
 
     def sends(self) -> None:
         """An HTTP call is sent."""

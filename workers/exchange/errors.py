@@ -177,7 +177,7 @@ def judge(error: BaseException, seen: Seen, hide: Hide = str) -> Verdict:
         return Verdict(_FAILED, ErrorCode.RATE_LIMITED, message, seen.pause.seconds)
     outcome, code = _decide(error, seen)
     of_connection = _of_connection(code, seen)
-    if seen.stood_still and of_connection and (seen.status is None or isinstance(error, TimeoutError)):
+    if seen.unread and of_connection and (seen.status is None or isinstance(error, TimeoutError)):
         # Its time-out passed, or its connection was given up, while nobody could read the answer.
         text = f"this worker stood still for {seen.still_s:.1f} s, and read no answer in time; "
         return Verdict(_THROTTLED, ErrorCode.EXPIRED, (text + message)[:MESSAGE_LIMIT])
