@@ -65,10 +65,11 @@ class Dispatcher:
         self._redis = store.connect(config.redis.url, timeout_s=config.redis.timeout_s)
         self._name = f"{socket.gethostname()}-{os.getpid()}"
         self._stills = Standstills()
-        # The clock of all that is measured from what arrives, as reports: nothing arrives while this process stands
-        # still, and then it lies unread.
-        self._clock = self._stills.awake_s
-        self._telling = Telling(self._redis, self._name, self._on_told, self._clock)
+        self._unheard = Standstills(self._stills.awake_s)
+        # The clock of all that is measured from what arrives, as reports: nothing does while this process stands still,
+        # and then it lies unread, nor without a connection.
+        self._clock = self._unheard.awake_s
+        self._telling = Telling(self._redis, self._name, self._on_told, self._stills.awake_s)
         self._router, self._reader = Router(config, self._telling.note), ReportReader()
         self._answered = Answered(self._redis)
         self._outbox = Outbox(self._broker, lambda why: metrics.DIVERTED.labels(why).inc())
@@ -95,7 +96,8 @@ class Dispatcher:
 
     async def run(self, stop: asyncio.Event, follow: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Serves until `stop` is set, then settles what it holds and leaves; `follow` runs meanwhile."""
-        ticking = asyncio.create_task(self._stills.run(), name="standstills")
+        stills, unheard = self._stills.run(), self._unheard.run(lambda: self._broker.connected)
+        ticking = [asyncio.create_task(stills, name="standstills"), asyncio.create_task(unheard, name="unheard")]
         try:
             await store.check_access(self._redis, self._redis_config.url, timeout_s=self._redis_config.timeout_s)
             if await done_before(stop, self._broker.start()):
@@ -104,7 +106,7 @@ class Dispatcher:
             await self._broker.close()
             await self._answered.close()
             await self._redis.aclose()
-            await end_tasks([ticking])
+            await end_tasks(ticking)
         log.info("dispatcher_left")
 
     async def _serve(self, stop: asyncio.Event, follow: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -213,7 +215,7 @@ class Dispatcher:
         """Says how many workers could be used, again and again."""
         looks = 0
         while True:
-            begun_s = time.monotonic()
+            begun_s, heard_s = time.monotonic(), self._clock()
             await asyncio.sleep(COUNT_EVERY_S)
             lanes = self._router.health
             queued: dict[str, int] = {}
@@ -223,7 +225,7 @@ class Dispatcher:
                 except BrokerError as error:
                     log.debug("queue_not_counted", extra={"lane": name, "error": str(error)})
             silent_after_s, now_s = self._config.silent_after_s, time.monotonic()
-            if self._stills.still_s(begun_s, now_s) > silent_after_s / 2:
+            if now_s - begun_s - (self._clock() - heard_s) > silent_after_s / 2:
                 continue  # reports of that time are still to be read; the next look counts them, and the time
             found = self._demand.look(lanes, queued, self._places, silent_after_s, now_s, results.now_ms())
             looks += 1

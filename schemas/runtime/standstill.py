@@ -46,12 +46,17 @@ class Standstills:
         self._total_s = 0.0
         self.spans = deque[tuple[float, float]](maxlen=KEPT)
 
-    async def run(self) -> None:
-        """Ticks; never returns."""
+    async def run(self, hears: Callable[[], bool] = lambda: True) -> None:
+        """Ticks; never returns.
+
+        Args:
+            hears: whether anything can arrive now. Time in which nothing could is as good as a standstill.
+        """
         self.start()
         while True:
             await asyncio.sleep(TICK_S)
-            self.tick()
+            if hears():
+                self.tick()
 
     def start(self) -> None:
         """From now on it ticks: what passed since its making, or since it stopped, was no standstill."""
