@@ -1,5 +1,6 @@
 """Limits that are a level: what leaves is within them, whichever call stands still, is moved or goes back."""
 
+import asyncio
 import heapq
 import itertools
 import random
@@ -12,6 +13,11 @@ from hypothesis import strategies as st
 from schemas.runtime.store import connect
 from tests.integration.test_budget_turns import START_US, Clocked
 from tests.support.lines import most
+from workers.budget.budget import Budget
+from workers.budget.grants import Grant
+from workers.budget.ledger import Ledger
+from workers.budget.membership import Membership
+from workers.budget.rules import PRESENT_S
 from workers.limits.costs import Bucket, Charge, Kind
 
 pytestmark = pytest.mark.both_stores
@@ -40,6 +46,52 @@ async def test_a_level_holds_whichever_call_stands_still_or_goes_back(
         limit = Bucket(name="b", kind=kind, amount=amount, window_s=1, margin_ms=margin_ms, source="")
         left = await leave_or_go_back(Clocked(client), limit, random.Random(seed), heaviest=amount if heavy else 1)
         assert most(limit, left) <= 1 + 1e-3  # instants are whole microseconds, and costs whole thousandths
+    finally:
+        await client.aclose()
+
+
+async def test_a_late_call_whose_limit_is_set_aside_moves_no_level(redis_url: str) -> None:
+    """A worker that stood still counts as away itself, with all of the limit, until Redis has heard it again."""
+    client: Any = connect(redis_url, timeout_s=5)
+    charges = [Charge(Bucket(name="b", kind="decaying", amount=15, window_s=45, source=""), 1, "b")]
+    budget = Budget(Ledger(client, "x:1", member=Membership()))
+    try:
+        for _ in range(2):  # the second says that it heard the first's answer
+            await budget.beat()
+        grant = await budget.reserve(charges, max_wait_s=1)
+        assert isinstance(grant, Grant)
+        await asyncio.sleep(2 * PRESENT_S)
+        again = await budget.again(charges, grant, max_wait_s=1, lead_us=1)
+        if isinstance(again, Grant):
+            await budget.back(charges, again)
+        for _ in range(3):
+            await budget.beat()
+        grant = await budget.reserve(charges, max_wait_s=1)
+        assert isinstance(grant, Grant), grant
+        assert grant.delay_us <= 0
+    finally:
+        await budget.leave()
+        await client.aclose()
+
+
+async def test_calls_that_come_within_the_margin_take_nothing_from_a_level(redis_url: str) -> None:
+    """Its margin is kept free for them. Were they reported, each would take as much of it as it was late."""
+    client: Any = connect(redis_url, timeout_s=5)
+    late_us, last_us = 40_000, list[int]()
+    charges = [Charge(Bucket(name="b", kind="decaying", amount=15, window_s=1.5, margin_ms=50, source=""), 1, "b")]
+    try:
+        for told in (False, True):
+            await client.flushdb()
+            clocked, last = Clocked(client), 0
+            await clocked.at(0)
+            for _ in range(100):
+                grant = await clocked.granted(charges)
+                last = grant.at_us
+                await clocked.at(last - START_US + late_us)
+                if told and late_us > grant.margin_us:
+                    await clocked.budget.arrived(charges, grant, late_us)
+            last_us.append(last)
+        assert last_us[0] == last_us[1]
     finally:
         await client.aclose()
 

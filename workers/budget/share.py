@@ -320,9 +320,7 @@ class Share:
 
     def spare_us(self, charges: Sequence[Charge]) -> float:
         """How late a call may leave: a part of its margin, and where a level has none, as in the Lua library."""
-        levels = [
-            one.bucket for one in charges if one.bucket.kind in ("decaying", "paced") and not one.bucket.margin_ms
-        ]
+        levels = [one.bucket for one in charges if one.bucket.kind in LEVELS and not one.bucket.margin_ms]
         least = min((one.window_s * 1e6 / one.amount * LATE_PART for one in levels), default=math.inf)
         return min(self.margin_us(charges) * SPARE_PART, max(LEAST_MARGIN_US, least))
 

@@ -233,7 +233,8 @@ local function granted(plan, t, now, held_by)
     if b.kind == fixed then
       least = math.min(least, window_left(b, t))
     elseif b.margin > 0 then
-      least = math.min(least, b.margin, LEAST_MARGIN)
+      -- A level keeps its whole margin free: nothing is lost by what comes within it, and each report would be.
+      least = math.min(least, b.margin, b.kind == rolling and LEAST_MARGIN or math.huge)
       short = is_short(b) and 1 or short
     end
   end

@@ -276,7 +276,7 @@ end
 -- Of what was granted since `busy`, mostly when the level was zero for the last time, is kept how far above zero it was
 -- at least as each one after that was granted: `slack`. A call that goes back lowers the level now by no more than
 -- that: without it, the level would have been zero for a while before one of the others. `chain` holds both, with the
--- `empty` that they belong to: what writes only that one (give.lua) ends them.
+-- `empty` and `last` that they belong to: what writes only these (give.lua) ends them.
 local decaying = {}
 
 function decaying.shrink(b)
@@ -290,13 +290,13 @@ function decaying.read(b)
   if b.since > 0 then
     b.empty = math.max(b.empty, b.since + b.window)
   end
-  local empty, busy, slack = string.match(state[3] or '', '^(%d+):(%d+):(%d+)$')
-  if tonumber(empty) == b.empty then
+  local empty, last, busy, slack = string.match(state[3] or '', '^(%d+):(%d+):(%d+):(%d+)$')
+  if tonumber(empty) == b.empty and tonumber(last) == b.granted then
     b.busy, b.slack = tonumber(busy), tonumber(slack)
   else
     b.busy, b.slack = math.huge, 0
   end
-  b.rise = math.ceil(b.cost * b.window / b.amount)
+  b.rise, b.least = math.ceil(b.cost * b.window / b.amount), math.ceil(b.cost * b.window / b.table)
   b.room = math.floor(b.cap * b.window / b.amount) - b.margin
   b.last = math.max(b.last, decaying.free(b))
 end
@@ -312,8 +312,8 @@ end
 
 function decaying.write(b)
   local known = b.busy < math.huge
-  local chain = known and table.concat({ whole(b.empty), whole(b.busy), whole(b.slack) }, ':') or ''
-  redis.call('HSET', b.key, 'empty', whole(b.empty), 'last', whole(b.granted), 'chain', chain)
+  local chain = known and { whole(b.empty), whole(b.granted), whole(b.busy), whole(b.slack) } or {}
+  redis.call('HSET', b.key, 'empty', whole(b.empty), 'last', whole(b.granted), 'chain', table.concat(chain, ':'))
   expire(b.key, math.max(b.empty, b.granted))
 end
 
@@ -334,12 +334,12 @@ function decaying.hold(b, at)
   return b.empty > 0
 end
 
--- By how much the level is lower without the call, at the least.
+-- By how much the level is lower without the call, at the least: it may have been granted when the bucket held more.
 function decaying.own(b)
   if b.held == b.granted and b.busy <= b.held then
-    return b.rise
+    return b.least
   end
-  return b.held >= b.busy and math.min(b.rise, b.slack) or 0
+  return b.held >= b.busy and math.min(b.least, b.slack) or 0
 end
 
 -- A call that leaves later than it was granted has room beside all that was granted meanwhile, or after that. Calls
@@ -355,14 +355,19 @@ end
 -- It is as if the call went back and came again at `t`. The level falls without it meanwhile, and not below zero: so it
 -- is higher by no more than would have fallen.
 function decaying.move(b, t)
-  local others = b.empty - decaying.own(b)
-  local fallen = math.min(b.rise, math.max(0, t - b.held))
+  if t <= b.held then
+    return
+  end
+  local own = decaying.own(b)
+  local others = b.empty - own
   if t >= b.granted and t >= others then
     b.busy, b.slack = t, SLACK_MOST
+  elseif t >= b.granted then
+    b.slack = math.max(0, math.min(b.slack - b.rise, others - t))
   else
-    b.slack = t >= b.granted and math.max(0, math.min(b.slack - b.rise, others - t)) or 0
+    b.slack = own == b.least and math.max(0, b.slack - b.rise) or 0
   end
-  b.empty = math.max(t + b.rise, math.min(others + b.rise, b.empty + fallen))
+  b.empty = math.max(t + b.rise, math.min(others + b.rise, b.empty + math.min(b.rise, t - b.held)))
   b.granted = math.max(b.granted, t)
   decaying.write(b)
 end

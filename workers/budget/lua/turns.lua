@@ -75,6 +75,10 @@ function entry.again(keys, args)
     each(held, 'drop')
     return refused(plan, t, now, held_by, now + limit + lead)
   end
+  if plan.short and t > at then -- it has no room while the parts of others are set aside; see `reserve`
+    each(held, 'drop')
+    return refused(plan, math.max(now + ASK_AGAIN, plan.pause), now, plan.short, now + limit + lead)
+  end
   -- A call that was forgotten may still be sent at its instant; not where calls before it may have been late unnoticed.
   if overtaken(held, t, at, now) or forgotten and (t > at or short) then
     each(held, 'drop')
