@@ -74,9 +74,11 @@ class Letter:
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def take(self, answer: Answer) -> None:
-        """A result came. A second one of the same exchange is a copy."""
+        """A result came. A second one of the same exchange is a copy, and so is one more than there are to be."""
+        if self.complete:
+            return
         self.answers.setdefault(answer.exchange or "", answer)
-        if len(self.answers) >= answer.results and not self.complete:
+        if len(self.answers) >= answer.results:
             self.complete = True
             self.end()
             if self.publishing:  # the confirm is not needed any more, and in nearly all cases it is about to come

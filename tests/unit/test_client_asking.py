@@ -17,7 +17,9 @@ from schemas.client.asking import How, Mode
 from schemas.client.blocking import FleetSync
 from schemas.client.blocking_reads import BlockingReads
 from schemas.client.fleet import Fleet
+from schemas.client.post import Letter
 from schemas.client.reads import Reads
+from schemas.client.results import Answer
 from schemas.encodings import decode_request
 from schemas.errors import ConfigError
 from schemas.messages import BODY_LIMIT_BYTES, MSGPACK, ErrorCode, Request, encode
@@ -208,3 +210,12 @@ def test_an_id_that_is_too_long_is_an_error_at_once(id: str) -> None:
     assert answer.error is not None
     assert answer.error.code is ErrorCode.INVALID_REQUEST
     assert isinstance(asking.encoded(Request("fetch_time", id=id[1:])), bytes)
+
+
+async def test_a_second_answer_from_another_exchange_is_a_copy() -> None:
+    """Over a restart of RabbitMQ two may come at once, before who asked has taken the first."""
+    request = Request("fetch_time", id="mine", deadline_ms=4_000_000_000_000)
+    letter = Letter(request, b"")
+    for exchange in ("okx", "kraken"):
+        letter.take(Answer("mine", True, "fetch_time", exchange=exchange, data=1, request=request))
+    assert list(letter.answers) == ["okx"]
