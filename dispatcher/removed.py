@@ -30,7 +30,7 @@ class Removed:
         broker: RabbitMQ.
         take_back: handles an attempt that waited for a removed lane, and settles it.
         quiet_s: how long a queue must have been empty and unused; longer than any publish may take.
-        clock: stops while this process stands still.
+        clock: stops while nothing can be heard.
     """
 
     def __init__(self, broker: Broker, take_back: Handler, quiet_s: float, clock: Callable[[], float]) -> None:

@@ -27,7 +27,6 @@ from schemas.runtime.broker import Broker
 from schemas.runtime.deliveries import Delivery
 from schemas.runtime.once import Once
 from schemas.runtime.outbox import Outbox
-from schemas.runtime.standstill import AT_THE_END_S, DECIDES_S
 
 from . import metrics
 from .exchange.call import Call
@@ -230,9 +229,7 @@ async def run(lane: LaneExchange, attempt: Attempt, config: WorkerConfig) -> End
         in_maintenance = request.method == "fetch_status" and data.get("status") in _CLOSED
     except Exception as error:  # `judge` has a verdict for every class
         if hung.expired():
-            ended_s = time.monotonic()
-            call.still_s = max(call.still_s, lane.still_s(call.started_s, ended_s))
-            call.unread = lane.still_s(ended_s - AT_THE_END_S, ended_s) >= DECIDES_S
+            call.stood(lane.still_s, call.started_s, time.monotonic())
         if hung.expired() and not call.unread:
             log.exception("attempt_hung", extra={"request_id": request.id, "lane": lane.name})
         verdict = judge(error, call, lane.redactor.hide)

@@ -72,9 +72,13 @@ class Standstills:
 
     def still_s(self, from_s: float, to_s: float) -> float:
         """For how long it stood still between these times; that is known before the next tick, too."""
-        under_way = self._under_way(self._clock())
-        spans = [*self.spans, under_way] if under_way else self.spans
-        return sum(max(0.0, min(to_s, end_s) - max(from_s, begin_s)) for begin_s, end_s in spans)
+        begin_s, end_s = self._under_way(self._clock()) or (to_s, to_s)
+        still_s = max(0.0, min(to_s, end_s) - max(from_s, begin_s))
+        for begin_s, end_s in reversed(self.spans):
+            if end_s <= from_s:  # nor does any before it matter: this is asked for every call
+                break
+            still_s += max(0.0, min(to_s, end_s) - max(from_s, begin_s))
+        return still_s
 
     def awake_s(self) -> float:
         """The time without all standstills: a clock that stops while the process does."""

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from schemas.runtime.standstill import AT_THE_END_S, DECIDES_S, StillFor
+
 from ..limits.answers import Means
 from ..limits.costs import Charge
 from ..limits.tables import shipped
@@ -49,6 +51,13 @@ class Seen(Struct):
     written: bool = False
     still_s: float = 0.0
     unread: bool = False
+
+    def stood(self, still_s: StillFor, sent_s: float, ended_s: float) -> float:
+        """Notes for how long this process stood still while a call was out, and returns it."""
+        still = still_s(sent_s, ended_s)
+        self.still_s = max(self.still_s, still)  # pages side by side share one standstill
+        self.unread = still_s(ended_s - AT_THE_END_S, ended_s) >= DECIDES_S
+        return still
 
     def sends(self) -> None:
         """An HTTP call is sent."""

@@ -22,8 +22,6 @@ from ccxt.base.errors import (  # pyright: ignore[reportMissingTypeStubs]
     RateLimitExceeded,
 )
 
-from schemas.runtime.standstill import AT_THE_END_S, DECIDES_S
-
 from ..budget.budget import LATE_TRIES
 from ..budget.grants import Grant
 from ..limits import costs, wire
@@ -243,10 +241,7 @@ class ChargedCalls(_Ccxt):
         finally:
             meter.answering.ended()
             ended_s = time.monotonic()
-            still_s = meter.still_s(sent_s, ended_s)
-            call.exchange_s += ended_s - sent_s - still_s
-            call.still_s = max(call.still_s, still_s)  # pages side by side share one standstill
-            call.unread = meter.still_s(ended_s - AT_THE_END_S, ended_s) >= DECIDES_S
+            call.exchange_s += ended_s - sent_s - call.stood(meter.still_s, sent_s, ended_s)
             send.note(call)
             note_head(meter, send)
             if send.answered_s and (send.pause is not None or send.count is not None):

@@ -218,7 +218,7 @@ class Link:
             await self._end(channels)
 
     async def _end(self, channels: Channels) -> None:
-        """Whoever is cancelled meanwhile leaves no connection open."""
+        """Closes them; whoever is cancelled meanwhile leaves no connection open."""
         self._ending.add(ending := asyncio.create_task(channels.end()))
         ending.add_done_callback(self._ending.discard)
         await asyncio.shield(ending)
