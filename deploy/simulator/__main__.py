@@ -18,13 +18,17 @@ from .clock import Clock
 from .control import Control
 from .exchanges.binance import Binance
 from .exchanges.coinbase import Coinbase
+from .exchanges.coinbaseexchange import CoinbaseExchange
 from .exchanges.htx import Htx
 from .exchanges.kraken import Kraken
 from .exchanges.okx import Okx
 from .server import KEEP_ALIVE_S, Door
 from .venue import Venue, encode
 
-VENUES: dict[str, type[Venue]] = {venue.name: venue for venue in (Binance, Okx, Htx, Coinbase, Kraken)}
+_ALL: tuple[type[Venue], ...] = (Binance, Okx, Htx, Coinbase, Kraken, CoinbaseExchange)
+VENUES = {venue.name: venue for venue in _ALL}
+# Those of the demo and the images. The last is served where it is named.
+USUAL = tuple(VENUES)[:-1]
 
 
 def _arguments(words: Sequence[str]) -> argparse.Namespace:
@@ -36,7 +40,9 @@ def _arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--port", type=int, default=0, help="the control port; the exchanges' follow in order (default: free ones)"
     )
-    parser.add_argument("--exchanges", default=",".join(VENUES), help="which, by commas (default: all)")
+    parser.add_argument(
+        "--exchanges", default=",".join(USUAL), help=f"which of {', '.join(VENUES)} (default: the first five)"
+    )
     parser.add_argument("--ban-base-s", type=float, help="length of a first ban in seconds (default: the exchange's)")
     parser.add_argument(
         "--keep-alive-s",

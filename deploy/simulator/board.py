@@ -48,9 +48,13 @@ COINS = (
 )
 
 # How far each exchange, and each currency of account, stands from the tape, in parts of one.
-_EXCHANGE_SHIFT = {"binance": 0.0, "okx": 1.0e-4, "htx": -1.5e-4, "coinbase": 2.0e-4, "kraken": -1.0e-4}
+_EXCHANGE_SHIFT = {
+    "binance": 0.0, "okx": 1.0e-4, "htx": -1.5e-4, "coinbase": 2.0e-4, "kraken": -1.0e-4, "coinbaseexchange": 1.5e-4,
+}  # fmt: skip
 _QUOTE_SHIFT = {"USDT": 0.0, "USD": 0.5e-4, "USDC": 0.5e-4}
-_EXCHANGE_SHARE = {"binance": 1.0, "okx": 0.5, "htx": 0.3, "coinbase": 0.4, "kraken": 0.15}
+_EXCHANGE_SHARE = {
+    "binance": 1.0, "okx": 0.5, "htx": 0.3, "coinbase": 0.4, "kraken": 0.15, "coinbaseexchange": 0.4,
+}  # fmt: skip
 _HALF_SPREAD = 0.5e-4
 FIRST_TICK = LISTED_S * TICKS_A_SECOND
 

@@ -36,7 +36,7 @@ def ccxt_config(exchange: str, base_url: str) -> dict[str, Any]:
     """What to pass to the constructor of `ccxt.async_support.<exchange>`, and nothing but where it sends.
 
     Args:
-        exchange: `binance`, `okx`, `htx`, `coinbase` or `kraken`.
+        exchange: `binance`, `okx`, `htx`, `coinbase`, `kraken` or `coinbaseexchange`.
         base_url: where the simulator serves that exchange, `http://127.0.0.1:1234`.
 
     Raises:
@@ -52,6 +52,6 @@ def ccxt_config(exchange: str, base_url: str) -> dict[str, Any]:
         return {"hostname": host, "urls": {"hostnames": {"spot": host, "contract": host}, "api": api}}
     if exchange in {"okx", "coinbase"}:
         return {"urls": {"api": {"rest": base}}}
-    if exchange == "kraken":
+    if exchange in {"kraken", "coinbaseexchange"}:
         return {"urls": {"api": {"public": base, "private": base}}}
     raise ValueError(f"the simulator has no exchange {exchange!r}")

@@ -1,4 +1,4 @@
-"""The published limits of the five exchanges, as the simulator enforces them.
+"""The published limits of the exchanges, as the simulator enforces them.
 
 Every number is per source address, but for those of accounts. Where sources disagree, the smaller value stands here,
 so that what passes the simulator passes the exchange. Sources, read in 2026:
@@ -8,6 +8,7 @@ so that what passes the simulator passes the exchange. Sources, read in 2026:
 - HTX, spot API pages: 10 a second of the older page, which is tighter, and the five-minute values of the newer one.
 - Coinbase, Advanced Trade: 10 a second for public calls, 10,000 an hour for v2.
 - Kraken, support pages: about one a second; OHLC and Trades per pair.
+- Coinbase Exchange, rate limits: 10 a second and bursts of 15, from a token bucket that starts full.
 """
 
 from __future__ import annotations
@@ -222,6 +223,9 @@ COINBASE = Limits(
     },
 )
 
+# A bucket of 15 tokens that gets 10 a second is a counter that may reach 15 and falls by 10 a second.
+COINBASE_EXCHANGE = Limits({}, {"/": (Charge(Bucket("public", 15, 1.5, "decaying")),)})
+
 # The starter tier: up to 15, and 0.33 a second less.
 _KRAKEN_PRIVATE = Bucket("private", 15, 15 / 0.33, "decaying", by_account=True)
 # Nothing is published for all pairs together, but some bound is likely.
@@ -239,4 +243,11 @@ KRAKEN = Limits(
     BanPolicy(strikes=5, base_s=60, longest_s=900),
 )
 
-LIMITS: dict[str, Limits] = {"binance": BINANCE, "okx": OKX, "htx": HTX, "coinbase": COINBASE, "kraken": KRAKEN}
+LIMITS: dict[str, Limits] = {
+    "binance": BINANCE,
+    "okx": OKX,
+    "htx": HTX,
+    "coinbase": COINBASE,
+    "kraken": KRAKEN,
+    "coinbaseexchange": COINBASE_EXCHANGE,
+}

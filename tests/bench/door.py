@@ -2,8 +2,8 @@
 
 Every endpoint of the demo's methods is asked for more than it allows, through the whole fleet with 1, 2, 4 and 8 worker
 processes. Beside it plain ccxt programs ask for the same with ccxt's own limiter: one, and four that know nothing of
-each other. The exchange counts. Binance and OKX have the machine for themselves, the slower three share it: two CPUs
-don't carry all five at once.
+each other. The exchange counts. Binance and OKX have the machine for themselves, the slower four share it: two CPUs
+don't carry all at once.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from .stage import Servers
 SECONDS: Final = 180.0
 WORKERS: Final = (1, 2, 4, 8)
 PROGRAMS: Final = (1, 4)
-GROUPS: Final = (("binance",), ("okx",), ("htx", "coinbase", "kraken"))
+GROUPS: Final = (("binance",), ("okx",), ("htx", "coinbase", "kraken", "coinbaseexchange"))
 WARM_UP_S: Final = 6.0
 
 

@@ -1,4 +1,4 @@
-"""More calls than five exchanges allow, and what the simulator's counters say of them."""
+"""More calls than the exchanges allow, and what the simulator's counters say of them."""
 
 import asyncio
 import contextlib
@@ -58,6 +58,7 @@ LOADS: Final[dict[str, tuple[Kind, ...]]] = {
     "okx": _kinds(15, 30, 30, 75),
     "htx": _kinds(15, 15, 15, 15),
     "coinbase": _kinds(4, 4, 4, 4),
+    "coinbaseexchange": _kinds(4, 4, 4, 4),
     # Candles and trades are counted per pair, and all pairs together may have five a second: six ask for more. That
     # both have a count of their own is the simulator's reading; the fleet lets them share one, so each pair gets one
     # of the two.
@@ -74,6 +75,7 @@ FILLED: Final[dict[str, tuple[str, ...]]] = {
     "okx": ("market/ticker", "market/candles", "market/books", "market/trades"),
     "htx": ("/market/detail/merged", "/market/history/candles", "/market/depth", "/market/history/trade"),
     "coinbase": ("public",),
+    "coinbaseexchange": ("public",),
     "kraken": ("public", "pairs"),
 }
 

@@ -28,6 +28,7 @@ from msgspec.structs import replace
 from deploy.cluster import Cluster
 from deploy.local import Service, Services, simulated
 from deploy.servers import RabbitMQ, Redis
+from deploy.simulator.__main__ import VENUES
 from deploy.simulator.process import Simulator
 from schemas import topology
 from schemas.messages import decode_letter
@@ -44,6 +45,8 @@ from tests.support.tcp_proxy import Proxy
 PER_S: Final = 40.0
 FAULT_EVERY_S: Final = 4.0
 FLAPS_EVERY_S: Final = 0.7
+# So much that its limit, the only one that is a level, is full nearly all the time.
+WEIGHTS: Final = {"coinbaseexchange": 3.0}
 # What a service says at its end that began while Redis wanted another password.
 REFUSED: Final = "it refuses our user or password"
 CLOCK_SET_BY_US: Final = (10_000_000, -10_000_000, 500_000, -500_000)
@@ -98,12 +101,14 @@ class World:
             rabbitmq = (Cluster if cluster else RabbitMQ)(folder / "rabbitmq")
             await stack.enter_async_context(rabbitmq)
             redis = await stack.enter_async_context(Redis(folder / "redis"))
-            simulator = await stack.enter_async_context(Simulator(seed, log=folder / "simulator.log"))
+            simulator = await stack.enter_async_context(
+                Simulator(seed, exchanges=list(VENUES), log=folder / "simulator.log")
+            )
             to_nodes = [await stack.enter_async_context(Proxy.before(node.port)) for node in _nodes(rabbitmq)]
             to_redis = await stack.enter_async_context(Proxy.before(redis.port))
             fleet = Services(
                 folder,
-                {**simulated(simulator.urls), **QUICK},
+                {**simulated(simulator.urls, WEIGHTS), **QUICK},
                 broker_url=",".join(f"amqp://guest:guest@127.0.0.1:{proxy.port}/" for proxy in to_nodes),
                 redis_url=f"redis://127.0.0.1:{to_redis.port}/0",
                 dispatchers=2,

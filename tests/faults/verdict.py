@@ -18,7 +18,7 @@ LATE_AFTER_MS = 1_000
 SLOWEST_MS = 4_000
 BAR_MS = {"1m": 60_000, "1h": 3_600_000}
 # A ticker of these tells the tick that it was made of: a witness of its own, whatever Redis's clock or a worker says.
-TELLS_ITS_TICK = ("binance", "okx", "htx")
+TELLS_ITS_TICK = ("binance", "okx", "htx", "coinbaseexchange")
 # So old it may be then: a call of 1.5 s may have been under way, and clocks are read a moment apart.
 UNDER_WAY_MS = 1_500
 MOMENT_MS = 300

@@ -10,7 +10,7 @@ import pytest
 
 from deploy.local import simulated
 from deploy.processes import free_port
-from deploy.simulator.__main__ import VENUES
+from deploy.simulator.__main__ import USUAL
 from deploy.simulator.process import Simulator
 from schemas.config import load
 from tests.support import checkers, dockerfile
@@ -75,12 +75,12 @@ def test_services_wait_for_their_servers_and_end_in_their_own_time(services: dic
 def test_the_demo_s_lanes_lead_to_its_simulator(services: dict[str, dict[str, Any]]) -> None:
     assert services["simulator"]["profiles"] == ["demo"]
     file = FOLDER / "compose" / "demo" / "fleet.toml"
-    urls = {name: f"http://simulator:{9200 + number}" for number, name in enumerate(VENUES, 1)}
+    urls = {name: f"http://simulator:{9200 + number}" for number, name in enumerate(USUAL, 1)}
     found = tomllib.loads(file.read_text(encoding="utf-8"))
     assert found.pop("gateway") == {"address": "0.0.0.0", "tokens": {"local": {"env": "FLEET_GATEWAY_TOKEN"}}}
     assert "FLEET_GATEWAY_TOKEN" in services["gateway"]["environment"]
     assert found == simulated(urls)
-    assert len(load(file, {}).lanes) == len(VENUES)
+    assert len(load(file, {}).lanes) == len(USUAL)
 
 
 async def test_the_simulator_s_ports_follow_one_another() -> None:

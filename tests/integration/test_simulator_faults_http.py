@@ -17,19 +17,20 @@ from deploy.simulator.process import Simulator, SimulatorError
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-EXCHANGES = ("binance", "okx", "htx", "coinbase", "kraken")
+EXCHANGES = ("binance", "okx", "htx", "coinbase", "kraken", "coinbaseexchange")
 TIMES = {
     "binance": "/api/v3/time",
     "okx": "/api/v5/public/time",
     "htx": "/v1/common/timestamp",
     "coinbase": "/v2/time",
     "kraken": "/0/public/Time",
+    "coinbaseexchange": "/time",
 }
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def running() -> AsyncIterator[Simulator]:
-    async with Simulator(arguments=["--no-limits"]) as simulator:
+    async with Simulator(exchanges=EXCHANGES, arguments=["--no-limits"]) as simulator:
         yield simulator
 
 
@@ -161,6 +162,7 @@ async def test_errors_come_at_their_rate_as_500_and_503(simulator: Simulator, na
         ("htx", {ccxt.ExchangeNotAvailable}),
         ("coinbase", {ccxt.ExchangeNotAvailable}),
         ("kraken", {ccxt.ExchangeNotAvailable}),
+        ("coinbaseexchange", {ccxt.ExchangeNotAvailable}),
     ],
 )
 async def test_what_ccxt_makes_of_errors(simulator: Simulator, name: str, errors: set[type[Exception]]) -> None:
@@ -210,6 +212,7 @@ async def test_garbage_comes_with_http_200(simulator: Simulator, name: str) -> N
         ("htx", ccxt.OnMaintenance),
         ("coinbase", ccxt.ExchangeNotAvailable),
         ("kraken", ccxt.ExchangeNotAvailable),
+        ("coinbaseexchange", ccxt.ExchangeNotAvailable),
     ],
 )
 async def test_maintenance_is_reported_in_the_exchanges_own_way(
@@ -234,6 +237,7 @@ async def test_maintenance_is_reported_in_the_exchanges_own_way(
         ("htx", ccxt.ExchangeError),
         ("coinbase", ccxt.RateLimitExceeded),
         ("kraken", ccxt.DDoSProtection),
+        ("coinbaseexchange", ccxt.RateLimitExceeded),
     ],
 )
 async def test_a_ban_is_for_every_client_and_ends(simulator: Simulator, name: str, error: type[Exception]) -> None:

@@ -10,6 +10,7 @@ import ccxt.async_support as ccxt  # pyright: ignore[reportMissingTypeStubs]
 import pytest
 import pytest_asyncio
 
+from deploy.simulator.__main__ import VENUES
 from deploy.simulator.ccxt_config import ccxt_config
 from deploy.simulator.process import Simulator
 
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def running() -> AsyncIterator[Simulator]:
-    async with Simulator() as simulator:
+    async with Simulator(exchanges=list(VENUES)) as simulator:
         await simulator.set_clock(frozen=True)
         yield simulator
 
@@ -114,6 +115,20 @@ async def test_rolling_limits_are_exact(
     assert counters["exchanges"][exchange]["clients"] == {"127.0.0.1": amount + 3, "127.0.0.2": 1}
     peaks = [bucket for bucket in counters["exchanges"][exchange]["buckets"].values() if bucket["violations"]]
     assert [(bucket["highest"], bucket["violations"]) for bucket in peaks] == [(amount + 1, 2)]
+
+
+async def test_a_level_falls_all_the_time(simulator: Simulator) -> None:
+    """Coinbase Exchange's fifteen pass at once, then one each time that a tenth of a second has gone."""
+    path, refusal = "/products/BTC-USD/ticker", {"message": "Public rate limit exceeded"}
+    replies = await get_many(simulator, "coinbaseexchange", path, 16)
+    assert [reply.status for reply in replies] == [200] * 15 + [429]
+    assert replies[-1].body == refusal
+    for _ in range(3):
+        await simulator.set_clock(advance_s=0.1)
+        replies = await get_many(simulator, "coinbaseexchange", path, 2)
+        assert [reply.status for reply in replies] == [200, 429]
+    assert (await get(simulator, "coinbaseexchange", path, "127.0.0.2")).status == 200
+    assert (await simulator.counters())["exchanges"]["coinbaseexchange"]["violations"] == 4
 
 
 async def test_okx_counts_instruments_by_type_and_endpoints_apart(simulator: Simulator) -> None:

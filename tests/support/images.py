@@ -25,7 +25,7 @@ import tomli_w
 from deploy.local import simulated
 from deploy.processes import Process, free_port
 from deploy.servers import RabbitMQ, Redis
-from deploy.simulator.__main__ import VENUES
+from deploy.simulator.__main__ import USUAL
 from schemas.client.fleet import Fleet
 from tests.support.fleet import wait_until
 from tests.support.signed import keys
@@ -203,7 +203,7 @@ async def run_fleet(images: dict[str, Image], folder: Path) -> None:
     """The whole fleet in its images: every exchange answers, all are healthy, all leave in order."""
     config = folder / "config"
     config.mkdir()
-    urls = {name: f"http://127.0.0.1:{9200 + number}" for number, name in enumerate(VENUES, 1)}
+    urls = {name: f"http://127.0.0.1:{9200 + number}" for number, name in enumerate(USUAL, 1)}
     # As in containers: it listens on every address, and so wants a token, which the other processes don't have.
     gateway = {"address": "0.0.0.0", "port": free_port(), "tokens": {"local": {"env": "FLEET_GATEWAY_TOKEN"}}}
     fleet_toml = {**simulated(urls), "gateway": gateway}
@@ -224,7 +224,7 @@ async def run_fleet(images: dict[str, Image], folder: Path) -> None:
         for role, image in images.items():
             await wait_until(image.healthy, f"{role} is healthy by its own check", timeout_s=90, every_s=0.5)
         async with Fleet(rabbitmq.url) as fleet:
-            for name in VENUES:
+            for name in USUAL:
                 ticker = await fleet.fetch_ticker("BTC/USDT", exchanges=[name], deadline=timedelta(seconds=60))
                 print(f"{name}: BTC/USDT {ticker['last']}", flush=True)
         await ask_gateway(f"http://127.0.0.1:{gateway['port']}", urls["okx"])

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from deploy import sbom
-from deploy.simulator.__main__ import VENUES
+from deploy.simulator.__main__ import USUAL
 from tests.support import checkers, dockerfile
 
 FOLDER = dockerfile.FILE.parent
@@ -56,7 +56,7 @@ def test_an_image_runs_python_itself_and_says_how_it_is(role: str) -> None:
     assert str(asked.port) in dockerfile.words(role)
     assert asked.port in dockerfile.exposed(role)
     if role == "simulator":
-        assert dockerfile.exposed(role) == {asked.port + place for place in range(len(VENUES) + 1)}
+        assert dockerfile.exposed(role) == {asked.port + place for place in range(len(USUAL) + 1)}
     assert dockerfile.user() == (10001, 10001)
 
 
