@@ -81,7 +81,7 @@ def test_limit_signals(exchange: str, status: int, headers: dict[str, str], body
     pause = limit_signal(shipped().answers(exchange), status, headers, body, NOW_S)
     assert pause is not None
     assert pause.seconds == pytest.approx(seconds)  # pyright: ignore[reportUnknownMemberType]
-    assert pause.everything == (exchange not in ("okx", "htx", "gate", "bitfinex"))
+    assert (pause.of == "buckets") == (exchange in ("okx", "htx", "gate", "bitfinex"))
 
 
 @pytest.mark.parametrize(
@@ -121,14 +121,41 @@ def test_what_stands_before_an_exchange_refuses_the_whole_address(
 ) -> None:
     pause = limit_signal(shipped().answers(exchange), status, headers, body, NOW_S)
     assert pause is not None
-    assert (pause.seconds, pause.everything, pause.most_s) == (seconds, True, 3 * 86400)
+    assert (pause.seconds, pause.of, pause.most_s) == (seconds, "address", 3 * 86400)
+
+
+@pytest.mark.parametrize(
+    ("exchange", "status", "body", "of"),
+    [
+        (
+            "binance",
+            429,
+            '{"code":-1015,"msg":"Too many new orders; current limit is 100 orders per 10 SECOND."}',
+            "account",
+        ),
+        ("binance", 429, '{"code":-1003,"msg":"Too many requests"}', "unsaid"),
+        ("binance", 418, '{"code":-1003,"msg":"Way too many requests; IP banned until 1800000600000."}', "address"),
+        ("kraken", 200, '{"error":["EAPI:Rate limit exceeded"]}', "account"),
+        ("kraken", 200, '{"error":["EOrder:Rate limit exceeded"]}', "account"),
+        ("kraken", 200, '{"error":["EGeneral:Too many requests"]}', "unsaid"),
+        ("bybit", 200, '{"retCode":10006,"retMsg":"Too many visits!"}', "account"),
+        ("bybit", 200, '{"retCode":10018,"retMsg":"Exceeded the IP Rate Limit."}', "unsaid"),
+        ("bybit", 200, '{"retCode":10009,"retMsg":"IP has been banned."}', "address"),
+        ("hyperliquid", 200, '{"status":"err","response":"Too many cumulative requests sent (1 > 0)"}', "account"),
+        ("binance", 429, "<html>-1015</html>", "address"),
+    ],
+)
+def test_whose_limit_it_was(exchange: str, status: int, body: str, of: str) -> None:
+    pause = limit_signal(shipped().answers(exchange), status, {}, body, NOW_S)
+    assert pause is not None
+    assert pause.of == of
 
 
 def test_a_page_is_not_from_an_endpoint() -> None:
-    for body, everything in (("<html>busy</html>", True), ("Too Many Requests", False)):
+    for body, of in (("<html>busy</html>", "address"), ("Too Many Requests", "buckets")):
         pause = limit_signal(shipped().answers("okx"), 429, {}, body, NOW_S)
         assert pause is not None
-        assert (pause.everything, pause.most_s) == (everything, 3600)
+        assert (pause.of, pause.most_s) == (of, 3600)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from schemas.runtime.tasks import Asides
 from ..limits.costs import Charge
 from .course import Course
 from .grants import Grant, Grants, Learned, Refusal, Use, refused
+from .keys import Whose
 from .ledger import Ledger
 from .own_share import OwnShare
 from .pauses import said
@@ -304,30 +305,29 @@ class Budget:
         told: bool = True,
         source: str = "",
         most_s: float = 3600.0,
-        account: bool = False,
+        whose: Whose = "address",
         grant: Grant | None = None,
     ) -> float:
         """Stop all workers from sending for so long; a longer pause stays as it is.
 
         The length is doubled where a call was granted after the last pause and is refused again: always if the length
-        is our guess; if the exchange named it, only within `rules.AT_ONCE_S` after the pause.
+        is our guess; if the exchange named it, only within `rules.AT_ONCE_S` after the pause. Where Redis can't be
+        reached this process keeps the pause, and sets it for all when Redis is back.
 
         Args:
             for_s: how long, from now.
             reason: why, for people.
-            charges: pause only these buckets (the exchange limits each endpoint alone); everything when empty.
+            charges: pause only these buckets; when empty, the address, the account, or both.
             told: the exchange itself said how long.
             source: where the length is from, for people.
             most_s: the most that it may become by being doubled.
-            account: the call was the account's: pause it at all addresses too.
+            whose: what is paused where no bucket is named.
             grant: that of the call that met the limit.
 
         Returns:
             How long the pause holds now, in seconds.
-
-        Where Redis can't be reached this process keeps the pause, and sets it for all when Redis is back.
         """
-        keys = self.ledger.keys.to_pause(charges, account=account)
+        keys = self.ledger.keys.to_pause(charges, whose)
         why = said(source, reason)
         if not self.course.is_shared:
             at_s = grant.due_s if grant else None
@@ -352,9 +352,9 @@ class Budget:
         """Where the length of the pause of all that leaves here is from, as last seen; empty without one."""
         return self.ledger.pauses.source(self.ledger.keys.pauses)
 
-    def known_pause_s(self, charges: Sequence[Charge], *, account: bool = False) -> float:
+    def known_pause_s(self, charges: Sequence[Charge], whose: Whose = "address") -> float:
         """For how many more seconds `pause` with these arguments has been set already, as far as this process knows."""
-        return self.ledger.pauses.left_s(self.ledger.keys.to_pause(charges, account=account))
+        return self.ledger.pauses.left_s(self.ledger.keys.to_pause(charges, whose))
 
     def _paused_s(self, charges: Sequence[Charge]) -> float:
         return self.ledger.pauses.left_s(self.ledger.keys.pauses_of(charges))

@@ -6,8 +6,12 @@ charged to buckets of its address and of its account. All of them expire.
 
 import hashlib
 from collections.abc import Sequence
+from typing import Literal, TypeAlias
 
 from ..limits.costs import Charge
+
+# What a pause without buckets is of: an account is meant at all addresses.
+Whose: TypeAlias = Literal["address", "account", "both"]
 
 
 class Keys:
@@ -22,6 +26,7 @@ class Keys:
         self.scope = scope
         exchange, _, egress = scope.partition(":")
         self.egress = f"fleet:{{{exchange}}}:{_key_part(egress)}"
+        self.has_account = bool(account)
         self.account = f"fleet:{{{exchange}}}:account:{_hashed(account)}" if account else self.egress
         self.clock = f"fleet:{{{exchange}}}:clock"
         self.correction = f"fleet:{{{exchange}}}:set"
@@ -41,14 +46,16 @@ class Keys:
         """The pauses that hold up calls with these charges."""
         return [*self.pauses, *(pause_of(self.bucket(charge)) for charge in charges)]
 
-    def to_pause(self, charges: Sequence[Charge], *, account: bool) -> list[str]:
-        """The pauses that are set for these buckets alone, or, without any, for all that leaves from this address.
+    def to_pause(self, charges: Sequence[Charge], whose: Whose) -> list[str]:
+        """The pauses that are set for these buckets alone, or, without any, for address, account or both.
 
-        Args:
-            charges: name the buckets.
-            account: the account is paused too, at all addresses.
+        Without an account the address is meant.
         """
-        return [pause_of(self.bucket(charge)) for charge in charges] or self.pauses[: 2 if account else 1]
+        if charges:
+            return [pause_of(self.bucket(charge)) for charge in charges]
+        if whose == "both":
+            return self.pauses
+        return self.pauses[:1] if whose == "address" else self.pauses[-1:]
 
     def trips(self, span: int) -> str:
         """The fastest round trips of one span of time."""

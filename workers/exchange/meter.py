@@ -10,7 +10,8 @@ from weakref import WeakValueDictionary
 from msgspec.structs import replace
 
 from ..budget.budget import Budget
-from ..budget.grants import LOST_WAIT_S, Grant, Refusal, refused
+from ..budget.grants import LOST_WAIT_S, Grant, Learned, Refusal, refused
+from ..budget.keys import Whose
 from ..budget.tally import Tallies
 from ..limits.answers import Answers
 from ..limits.costs import Charge, Costs
@@ -187,7 +188,7 @@ class Meter:
                 charge, rank = charges[number], grant.ranks[number]
                 used, span_s = count.used(charge.bucket), count.span_s(charge.bucket)
                 await self.budget.observe(charge, rank, grant, used, late_us=late_us, span_s=span_s)
-        if pause is not None and (learned := await self.budget.limited(charges, grant)) is not None:
+        if pause is not None and (learned := await self._learn(pause, charges, grant)) is not None:
             log.warning(
                 "limit_learned",
                 extra={
@@ -201,9 +202,10 @@ class Meter:
         return held
 
     async def _pause(self, pause: Pause, charges: Sequence[Charge], grant: Grant) -> Pause:
-        paused = () if pause.everything else charges
-        account = any(charge.bucket.scope == "account" for charge in charges)
-        known_s = self.budget.known_pause_s(paused, account=account)
+        own, alone = self._of_account(pause, charges)
+        paused = own if alone else charges if pause.of == "buckets" else ()
+        whose: Whose = "account" if alone else "both" if own else "address"
+        known_s = self.budget.known_pause_s(paused, whose)
         seconds = await self.budget.pause(
             pause.seconds,
             pause.reason,
@@ -211,20 +213,33 @@ class Meter:
             told=pause.told,
             source=pause.source,
             most_s=pause.most_s,
-            account=account,
+            whose=whose,
             grant=grant,
         )
         if seconds > known_s + SAID_AGAIN_S:  # once for all calls that were in flight
-            self._say(pause, seconds, paused)
+            self._say(pause, seconds, paused, whose)
         return replace(pause, seconds=seconds)
 
-    def _say(self, pause: Pause, seconds: float, paused: Sequence[Charge]) -> None:
+    def _of_account(self, pause: Pause, charges: Sequence[Charge]) -> tuple[list[Charge], bool]:
+        """What is charged to the account, and whether a refusal speaks of that alone."""
+        if not self.budget.ledger.keys.has_account:
+            return [], False
+        own = [charge for charge in charges if charge.bucket.scope == "account"]
+        return own, pause.of == "account" or (pause.of == "unsaid" and bool(own) and len(own) == len(charges))
+
+    async def _learn(self, pause: Pause, charges: Sequence[Charge], grant: Grant) -> Learned | None:
+        own, alone = self._of_account(pause, charges)
+        full = own if alone else charges
+        return await self.budget.limited(full, grant) if full else None
+
+    def _say(self, pause: Pause, seconds: float, paused: Sequence[Charge], whose: Whose) -> None:
         self.tallies.paused(pause.kind_of_source)
         log.warning(
             "exchange_paused",
             extra={
                 "lane": self.lane,
-                "what": ", ".join(charge.key for charge in paused) or "everything",
+                "what": ", ".join(charge.key for charge in paused)
+                or ("account" if whose == "account" else "everything"),
                 "for_s": round(seconds, 1),
                 "source": pause.source,
                 "why": pause.reason,

@@ -9,7 +9,7 @@ sense for a limit or a ban. Where no time to come is named, the length is our ba
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from msgspec import Struct
 
@@ -37,13 +37,19 @@ _BAN: Final = Answer(
 )
 
 
+# What a refusal speaks of. address: all that leaves from there. buckets: the call's own, as the exchange limits each
+# endpoint alone. account: the one that signed. unsaid: the account, where only its own limits were charged, else the
+# address.
+Of: TypeAlias = Literal["address", "buckets", "account", "unsaid"]
+
+
 class Pause(Struct, frozen=True):
     """No call may be sent for some time.
 
     Args:
         seconds: for how long.
         reason: why, in a few words without secrets.
-        everything: False where the exchange limits each endpoint alone: then only the call's own buckets are meant.
+        of: what may send none.
         told: False where the exchange named no time to come, and `seconds` is our guess.
         source: where the length is from.
         most_s: it is never made longer than this, however often the exchange refuses.
@@ -51,7 +57,7 @@ class Pause(Struct, frozen=True):
 
     seconds: float
     reason: str
-    everything: bool = True
+    of: Of = "unsaid"
     told: bool = True
     source: str = OUR_BACKOFF
     most_s: float = 3600.0
@@ -96,12 +102,20 @@ def limit_signal(
     return Pause(
         min(max(seconds or answer.pause_s, least_s), most_s),
         f"status {status}: {clean(body, hide)[:80]}".rstrip(": "),
-        # A page of HTML is not from the exchange's own program: its endpoints can't be what is meant.
-        everything=answer.means == "ban" or not answers.endpoint_alone or body.lstrip()[:1] == "<",
+        of=_of(answers, answer, body),
         told=bool(seconds),
         source=source,
         most_s=most_s,
     )
+
+
+def _of(answers: Answers, answer: Answer, body: str) -> Of:
+    # A page of HTML is not from the exchange's own program: its endpoints and accounts can't be what is meant.
+    if answer.means == "ban" or body.lstrip()[:1] == "<":
+        return "address"
+    if answer.account:
+        return "account"
+    return "buckets" if answers.endpoint_alone else "unsaid"
 
 
 def _meaning(answers: Answers, status: int, headers: Mapping[str, str], body: str) -> Answer | None:

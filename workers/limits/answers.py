@@ -47,6 +47,7 @@ class Answer(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         pause_s: how long to send no call if the answer does not say it.
         least_s: the shortest pause, whatever the answer names; without it 1 s, and for a ban `pause_s`.
         most_s: the longest pause, whatever the answer names and however often; without it an hour, for a ban 3 days.
+        account: a limit of the account that signed, which says nothing of the address.
         note: what one should know about it.
     """
 
@@ -61,6 +62,7 @@ class Answer(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     pause_s: Positive | None = None
     least_s: Positive | None = None
     most_s: Positive | None = None
+    account: bool = False
     note: str = ""
 
     @property
@@ -72,6 +74,8 @@ class Answer(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             return "least_s, most_s: expected with `pause_s` alone"
         if self.pause_s is not None and not self.bounds_s[0] <= self.pause_s <= self.bounds_s[1]:
             return "pause_s: expected between `least_s` and `most_s`"
+        if self.account and self.means != "limit":
+            return "account: expected for `limit` alone"
         if self.equals and self.contains:
             return "contains: expected nothing beside `equals`"
         if self.equals and not self.fields:

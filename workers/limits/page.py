@@ -23,11 +23,12 @@ stands what every call takes from which bucket; `python -m workers.limits.page >
 
 The second table of an exchange says what its answers mean beside their HTTP status: `limit`: too many calls, and no
 call is sent for the time that the answer names, or else for the pause; `ban`: the same for the whole address, and at
-least for the pause; `clock`: our time or a nonce is wrong; `region`: it does not serve this address; `busy`: it is
-overloaded, or fails; `key`: the key or its account; `symbol`: there is no such market; `arguments`: the request;
-`unsupported`: switched off, or not there. `region` and `busy` are no limits of ours at any status. Else status 429 is a
-`limit` at every exchange, with a pause of 2 s, 418 a `ban` of 120 s, and Cloudflare's error 1015 one of 60 s, or of
-10 s at least where it names a time.
+least for the pause; `limit of the account`: no call of that account, from wherever, and others go on; `clock`: our
+time or a nonce is wrong; `region`: it does not serve this address; `busy`: it is overloaded, or fails; `key`: the key
+or its account; `symbol`: there is no such market; `arguments`: the request; `unsupported`: switched off, or not
+there. `region` and `busy` are no limits of ours at any status. Else status 429 is a `limit` at every exchange, with a
+pause of 2 s, 418 a `ban` of 120 s, and Cloudflare's error 1015 one of 60 s, or of 10 s at least where it names a
+time.
 """
 BUCKETS: Final = ("| bucket | amount | window | kind | counted per | certain | source |", f"|{' --- |' * 7}")
 ANSWERS: Final = ("| answer | means | pause | source |", f"|{' --- |' * 4}")
@@ -89,7 +90,8 @@ def _answer(answer: Answer) -> str:
     pause = f"{answer.pause_s:g} s" if answer.pause_s else ""
     if answer.least_s or answer.most_s:
         pause += " ({:g} to {:g} s)".format(*answer.bounds_s)
-    return _row(" ".join(words), answer.means, pause, _source(answer))
+    means = f"{answer.means} of the account" if answer.account else answer.means
+    return _row(" ".join(words), means, pause, _source(answer))
 
 
 def _source(fact: Bucket | Answer) -> str:
