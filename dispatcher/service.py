@@ -77,8 +77,8 @@ class Dispatcher:
         metrics.WAITING.set_function(lambda: self._outbox.count)
         metrics.WAITING_BYTES.set_function(lambda: self._outbox.size_bytes)
         self._sharing = sharing = Sharing(self._redis)
-        metrics.SHARED_HELD.set_function(lambda: sharing.count)
-        metrics.SHARED_BYTES.set_function(lambda: sharing.size_bytes)
+        metrics.SHARED_HELD.set_function(lambda: sharing.held.count)
+        metrics.SHARED_BYTES.set_function(lambda: sharing.held.size_bytes)
         self._requests = Requests(
             self._broker, self._router, self._answered, self._outbox, sharing, config.dispatcher, self._clock
         )

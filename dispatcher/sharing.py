@@ -12,7 +12,8 @@ dispatcher that dies has taken comes again.
 
 Whoever waits relies on nobody. A leader that fails for lack of time, a lease that lapses or is forgotten: then another
 one of those that wait leads. One whose time is half over since the leader began takes the lease over, and leads by
-itself. Without Redis all go their own way. What can't be held here waits in a delay queue, and asks again.
+itself. Without Redis all go their own way. So do those for which there is no room here (`held.py`), unless Redis has an
+answer for them at once. What has waited here for long waits in a delay queue, and asks again.
 """
 
 import asyncio
@@ -37,11 +38,12 @@ from schemas.status import SharedAnswers
 
 from . import metrics
 from .flights import HELD_S, Flight, Waiter
+from .held import Held
 from .verdicts import LARGE_BYTES, Alone, Failed, Given, Later, Leads, Verdict
 
 log = logging.getLogger(__name__)
 
-# So many requests wait for others at once, with so many bytes of messages.
+# Fewer requests wait for others at once, with so many bytes of messages at most.
 HELD: Final = 20_000
 HELD_BYTES: Final = 32 * 2**20
 # How often leases are looked at, many in one round trip. An answer is seen so much later at most.
@@ -52,6 +54,8 @@ AWAY_S: Final = 1.0
 # A lease lapses so long after its request's deadline, and after so long in any case.
 LAPSES_AFTER_MS: Final = 2_000
 LONGEST_MS: Final = 600_000
+# A request with less time than this is not made to come again later: that may take some of this time, or all.
+LATER_LEAST_MS: Final = 2_000
 
 
 class Sharing:
@@ -59,16 +63,17 @@ class Sharing:
 
     Args:
         client: Redis.
+        held: what waits here.
     """
 
-    def __init__(self, client: redis.asyncio.Redis) -> None:
+    def __init__(self, client: redis.asyncio.Redis, held: Held | None = None) -> None:
         self._answers = Answers(client)
+        self.held = held or Held(HELD, HELD_BYTES)
         self._flights: dict[str, Flight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._some = asyncio.Event()
         self._away_until_s = 0.0
         self._closed = False
-        self.count = self.size_bytes = 0
         self._ends = Counter[str]()
 
     async def find(self, attempt: Attempt, delivery: Delivery, sources: Sequence[str]) -> Verdict:
@@ -79,26 +84,44 @@ class Sharing:
             delivery: its message.
             sources: what may answer it (`schemas.sharing.source`), the best first.
         """
-        if self._closed or self.count >= HELD or self.size_bytes >= HELD_BYTES:
+        verdict = await self._find(attempt, delivery, sources)
+        if isinstance(verdict, Later) and attempt.deadline_ms - now_ms() < LATER_LEAST_MS:
+            verdict = Alone()
+        return self._counted(verdict)
+
+    async def _find(self, attempt: Attempt, delivery: Delivery, sources: Sequence[str]) -> Verdict:
+        if self._closed:
             return Later()
         if time.monotonic() < self._away_until_s:
-            return self._counted(Alone())
-        flight, waiter = self._flight(attempt, sources), Waiter(attempt, delivery)
+            return Alone()
+        caller, size_bytes = attempt.reply_to, len(delivery.body)
+        key, answers = _keys(attempt, sources)
+        if not self.held.has_room(caller, size_bytes):
+            return await self._look_once(Flight(key, answers), Waiter(attempt, delivery))
+        flight, waiter = self._flight(key, answers), Waiter(attempt, delivery)
         if flight.lease_now is not None:
             if attempt.copy and flight.lease_now.owner == waiter.owner:
-                return self._counted(Leads(_share(flight, flight.lease_now.id)))
+                return Leads(_share(flight, flight.lease_now.id))
             delivery.release()
         flight.waiters[waiter] = None
         if flight.lease_now is not None and (flight.due(waiter) < flight.due_s or flight.may_be_there(waiter)):
             flight.news.set()
-        self.count += 1
-        self.size_bytes += len(delivery.body)
+        self.held.take(caller, size_bytes)
         try:
-            return self._counted(await waiter.verdict)
+            return await waiter.verdict
         finally:
             flight.waiters.pop(waiter, None)
-            self.count -= 1
-            self.size_bytes -= len(delivery.body)
+            self.held.give(caller, size_bytes)
+
+    async def _look_once(self, flight: Flight, waiter: Waiter) -> Verdict:
+        """Whether there is an answer at once, or nobody asks. It waits for nobody."""
+        flight.waiters[waiter] = None
+        try:
+            await self._ask(flight, waiter, "")
+        except store.AWAY as error:
+            self._lost(error)
+        waiter.tell(Alone())
+        return await waiter.verdict
 
     async def run(self) -> None:
         """Looks at the leases that requests wait for, until cancelled."""
@@ -158,14 +181,17 @@ class Sharing:
         """Ends what runs here."""
         await end_tasks(self._tasks)
 
-    def _flight(self, attempt: Attempt, sources: Sequence[str]) -> Flight:
-        asked = sharing.question(attempt.request)
-        key = sharing.lease_key(asked, sources, bulk=attempt.request.bulk)
+    def _flight(self, key: str, answers: Sequence[str]) -> Flight:
         flight = self._flights.get(key)
         if flight is None:
-            flight = self._flights[key] = Flight(key, [sharing.answer_key(asked, of) for of in sources])
+            flight = self._flights[key] = Flight(key, answers)
             self._start(self._fly(flight))
         return flight
+
+    def _lost(self, error: Exception) -> None:
+        """Redis is away: for a moment nobody asks it."""
+        store.count_loss(error, "lease")
+        self._away_until_s = time.monotonic() + AWAY_S
 
     def _start(self, job: Any) -> None:
         task = asyncio.create_task(job)
@@ -184,8 +210,7 @@ class Sharing:
                 if leader is not None and flight.lease_now is not None:
                     takes_over = flight.lease_now.id
         except store.AWAY as error:
-            store.count_loss(error, "lease")
-            self._away_until_s = time.monotonic() + AWAY_S
+            self._lost(error)
         finally:
             del self._flights[flight.lease]
             for waiter in list(flight.waiters):
@@ -320,6 +345,13 @@ class Sharing:
             words: dict[str, Any] = {"code": code, "why": why, "until_ms": attempt.deadline_ms}
             end = functools.partial(self._answers.fail, lease, id_, time.monotonic(), **words)
         await insist(end, "lease")  # where it can't be ended those that wait lose patience
+
+
+def _keys(attempt: Attempt, sources: Sequence[str]) -> tuple[str, list[str]]:
+    """The keys of a request's lease, and of the answers that would do."""
+    asked = sharing.question(attempt.request)
+    key = sharing.lease_key(asked, sources, bulk=attempt.request.bulk)
+    return key, [sharing.answer_key(asked, of) for of in sources]
 
 
 def _share(flight: Flight, id_: str) -> str:

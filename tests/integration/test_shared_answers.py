@@ -10,8 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from dispatcher.sharing import HELD_BYTES
 from schemas import Fleet
-from schemas.messages import JSON, MSGPACK
+from schemas.messages import BODY_LIMIT_BYTES, JSON, MSGPACK
 from schemas.runtime.results import now_ms
 from tests.support.fleet import Answer, Client, Stand, wait_until
 
@@ -261,3 +262,19 @@ async def test_who_waits_for_an_exchange_that_hangs_takes_over_in_time(stand: St
     answers = await all_answers(stand.client, sent)
     assert {answer.result.exchange for answer in answers} == {"okx"}
     assert (await stand.client.answer(slow)).result.ok
+
+
+async def test_one_caller_s_waiting_requests_hold_up_nobody(stand: Stand) -> None:
+    """Large ones, more than a dispatcher holds of one caller, for an exchange that is down."""
+    await stand.simulator.fault("kraken", down="refused")
+    body = msgspec.json.encode(trades(next(_LIMITS), exchanges=["kraken"], max_age_ms=0, deadline_ms=now_ms() + 20_000))
+    number = HELD_BYTES // BODY_LIMIT_BYTES + 4
+    async with Client.on(stand.url, topology=False) as greedy:
+        fat = [await greedy.send(body.ljust(BODY_LIMIT_BYTES)) for _ in range(number)]
+        assert len(fat) == number
+        before_ms = now_ms() + 10_000
+        sent = [await stand.client.send(trades(next(_LIMITS), max_age_ms=0, deadline_ms=before_ms)) for _ in range(5)]
+        sent += [await stand.client.send(trades(next(_LIMITS), exchanges=["kraken"], deadline_ms=now_ms() + 3_000))]
+        answers = await all_answers(stand.client, sent)
+        assert [answer.result.ok for answer in answers] == [True] * 5 + [False], [each.result.error for each in answers]
+        assert not any(answer.result.ok for answer in await all_answers(greedy, fat)), "each ends"

@@ -11,12 +11,13 @@ from msgspec.structs import replace
 
 from deploy.servers import Redis
 from dispatcher import sharing as of_dispatcher
+from dispatcher.held import Held
 from dispatcher.verdicts import Alone, Failed, Later, Leads, Verdict
 from schemas.config import LaneConfig
 from schemas.messages import JSON, Attempt, ErrorCode, Http, Request
 from schemas.runtime.results import now_ms
 from tests.support.fleet import wait_until
-from tests.support.sharers import LANE, MOST_BYTES, TICKER, Dispatcher, data, dispatcher, ended, given
+from tests.support.sharers import LANE, MOST_BYTES, TICKER, Dispatcher, Message, data, dispatcher, ended, given
 from workers.keeping import LARGEST_PART, Keeping
 
 pytestmark = pytest.mark.both_stores
@@ -234,20 +235,33 @@ async def test_one_lost_look_changes_nothing(two: tuple[Dispatcher, Dispatcher],
     assert await data(await given(waiting)) == "right"
 
 
-async def test_a_dispatcher_that_stops_or_is_full_lets_them_come_again(
-    two: tuple[Dispatcher, Dispatcher], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one, other = two
+async def test_a_dispatcher_that_stops_lets_them_come_again_who_have_time(two: tuple[Dispatcher, Dispatcher]) -> None:
+    one, _ = two
     await one.leads()
-    waiting = one.ask()
-    await one.held(1)
+    waiting = [one.ask(), one.ask(within_ms=of_dispatcher.LATER_LEAST_MS)]
+    await one.held(2)
     one.sharing.close()
-    assert await waiting == Later()
-    assert await one.ask() == Later()
-    other.ask()
-    await other.held(1)
-    monkeypatch.setattr(of_dispatcher, "HELD", 1)
-    assert await other.ask() == Later()
+    assert [await task for task in waiting] == [Later(), Alone()]
+    assert [await one.ask(), await one.ask(within_ms=500), await one.ask(within_ms=-1)] == [Later(), Alone(), Alone()]
+
+
+@pytest.mark.parametrize("held", [Held(4, 10**6), Held(100, 4 * len(Message().body))])
+async def test_who_waits_here_for_much_waits_for_nothing_more(redis_url: str, keeping: Keeping, held: Held) -> None:
+    async with dispatcher(redis_url, held=held) as one:
+        share = await one.leads(caller="a")
+        waiting = [one.ask(caller="a") for _ in range(2)]
+        await one.held(2)
+        assert await one.ask(caller="a") == Alone()
+        await one.leads(request=HTTP, caller="a")  # what nobody asks is asked for all
+        waiting.append(one.ask(caller="b"))
+        await one.held(3)
+        keeping.put(ended(share, "for all"))
+        assert [await data(await given(task)) for task in waiting] == ["for all"] * 3
+        await one.leads(max_age_ms=0, caller="a")
+        waiting = [one.ask(max_age_ms=0, caller="a") for _ in range(2)]
+        await one.held(2)
+        assert await one.ask(max_age_ms=0, caller="a") == Alone()
+        assert await data(await given(one.ask(caller="a"))) == "for all", "what is there"
 
 
 NOT_KEPT = {"large": 1, "sent without a call": None, "beyond 64 bits": 2**70}

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from msgspec import msgpack
 from msgspec.structs import replace
 
+from dispatcher.held import Held
 from dispatcher.sharing import Sharing
 from dispatcher.verdicts import Given, Leads, Verdict
 from schemas import sharing
@@ -40,8 +41,8 @@ class Message:
 class Dispatcher:
     """The part of a dispatcher that shares answers, with what it needs to be asked."""
 
-    def __init__(self, client: Any) -> None:
-        self.sharing = Sharing(client)
+    def __init__(self, client: Any, held: Held | None = None) -> None:
+        self.sharing = Sharing(client, held)
         self.runs = asyncio.create_task(self.sharing.run())
         self.asked: list[asyncio.Task[Verdict]] = []
         self.messages: list[Message] = []
@@ -55,6 +56,7 @@ class Dispatcher:
         within_ms: int = 60_000,
         lanes: Sequence[LaneConfig] = (LANE,),
         copy: bool = False,
+        caller: str = "",
     ) -> asyncio.Task[Verdict]:
         """A request comes."""
         number = len(self.asked)
@@ -62,7 +64,7 @@ class Dispatcher:
         fields |= {"id": name or f"{id(self)}-{number}", "deadline_ms": now_ms() + within_ms}
         if max_age_ms is not None:
             fields["max_age_ms"] = max_age_ms
-        attempt = Attempt(Request(**fields), "", 0, now_ms(), copy=copy)
+        attempt = Attempt(Request(**fields), "", 0, now_ms(), reply_to=caller, copy=copy)
         message: Any = Message()
         self.messages.append(message)
         sources = [sharing.source(lane, attempt.request) for lane in lanes]
@@ -77,22 +79,22 @@ class Dispatcher:
 
     async def held(self, count: int) -> None:
         """Returns when so many wait, and each has given its slot back."""
-        await wait_until(lambda: self.sharing.count == count, f"{count} wait")
+        await wait_until(lambda: self.sharing.held.count == count, f"{count} wait")
         waiting = [message for message, task in zip(self.messages, self.asked, strict=True) if not task.done()]
         await wait_until(lambda: all(message.released for message in waiting), "they hold no slot")
 
 
 @asynccontextmanager
-async def dispatcher(url: str, timeout_s: float = 2.0) -> AsyncGenerator[Dispatcher, None]:
+async def dispatcher(url: str, timeout_s: float = 2.0, held: Held | None = None) -> AsyncGenerator[Dispatcher, None]:
     """One that ends with no request left in it."""
     client = store.connect(url, timeout_s=timeout_s)
-    one = Dispatcher(client)
+    one = Dispatcher(client, held)
     try:
         yield one
     finally:
         one.sharing.close()
         await asyncio.wait_for(asyncio.gather(*one.asked), 10)
-        assert one.sharing.count == one.sharing.size_bytes == 0
+        assert one.sharing.held.count == one.sharing.held.size_bytes == 0
         await one.sharing.end()
         await end_tasks([one.runs])
         await client.aclose()
