@@ -256,6 +256,7 @@ GATEWAY: Final = (
     Panel("Under way", {"{{caller}}": "sum by (caller) (fleet_gateway_in_flight)"}),
     Panel("Refused without asking the fleet", {"{{why}}": _rate("fleet_gateway_refused_total", "why")}, "reqps"),
     Panel("Connections", {"{{instance}}": "fleet_gateway_connections"}),
+    Panel("Answers still to be read", {"{{caller}}": "sum by (caller) (fleet_gateway_sending_bytes)"}, "bytes"),
 )
 ROWS: Final = {
     "Fleet": FLEET,

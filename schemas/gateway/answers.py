@@ -5,11 +5,9 @@ ccxt raises an error for. And what stands in an exchange's place is a text: of J
 classes make an error that programs take for the last word, and not for one to try again after.
 """
 
-import base64
 import math
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from msgspec import Struct, json
 
@@ -68,8 +66,6 @@ OWN: Final[Mapping[str, int]] = {
 # Where nothing tells when another try may help, seconds.
 RETRY_AFTER_S: Final = 1
 _MOST_RETRY_AFTER_S: Final = 3600
-# A long body is unpacked in pieces of this size, so that no answer is held whole and unpacked.
-PIECE_BYTES: Final = 64 * 1024
 
 
 class Refusal(Struct, frozen=True):
@@ -145,21 +141,3 @@ def retry_after_s(tries: Sequence[Try], now_ms: int) -> int:
     if not times:
         return RETRY_AFTER_S
     return max(RETRY_AFTER_S, min(math.ceil((min(times) - now_ms) / 1000), _MOST_RETRY_AFTER_S))
-
-
-def pieces(data: Mapping[str, Any]) -> tuple[int, Iterator[bytes]]:
-    """The body of an exchange's answer to the letter (`docs/messages.md`, HTTP calls): its length, and its pieces."""
-    packed = data.get("body_gzip")
-    if packed is None:
-        body = str(data["body"]).encode()
-        return len(body), iter((body,))
-    compressed = base64.b64decode(packed)
-    return int.from_bytes(compressed[-4:], "little"), _unpacked(compressed)  # RFC 1952: the length stands at the end
-
-
-def _unpacked(compressed: bytes) -> Iterator[bytes]:
-    unpacking = zlib.decompressobj(wbits=31)
-    left = compressed
-    while not unpacking.eof and (piece := unpacking.decompress(left, PIECE_BYTES)):
-        yield piece
-        left = unpacking.unconsumed_tail

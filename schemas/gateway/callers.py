@@ -25,6 +25,7 @@ from ..errors import ConfigError
 from ..gateway_config import ANYONE, GatewayConfig
 from ..messages import Request
 from ..runtime.tasks import end_tasks
+from .bodies import ROOM_BYTES, Sending
 
 log = logging.getLogger(__name__)
 
@@ -101,11 +102,16 @@ class Caller:
         broker: where RabbitMQ is.
         in_flight: how many requests it may have under way.
         weight: how many connections it has, each with a share of the limits.
+
+    Attributes:
+        places: has one for each request that may be under way.
+        sending: what is held of its answers until they have been read.
     """
 
-    def __init__(self, name: str, broker: BrokerConfig, in_flight: int, weight: int = 1) -> None:
+    def __init__(self, name: str, broker: BrokerConfig, in_flight: int, weight: int) -> None:
         self.name = name
         self.weight = weight
+        self.sending = Sending(name, ROOM_BYTES)
         self.places = asyncio.Semaphore(in_flight)
         self._ids = asking.Ids()
         self._connections = [Connection(name, broker) for _ in range(weight)]
@@ -184,6 +190,9 @@ class Callers:
         for name, weight in self._weights.items():
             if name not in self._all:
                 self._all[name] = Caller(name, self._broker, self._in_flight, weight)
+        shares = sum(self._weights.values())
+        for caller in self._all.values():
+            caller.sending.resize(ROOM_BYTES * caller.weight // shares)
 
     def check(self, config: GatewayConfig) -> None:
         """Raises ConfigError where `configure` would."""

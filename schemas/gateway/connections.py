@@ -8,7 +8,7 @@ longest ends: those that ask go on.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterable
 from typing import Any, Final, Protocol
 
 from aiohttp import web
@@ -130,7 +130,7 @@ async def send(
     status: int,
     headers: dict[str, str],
     length: int,
-    pieces: Iterator[bytes],
+    pieces: Iterable[bytes | memoryview],
     *,
     closes: bool = False,
 ) -> web.StreamResponse:

@@ -8,11 +8,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from aiohttp import web
 from msgspec import Struct, json
+from msgspec.structs import replace
 
 from ..client.errors import Closed, NoDispatcher, NotAllowed
 from ..client.results import Answer
@@ -22,6 +24,7 @@ from ..gateway_config import GatewayConfig
 from ..messages import Request
 from . import admission, ages, answers, calls, metrics, openapi, reads
 from .answers import JSON_TYPE, LATER, Refusal, refused
+from .bodies import Body
 from .callers import Caller, Callers
 from .calls import TOKEN_HEADER
 from .connections import send
@@ -37,6 +40,7 @@ _OURS: Final = frozenset(
 # So much before the end of a caller's time an answer of ours leaves.
 EARLY_S: Final = 0.1
 V1: Final = "/v1/"
+_UNREAD: Final = "there is no room for more answers: this caller's programs have too many bytes of them still to read"
 _LEFT: Final = Lost("sent, outcome unknown: its caller hung up before the answer", timed_out=False)
 
 
@@ -46,14 +50,16 @@ class Whole(Struct, frozen=True):
     Args:
         status: of HTTP.
         headers: all but those of the connection.
-        data: the body, as the data of an HTTP call.
+        body: what is sent.
         exchange: whose it is, for metrics.
+        is_signed: it is the answer to a signed call.
     """
 
     status: int
     headers: dict[str, str]
-    data: Mapping[str, Any]
+    body: Body
     exchange: str = ""
+    is_signed: bool = False
 
 
 class Door:
@@ -95,19 +101,23 @@ class Door:
         if refusal is not None or caller is None:
             return await self._refuse(request, refusal or refused("forbidden", "nobody may ask"), counted=True)
         until_s = began_s + admission.wait_s(headers, self._config.wait_s, self._config.max_wait_s) - EARLY_S
-        try:
-            answer = await self._answer(request, sender, (headers, names), caller, until_s)
-        except Exception:
-            log.exception("request_broke", extra={"caller": caller.name})
-            answer = refused("fault", "a fault of the gateway's own; its log has more")
-        exchange = answer.exchange if isinstance(answer, Whole) else ""
-        status = answer.status
-        metrics.REQUESTS.labels(caller.name, self._label(exchange or target.split("/")[1]), status).inc()
-        metrics.SECONDS.labels(caller.name).observe(asyncio.get_running_loop().time() - began_s)
-        if isinstance(answer, Refusal):
-            return await self._refuse(request, answer, counted=answer.code in answers.OWN)
-        length, pieces = answers.pieces(answer.data)
-        return await send(request, status, {"Server": "ccxt-fleet", **answer.headers}, length, pieces)
+        with ExitStack() as held:
+            try:
+                answer = await self._answer(request, sender, (headers, names), caller, until_s)
+            except Exception:
+                log.exception("request_broke", extra={"caller": caller.name})
+                answer = refused("fault", "a fault of the gateway's own; its log has more")
+            if isinstance(answer, Whole):
+                answer = _with_room(answer, held.enter_context(caller.sending.held(answer.body)))
+                if answer.status == LATER and isinstance(answer, Refusal):
+                    await _sleep_until(until_s)
+            exchange = answer.exchange if isinstance(answer, Whole) else ""
+            metrics.REQUESTS.labels(caller.name, self._label(exchange or target.split("/")[1]), answer.status).inc()
+            metrics.SECONDS.labels(caller.name).observe(asyncio.get_running_loop().time() - began_s)
+            if isinstance(answer, Refusal):
+                return await self._refuse(request, answer, counted=answer.code in answers.OWN)
+            told = {"Server": "ccxt-fleet", **answer.headers}
+            return await send(request, answer.status, told, answer.body.length, answer.body.pieces())
 
     def _caller(self, headers: Mapping[str, str], *, signed: bool) -> tuple[Refusal | None, Caller | None]:
         token = admission.token_of(headers)
@@ -133,12 +143,11 @@ class Door:
         path = target.partition("?")[0]
         if request.method == "GET" and (page := openapi.page(path)) is not None:
             content_type, text = page
-            return Whole(200, {"Content-Type": content_type}, {"body": text})
+            return Whole(200, {"Content-Type": content_type}, Body(text.encode()))
         late = refused("no_body", "its body did not come within the time that it would have waited", closes=True)
         try:
             async with asyncio.timeout_at(until_s):
                 body = await _body(request)
-                late = refused("busy", "nothing was asked: too many of this caller's requests are under way")
                 if isinstance(body, Refusal):
                     return body
                 asked: Request | SignedCall | Refusal
@@ -150,6 +159,10 @@ class Door:
                     asked = self._call(target, request.method, body)
                 if isinstance(asked, Refusal):
                     return asked
+                # What is asked while there is no room for its answer would be bought for nothing.
+                late = refused("busy", f"nothing was asked: {_UNREAD}")
+                await caller.sending.opened()
+                late = refused("busy", "nothing was asked: too many of this caller's requests are under way")
                 await caller.places.acquire()
         except TimeoutError:
             return late
@@ -191,7 +204,8 @@ class Door:
             return answers.of_unsent(end)
         if isinstance(end, Lost):
             return answers.of_lost(end)
-        return Whole(end.data["status"], _theirs(end.data) | {"X-Fleet-Lane": end.lane}, end.data, end.exchange)
+        theirs = _theirs(end.data) | {"X-Fleet-Lane": end.lane}
+        return Whole(end.data["status"], theirs, Body.of(end.data), end.exchange, is_signed=True)
 
     def _note(self, call: SignedCall, caller: Caller, end: End) -> None:
         kind = "answered" if isinstance(end, Answered) else "not_sent" if isinstance(end, Unsent) else "unknown"
@@ -227,7 +241,7 @@ class Door:
                     metrics.SHARED.labels(caller.name, self._label(each.exchange or "")).inc()
             answer = self._of_call(found[0]) if request.http is not None else _of_read(found, request)
         if answer.status == LATER:
-            await asyncio.sleep(max(0.0, until_s - asyncio.get_running_loop().time()))
+            await _sleep_until(until_s)
         return answer
 
     def _of_call(self, answer: Answer) -> Whole | Refusal:
@@ -238,7 +252,7 @@ class Door:
         headers |= {"X-Fleet-Lane": answer.lane or "", "X-Fleet-Request": answer.id}
         if answer.age_ms is not None:  # RFC 9111 has seconds
             headers |= {"Age": str(answer.age_ms // 1000), "X-Fleet-Age-Ms": str(answer.age_ms)}
-        return Whole(data["status"], headers, data, answer.exchange or "")
+        return Whole(data["status"], headers, Body.of(data), answer.exchange or "")
 
     def _label(self, exchange: str) -> str:
         return exchange if exchange in self._exchanges else "other"
@@ -263,6 +277,19 @@ async def _body(request: web.BaseRequest) -> bytes | Refusal:
     return bytes(found)
 
 
+def _with_room(answer: Whole, body: Body | None) -> Whole | Refusal:
+    """An answer with the body that is held for it; or what stands for one that there is no room for."""
+    if body is not None:
+        return replace(answer, body=body)
+    if answer.is_signed:
+        return answers.of_lost(Lost(f"sent, outcome unknown: {_UNREAD}", timed_out=False))
+    return refused("busy", _UNREAD)
+
+
+async def _sleep_until(until_s: float) -> None:
+    await asyncio.sleep(max(0.0, until_s - asyncio.get_running_loop().time()))
+
+
 def _theirs(data: Mapping[str, Any]) -> dict[str, str]:
     """The headers of an exchange's answer."""
     return {name: value for name, value in data["headers"].items() if name.lower() not in _OURS}
@@ -277,10 +304,10 @@ def _error(answer: Answer) -> Refusal:
 def _of_read(found: list[Answer], request: Request) -> Whole:
     """The results of a read as `docs/messages.md` has them, with the status of the first error where none is data."""
     plain = [reads.plain(answer) for answer in found]
-    body = json.encode(plain if request.exchanges_mode == "all" else plain[0]).decode()
+    body = Body(json.encode(plain if request.exchanges_mode == "all" else plain[0]))
     headers = {"Content-Type": JSON_TYPE, "Cache-Control": "no-store"}
     status = 200
     if not any(answer.ok for answer in found):
         refusal = _error(found[0])
         status, headers = refusal.status, refusal.all_headers(as_json=True)
-    return Whole(status, headers, {"body": body}, found[0].exchange or "")
+    return Whole(status, headers, body, found[0].exchange or "")

@@ -25,5 +25,10 @@ SECONDS = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
 IN_FLIGHT = Gauge("fleet_gateway_in_flight", "A caller's requests that the fleet has not answered yet.", ["caller"])
+SENDING_BYTES = Gauge(
+    "fleet_gateway_sending_bytes",
+    "Bytes of a caller's long answers that are held until they have been read, with the buffers of their readers.",
+    ["caller"],
+)
 CONNECTIONS = Gauge("fleet_gateway_connections", "Connections that programs have to the gateway.")
 CUT = Counter("fleet_gateway_connections_cut_total", "Connections that the gateway ended, by why.", ["why"])

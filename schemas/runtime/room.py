@@ -41,8 +41,7 @@ class Room:
 
     async def take(self, size_bytes: int) -> None:
         """Waits until there is room for so many bytes, and holds them until `give`."""
-        if not self._waiting and self._fits(size_bytes):
-            self._change(1, size_bytes)
+        if self.take_now(size_bytes):
             return
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append((size_bytes, turn))
@@ -56,9 +55,21 @@ class Room:
                 self.give(size_bytes)
             raise
 
+    def take_now(self, size_bytes: int) -> bool:
+        """Holds so many bytes until `give`, if there is room for them now."""
+        if self._waiting or not self._fits(size_bytes):
+            return False
+        self._change(1, size_bytes)
+        return True
+
     def give(self, size_bytes: int) -> None:
-        """Gives back what `take` took."""
+        """Gives back what `take` or `take_now` took."""
         self._change(-1, -size_bytes)
+
+    def resize(self, most: int, most_bytes: int) -> None:
+        """Takes other bounds. What is held beyond them stays until it is given back."""
+        self._most, self._most_bytes = most, most_bytes
+        self._change(0, 0)
 
     def crowded(self) -> bool:
         """Whether more than half of it is taken."""

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import secrets
 import signal
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -262,3 +263,28 @@ async def test_what_is_under_way_when_it_is_switched_off_is_not_sent(
         assert len(exchange.heads) == sent
         writer.close()
         await writer.wait_closed()
+
+
+async def test_a_signed_call_whose_answer_has_no_room_may_have_been_made(
+    vhost: str, redis_url: str, tmp_path: Path
+) -> None:
+    """Two large answers come at once, and the first is not read: the other is not told as one that was not sent."""
+    body = secrets.token_urlsafe(9 * 1024 * 1024).encode()
+    names = {"small": 1, "large": 16}
+    for name in names:
+        (tmp_path / name).write_text(name, encoding="utf-8")
+    tokens = {name: {"file": str(tmp_path / name), "weight": weight} for name, weight in names.items()}
+    async with listening(tmp_path / "fleet", vhost, redis_url, tokens=tokens) as (gateway, _, exchange):
+        exchange.answer = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+        told = b"X-Fleet-Token: small\r\nCB-ACCESS-KEY: anna\r\nConnection: close\r\nPrefer: wait=60\r\n\r\n"
+        request = b"GET /coinbaseexchange/api.exchange.coinbase.com/accounts HTTP/1.1\r\nHost: localhost\r\n" + told
+        both = [await asyncio.open_connection("127.0.0.1", gateway.port, limit=1024) for _ in range(2)]
+        for _, writer in both:
+            writer.write(request)
+        await wait_until(lambda: len(exchange.heads) == 2, "both are sent")
+        exchange.may_answer.set()
+        heads = sorted([await reader.readuntil(b"\r\n\r\n") for reader, _ in both])
+        assert [head.split()[1] for head in heads] == [b"200", b"502"]
+        assert b"X-Fleet-Error: outcome_unknown" in heads[1]
+        for _, writer in both:
+            writer.close()

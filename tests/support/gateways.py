@@ -3,11 +3,18 @@
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from msgspec import Struct
 
 from deploy.local import STOP_GRACE_S, GatewayService
 from tests.support.fleet import Stand
+
+
+def memory_bytes(gateway: GatewayService) -> int:
+    """What a gateway's process holds of the machine's memory."""
+    status = Path(f"/proc/{gateway.pid}/status").read_text(encoding="utf-8")
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")) * 1024
 
 
 @asynccontextmanager

@@ -1,9 +1,6 @@
 """What a caller of the gateway gets in place of an answer: a status that ccxt raises an error for, and why."""
 
-import base64
-import gzip
 import json
-import os
 
 import ccxt  # pyright: ignore[reportMissingTypeStubs]
 import pytest
@@ -68,20 +65,3 @@ def test_ccxt_raises_an_error_of_its_own_for_each(name: str) -> None:
         if refusal.status == answers.LATER and name not in STUBBORN:
             assert isinstance(raised.value, ccxt.NetworkError), refusal
             assert not isinstance(raised.value, ccxt.DDoSProtection), refusal
-
-
-@pytest.mark.parametrize("size", [0, 1, answers.PIECE_BYTES - 1, answers.PIECE_BYTES, 5 * answers.PIECE_BYTES + 7])
-@pytest.mark.parametrize("packed", [False, True])
-def test_a_body_is_sent_to_the_letter(size: int, packed: bool) -> None:
-    body = base64.b64encode(os.urandom(size))[:size]
-    told = base64.b64encode(gzip.compress(body)).decode()
-    length, pieces = answers.pieces({"body_gzip": told} if packed else {"body": body.decode()})
-    given = list(pieces)
-    assert (length, b"".join(given)) == (size, body)
-    assert not packed or all(len(each) <= answers.PIECE_BYTES for each in given)
-
-
-def test_bytes_that_are_no_text_stay_as_they_are() -> None:
-    body = bytes(range(256)) * 300
-    _, pieces = answers.pieces({"body_gzip": base64.b64encode(gzip.compress(body)).decode()})
-    assert b"".join(pieces) == body

@@ -61,3 +61,26 @@ async def test_giving_up_waiting_holds_nothing_and_lets_others_pass() -> None:
     turned.cancel()  # its turn has just come
     await asyncio.wait([turned])
     assert (room.count, room.size_bytes) == (0, 0)
+
+
+async def test_it_may_get_larger_and_smaller_while_others_wait() -> None:
+    room = Room(2, 100)
+    assert room.take_now(10)
+    assert room.take_now(10)
+    assert not room.take_now(0)
+    waiting = [asyncio.create_task(room.take(10)) for _ in range(3)]
+    await settle()
+    assert not any(each.done() for each in waiting)
+    room.resize(4, 100)
+    await settle()
+    assert [each.done() for each in waiting] == [True, True, False]
+    room.resize(1, 100)
+    for _ in range(3):
+        room.give(10)
+        await settle()
+    assert room.count == 1  # of the four that it held
+    assert not waiting[2].done()
+    room.give(10)
+    await settle()
+    assert waiting[2].done()
+    assert not room.take_now(10)
