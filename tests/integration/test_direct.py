@@ -3,8 +3,8 @@
 import asyncio
 import gc
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import ccxt as blocking  # pyright: ignore[reportMissingTypeStubs]
@@ -19,6 +19,7 @@ from deploy.simulator.ccxt_config import ccxt_config
 from deploy.simulator.process import Simulator
 from schemas.errors import ConfigError
 from schemas.operator import pauses
+from tests.support.charged_programs import Read, instance, program
 from tests.support.exchange_lanes import Answers, Lanes, call
 from tests.support.fleet import wait_until
 from workers.budget.budget import Budget
@@ -28,35 +29,6 @@ from workers.exchange.errors import NoBudget
 
 BTC = "BTC/USDT"
 ANNA = next(account for account in ACCOUNTS.values() if account.name == "anna")
-
-
-def instance(exchange: str, settings: dict[str, Any], *, is_async: bool = True) -> Any:
-    made: Any = getattr(ccxt if is_async else blocking, exchange)({**settings, "timeout": 20_000})
-    if is_async:
-        made.timeout_on_exit = 0
-    return made
-
-
-Read = Callable[..., Awaitable[Any]]
-
-
-@asynccontextmanager
-async def program(exchange: Any, redis: str, **how: Any) -> AsyncGenerator[tuple[Any, Read]]:
-    """A charged instance, and what runs one of its methods, whichever kind of class it is."""
-    made = charged(exchange, redis, **how)
-
-    async def read(method: str, *args: Any) -> Any:
-        if isinstance(made, ccxt.Exchange):
-            return await getattr(made, method)(*args)
-        return await asyncio.to_thread(getattr(made, method), *args)
-
-    try:
-        yield made, read
-    finally:
-        if isinstance(made, ccxt.Exchange):
-            await made.close()
-        else:
-            await asyncio.to_thread(made.close)
 
 
 @pytest.fixture

@@ -185,6 +185,8 @@ class Answers:
         broken: the body ends before its length.
         body_waits: the body of `answer` is not sent until this changes.
         heads: how many heads of such were sent.
+        hits: the paths that were asked for.
+        peers: the addresses that asked.
     """
 
     def __init__(self) -> None:
@@ -194,10 +196,12 @@ class Answers:
         self.broken = self.body_waits = False
         self.heads = 0
         self.hits: list[str] = []
+        self.peers = set[str | None]()
         self.url = ""
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         self.hits.append(request.path)
+        self.peers.add(request.remote)
         while self.held_path and self.held_path in request.path:
             await asyncio.sleep(0.01)
         for part, body in self.by_path.items():

@@ -11,10 +11,9 @@ import threading
 import time
 from collections.abc import Coroutine
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import ccxt  # pyright: ignore[reportMissingTypeStubs]
-import requests
 from ccxt.base.errors import DDoSProtection, RateLimitExceeded  # pyright: ignore[reportMissingTypeStubs]
 
 from schemas.errors import ConfigError
@@ -23,9 +22,10 @@ from ..budget.budget import LATE_TRIES
 from ..budget.grants import Grant
 from ..exchange.call import CALL, Call
 from ..exchange.charged import Send, charges_of, note_answer, note_head, signal
-from ..exchange.egress import Late
+from ..exchange.egress import PASSAGE, Late
 from ..exchange.errors import NoBudget, means_too_many
 from .purse import Purse
+from .session import Session, check
 
 T = TypeVar("T")
 
@@ -81,7 +81,7 @@ def drop(purse: Purse) -> None:
         asyncio.run_coroutine_threadsafe(purse.close(), loop)
 
 
-_SEND: Final[ContextVar[Send]] = ContextVar("blocking_send")
+_SEND: Final = cast("ContextVar[Send]", PASSAGE)
 
 
 class BlockingCalls(_Ccxt):
@@ -95,6 +95,7 @@ class BlockingCalls(_Ccxt):
         for name in ("socksProxy", "socks_proxy", "proxyUrl", "proxy_url", "proxies"):
             if getattr(exchange, name, None):
                 raise ConfigError(f"{exchange.id}: {name} does not work with charged: give httpsProxy")
+        check(exchange.session)
 
     def fetch2(
         self,
@@ -152,31 +153,23 @@ class BlockingCalls(_Ccxt):
         meter, call, send = self.purse.meter, CALL.get(), _SEND.get()
         if send.http_calls:
             send.grant = run(meter.pay(call, send.charges, []))  # ccxt repeats a call by itself
-        send.begin()
-        send.left_s = time.monotonic()
-        try:
-            send.leave()
-        except Late:  # the next ones ask for an instant that is so much further ahead
-            meter.budget.ledger.punctuality.late((send.left_s - send.grant.due_s) * 1e6)
-            raise
         send.http_calls += 1
         call.sends()
-
-        def on_head(response: Any, **_: Any) -> None:
-            send.answered_s, send.head = time.monotonic(), (response.status_code, response.headers)
-
-        if self.session is None:  # the drop-in makes it no sooner
-            self.session = requests.Session()
-        hooks: list[Any] = self.session.hooks["response"]
-        hooks.append(on_head)  # `requests` calls it before it reads the body
+        send.begin()
+        if getattr(self.session, "process", 0) != os.getpid():
+            self.session = Session(self.session, self.purse.lane.local_addr)
         try:
             return super().fetch(url, method, headers, body)
+        except Late:
+            call.http_calls -= 1
+            if send.reused:  # the next ones ask for an instant that is so much further ahead
+                meter.budget.ledger.punctuality.late((send.left_s - send.grant.due_s) * 1e6)
+            raise
         except (DDoSProtection, RateLimitExceeded):
             if send.pause is None and means_too_many(call):
                 send.pause = signal(meter, send.status, call.headers, call.body, refused=True)
             raise
         finally:
-            hooks.remove(on_head)
             run(self._settle(call, send))
 
     async def _settle(self, call: Call, send: Send) -> None:
