@@ -72,7 +72,7 @@ class Service(Process):
         try:
             async with aiohttp.ClientSession() as session, session.get(url) as answer:
                 return answer.status, await answer.text()
-        except aiohttp.ClientError:
+        except (aiohttp.ClientError, TimeoutError):
             return 0, ""
 
     async def metrics(self) -> dict[tuple[str, ...], float]:

@@ -7,9 +7,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import aiohttp
+import pytest
 import tomli_w
 
-from deploy.local import simulated
+from deploy.local import Service, simulated
 from deploy.processes import free_port
 from deploy.simulator.process import Simulator
 from schemas import Fleet
@@ -60,3 +61,19 @@ async def test_ctrl_c_ends_it_also_while_it_starts() -> None:
         assert await child.stdout.read() == b"stopping\n"
         assert await child.wait() == 0
     assert not await asyncio.to_thread(Path(said.split()[-1]).exists)
+
+
+async def test_a_service_that_hangs_is_not_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ended the whole fleet when aiohttp's five minutes were over."""
+    monkeypatch.setattr(aiohttp.client, "DEFAULT_TIMEOUT", aiohttp.ClientTimeout(total=0.2))
+    over = asyncio.Event()
+
+    async def hang(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await over.wait()
+        writer.close()
+
+    service = Service(["true"], tmp_path / "service.log", {})
+    async with await asyncio.start_server(hang, "127.0.0.1", service.metrics_port):
+        assert await service.metrics() == {}
+        assert await service.ask("readyz") == (0, "")
+        over.set()
