@@ -56,8 +56,18 @@ class Address:
         async with self._opening:
             if self._follower is None:
                 await self.budget.beat()
-                self._follower = asyncio.create_task(self.budget.follow(BEAT_EVERY_S))
+                self._follower = asyncio.create_task(self._follow())
                 self._ticking = asyncio.create_task(self._standstills.run())
+
+    async def _follow(self) -> None:
+        try:
+            await self.budget.follow(BEAT_EVERY_S)
+        finally:  # also where the event loop ends and nobody has left: the next one here tells Redis then
+            self.end()
+
+    def end(self) -> None:
+        """It is one of those that share the limits no longer, whether Redis was told or not."""
+        self.budget.course.member.end()
 
     def budget_of(self, account: str) -> Budget:
         """The budget of calls with an account, or without one: empty."""
@@ -87,6 +97,10 @@ _all: Final = WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Place, Address]]
 
 def take(place: Place) -> Address:
     """The address of all purses of this event loop there, which has one more now; each has to `leave` it."""
+    for each in _all.keyrefs():  # tasks of a loop that was closed with them never end
+        if (loop := each()) is not None and loop.is_closed():
+            for left in _all.pop(loop, {}).values():
+                left.end()
     here = _here()
     if place not in here:
         here[place] = Address(place)

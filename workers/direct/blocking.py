@@ -49,12 +49,19 @@ else:
 
 
 _loops: Final = dict[int, asyncio.AbstractEventLoop]()
-_starting: Final = threading.Lock()
+_starting: Final = [threading.Lock()]
+
+
+def _of_a_fork() -> None:
+    _starting[0] = threading.Lock()  # somebody may have held it
+
+
+os.register_at_fork(after_in_child=_of_a_fork)
 
 
 def _loop() -> asyncio.AbstractEventLoop:
     """The event loop of this process's thread; a fork has none, and makes another."""
-    with _starting:
+    with _starting[0]:
         if (loop := _loops.get(os.getpid())) is None:
             loop = _loops[os.getpid()] = asyncio.new_event_loop()
             threading.Thread(target=loop.run_forever, name="ccxt-fleet direct", daemon=True).start()
@@ -204,7 +211,8 @@ class BlockingCalls(_Ccxt):
 
     def close(self, *_: Any) -> None:
         """Gives up its part of the limits; ccxt's blocking classes have nothing else to close."""
-        run(self.purse.close())
+        if self.purse.is_open:
+            run(self.purse.close())
 
 
 class BlockingShadow(_Ccxt):
@@ -235,4 +243,5 @@ class BlockingShadow(_Ccxt):
 
     def close(self, *_: Any) -> None:
         """Gives up its part of the limits."""
-        run(self.purse.close())
+        if self.purse.is_open:
+            run(self.purse.close())

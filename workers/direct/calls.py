@@ -1,6 +1,7 @@
 """ccxt's classes of `async_support` with every call charged, or only counted."""
 
 import asyncio
+import os
 from typing import TYPE_CHECKING, Any, Final
 
 from schemas.errors import ConfigError
@@ -13,6 +14,8 @@ from .purse import Purse
 
 # A call that swallowed its cancellation is cancelled again.
 CANCEL_AGAIN_S: Final = 0.2
+# A fork must not write to its parent's connections, nor may what would close them be collected as garbage.
+_OF_PARENTS: Final = list[Egress]()
 
 if TYPE_CHECKING:
 
@@ -90,7 +93,9 @@ class Calls(ChargedCalls):
         purse = self.purse
         measuring = CALL.get(None)  # the call that measures its clock
         if measuring is None:
-            if self.egress is None:
+            if self.egress is None or self.egress.process != os.getpid():
+                if self.egress is not None:
+                    _OF_PARENTS.append(self.egress)
                 self.egress = Egress(tls(), purse.lane.local_addr, purse.lane.proxy)
                 self.own_session, self.session = False, self.egress.session
             own: Any = self
@@ -118,7 +123,7 @@ class Calls(ChargedCalls):
         own: Any = super()
         await own.close(*words)
         await self.purse.close()
-        if self.egress is not None:
+        if self.egress is not None and self.egress.process == os.getpid():
             await self.egress.close()
 
 

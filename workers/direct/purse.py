@@ -96,7 +96,7 @@ class Purse:
     @property
     def is_open(self) -> bool:
         """Whether it has something to give up."""
-        return self._address is not None
+        return self._address is not None and self._process == os.getpid()
 
     @property
     def meter(self) -> Meter:
@@ -113,6 +113,7 @@ class Purse:
         """
         if self._process != os.getpid():  # a fork has neither the connection nor the event loop
             self._process, self._meter, self._address, self._opening = os.getpid(), None, None, asyncio.Lock()
+            self._kept = set[asyncio.Task[Any]]()
         assert self._opening is not None
         async with self._opening:
             if self._meter is None:
@@ -215,7 +216,9 @@ class Purse:
         await end_tasks(self._kept)
 
     async def close(self) -> None:
-        """Gives up its part of the limits, and the connection."""
+        """Gives up its part of the limits, and the connection. In a fork both are its parent's."""
+        if self._process != os.getpid():
+            return
         if self._kept:
             await asyncio.wait(self._kept, timeout=CLOSING_S)
             await end_tasks(self._kept)

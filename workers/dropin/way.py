@@ -1,6 +1,7 @@
 """Which way a call goes: to the fleet, out of this program and charged, or not at all."""
 
 import logging
+import os
 import threading
 import weakref
 from contextvars import ContextVar
@@ -34,8 +35,15 @@ LOADING: Final[ContextVar[bool]] = ContextVar("loading", default=False)
 DIRECT: Final[ContextVar[bool]] = ContextVar("direct", default=False)
 
 _paced: Final = list[str]()
-_making: Final = threading.Lock()
+_making: Final = [threading.Lock()]
 _twins: Final["weakref.WeakKeyDictionary[Any, Any]"] = weakref.WeakKeyDictionary()
+
+
+def _of_a_fork() -> None:
+    _making[0] = threading.Lock()  # somebody may have held it
+
+
+os.register_at_fork(after_in_child=_of_a_fork)
 
 
 def refusal(exchange: Any) -> str:
@@ -71,7 +79,7 @@ def twin(exchange: Any) -> Any:
     except ImportError as error:
         text = f"{exchange.id}: private calls by this program itself need more: pip install 'ccxt-fleet[services]'"
         raise ConfigError(f"{text} ({error})") from error
-    with _making:
+    with _making[0]:
         if exchange not in _twins:
             said = settings.of(exchange)
             whole: Any = object.__new__(exchange.__class__)

@@ -6,6 +6,7 @@ calls, so both are switched off here. A `Passage` is what a call learns of its o
 
 import asyncio
 import logging
+import os
 import ssl
 import time
 from collections.abc import Collection, Mapping
@@ -103,10 +104,12 @@ class Egress:
 
     Attributes:
         secrets: user and password of the proxy.
+        process: that has made it.
     """
 
     def __init__(self, ssl_context: ssl.SSLContext, local_addr: str | None = None, proxy: str | None = None) -> None:
         self.ssl_context = ssl_context
+        self.process = os.getpid()
         self.proxy = proxy
         parts = urlsplit(proxy or "")
         self.secrets = [Secret(unquote(part)) for part in (parts.username, parts.password) if part]
