@@ -149,6 +149,8 @@ class Flight:
         """
         if answer.at_us > now_us:
             return False
+        if answer.refusal:
+            return self.came_us(waiter) <= answer.there_us
         if waiter.bar:
             return self.came_us(waiter) < answer.till_us
         return now_us - answer.at_us <= waiter.age_us or self.came_us(waiter) <= answer.there_us

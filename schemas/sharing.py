@@ -47,6 +47,11 @@ def lease_key(asked: str, sources: Iterable[str], *, bulk: bool) -> str:
     return f"{KEYS}asked:{_digest(asked, sorted(sources), bulk)}"
 
 
+def refusal_key(lease: str) -> str:
+    """Where Redis has what an exchange last said to be wrong with the call of a lease, for those who waited."""
+    return f"{KEYS}refusal:{_digest(lease)}"
+
+
 def plain_url(call: Http) -> str:
     """An HTTP call's URL in the one spelling that equal ones have.
 

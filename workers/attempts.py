@@ -63,6 +63,7 @@ class Ended(Struct, frozen=True):
         bound: the limit that had no room for it.
         sent_s: when its first HTTP call was sent, by the same; None if none was.
         still_s: for how long this process stood still while a call of it was out (`Seen.still_s`).
+        refused: its data is an exchange's answer that says what is wrong with an HTTP call (`Call.refused`).
     """
 
     item: Try
@@ -75,6 +76,7 @@ class Ended(Struct, frozen=True):
     bound: Bound | None = None
     sent_s: float | None = None
     still_s: float = 0.0
+    refused: bool = False
 
 
 class Attempts:
@@ -150,7 +152,8 @@ class Attempts:
             return
         if attempt.share:
             config, size_bytes = lane.exchange.config, len(ready.body)
-            self._keeping.put(Ending(attempt, config, item, ended.data, ended.sent_s, ended.there_s, size_bytes))
+            times = ended.sent_s, ended.there_s
+            self._keeping.put(Ending(attempt, config, item, ended.data, *times, size_bytes, refused=ended.refused))
         publish = functools.partial(self._outbox.put, ready, delivery)
         if not attempt.probe and not await self._once.answer(attempt, publish):
             _drop_copy(attempt)
@@ -249,7 +252,8 @@ async def run(lane: LaneExchange, attempt: Attempt, config: WorkerConfig) -> End
     item = Try(lane.name, Outcome.OK, **_times(call))
     spent = call.http_calls, call.budget_s * 1000
     there_s = call.there_s or time.monotonic()
-    return Ended(item, data, *spent, there_s, in_maintenance, sent_s=call.sent_s, still_s=call.still_s)
+    seen: dict[str, Any] = {"sent_s": call.sent_s, "still_s": call.still_s, "refused": call.refused}
+    return Ended(item, data, *spent, there_s, in_maintenance, **seen)
 
 
 def _times(call: Call) -> dict[str, Any]:

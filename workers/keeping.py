@@ -1,8 +1,11 @@
 """Keeps answers in Redis for equal requests, beside the publishing of results, which it never holds up.
 
 An attempt that asks for others, too, ends its lease here (`schemas.runtime.answers`): with its answer, or with an error
-that equal requests would have. While Redis is slow or away, some ends wait here and are tried again. What is too much
-is dropped: then those that wait for the answer lose patience, and one of them asks.
+that equal requests would have. An exchange's answer that says what is wrong with an HTTP call is such an error, too: it
+may hold for a moment only, so it is for those who wait, and who comes later asks.
+
+While Redis is slow or away, some ends wait here and are tried again. What is too much is dropped: then those that wait
+for the answer lose patience, and one of them asks.
 """
 
 import asyncio
@@ -48,6 +51,7 @@ class Ending(Struct, frozen=True):
         sent_s: when its first call left, by the monotonic clock; None if none did.
         there_s: when its answer began to come, or its error was there, by the same.
         size_bytes: about how large the data is.
+        refused: the data is an exchange's answer that says what is wrong with an HTTP call.
     """
 
     attempt: Attempt
@@ -57,6 +61,7 @@ class Ending(Struct, frozen=True):
     sent_s: float | None = None
     there_s: float = 0.0
     size_bytes: int = 0
+    refused: bool = False
 
 
 class Keeping:
@@ -119,13 +124,16 @@ class Keeping:
             return "not_kept"
         by_redis = await self._answers.by_redis()
         at_us = by_redis(ending.sent_s)
-        till_us, kept_ms = _lasts(attempt, ending.data, at_us, by_redis(time.monotonic()))
-        key = sharing.answer_key(sharing.question(attempt.request), sharing.source(ending.lane, attempt.request))
-        answer = Answer(at_us, by_redis(ending.there_s), till_us, body)
+        if ending.refused:
+            till_us, kept_ms, key = 0, ENDED_MS, sharing.refusal_key(lease)
+        else:
+            till_us, kept_ms = _lasts(attempt, ending.data, at_us, by_redis(time.monotonic()))
+            key = sharing.answer_key(sharing.question(attempt.request), sharing.source(ending.lane, attempt.request))
+        answer = Answer(at_us, by_redis(ending.there_s), till_us, body, ending.refused)
         metrics.KEPT_BYTES.set(
             await self._answers.keep(key, lease, id_, answer, kept_ms=kept_ms, most_bytes=self._most_bytes)
         )
-        return "kept"
+        return "error" if ending.refused else "kept"
 
     async def _packed(self, ending: Ending) -> bytes | None:
         """The answer's body; None where its data can't be encoded."""

@@ -80,16 +80,16 @@ end
 local function see(keys)
   local names = {'state', 'id', 'owner', 'done', 'key', 'code', 'why', 'failed', 'until'}
   local lease = redis.call('HMGET', keys[1], unpack(names))
-  local answer = {false, false, false, false}
+  local answer = {false, false, false, false, false}
   if lease[5] then
-    answer = redis.call('HMGET', lease[5], 'at', 'there', 'till', 'body')
+    answer = redis.call('HMGET', lease[5], 'at', 'there', 'till', 'body', 'refusal')
     answer[2] = answer[2] or lease[4] -- Workers of the version before say it of the lease alone.
   end
   local found = {text(clock())}
   for number = 1, #names do
     found[number + 1] = lease[number] or ''
   end
-  for number = 1, 4 do
+  for number = 1, 5 do
     found[number + 1 + #names] = answer[number] or ''
   end
   return found
@@ -112,6 +112,9 @@ local function put(key, now, times, body, kept_ms, most)
   end
   redis.call('DEL', key)
   redis.call('HSET', key, 'at', times.at, 'there', times.there, 'till', times.till, 'body', body)
+  if times.refusal == '1' then
+    redis.call('HSET', key, 'refusal', '1')
+  end
   kept_ms = math.max(kept_ms, left_ms)
   redis.call('PEXPIRE', key, kept_ms)
   redis.call('HSET', SIZES, key, size)
@@ -128,12 +131,12 @@ end
 -- Keeps an answer, unless one that left later is there, and ends the lease with it, unless somebody has taken it over.
 -- Returns how many bytes all answers have.
 -- KEYS: the answer, the lease. ARGV: the lease's id, at, there, till, the body, how long it is kept in ms, the most
--- bytes of all, and the ms that the lease's end is kept.
+-- bytes of all, the ms that the lease's end is kept, and '1' for a refusal.
 local function keep(keys, args)
   local now, at = true_clock(), tonumber(args[2])
   local known = tonumber(redis.call('HGET', keys[1], 'at') or 0)
   if at <= now and (known <= at or known > now) then
-    local times = {at = args[2], there = args[3], till = args[4]}
+    local times = {at = args[2], there = args[3], till = args[4], refusal = args[9]}
     put(keys[1], now, times, args[5], tonumber(args[6]), tonumber(args[7]))
   end
   local lease = redis.call('HMGET', keys[2], 'state', 'id')

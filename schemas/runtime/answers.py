@@ -59,12 +59,14 @@ class Answer(Struct, frozen=True):
         there_us: when the exchange's answer began to come: who came before that may have it, however old it is.
         till_us: until when it has all finished bars; 0 where it has none.
         body: as `pack` made it.
+        refusal: it says what is wrong with the call: nobody may have it but who came before it began to come.
     """
 
     at_us: int
     there_us: int
     till_us: int
     body: bytes
+    refusal: bool = False
 
 
 class Kept(Struct, frozen=True, array_like=True):
@@ -202,7 +204,7 @@ class Answers:
         """Keeps an answer, and ends the lease with it; returns how many bytes all answers have.
 
         Args:
-            key: its key. One there that left later stays.
+            key: its key. One there that left later stays. Nobody asks for the key of a refusal.
             lease: the lease's key.
             id_: the id that it had. One that was taken over goes on.
             answer: the answer.
@@ -210,7 +212,7 @@ class Answers:
             most_bytes: how many bytes all answers may have.
         """
         times = answer.at_us, answer.there_us, answer.till_us
-        args = "keep", id_, *times, answer.body, max(kept_ms, 1), most_bytes, ENDED_MS
+        args = "keep", id_, *times, answer.body, max(kept_ms, 1), most_bytes, ENDED_MS, "1" if answer.refusal else ""
         return store.shaped(await self._script(keys=[key, lease], args=args), int)
 
     async def fail(self, lease: str, id_: str, failed_s: float, *, code: str, why: str, until_ms: int) -> None:
@@ -274,8 +276,8 @@ def _asked(found: list[Any]) -> Asked:
     return Asked(now_us, lease=lease, leads=what == b"lead")
 
 
-def _answer(at: bytes, there: bytes, till: bytes, body: bytes) -> Answer:
-    return Answer(int(at), int(there or 0), int(till), bytes(body))
+def _answer(at: bytes, there: bytes, till: bytes, body: bytes, refusal: bytes = b"") -> Answer:
+    return Answer(int(at), int(there or 0), int(till), bytes(body), refusal == b"1")
 
 
 def _look(state: bytes, id_: bytes, done: bytes) -> Look:

@@ -11,7 +11,7 @@ from msgspec import Raw, msgpack
 
 from schemas.runtime import store
 from schemas.runtime.answers import Answer, Answers, State, pack, unpack
-from schemas.sharing import KEYS
+from schemas.sharing import KEYS, refusal_key
 from tests.support.fleet import wait_until
 
 pytestmark = pytest.mark.both_stores
@@ -97,6 +97,21 @@ async def test_an_answer_that_left_later_stays_and_lasts_as_long(answers: tuple[
     assert await kept.keep(A, ASKED, "i", third, kept_ms=1_000, **MOST) == total
     assert (await kept.see(ASKED)).answer == third
     assert await client.pttl(A) > 50_000
+
+
+async def test_a_refusal_is_seen_by_who_waits_and_found_by_nobody(answers: tuple[Answers, Any]) -> None:
+    kept, client = answers
+    asking: dict[str, Any] = {**ASKING, "age_us": 60 * 10**6}
+    now_us = (await kept.by_redis())(time.monotonic())
+    good, refusal = Answer(now_us - 10**6, now_us, 0, b"x"), Answer(now_us, now_us, 0, b"y", refusal=True)
+    await kept.keep(A, ASKED, "i", good, kept_ms=60_000, **MOST)
+    assert (await kept.ask(ASKED, [], new_id="i", **asking)).leads
+    await kept.keep(refusal_key(ASKED), ASKED, "i", refusal, kept_ms=10_000, **MOST)
+    assert (await kept.see(ASKED)).answer == refusal
+    assert (await kept.ask(ASKED, [A], new_id="j", **asking)).answer == good
+    assert await client.pttl(refusal_key(ASKED)) > 0
+    await kept.keep(A, ASKED, "i", good, kept_ms=60_000, **MOST)
+    assert (await kept.see(ASKED)).answer == good
 
 
 async def test_a_lease_that_has_an_answer_fails_no_more(answers: tuple[Answers, Any]) -> None:

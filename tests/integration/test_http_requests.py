@@ -107,6 +107,7 @@ OF_THE_CALL = [
     ("okx", 200, '{"code":"59999","msg":"x","data":[]}'),
     ("kraken", 200, '{"error":["EQuery:Unknown asset pair"]}'),
 ]
+DATA = ("[]", '{"a": 1.10, "b" : [ ] }\n')
 OF_THE_EXCHANGE = [
     ("binance", 429, '{"code":-1003,"msg":"Too many requests"}', ErrorCode.RATE_LIMITED),
     ("binance", 418, '{"code":-1003,"msg":"IP banned"}', ErrorCode.RATE_LIMITED),
@@ -126,8 +127,10 @@ async def test_what_the_exchange_says_of_the_call_is_the_answer(
     lanes: Lanes, server: Answers, exchange: str, status: int, body: str
 ) -> None:
     server.answer = status, {"X-Mbx-Used-Weight-1m": "7", "Set-Cookie": "a=b"}, body
-    data = await lane_of(lanes, server, exchange).call_http(Http(URLS[exchange]), call(exchange))
+    of = call(exchange)
+    data = await lane_of(lanes, server, exchange).call_http(Http(URLS[exchange]), of)
     assert (data["status"], data["body"]) == (status, body)
+    assert of.refused is not (body in DATA)
     assert data["headers"]["x-mbx-used-weight-1m"] == "7"
     assert "set-cookie" not in data["headers"]
 

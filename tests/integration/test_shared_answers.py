@@ -147,6 +147,25 @@ async def test_an_error_of_the_request_s_own_is_for_all_who_wait(stand: Stand) -
     assert (await stand.client.answer(await stand.client.send(request))).result.ok, "an error is not kept"
 
 
+@pytest.mark.parametrize(
+    "said", [(400, '{"code":-1121,"msg":"Invalid symbol."}'), (200, '{"code":-9000,"msg":"wait"}')]
+)
+async def test_what_an_exchange_says_to_be_wrong_with_a_call_is_not_kept(stand: Stand, said: tuple[int, str]) -> None:
+    url = f"https://api.binance.com/api/v3/klines?symbol=BTCUSDT&interval=1m&limit={next(_LIMITS)}"
+    request = {"http": {"url": url}, "exchanges": ["binance"], "max_age_ms": MINUTE_MS}
+    before = await calls(stand)
+    await stand.simulator.fault("binance", said={"klines": dict(zip(("status", "body"), said, strict=True))})
+    with unasked(stand):
+        sent = [await stand.client.send(request) for _ in range(10)]
+        await waiting(stand, 9)
+    answers = await all_answers(stand.client, sent)
+    assert [(answer.result.data["status"], answer.result.data["body"]) for answer in answers] == [said] * 10
+    assert await calls(stand) == before + 1
+    await stand.simulator.clear("binance")
+    again = (await stand.client.answer(await stand.client.send(request))).result
+    assert (again.data["status"], again.age_ms) == (200, None)
+
+
 async def test_an_http_call_is_shared(stand: Stand) -> None:
     url = f"https://api.binance.com/api/v3/klines?symbol=BTCUSDT&interval=1m&limit={next(_LIMITS)}"
     before = await calls(stand)

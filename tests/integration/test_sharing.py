@@ -306,6 +306,25 @@ async def test_a_call_is_shared_like_a_read(two: tuple[Dispatcher, Dispatcher], 
     assert await data(await given(other.ask(request=HTTP))) == answer
 
 
+async def test_what_is_wrong_with_a_call_is_told_to_who_waits_and_is_not_kept(
+    two: tuple[Dispatcher, Dispatcher], keeping: Keeping
+) -> None:
+    one, other = two
+    refusal: dict[str, Any] = {"status": 400, "headers": {}, "body": "no such symbol"}
+    share = await one.leads(request=HTTP)
+    waiting = [each.ask(request=HTTP) for each in two]
+    await one.held(1)
+    await other.held(1)
+    keeping.put(ended(share, refusal, HTTP, refused=True))
+    assert [await data(await given(task)) for task in waiting] == [refusal] * 2
+    share = await other.leads(request=HTTP)
+    keeping.put(ended(share, "well again", HTTP))
+    await keeping.close()
+    keeping.put(ended(await one.leads(request=HTTP, max_age_ms=0), refusal, HTTP, refused=True))
+    await keeping.close()
+    assert await data(await given(other.ask(request=HTTP))) == "well again", "it stays"
+
+
 async def test_different_questions_are_never_mixed_up(two: tuple[Dispatcher, Dispatcher], keeping: Keeping) -> None:
     asked: dict[int, list[asyncio.Task[Verdict]]] = {}
     requests = [Request("fetch_trades", {"symbol": "A", "limit": number}, max_age_ms=60_000) for number in range(1, 60)]

@@ -117,7 +117,8 @@ def ended(share: str, data: Any, request: Request = TICKER, *, lane: LaneConfig 
     item = Try(lane.exchange, Outcome.REJECTED if code else Outcome.OK, code, how.get("why", ""))
     sent_s = how.get("sent_s", time.monotonic() - 0.01)
     there_s = how.get("there_s", time.monotonic())
-    return Ending(attempt, lane, item, data, sent_s, there_s, how.get("size_bytes", 100))
+    refused = how.get("refused", False)
+    return Ending(attempt, lane, item, data, sent_s, there_s, how.get("size_bytes", 100), refused)
 
 
 async def given(task: asyncio.Task[Verdict]) -> Given:

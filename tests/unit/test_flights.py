@@ -78,6 +78,16 @@ async def test_an_error_is_one_s_who_came_before_it_was_there() -> None:
         assert of.fails(one, seen) is ends
 
 
+async def test_a_refusal_is_one_s_who_came_before_it_was_there() -> None:
+    """However old an answer may be that would do: it may hold for a moment only."""
+    one = waiter(60_000)
+    of = flight(one)
+    of.set_clock(NOW_US, one.joined_s)
+    for after_us, takes in ((0, True), (-1, False)):
+        refusal = Answer(NOW_US - SECOND_US, NOW_US + after_us, 0, b"", refusal=True)
+        assert of.takes(one, refusal, NOW_US + SECOND_US) is takes
+
+
 async def test_candles_will_do_if_their_bar_had_not_closed_when_it_came() -> None:
     one = waiter("bar")
     of = flight(one)

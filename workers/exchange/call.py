@@ -112,6 +112,7 @@ class Call(Seen):
         lacked: the charge for which there was no room in time.
         rooms: how room comes for that one (`Refusal.rooms`).
         signed: what is sent as it stands, in place of what ccxt would sign: an HTTP call of the producer's own.
+        refused: that one's answer says what is wrong with it.
     """
 
     max_wait_s: float = 0.0
@@ -134,6 +135,7 @@ class Call(Seen):
     lacked: Charge | None = None
     rooms: Sequence[tuple[float, int]] = ()
     signed: Mapping[str, Any] | None = None
+    refused: bool = False
 
     def __post_init__(self) -> None:
         self.started_s = time.monotonic()

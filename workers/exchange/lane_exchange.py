@@ -279,7 +279,8 @@ class LaneExchange:
             call: what it may use; shows afterwards what was used, also when this raises.
 
         Returns:
-            The answer, also one that says what is wrong with the call: `status`, `headers`, and `body` or `body_gzip`.
+            The answer: `status`, `headers`, and `body` or `body_gzip`; also one that says what is wrong with the call,
+            which is `refused` then.
 
         Raises:
             NotSupported: the exchange has no such public endpoint.
@@ -299,6 +300,7 @@ class LaneExchange:
         except Exception as error:
             if not http_answer.is_answer(error, judge(error, call), call):
                 raise
+            call.refused = True
         finally:
             CALL.reset(token)
             call.holding.close()
