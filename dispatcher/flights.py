@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
 
 from msgspec import msgpack
@@ -26,14 +26,15 @@ NOT_SHARED: Final = frozenset({ErrorCode.DEADLINE_EXCEEDED})
 
 
 class Waiter:
-    """A request that may take another one's answer."""
+    """A request that may take another one's answer, and the lanes that may answer it."""
 
-    __slots__ = ("attempt", "deadline_s", "delivery", "joined_s", "owner", "verdict")
+    __slots__ = ("attempt", "deadline_s", "delivery", "joined_s", "lanes", "owner", "verdict")
 
-    def __init__(self, attempt: Attempt, delivery: Delivery) -> None:
+    def __init__(self, attempt: Attempt, delivery: Delivery, lanes: Collection[str] = ()) -> None:
         self.attempt = attempt
         self.delivery = delivery
         self.owner = owner_of(attempt)
+        self.lanes = frozenset(lanes)
         self.joined_s = time.monotonic()
         self.deadline_s = self.joined_s + (attempt.deadline_ms - now_ms()) / 1000
         self.verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
@@ -158,9 +159,12 @@ class Flight:
     def fails(self, waiter: Waiter, seen: Seen) -> bool:
         """Whether one that waits ends with the error of the one that asked.
 
-        It does if it came before that error. For lack of time it ends only with no more time than the other had.
+        It does if it came before that error, and has no lane that the other had not. For lack of time it ends only with
+        no more time than the other had, and for too much data only in the same encoding.
         """
-        if self.came_us(waiter) > seen.failed_us:
+        if self.came_us(waiter) > seen.failed_us or not waiter.lanes <= seen.lanes:
+            return False
+        if seen.code is ErrorCode.TOO_LARGE and waiter.attempt.content_type != seen.encoding:
             return False
         return seen.code not in NOT_SHARED or waiter.attempt.deadline_ms <= seen.until_ms
 

@@ -192,7 +192,7 @@ class Requests:
         The arguments are those of `_advance`.
         """
         shares = attempt.request.max_age_ms is not None and not (attempt.share or attempt.tries or attempt.lane)
-        sources = self._router.sources(attempt.request) if shares else []
+        sources = self._router.sources(attempt.request) if shares else {}
         match await self._sharing.find(attempt, delivery, sources) if sources else Alone():
             case Alone():
                 await self._advance(attempt, delivery, rested=rested, kept=kept)

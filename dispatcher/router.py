@@ -204,15 +204,15 @@ class Router:
             return End(listing.code, listing.message)
         return [self.health[name] for name in listing]
 
-    def sources(self, request: Request) -> list[str]:
-        """What may answer a request, as answers are shared; none where nothing may."""
+    def sources(self, request: Request) -> dict[str, str]:
+        """What may answer a request, as answers are shared, by lane in the request's order; none where nothing may."""
         able = self.candidates(request)
         lanes = [] if isinstance(able, End) else [lane.name for lane in able]
         kind = request.http is not None
         for name in lanes:
             if (name, kind) not in self._sources:
                 self._sources[name, kind] = sharing.source(self._lanes[name], request)
-        return list(dict.fromkeys(self._sources[name, kind] for name in lanes))
+        return {name: self._sources[name, kind] for name in lanes}
 
     def less_removed(self, attempt: Attempt) -> Attempt:
         """The attempt without exchanges that were removed meanwhile; unchanged if no other is left."""

@@ -22,7 +22,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import redis.asyncio
@@ -30,7 +30,7 @@ import redis.asyncio
 from schemas import sharing
 from schemas.messages import Attempt, ErrorCode
 from schemas.runtime import store
-from schemas.runtime.answers import Answer, Answers, Seen, State, insist, unpack
+from schemas.runtime.answers import Answer, Answers, Seen, State, failing, insist, unpack
 from schemas.runtime.deliveries import Delivery
 from schemas.runtime.results import now_ms
 from schemas.runtime.tasks import end_tasks
@@ -76,29 +76,30 @@ class Sharing:
         self._closed = False
         self._ends = Counter[str]()
 
-    async def find(self, attempt: Attempt, delivery: Delivery, sources: Sequence[str]) -> Verdict:
+    async def find(self, attempt: Attempt, delivery: Delivery, sources: Mapping[str, str]) -> Verdict:
         """Where a request gets its answer; it waits here as long as another one asks.
 
         Args:
             attempt: the request, which says how old an answer may be.
             delivery: its message.
-            sources: what may answer it (`schemas.sharing.source`), the best first.
+            sources: what may answer it (`schemas.sharing.source`), by lane, the best first.
         """
         verdict = await self._find(attempt, delivery, sources)
         if isinstance(verdict, Later) and attempt.deadline_ms - now_ms() < LATER_LEAST_MS:
             verdict = Alone()
         return self._counted(verdict)
 
-    async def _find(self, attempt: Attempt, delivery: Delivery, sources: Sequence[str]) -> Verdict:
+    async def _find(self, attempt: Attempt, delivery: Delivery, sources: Mapping[str, str]) -> Verdict:
         if self._closed:
             return Later()
         if time.monotonic() < self._away_until_s:
             return Alone()
         caller, size_bytes = attempt.reply_to, len(delivery.body)
-        key, answers = _keys(attempt, sources)
+        key, answers = _keys(attempt, list(dict.fromkeys(sources.values())))
+        waiter = Waiter(attempt, delivery, sources)
         if not self.held.has_room(caller, size_bytes):
-            return await self._look_once(Flight(key, answers), Waiter(attempt, delivery))
-        flight, waiter = self._flight(key, answers), Waiter(attempt, delivery)
+            return await self._look_once(Flight(key, answers), waiter)
+        flight = self._flight(key, answers)
         if flight.lease_now is not None:
             if attempt.copy and flight.lease_now.owner == waiter.owner:
                 return Leads(_share(flight, flight.lease_now.id))
@@ -227,6 +228,7 @@ class Sharing:
                 flight.lease,
                 flight.answers,
                 owner=leader.owner,
+                lanes=leader.lanes,
                 new_id=new_id,
                 lasts_ms=min(left_ms + LAPSES_AFTER_MS, LONGEST_MS),
                 age_us=age_us,
@@ -342,7 +344,7 @@ class Sharing:
         if code is None:
             end = functools.partial(self._answers.end, lease, id_, State.NONE)
         else:
-            words: dict[str, Any] = {"code": code, "why": why, "until_ms": attempt.deadline_ms}
+            words = failing(attempt, code, why)
             end = functools.partial(self._answers.fail, lease, id_, time.monotonic(), **words)
         await insist(end, "lease")  # where it can't be ended those that wait lose patience
 

@@ -10,7 +10,7 @@ so none can make the key of another question.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -21,6 +21,9 @@ from .messages import Http, Request
 
 # All in one slot of a Redis Cluster: one script makes room for an answer by dropping others.
 KEYS: Final = "fleet:{answers}:"
+# What ccxt's classes make a call's host and path of: see their `sign` (ccxt 4.5.90).
+_LEADING: Final = ("hostname", "urls", "version")
+_LEADING_OPTIONS: Final = ("access", "version", "versions")
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 
 
@@ -33,8 +36,15 @@ def question(request: Request) -> str:
 
 
 def source(lane: LaneConfig, request: Request) -> str:
-    """Names what answers a request on a lane: settings may lead ccxt to other markets, but never an HTTP call."""
-    return _digest(lane.known_as, None if request.http is not None else _sorted(_plain(lane.ccxt)))
+    """Names what answers a request on a lane: settings lead ccxt to other markets, and some an HTTP call elsewhere."""
+    return _digest(lane.known_as, _sorted(_plain(lane.ccxt if request.http is None else _leading(lane.ccxt))))
+
+
+def _leading(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a lane's settings those that lead an HTTP call elsewhere than ccxt's own would: to another host, or path."""
+    options: Mapping[str, Any] = settings.get("options", {})
+    found = {name: settings[name] for name in _LEADING if name in settings}
+    return found | {f"options.{name}": options[name] for name in _LEADING_OPTIONS if name in options}
 
 
 def answer_key(asked: str, of: str) -> str:

@@ -20,7 +20,7 @@ from msgspec import Struct, msgpack
 from schemas import bars, sharing
 from schemas.config import LaneConfig
 from schemas.messages import Attempt, Outcome, Try
-from schemas.runtime.answers import ENDED_MS, Answer, Answers, State, insist, pack
+from schemas.runtime.answers import ENDED_MS, Answer, Answers, State, failing, insist, pack
 
 from . import metrics
 
@@ -115,8 +115,7 @@ class Keeping:
             await self._answers.end(lease, id_, State.NONE)
             return "dropped"
         if item.outcome is not Outcome.OK:
-            code, until_ms = str(item.code), attempt.deadline_ms
-            await self._answers.fail(lease, id_, ending.there_s, code=code, why=item.message, until_ms=until_ms)
+            await self._answers.fail(lease, id_, ending.there_s, **failing(attempt, str(item.code), item.message))
             return "error"
         body = await self._packed(ending)
         if ending.sent_s is None or body is None or len(body) > self._most_bytes // LARGEST_PART:

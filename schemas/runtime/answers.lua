@@ -43,7 +43,7 @@ end
 
 -- Finds an answer that will do, or whom to wait for, or gives the lease to the caller.
 -- KEYS: the lease, then the answers. ARGV: the caller, a new id, the lease's ms, the greatest age that will do or -1,
--- '1' if what is good until a bar closes will do, and the id of a lease that is taken over.
+-- '1' if what is good until a bar closes will do, the id of a lease that is taken over, and the caller's lanes.
 local function ask(keys, args)
   local now = true_clock()
   local age, bar = tonumber(args[4]), args[5] == '1'
@@ -59,8 +59,8 @@ local function ask(keys, args)
   if lease[1] == 'asks' and lease[2] ~= args[6] then
     return {text(now), 'wait', lease[2], lease[3]}
   end
-  redis.call('HDEL', keys[1], 'code', 'why', 'failed', 'until')
-  redis.call('HSET', keys[1], 'state', 'asks', 'id', args[2], 'owner', args[1])
+  redis.call('HDEL', keys[1], 'code', 'why', 'failed', 'until', 'encoding')
+  redis.call('HSET', keys[1], 'state', 'asks', 'id', args[2], 'owner', args[1], 'lanes', args[7])
   redis.call('HSET', keys[1], 'since', text(now)) -- Dispatchers of the version before read it.
   redis.call('PEXPIRE', keys[1], args[3])
   return {text(now), 'lead', args[2], args[1]}
@@ -78,7 +78,7 @@ end
 
 -- All of a lease, with the answer that ended it.
 local function see(keys)
-  local names = {'state', 'id', 'owner', 'done', 'key', 'code', 'why', 'failed', 'until'}
+  local names = {'state', 'id', 'owner', 'done', 'key', 'code', 'why', 'failed', 'until', 'encoding', 'lanes'}
   local lease = redis.call('HMGET', keys[1], unpack(names))
   local answer = {false, false, false, false, false}
   if lease[5] then

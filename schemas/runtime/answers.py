@@ -14,14 +14,14 @@ import asyncio
 import enum
 import time
 import zlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import redis.asyncio
 from msgspec import Raw, Struct, msgpack
 
-from ..messages import ErrorCode
+from ..messages import Attempt, ErrorCode
 from ..sharing import KEYS
 from . import store
 
@@ -129,6 +129,8 @@ class Seen(Struct, frozen=True):
         why: the same in words.
         failed_us: when that error was there.
         until_ms: the deadline of the request that failed.
+        encoding: that of its result.
+        lanes: those that it could use.
     """
 
     now_us: int
@@ -139,6 +141,8 @@ class Seen(Struct, frozen=True):
     why: str
     failed_us: int
     until_ms: int
+    encoding: str = ""
+    lanes: frozenset[str] = frozenset()
 
 
 class Answers:
@@ -168,6 +172,7 @@ class Answers:
         answers: Sequence[str],
         *,
         owner: str,
+        lanes: Collection[str],
         new_id: str,
         lasts_ms: int,
         age_us: int,
@@ -180,13 +185,14 @@ class Answers:
             lease: its key.
             answers: the keys of those that would do, the best first.
             owner: who asks.
+            lanes: those that it may use.
             new_id: the lease's, if it is taken.
             lasts_ms: how long it lasts then.
             age_us: the greatest age that will do; -1 for none.
             bar: whether what has all finished bars will do.
             takes_over: the id of a lease that nobody waits for any more; empty for none.
         """
-        args = owner, new_id, max(lasts_ms, 1), age_us, int(bar), takes_over
+        args = owner, new_id, max(lasts_ms, 1), age_us, int(bar), takes_over, " ".join(sorted(lanes))
         found: Any = await self._script(keys=[lease, *answers], args=["ask", *args])
         return store.shaped(found, _asked)
 
@@ -215,10 +221,10 @@ class Answers:
         args = "keep", id_, *times, answer.body, max(kept_ms, 1), most_bytes, ENDED_MS, "1" if answer.refusal else ""
         return store.shaped(await self._script(keys=[key, lease], args=args), int)
 
-    async def fail(self, lease: str, id_: str, failed_s: float, *, code: str, why: str, until_ms: int) -> None:
-        """Ends a lease as `end` does: with an error that was there at that time of the monotonic clock."""
+    async def fail(self, lease: str, id_: str, failed_s: float, **error: str | int) -> None:
+        """Ends a lease as `end` does: with an error (`failing`) that was there at that time of the monotonic clock."""
         failed_us = (await self.by_redis())(failed_s)
-        await self.end(lease, id_, State.FAILED, code=code, why=why, failed=failed_us, until=until_ms)
+        await self.end(lease, id_, State.FAILED, **error, failed=failed_us)
 
     async def end(self, lease: str, id_: str, state: State, **more: str | int) -> None:
         """Ends a lease without an answer, unless it has one or was taken over; `more` are fields of an error."""
@@ -241,6 +247,11 @@ async def insist(write: Callable[[], Awaitable[T]], what: str) -> T | None:
             store.count_loss(error, what)
             await asyncio.sleep(AGAIN_S if left else 0)
     return None
+
+
+def failing(attempt: Attempt, code: str, why: str) -> dict[str, str | int]:
+    """What a lease says of an error of this request."""
+    return {"code": code, "why": why, "until": attempt.deadline_ms, "encoding": attempt.content_type}
 
 
 def pack(exchange: str, lane: str, data: bytes) -> bytes:
@@ -285,7 +296,7 @@ def _look(state: bytes, id_: bytes, done: bytes) -> Look:
 
 
 def _seen(found: list[Any]) -> Seen:
-    state, id_, owner, done, _, code, why, failed, until, *answer = found[1:]
+    state, id_, owner, done, _, code, why, failed, until, encoding, lanes, *answer = found[1:]
     return Seen(
         int(found[0]),
         _look(state, id_, done),
@@ -295,4 +306,6 @@ def _seen(found: list[Any]) -> Seen:
         why.decode(errors="replace"),
         int(failed or found[0]),  # workers of the version before do not say it
         int(until or 0),
+        encoding.decode(),
+        frozenset(lanes.decode().split()),
     )

@@ -19,7 +19,14 @@ A, B = f"{KEYS}answer:a", f"{KEYS}answer:b"
 ASKED = f"{KEYS}asked:"
 CLOCK = "fleet:{answers}:clock"
 MOST: dict[str, Any] = {"most_bytes": 10**6}
-ASKING: dict[str, Any] = {"owner": "o", "lasts_ms": 60_000, "age_us": 0, "bar": False, "takes_over": ""}
+ASKING: dict[str, Any] = {
+    "owner": "o",
+    "lanes": ["okx"],
+    "lasts_ms": 60_000,
+    "age_us": 0,
+    "bar": False,
+    "takes_over": "",
+}
 ANSWER = Answer(1, 1, 0, pack("okx", "okx", msgpack.encode("x" * 10)) + b"\0" * 800)
 
 
@@ -61,7 +68,7 @@ async def test_nothing_stays_for_ever(answers: tuple[Answers, Any]) -> None:
         await kept.ask(f"{ASKED}{number}", [], new_id="i", **ASKING)
     await kept.keep(A, ASKED + "0", "i", Answer(1, 1, 0, b"x"), kept_ms=86_400_000, **MOST)
     await kept.keep(B, ASKED + "0", "i", Answer(1, 1, 0, b"x"), kept_ms=60_000, **MOST)
-    error: dict[str, Any] = {"code": "bad_symbol", "why": "", "until_ms": 0}
+    error: dict[str, Any] = {"code": "bad_symbol", "why": "", "until": 0}
     await kept.fail(ASKED + "1", "i", 0.0, **error)
     await kept.fail(ASKED + "2", "another", 0.0, **error)
     lasts = {key: await client.pttl(key) for key in [key async for key in client.scan_iter("fleet:*")]}
@@ -119,7 +126,7 @@ async def test_a_lease_that_has_an_answer_fails_no_more(answers: tuple[Answers, 
     kept, _ = answers
     assert (await kept.ask(ASKED, [], new_id="i", **ASKING)).leads
     await kept.keep(A, ASKED, "i", ANSWER, kept_ms=60_000, **MOST)
-    await kept.fail(ASKED, "i", time.monotonic(), code="bad_symbol", why="", until_ms=0)
+    await kept.fail(ASKED, "i", time.monotonic(), code="bad_symbol", why="", until=0)
     for state in (State.NONE, State.ALONE):
         await kept.end(ASKED, "i", state)
     assert (await kept.see(ASKED)).look.state is State.ANSWERED

@@ -99,7 +99,9 @@ async def test_an_error_of_several_commands_is_known_by_its_code(
 
 async def test_answers_are_shared_on_a_cluster_and_processes_are_found(client: Any) -> None:
     kept = answers.Answers(client)
-    ask = partial(kept.ask, owner="o", new_id="1", lasts_ms=60_000, age_us=60_000_000, bar=False, takes_over="")
+    ask = partial(
+        kept.ask, owner="o", lanes=["of"], new_id="1", lasts_ms=60_000, age_us=60_000_000, bar=False, takes_over=""
+    )
     for number in range(20):
         lease, key = lease_key(str(number), ["of"], bulk=False), answer_key(str(number), "of")
         assert (await ask(lease, [key])).leads

@@ -14,7 +14,7 @@ from dispatcher import sharing as of_dispatcher
 from dispatcher.held import Held
 from dispatcher.verdicts import Alone, Failed, Later, Leads, Verdict
 from schemas.config import LaneConfig
-from schemas.messages import JSON, Attempt, ErrorCode, Http, Request
+from schemas.messages import JSON, MSGPACK, Attempt, ErrorCode, Http, Request
 from schemas.runtime.results import now_ms
 from tests.support.fleet import wait_until
 from tests.support.sharers import LANE, MOST_BYTES, TICKER, Dispatcher, Message, data, dispatcher, ended, given
@@ -67,6 +67,36 @@ async def test_an_error_is_all_waiters_and_is_not_kept(
     keeping.put(ended(share, None, code=code, why="no such thing"))
     assert [await task for task in waits] == [Failed(code, "no such thing")] * 4
     await other.leads()
+
+
+async def test_an_error_of_one_lane_ends_nobody_who_has_another(
+    two: tuple[Dispatcher, Dispatcher], keeping: Keeping
+) -> None:
+    one, other = two
+    share = await one.leads(lanes={"okx.b": LANE})
+    same, both, another = [
+        other.ask(lanes=dict.fromkeys(of, LANE)) for of in (["okx.b"], ["okx.a", "okx.b"], ["okx.a"])
+    ]
+    await other.held(3)
+    keeping.put(ended(share, None, code=ErrorCode.RESTRICTED, why="not here"))
+    assert await same == Failed(ErrorCode.RESTRICTED, "not here")
+    leads, waits = await asyncio.wait([both, another], timeout=10, return_when=asyncio.FIRST_COMPLETED)
+    verdict = await leads.pop()
+    assert isinstance(verdict, Leads)
+    keeping.put(ended(verdict.share, "for all lanes"))
+    assert await data(await given(waits.pop())) == "for all lanes"
+
+
+async def test_too_much_data_in_one_encoding_is_asked_for_in_the_other(
+    two: tuple[Dispatcher, Dispatcher], keeping: Keeping
+) -> None:
+    one, other = two
+    share = await one.leads(content_type=JSON)
+    waiting = {kind: other.ask(content_type=kind) for kind in (JSON, MSGPACK)}
+    await other.held(2)
+    keeping.put(ended(share, None, code=ErrorCode.TOO_LARGE, why="too much"))
+    assert await waiting[JSON] == Failed(ErrorCode.TOO_LARGE, "too much")
+    assert isinstance(await waiting[MSGPACK], Leads)
 
 
 async def test_an_error_of_the_dispatcher_s_is_shared_as_well(two: tuple[Dispatcher, Dispatcher]) -> None:

@@ -65,6 +65,7 @@ async def test_an_answer_that_redis_took_late_is_nobody_s_who_came_after_it(
     leads, waits = await asyncio.wait(after, timeout=10, return_when=asyncio.FIRST_COMPLETED)
     verdict = await leads.pop()
     assert isinstance(verdict, Leads)
+    await asyncio.sleep(UNSURE_S)
     keeping.put(ended(verdict.share, "new"))
     assert await data(await given(waits.pop())) == "new"
 

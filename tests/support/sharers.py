@@ -14,7 +14,7 @@ from dispatcher.sharing import Sharing
 from dispatcher.verdicts import Given, Leads, Verdict
 from schemas import sharing
 from schemas.config import LaneConfig
-from schemas.messages import MSGPACK, Attempt, Outcome, Request, Try
+from schemas.messages import JSON, MSGPACK, Attempt, Outcome, Request, Try
 from schemas.runtime import store
 from schemas.runtime.results import now_ms
 from schemas.runtime.tasks import end_tasks
@@ -54,9 +54,10 @@ class Dispatcher:
         *,
         max_age_ms: int | Literal["bar"] | None = None,
         within_ms: int = 60_000,
-        lanes: Sequence[LaneConfig] = (LANE,),
+        lanes: Sequence[LaneConfig] | dict[str, LaneConfig] = (LANE,),
         copy: bool = False,
         caller: str = "",
+        content_type: Literal["application/json", "application/msgpack"] = JSON,
     ) -> asyncio.Task[Verdict]:
         """A request comes."""
         number = len(self.asked)
@@ -64,10 +65,12 @@ class Dispatcher:
         fields |= {"id": name or f"{id(self)}-{number}", "deadline_ms": now_ms() + within_ms}
         if max_age_ms is not None:
             fields["max_age_ms"] = max_age_ms
-        attempt = Attempt(Request(**fields), "", 0, now_ms(), reply_to=caller, copy=copy)
+        way: dict[str, Any] = {"reply_to": caller, "content_type": content_type, "copy": copy}
+        attempt = Attempt(Request(**fields), "", 0, now_ms(), **way)
         message: Any = Message()
         self.messages.append(message)
-        sources = [sharing.source(lane, attempt.request) for lane in lanes]
+        named = lanes if isinstance(lanes, dict) else {lane.exchange: lane for lane in lanes}
+        sources = {name: sharing.source(lane, attempt.request) for name, lane in named.items()}
         self.asked.append(asyncio.create_task(self.sharing.find(attempt, message, sources)))
         return self.asked[-1]
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pamqp.commands import Basic
 
 from dispatcher.flights import HELD_S, Flight, Waiter, owner_of
-from schemas.messages import Attempt, ErrorCode, Request
+from schemas.messages import JSON, MSGPACK, Attempt, ErrorCode, Request
 from schemas.runtime.answers import Answer, Lease, Look, Seen, State
 from schemas.runtime.results import now_ms
 
@@ -75,6 +75,23 @@ async def test_an_error_is_one_s_who_came_before_it_was_there() -> None:
         look, lease = Look(State.FAILED, "i", 0), Lease("i", "somebody")
         until_ms = one.attempt.deadline_ms + more_ms
         seen = Seen(NOW_US, look, lease, None, code, "why", NOW_US + after_us, until_ms)
+        assert of.fails(one, seen) is ends
+
+
+async def test_an_error_is_one_s_whose_lanes_the_other_could_use_too() -> None:
+    message: Any = Message()
+    one = Waiter(attempt(), message, ["okx.a", "okx.b"])
+    of = flight(one)
+    look, lease = Look(State.FAILED, "i", 0), Lease("i", "somebody")
+    for code, encoding, lanes, ends in (
+        (ErrorCode.RESTRICTED, MSGPACK, {"okx.a", "okx.b"}, True),
+        (ErrorCode.RESTRICTED, MSGPACK, {"okx.a", "okx.b", "htx"}, True),
+        (ErrorCode.RESTRICTED, MSGPACK, {"okx.b"}, False),
+        (ErrorCode.RESTRICTED, MSGPACK, set[str](), False),
+        (ErrorCode.TOO_LARGE, JSON, {"okx.a", "okx.b"}, True),
+        (ErrorCode.TOO_LARGE, MSGPACK, {"okx.a", "okx.b"}, False),
+    ):
+        seen = Seen(NOW_US, look, lease, None, code, "why", NOW_US + SECOND_US, 0, encoding, frozenset(lanes))
         assert of.fails(one, seen) is ends
 
 

@@ -39,6 +39,14 @@ def test_an_exchange_names_all_its_lanes_and_a_lane_only_itself(router: Router) 
     assert {decide(router, attempt("kraken.us")) for _ in range(10)} == {Send("kraken.us")}
 
 
+def test_what_may_answer_is_known_by_lane(router: Router) -> None:
+    both, one = (router.sources(attempt(name).request) for name in ("kraken", "kraken.us"))
+    assert set(both) == {"kraken.eu", "kraken.us"}
+    assert len(set(both.values())) == 1, "their settings lead to the same"
+    assert one == {"kraken.us": both["kraken.us"]}
+    assert router.sources(attempt("nowhere").request) == {}
+
+
 def test_a_testnet_is_reached_by_those_who_name_it(router: Router) -> None:
     lanes = {"okx": LaneConfig(exchange="okx"), "okx.test": LaneConfig(exchange="okx", sandbox=True)}
     router.configure(Config(lanes=lanes, dispatcher=CONFIG))

@@ -122,7 +122,10 @@ READ, RAW = Request("fetch_ticker"), Request(http=CALL)
     [
         ({"weight": 5, "local_addr": "127.0.0.2", "live_reserve": 0.5}, True, True),
         ({"ccxt": {"options": {"defaultType": "swap"}}}, False, True),
-        ({"ccxt": {"hostname": "other.example"}}, False, True),
+        ({"ccxt": {"hostname": "other.example"}}, False, False),
+        ({"ccxt": {"urls": {"api": {"public": "https://other.example"}}}}, False, False),
+        ({"ccxt": {"options": {"versions": {"public": {"GET": {"ticker": "v9"}}}}}}, False, False),
+        ({"ccxt": {"headers": {"a": "b"}}}, False, True),
         ({"sandbox": True}, False, False),
         ({"exchange": "okx"}, False, False),
         ({"account": "main"}, True, True),
