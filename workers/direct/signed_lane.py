@@ -1,7 +1,8 @@
 """Signed calls of others by one lane: each is charged to the budgets of its address and its account, and sent once.
 
 Whose account it is the call's key says, which is known by its place (`exchange.signed_urls`). Each account has budgets
-as a program of its own has them (`purse`). There is no secret here to sign with: a call goes out as it came.
+as a program of its own has them (`purse`). A key that was never accepted is charged to one more, which all such share
+(`known_keys`). There is no secret here to sign with: a call goes out as it came.
 """
 
 import asyncio
@@ -32,7 +33,7 @@ from schemas.runtime.tasks import Asides, UnderWay, end_tasks
 from ..exchange import http_answer, instances
 from ..exchange.bounds import Bounds, Crowded
 from ..exchange.call import CALL, Call
-from ..exchange.charged import ccxt
+from ..exchange.charged import ccxt, charges_of
 from ..exchange.egress import Egress
 from ..exchange.errors import NoBudget
 from ..exchange.lane_exchange import markets_key
@@ -45,12 +46,15 @@ from ..exchange.signed_urls import Signable, SignedUrls
 from ..limits import wire
 from ..limits.tables import shipped
 from .calls import Calls
+from .known_keys import KnownKeys
 from .purse import RESERVE_S, WHY, Purse
 
 log = logging.getLogger(__name__)
 
 # So many accounts have budgets here at a time; beyond them one that is not in use gives its own up.
 ACCOUNTS: Final = 64
+# So many of them may have calls under way whose key was never accepted, so that invented ones leave room for others.
+NEW: Final = ACCOUNTS // 2
 # An account that was not used for so long does, too.
 IDLE_S: Final = 600.0
 # The part of its caller's time that a call may wait: the rest is for its answer. One that is sent without time for that
@@ -152,6 +156,8 @@ class SignedLane:
         self._public = self._account("")
         self._costs = self._public.purse.costs
         self._accounts: dict[str, _Account] = {}  # by keys, the last used ones last
+        self._keys = KnownKeys()
+        self._new = self._account(f"all keys that were never accepted, from {self.config.egress}")
         self._tables: tuple[PublicUrls, SignedUrls] | None = None
         self._making = asyncio.Lock()
         self._asides = Asides()
@@ -180,7 +186,12 @@ class SignedLane:
                     "headers": dict(call.headers),
                 }
                 params = wire.as_params(sent := wire.read(found.endpoint.path, signed))
-                account = await self._of(found, call, sent)
+                key = await self._key_of(found, call, sent)
+                if isinstance(key, Unsent):
+                    return key
+                if self._is_new(key):
+                    await self._pay_as_new(found, signed, params, until_s)
+                account = await self._of(key)
                 if isinstance(account, Unsent):
                     return account
         except NotSupported as error:
@@ -189,8 +200,13 @@ class SignedLane:
             return Unsent("bad_call", "the body looks like JSON, and is none")
         except TimeoutError:
             return _TIME_OVER
+        except NoBudget as error:
+            return _unsent(error)
         try:
-            return await self._send(account, found, signed, params, until_s, call)
+            end, is_good = await self._send(account, found, signed, params, until_s, call)
+            if key and is_good:
+                self._keys.accept(key)
+            return end
         finally:
             account.held -= 1
             account.used_s = time.monotonic()
@@ -203,10 +219,9 @@ class SignedLane:
         params: dict[str, str],
         until_s: float,
         asked: SignedCall,
-    ) -> End:
-        endpoint, left_s = found.endpoint, until_s - asyncio.get_running_loop().time() - EARLY_S
-        wait_s = left_s * WAIT_PART
-        call = Call(self.config.exchange, max_wait_s=wait_s, timeout_s=left_s, reserve_s=RESERVE_S, signed=signed)
+    ) -> tuple[End, bool]:
+        """How a call ended, and whether that speaks for its key."""
+        endpoint, call = found.endpoint, self._call(signed, until_s)
         call.holding = self._bounds.holding(self.config.known_as, HTTP)
         call.holding.keeps = True
         failed: Exception | None = None
@@ -221,8 +236,41 @@ class SignedLane:
             _SIGNED.reset(token)
             call.holding.close()
         if call.holding.kept is not None and call.status is not None:
-            return Answered(self.name, self.config.exchange, await asyncio.to_thread(http_answer.answer, call))
-        return _lost(failed) if call.written else _unsent(failed)
+            data = await asyncio.to_thread(http_answer.answer, call)
+            is_good = failed is None and 200 <= call.status < 300
+            return Answered(self.name, self.config.exchange, data), is_good
+        return _lost(failed) if call.written else _unsent(failed), False
+
+    def _call(self, signed: Mapping[str, Any], until_s: float) -> Call:
+        left_s = until_s - asyncio.get_running_loop().time() - EARLY_S
+        wait_s = left_s * WAIT_PART
+        return Call(self.config.exchange, max_wait_s=wait_s, timeout_s=left_s, reserve_s=RESERVE_S, signed=signed)
+
+    async def _pay_as_new(
+        self, found: Signable, signed: Mapping[str, Any], params: dict[str, str], until_s: float
+    ) -> None:
+        """Waits for the turn of a call whose key was never accepted among all such; raises NoBudget."""
+        instance, purse, endpoint = self._new.instance, self._new.purse, found.endpoint
+        await self._name(instance)  # where it can't, the call is not sent
+        call = self._call(signed, until_s)
+        token = CALL.set(call)
+        try:
+            await purse.open(instance, None)
+            meter, how = purse.meter, (endpoint.path, endpoint.api, endpoint.method, params, endpoint.config)
+            charges = [each for each in charges_of(instance, meter, *how) if each.bucket.scope == "account"]
+            while charges:
+                try:
+                    grant = await meter.pay(call, charges, [])
+                except NoBudget as error:
+                    if error.wait_s >= call.room_s:
+                        raise
+                    call.waited_s += error.wait_s
+                    await asyncio.sleep(error.wait_s)
+                else:
+                    await meter.budget.arrived(charges, grant, 0.0)
+                    return
+        finally:
+            CALL.reset(token)
 
     async def _urls(self) -> tuple[PublicUrls, SignedUrls]:
         async with self._making:
@@ -235,19 +283,24 @@ class SignedLane:
                 )
         return self._tables
 
-    async def _of(self, found: Signable, call: SignedCall, sent: wire.Sent) -> _Account | Unsent:
-        """The account of a call, which is held from now on."""
+    async def _key_of(self, found: Signable, call: SignedCall, sent: wire.Sent) -> str | Unsent:
+        """The key of a call; empty where it counts for its address alone."""
         headers = {name.lower(): value for name, value in call.headers.items()}
         key = found.place.key_of(headers, sent) if found.place else ""
         counts = any(bucket.scope == "account" for bucket in self._costs.buckets.values())
         if not key and counts and not await self._is_of_nobody(found, call):
             where = f"{found.place.name} has no key in it" if found.place else "it does not show whose key it has"
             return Unsent("signed_call", f"not sent, as it could be charged to no account: {where}")
+        return key
+
+    async def _of(self, key: str) -> _Account | Unsent:
+        """The account of a call with that key, which is held from now on."""
         self._drop_idle()
         account = self._accounts.pop(key, None)
         if account is None:
-            if not self._has_room():
-                return Unsent("busy", f"not sent: {ACCOUNTS} accounts have calls under way on this lane", 1.0)
+            if not self._has_room(key):
+                text = f"not sent: {ACCOUNTS} accounts have calls under way on this lane, or {NEW} with new keys"
+                return Unsent("busy", text, 1.0)
             account = self._account(key)
         self._accounts[key] = account
         account.held += 1
@@ -265,8 +318,13 @@ class SignedLane:
             return False
         return await self.is_read(Http(call.url, "POST" if call.method == "POST" else "GET"))
 
-    def _has_room(self) -> bool:
+    def _is_new(self, key: str) -> bool:
+        return bool(key) and key not in self._keys
+
+    def _has_room(self, key: str) -> bool:
         """Whether there may be one account more; one that is not in use makes room."""
+        if self._is_new(key) and sum(self._is_new(each) and of.held > 0 for each, of in self._accounts.items()) >= NEW:
+            return False
         if len(self._accounts) >= ACCOUNTS:
             idle = next((key for key, each in self._accounts.items() if not each.held), None)
             if idle is None:
@@ -336,13 +394,13 @@ class SignedLane:
 
     async def cut(self) -> None:
         """Ends the calls whose caller has gone, and of which only the answer is read."""
-        await asyncio.gather(*(each.purse.cut() for each in (self._public, *self._accounts.values())))
+        await asyncio.gather(*(each.purse.cut() for each in (self._public, self._new, *self._accounts.values())))
 
     async def close(self) -> None:
         """Gives up its parts of limits when no call is under way any more."""
         await self.calls.none()
         await end_tasks(task for task in (self._loading, self._renewing) if task is not None)
-        await asyncio.gather(*(each.close() for each in (self._public, *self._accounts.values())))
+        await asyncio.gather(*(each.close() for each in (self._public, self._new, *self._accounts.values())))
         await self._asides.ended()
 
 
