@@ -24,6 +24,7 @@ from ..config import BrokerConfig
 from ..errors import ConfigError
 from ..gateway_config import ANYONE, GatewayConfig
 from ..messages import Request
+from ..runtime.room import Room
 from ..runtime.tasks import end_tasks
 from .bodies import ROOM_BYTES, Sending
 
@@ -104,7 +105,7 @@ class Caller:
         weight: how many connections it has, each with a share of the limits.
 
     Attributes:
-        places: has one for each request that may be under way.
+        places: how many of its requests are under way, and the bound.
         sending: what is held of its answers until they have been read.
     """
 
@@ -112,7 +113,7 @@ class Caller:
         self.name = name
         self.weight = weight
         self.sending = Sending(name, ROOM_BYTES)
-        self.places = asyncio.Semaphore(in_flight)
+        self.places = Room(in_flight, 0)  # a request takes one of them, and no bytes
         self._ids = asking.Ids()
         self._connections = [Connection(name, broker) for _ in range(weight)]
         self._turns = itertools.cycle(self._connections)
@@ -203,10 +204,9 @@ class Callers:
         self._tokens = _tokens(config, self._environment)
         self._weights = _weights(config)
         gone = [self._all.pop(name) for name in list(self._all) if self._weights.get(name) != self._all[name].weight]
-        if config.in_flight != self._in_flight:
-            self._in_flight = config.in_flight
-            for caller in self._all.values():
-                caller.places = asyncio.Semaphore(config.in_flight)
+        self._in_flight = config.in_flight
+        for caller in self._all.values():
+            caller.places.resize(config.in_flight, 0)
         self.open()
         await asyncio.gather(*(caller.close() for caller in gone))
 

@@ -163,7 +163,7 @@ class Door:
                 late = refused("busy", f"nothing was asked: {_UNREAD}")
                 await caller.sending.opened()
                 late = refused("busy", "nothing was asked: too many of this caller's requests are under way")
-                await caller.places.acquire()
+                await caller.places.take(0)
         except TimeoutError:
             return late
         try:
@@ -173,7 +173,7 @@ class Door:
                     return await self._send(sender, asked, caller, until_s)
                 return await self._ask(asked, caller, until_s)
         finally:
-            caller.places.release()
+            caller.places.give(0)
 
     async def _any_call(
         self, sender: Sender, target: str, verb: str, said: tuple[Mapping[str, str], list[str]], body: bytes

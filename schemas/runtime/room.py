@@ -1,4 +1,4 @@
-"""Bounds how many messages a process holds in memory, and how many bytes they have."""
+"""Bounds how many messages or requests a process holds, and how many bytes they have."""
 
 import asyncio
 from collections import deque

@@ -153,3 +153,37 @@ async def test_without_room_nothing_is_asked(vhost: str, redis_url: str, tmp_pat
             assert crowded.asked == ["/large/alone", "/large/other"]
         assert await waits == (200, None, 2)
         assert crowded.asked == ["/large/alone", "/large/other", "/short/waits"]
+
+
+async def test_in_flight_may_change_while_requests_are_under_way(vhost: str, redis_url: str, tmp_path: Path) -> None:
+    async with crowd(vhost, redis_url, tmp_path, in_flight=2) as crowded:
+
+        async def under_way(count: int) -> bool:
+            return await crowded.seen("in_flight", "bot-1") == count
+
+        async def changed(before: int, after: int) -> None:
+            text = crowded.config.read_text(encoding="utf-8")
+            crowded.config.write_text(text.replace(f"in_flight = {before}", f"in_flight = {after}"), encoding="utf-8")
+
+        first = [asyncio.create_task(crowded.get("/never/first", "bot-1", wait_s=600)) for _ in range(2)]
+        await wait_until(functools.partial(under_way, 2), "two are under way")
+        waits = asyncio.create_task(crowded.get("/short/waits", "bot-1", wait_s=600))
+        assert (await crowded.get("/short/refused", "bot-1", wait_s=1))[:2] == (503, "busy")
+        await changed(2, 3)
+        assert await waits == (200, None, 2)  # which came before the change
+        more = [asyncio.create_task(crowded.get("/never/more", "bot-1", wait_s=600)) for _ in range(12)]
+        await wait_until(functools.partial(under_way, 3), "three are under way")
+        for each in first:
+            each.cancel()
+        await wait_until(lambda: crowded.asked.count("/never/more") >= 3, "others have their places")
+        assert (await crowded.get("/short/refused", "bot-1", wait_s=1))[:2] == (503, "busy")
+        assert await under_way(3)
+        await changed(3, 5)
+        await wait_until(functools.partial(under_way, 5), "five are under way")
+        assert (await crowded.get("/short/refused", "bot-1", wait_s=1))[:2] == (503, "busy")
+        assert await under_way(5)
+        assert await crowded.get("/short/other", "bot-2") == (200, None, 2)
+        for each in more:
+            each.cancel()
+        await wait_until(functools.partial(under_way, 0), "none is under way")
+        assert await crowded.get("/short/last", "bot-1") == (200, None, 2)
