@@ -118,12 +118,12 @@ async def test_answers_that_are_not_read_have_a_bound_for_each_caller(
                 unread.enter_context(await crowded.unread(f"/large/{number}", "bot-1"))
             held_bytes = await crowded.seen("sending_bytes", "bot-1")
             assert part_bytes - LARGE_BYTES < held_bytes <= part_bytes
-            more = [crowded.get(f"/large/more-{number}", "bot-1", wait_s=4) for number in range(20)]
-            others = [crowded.get(f"/large/other-{number}", "bot-2") for number in range(5)]
+            more = [crowded.get(f"/large/more-{number}", "bot-1", wait_s=10) for number in range(3)]
+            others = [crowded.get(f"/large/other-{number}", "bot-2") for number in range(3)]
             found = await asyncio.gather(*more, *others, crowded.get("/short", "bot-1"))
-            assert [each[:2] for each in found[:20]] == [(503, "busy")] * 20
-            assert found[20:25] == [(200, None, LARGE_BYTES)] * 5
-            assert found[25] == (200, None, 2)
+            assert [each[:2] for each in found[:3]] == [(503, "busy")] * 3
+            assert found[3:6] == [(200, None, LARGE_BYTES)] * 3
+            assert found[6] == (200, None, 2)
             assert await crowded.seen("sending_bytes", "bot-1") == held_bytes
             assert memory_bytes(crowded.gateway) - before_bytes < ROOM_BYTES + 64 * MIB
 
