@@ -20,8 +20,10 @@ HIDDEN_FROM: Final = 6
 MESSAGE_LIMIT: Final = 300
 # How much of a text from outside is looked at.
 _READ: Final = 4096
-_QUERY: Final = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]*")
-_USER: Final = re.compile(r"(\w+://)[^\s/@]+@")
+# Each finds its beginning once, or a text that is full of beginnings takes long: an address is taken without a query
+# too, and a scheme begins where its word does.
+_QUERY: Final = re.compile(r"(https?://[^\s?'\"]+)(?:\?[^\s'\"]*)?")
+_USER: Final = re.compile(r"((?<!\w)\w+://)[^\s/@]+@")
 _SECRET: Final = re.compile(r"(?i)\b(signature|api-?_?key|secret|passphrase|token)([\"']?\s*[=:]\s*[\"']?)[^\s&,\"'}]+")
 
 
