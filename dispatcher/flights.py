@@ -19,6 +19,8 @@ from .verdicts import Verdict
 
 # The longest that a request waits here: RabbitMQ ends the channel of a message that stays unsettled for half an hour.
 HELD_S: Final = 60.0
+# Who waits asks by itself if it has its answer sooner by this time, and in less than half of the time.
+SOONER_MS: Final = 1_000
 # Requests that allow answers of ages so much alike are asked for together.
 ALIKE_US: Final = 100_000
 # An error of one request is one of all equal ones, but for this: others may have more time.
@@ -85,6 +87,7 @@ class Flight:
         looked: how the lease stood when it was last heeded.
         news: there is something to do.
         away: Redis has been away for too long.
+        overtaker: one whose own turn at a limit would come much sooner than that of the one that asks.
         asked: what Redis was last asked for, when it had answered.
     """
 
@@ -96,6 +99,7 @@ class Flight:
         self.looked = Look(State.NONE, "", 0)
         self.news = asyncio.Event()
         self.away = False
+        self.overtaker: Waiter | None = None
         self.asked: Wanted | None = None
         self.due_s = 0.0
         self._led_s = 0.0
@@ -105,7 +109,17 @@ class Flight:
         """Another request asks from now on, as far as is known."""
         if self.lease_now is None or lease.id != self.lease_now.id:
             self._led_s = time.monotonic()
+            self.overtaker = None
         self.lease_now = lease
+
+    @property
+    def turn_ms(self) -> int:
+        """When the one that asks has its turn at a limit; 0 where that is not known."""
+        return self.looked.turn_ms if self.lease_now is not None and self.looked.id == self.lease_now.id else 0
+
+    def overtakes(self, turn_ms: float, at_ms: int) -> bool:
+        """Whether a turn would come so much sooner than that of the one that asks that it is worth a call."""
+        return self.turn_ms - at_ms > 2 * max(turn_ms - at_ms, 0.0) + SOONER_MS
 
     def was_asked(self, age_us: int, now_us: int, answer: Answer | None, *, bar: bool) -> None:
         """Redis was asked for an answer of this age, or where `bar` for one that has all bars, and found this one."""

@@ -236,6 +236,8 @@ class Requests:
                     await self._end(attempt, decision, delivery, kept=kept)
                 case Wait():
                     metrics.WAITS.inc()
+                    if decision.turn is not None and decision.turn != attempt.turn:
+                        self._sharing.waits(attempt, decision.turn.at_ms)
                     await self._delay(replace(attempt, lane="", turn=decision.turn), decision.wait_ms)
                 case Send():
                     sent = _sent(attempt, decision)

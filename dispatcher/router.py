@@ -1,6 +1,7 @@
 """Decides on a request: send it to a lane, let it wait, or end it. Pure: the clock is an argument."""
 
 import functools
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final, TypeAlias
 
@@ -213,6 +214,13 @@ class Router:
             if (name, kind) not in self._sources:
                 self._sources[name, kind] = sharing.source(self._lanes[name], request)
         return {name: self._sources[name, kind] for name in lanes}
+
+    def turn_ms(self, attempt: Attempt, now_s: float, now_ms: int) -> float:
+        """When a request would be answered at the earliest as far as waiting goes, if it asked now."""
+        able = self.candidates(attempt.request)
+        lanes = [] if isinstance(able, End) else able
+        waits_ms = [max(lane.load.delay_ms(attempt, now_ms), lane.usable_in_ms(now_s, now_ms)) for lane in lanes]
+        return now_ms + min(waits_ms, default=math.inf)
 
     def less_removed(self, attempt: Attempt) -> Attempt:
         """The attempt without exchanges that were removed meanwhile; unchanged if no other is left."""

@@ -17,6 +17,7 @@ from msgspec import DecodeError
 from schemas import topology
 from schemas.config import Config, DispatcherConfig
 from schemas.errors import BrokerError, FleetError
+from schemas.messages import Attempt
 from schemas.runtime import results, store
 from schemas.runtime.broker import Broker
 from schemas.runtime.deliveries import Delivery
@@ -76,7 +77,7 @@ class Dispatcher:
         metrics.BLOCKED.set_function(lambda: self._broker.blocked)
         metrics.WAITING.set_function(lambda: self._outbox.count)
         metrics.WAITING_BYTES.set_function(lambda: self._outbox.size_bytes)
-        self._sharing = sharing = Sharing(self._redis)
+        self._sharing = sharing = Sharing(self._redis, self._turn_ms)
         metrics.SHARED_HELD.set_function(lambda: sharing.held.count)
         metrics.SHARED_BYTES.set_function(lambda: sharing.held.size_bytes)
         self._requests = Requests(
@@ -93,6 +94,9 @@ class Dispatcher:
         self.changed = asyncio.Event()
         self._dropped = Dropped(self._broker)
         self._removed = Removed(self._broker, self._requests.on_taken_back, config.broker.patience_s, self._clock)
+
+    def _turn_ms(self, attempt: Attempt) -> float:
+        return self._router.turn_ms(attempt, self._clock(), results.now_ms())
 
     async def run(self, stop: asyncio.Event, follow: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Serves until `stop` is set, then settles what it holds and leaves; `follow` runs meanwhile."""

@@ -12,8 +12,9 @@ dispatcher that dies has taken comes again.
 
 Whoever waits relies on nobody. A leader that fails for lack of time, a lease that lapses or is forgotten: then another
 one of those that wait leads. One whose time is half over since the leader began takes the lease over, and leads by
-itself. Without Redis all go their own way. So do those for which there is no room here (`held.py`), unless Redis has an
-answer for them at once. What has waited here for long waits in a delay queue, and asks again.
+itself. So does one whose own turn at a limit would come much sooner than that of the one that asks, as its caller asks
+for less. Without Redis all go their own way. So do those for which there is no room here (`held.py`), unless Redis has
+an answer for them at once. What has waited here for long waits in a delay queue, and asks again.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import redis.asyncio
@@ -63,11 +64,15 @@ class Sharing:
 
     Args:
         client: Redis.
+        turn_ms: when a request would have its turn at a limit if it asked now, Unix milliseconds.
         held: what waits here.
     """
 
-    def __init__(self, client: redis.asyncio.Redis, held: Held | None = None) -> None:
+    def __init__(
+        self, client: redis.asyncio.Redis, turn_ms: Callable[[Attempt], float], held: Held | None = None
+    ) -> None:
         self._answers = Answers(client)
+        self._turn_ms = turn_ms
         self.held = held or Held(HELD, HELD_BYTES)
         self._flights: dict[str, Flight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -107,6 +112,7 @@ class Sharing:
         flight.waiters[waiter] = None
         if flight.lease_now is not None and (flight.due(waiter) < flight.due_s or flight.may_be_there(waiter)):
             flight.news.set()
+        self._compare(flight, [waiter])
         self.held.take(caller, size_bytes)
         try:
             return await waiter.verdict
@@ -165,6 +171,11 @@ class Sharing:
         """A request that asked for others, too, ends with an error."""
         if attempt.share:
             self._start(self._end(attempt, code, why))
+
+    def waits(self, attempt: Attempt, turn_ms: int) -> None:
+        """A request waits for its turn at a limit; if it asks for others, too, one of them may have a sooner one."""
+        if attempt.share:
+            self._start(self._note(attempt, turn_ms))
 
     def dropped(self, attempt: Attempt) -> None:
         """An attempt that asked for others, too, goes no further, as its request was answered."""
@@ -257,6 +268,7 @@ class Sharing:
             waiter.delivery.release()
         if any(map(flight.may_be_there, flight.waiters)):  # one that came meanwhile
             flight.news.set()
+        self._compare(flight, flight.waiters)
         while flight.waiters and flight.lease_now is not None and not flight.away:
             flight.due_s = min(map(flight.due, flight.waiters))
             try:
@@ -275,6 +287,8 @@ class Sharing:
                 flight.lease_now = None
             elif any(map(flight.may_be_there, flight.waiters)):
                 break
+            elif flight.overtaker in flight.waiters:
+                return flight.overtaker
         return None
 
     async def _heed(self, flight: Flight) -> bool:
@@ -292,10 +306,24 @@ class Sharing:
         if seen.look.state is State.ASKS:
             flight.led(seen.lease)
             self._lead_again(flight)
+            if (before.id, before.turn_ms) != (seen.look.id, seen.look.turn_ms):
+                self._compare(flight, flight.waiters)
             return False
         if flight.lease_now is not None and seen.look.id == flight.lease_now.id:
             self._spread(flight, seen)
         return True
+
+    def _compare(self, flight: Flight, waiters: Iterable[Waiter]) -> None:
+        """Looks whether one of these would be asked for much sooner if it asked by itself: one of each caller."""
+        at_ms = now_ms()
+        if flight.turn_ms <= at_ms:
+            return
+        callers = {waiter.attempt.reply_to: waiter for waiter in waiters}
+        turns_ms = {waiter: self._turn_ms(waiter.attempt) for waiter in callers.values()}
+        first = min(turns_ms, key=turns_ms.__getitem__, default=None)
+        if first is not None and flight.overtakes(turns_ms[first], at_ms):
+            flight.overtaker = first
+            flight.news.set()
 
     def _spread(self, flight: Flight, seen: Seen) -> None:
         """The lease has ended without an answer: those to whom that says something are told."""
@@ -336,8 +364,16 @@ class Sharing:
         for flight, look in zip(flights, looks, strict=True):
             lease = flight.lease_now
             changed = look.done_us != flight.looked.done_us or look.state is not State.ASKS
+            changed = changed or look.turn_ms != flight.looked.turn_ms
             if changed or (lease is not None and look.id != lease.id):
                 flight.news.set()
+
+    async def _note(self, attempt: Attempt, turn_ms: int) -> None:
+        lease, _, id_ = attempt.share.rpartition(" ")
+        try:
+            await self._answers.waits(lease, id_, turn_ms)
+        except store.AWAY as error:
+            store.count_loss(error, "lease")  # those that wait lose patience later
 
     async def _end(self, attempt: Attempt, code: ErrorCode | None = None, why: str = "") -> None:
         lease, _, id_ = attempt.share.rpartition(" ")

@@ -59,26 +59,26 @@ local function ask(keys, args)
   if lease[1] == 'asks' and lease[2] ~= args[6] then
     return {text(now), 'wait', lease[2], lease[3]}
   end
-  redis.call('HDEL', keys[1], 'code', 'why', 'failed', 'until', 'encoding')
+  redis.call('HDEL', keys[1], 'code', 'why', 'failed', 'until', 'encoding', 'turn')
   redis.call('HSET', keys[1], 'state', 'asks', 'id', args[2], 'owner', args[1], 'lanes', args[7])
   redis.call('HSET', keys[1], 'since', text(now)) -- Dispatchers of the version before read it.
   redis.call('PEXPIRE', keys[1], args[3])
   return {text(now), 'lead', args[2], args[1]}
 end
 
--- How leases stand: for each its state, its id, and what tells its last answer from others.
+-- How leases stand: for each its state, its id, what tells its last answer from others, and its owner's turn.
 local function look(keys)
   local found = {text(clock())}
   for number = 1, #keys do
-    local lease = redis.call('HMGET', keys[number], 'state', 'id', 'done')
-    found[number + 1] = {lease[1] or '', lease[2] or '', lease[3] or ''}
+    local lease = redis.call('HMGET', keys[number], 'state', 'id', 'done', 'turn')
+    found[number + 1] = {lease[1] or '', lease[2] or '', lease[3] or '', lease[4] or ''}
   end
   return found
 end
 
 -- All of a lease, with the answer that ended it.
 local function see(keys)
-  local names = {'state', 'id', 'owner', 'done', 'key', 'code', 'why', 'failed', 'until', 'encoding', 'lanes'}
+  local names = {'state', 'id', 'owner', 'done', 'key', 'code', 'why', 'failed', 'until', 'encoding', 'lanes', 'turn'}
   local lease = redis.call('HMGET', keys[1], unpack(names))
   local answer = {false, false, false, false, false}
   if lease[5] then
@@ -161,6 +161,15 @@ local function finish(keys, args)
   return 1
 end
 
-local verbs = {ask = ask, look = look, see = see, keep = keep, finish = finish}
+-- Notes when the owner of a lease has its turn at a limit.
+-- KEYS: the lease. ARGV: its id, and the turn.
+local function waits(keys, args)
+  local lease = redis.call('HMGET', keys[1], 'state', 'id')
+  if lease[1] == 'asks' and lease[2] == args[1] then
+    redis.call('HSET', keys[1], 'turn', args[2])
+  end
+end
+
+local verbs = {ask = ask, look = look, see = see, waits = waits, keep = keep, finish = finish}
 local verb = table.remove(ARGV, 1)
 return verbs[verb](KEYS, ARGV)

@@ -110,11 +110,13 @@ class Look(Struct, frozen=True):
         state: how.
         id: the lease's.
         done_us: tells its last answer from the one before, which may be another lease's; 0 for none.
+        turn_ms: when who asks has its turn at a limit, Unix milliseconds; 0 where it has none yet.
     """
 
     state: State
     id: str
     done_us: int
+    turn_ms: int = 0
 
 
 class Seen(Struct, frozen=True):
@@ -206,6 +208,10 @@ class Answers:
         found: Any = await self._script(keys=[lease], args=["see"])
         return store.shaped(found, _seen)
 
+    async def waits(self, lease: str, id_: str, turn_ms: int) -> None:
+        """Whoever has this lease has its turn at a limit then, Unix milliseconds."""
+        await self._script(keys=[lease], args=["waits", id_, turn_ms])
+
     async def keep(self, key: str, lease: str, id_: str, answer: Answer, *, kept_ms: int, most_bytes: int) -> int:
         """Keeps an answer, and ends the lease with it; returns how many bytes all answers have.
 
@@ -291,15 +297,15 @@ def _answer(at: bytes, there: bytes, till: bytes, body: bytes, refusal: bytes = 
     return Answer(int(at), int(there or 0), int(till), bytes(body), refusal == b"1")
 
 
-def _look(state: bytes, id_: bytes, done: bytes) -> Look:
-    return Look(State(state.decode()), id_.decode(), int(done or 0))
+def _look(state: bytes, id_: bytes, done: bytes, turn: bytes) -> Look:
+    return Look(State(state.decode()), id_.decode(), int(done or 0), int(turn or 0))
 
 
 def _seen(found: list[Any]) -> Seen:
-    state, id_, owner, done, _, code, why, failed, until, encoding, lanes, *answer = found[1:]
+    state, id_, owner, done, _, code, why, failed, until, encoding, lanes, turn, *answer = found[1:]
     return Seen(
         int(found[0]),
-        _look(state, id_, done),
+        _look(state, id_, done, turn),
         Lease(id_.decode(), owner.decode()),
         _answer(*answer) if answer[0] else None,
         ErrorCode(code.decode()) if code else None,

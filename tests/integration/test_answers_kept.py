@@ -62,6 +62,20 @@ async def test_what_has_lapsed_or_is_replaced_counts_no_more(answers: tuple[Answ
     assert await client.zcard("fleet:{answers}:order") == await client.zcard("fleet:{answers}:ends") == 1
 
 
+async def test_a_lease_has_its_owner_s_turn_until_another_one_asks(answers: tuple[Answers, Any]) -> None:
+    kept, _ = answers
+    await kept.ask(ASKED, [], new_id="i", **ASKING)
+    await kept.waits(ASKED, "another", 5)
+    assert (await kept.see(ASKED)).look.turn_ms == 0
+    await kept.waits(ASKED, "i", 7)
+    assert (await kept.see(ASKED)).look.turn_ms == (await kept.look([ASKED]))[1][0].turn_ms == 7
+    taking: dict[str, Any] = {**ASKING, "takes_over": "i"}
+    await kept.ask(ASKED, [], new_id="j", **taking)
+    assert (await kept.see(ASKED)).look.turn_ms == 0
+    await kept.waits("another lease", "i", 7)
+    assert (await kept.see("another lease")).look.turn_ms == 0
+
+
 async def test_nothing_stays_for_ever(answers: tuple[Answers, Any]) -> None:
     kept, client = answers
     for number in range(3):

@@ -283,6 +283,28 @@ async def test_who_waits_for_an_exchange_that_hangs_takes_over_in_time(stand: St
     assert (await stand.client.answer(slow)).result.ok
 
 
+async def test_a_modest_caller_waits_for_no_crowd_that_asks_the_same(stand: Stand) -> None:
+    """Kraken answers one call a second: of forty requests of one caller the last comes long after another's first."""
+
+    def book(limit: int) -> dict[str, Any]:
+        args, fields = {"symbol": "BTC/USDT", "limit": limit}, {"max_age_ms": 0, "deadline_ms": now_ms() + 120_000}
+        return {"method": "fetch_order_book", "args": args, "exchanges": ["kraken"], **fields}
+
+    limits = [next(_LIMITS) for _ in range(30)]
+    async with Client.on(stand.url, topology=False) as crowd:
+        waits = await stand.metric(stand.fleet.dispatchers, "fleet_waits_total")
+        sent = [await crowd.send(book(limit)) for limit in limits]
+
+        async def in_line() -> bool:
+            return await stand.metric(stand.fleet.dispatchers, "fleet_waits_total") - waits >= len(limits) / 2
+
+        await wait_until(in_line, "most have their turn")
+        modest = await stand.client.answer(await stand.client.send(book(limits[-1])))
+        assert modest.result.ok, modest.result.error
+        before = [answer.result.completed_ms < modest.result.completed_ms for answer in await all_answers(crowd, sent)]
+        assert sum(before) < len(limits) / 2
+
+
 async def test_one_caller_s_waiting_requests_hold_up_nobody(stand: Stand) -> None:
     """Large ones, more than a dispatcher holds of one caller, for an exchange that is down."""
     await stand.simulator.fault("kraken", down="refused")

@@ -133,6 +133,44 @@ async def test_who_waits_too_long_takes_the_lease_over(two: tuple[Dispatcher, Di
     assert await data(await given(patient)) == "of the second"
 
 
+async def test_who_would_have_a_much_sooner_turn_asks_by_itself(
+    two: tuple[Dispatcher, Dispatcher], keeping: Keeping
+) -> None:
+    one, other = two
+    lead = Attempt(TICKER, "", 0, 0, share=await one.leads(caller="crowd"))
+    one.turns_ms = other.turns_ms = {"crowd": 31_000, "late": 29_000, "modest": 1_000}
+    waiting = [one.ask(caller="crowd"), other.ask(caller="late"), other.ask(caller="late")]
+    early = other.ask(caller="modest")
+    await one.held(1)
+    await other.held(3)
+    one.sharing.waits(lead, now_ms() + 30_000)
+    verdict = await early
+    assert isinstance(verdict, Leads)
+    assert verdict.share != lead.share
+    two[0].sharing.waits(Attempt(TICKER, "", 0, 0, share=verdict.share), now_ms() + 1_000)
+    waiting += [other.ask(caller="modest"), one.ask(caller="another")]
+    await one.held(2)
+    await other.held(3)
+    keeping.put(ended(verdict.share, "for all"))
+    assert [await data(await given(task)) for task in waiting] == ["for all"] * 5
+
+
+async def test_who_comes_when_the_turn_is_known_asks_by_itself_too(two: tuple[Dispatcher, Dispatcher]) -> None:
+    one, other = two
+    share = await one.leads(caller="crowd")
+    other.turns_ms = {"late": 29_000}
+    other.ask(caller="late")
+    await other.held(1)
+    one.sharing.waits(Attempt(TICKER, "", 0, 0, share=share), now_ms() + 30_000)
+
+    async def known() -> bool:
+        (flight,) = other.sharing._flights.values()  # pyright: ignore[reportPrivateUsage]
+        return flight.turn_ms > 0
+
+    await wait_until(known, "its turn is known")
+    assert isinstance(await other.ask(caller="modest"), Leads)
+
+
 async def test_the_first_one_s_answer_still_does_after_that(
     two: tuple[Dispatcher, Dispatcher], keeping: Keeping
 ) -> None:

@@ -42,10 +42,14 @@ class Dispatcher:
     """The part of a dispatcher that shares answers, with what it needs to be asked."""
 
     def __init__(self, client: Any, held: Held | None = None) -> None:
-        self.sharing = Sharing(client, held)
+        self.turns_ms: dict[str, float] = {}  # by caller, how long one more would wait for its turn
+        self.sharing = Sharing(client, self._turn_ms, held)
         self.runs = asyncio.create_task(self.sharing.run())
         self.asked: list[asyncio.Task[Verdict]] = []
         self.messages: list[Message] = []
+
+    def _turn_ms(self, attempt: Attempt) -> float:
+        return now_ms() + self.turns_ms.get(attempt.reply_to, 0.0)
 
     def ask(
         self,

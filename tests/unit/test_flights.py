@@ -140,6 +140,19 @@ async def test_patience_is_half_of_the_time_since_another_one_leads() -> None:
     assert of.patient_until_s(waiter(within_ms=-5_000)) <= time.monotonic()
 
 
+async def test_a_turn_that_is_much_sooner_is_worth_a_call() -> None:
+    of = flight(waiter())
+    of.led(Lease("first", "somebody"))
+    assert not of.overtakes(0, 0), "its turn is not known"
+    of.looked = Look(State.ASKS, "first", 0, 31_001)
+    assert of.turn_ms == 31_001
+    for own_ms, sooner in ((-5, True), (0, True), (15_000, True), (15_001, False), (40_000, False)):
+        assert of.overtakes(own_ms, 0) is sooner
+    assert not of.overtakes(30_002, 30_002), "it comes soon"
+    of.led(Lease("second", "somebody"))
+    assert of.turn_ms == 0, "that was another's"
+
+
 async def test_a_copy_has_its_request_s_name() -> None:
     first = attempt(reply_to="a", digest="d")
     assert owner_of(first) == owner_of(attempt(reply_to="a", digest="d", taken="again", copy=True))

@@ -1,6 +1,7 @@
 """Which lane a request goes to, when it waits, and how it ends."""
 
 import itertools
+import math
 import random
 from collections import Counter
 from typing import get_args
@@ -45,6 +46,20 @@ def test_what_may_answer_is_known_by_lane(router: Router) -> None:
     assert len(set(both.values())) == 1, "their settings lead to the same"
     assert one == {"kraken.us": both["kraken.us"]}
     assert router.sources(attempt("nowhere").request) == {}
+
+
+def test_a_turn_is_as_late_as_its_caller_s_requests_make_it(router: Router) -> None:
+    okx, crowd = router.health["okx"], replace(attempt("okx"), reply_to="crowd")
+    okx.refused(crowd.request, NOW_MS + 1_000, Bound("all", NOW_MS + 1_000, 1_000.0), NOW_MS)
+    for _ in range(20):
+        okx.book(crowd, NOW_MS)
+    late_ms, soon_ms = (
+        router.turn_ms(replace(crowd, reply_to=caller), 0.0, NOW_MS) - NOW_MS for caller in ("crowd", "modest")
+    )
+    assert late_ms > 20_000
+    assert 0 < soon_ms < 5_000
+    assert router.turn_ms(attempt("okx", "binance"), 0.0, NOW_MS) == NOW_MS
+    assert router.turn_ms(attempt("nowhere"), 0.0, NOW_MS) == math.inf
 
 
 def test_a_testnet_is_reached_by_those_who_name_it(router: Router) -> None:
