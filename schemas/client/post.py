@@ -6,6 +6,7 @@ the queue itself is lost, all that waits is published again with the name of a n
 """
 
 import asyncio
+import contextlib
 import logging
 import math
 import os
@@ -28,6 +29,7 @@ from ..runtime.amqp.channels import Channels
 from ..runtime.amqp.link import Link
 from ..runtime.amqp.publishing import RENEW_AFTER_S
 from ..runtime.deliveries import AGAIN
+from ..runtime.standstill import AT_THE_END_S, DECIDES_S
 from ..runtime.tasks import lost
 from ..urls import place
 from .acks import Acks
@@ -94,6 +96,14 @@ class Letter:
         at_s, when_s = asyncio.get_running_loop().time() + after_s, self.limit.when()
         if when_s is not None and when_s > at_s and not self.limit.expired():
             self.limit.reschedule(at_s)
+
+    async def look(self) -> None:
+        """Reads what lies there unread, when this process has stood still past the request's time."""
+        self._done = asyncio.get_running_loop().create_future()  # the old one was cancelled with who waited for it
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(AT_THE_END_S):
+                while not self.complete:
+                    await self.wait()
 
     async def wait(self) -> None:
         """Returns after the next `end`, or after one that nobody has waited for."""
@@ -182,8 +192,11 @@ class Post:
                         letter.publishing = False
                     await letter.wait()
         except TimeoutError:
+            still_s = asyncio.get_running_loop().time() - (letter.limit.when() or math.inf)
+            if still_s >= DECIDES_S and not letter.complete and not self.closed:
+                await letter.look()
             if not letter.complete and not self.closed:
-                late = unanswered(request, ErrorCode.DEADLINE_EXCEEDED, self._why(letter))
+                late = unanswered(request, ErrorCode.DEADLINE_EXCEEDED, self._why(letter, still_s))
                 return [*letter.answers.values(), late]
         finally:
             del self._letters[request.id]
@@ -306,10 +319,15 @@ class Post:
             letter.take(_read(letter.request, properties.content_type or "", message.body))
         self._acks.took(self._replies, message.delivery_tag)
 
-    def _why(self, letter: Letter) -> str:
+    def _why(self, letter: Letter, still_s: float) -> str:
         """Why there is no answer by the deadline, as far as it shows from here."""
         if self.link.trouble:
             return f"no answer by the deadline: {self.link.trouble}"
+        if still_s >= DECIDES_S:
+            return (
+                f"no answer by the deadline: this process stood still for {still_s:.1f} s or more (it was stopped, or "
+                "something kept its event loop busy), and nothing lay there when it went on"
+            )
         if not self.link.up():
             return f"no answer by the deadline: the connection to RabbitMQ at {self.place} was lost"
         if letter.held_up:

@@ -126,6 +126,28 @@ async def test_a_deadline_holds_where_nobody_answers(vhost: str, admin: aio_pika
             await fleet.fetch_ticker("BTC/USDT", deadline=timedelta(seconds=0.2))
 
 
+async def test_an_answer_that_lay_unread_while_the_program_stood_still_is_read(stand: Stand) -> None:
+    async with Fleet(stand.url) as fleet:
+        await fleet.fetch_time(exchanges="okx")
+        asking = asyncio.create_task(fleet.request("fetch_time", exchanges="okx", deadline=timedelta(seconds=1)))
+        for _ in range(12):  # it is written
+            await asyncio.sleep(0)
+        time.sleep(2.5)  # noqa: ASYNC251
+        answer = await asking
+        assert answer.ok, answer.error
+
+
+async def test_a_program_that_stood_still_is_told_so(vhost: str, admin: aio_pika.abc.AbstractChannel) -> None:
+    exchange = await admin.declare_exchange("fleet.requests", "fanout", durable=True)
+    await (await admin.declare_queue("fleet.requests", durable=True)).bind(exchange)
+    async with Fleet(vhost) as fleet:
+        asking = asyncio.create_task(fleet.request("fetch_time", deadline=timedelta(seconds=0.5)))
+        await asyncio.sleep(0.1)
+        time.sleep(2.0)  # noqa: ASYNC251
+        answer = await asking
+        assert "this process stood still for" in str(answer.error)
+
+
 async def test_a_wrong_host_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLEET_BROKER_URL", "amqp://me:pa55word@127.0.0.1:1/")
     with pytest.raises(NotConnected, match=r"127\.0\.0\.1:1.*FLEET_BROKER_URL") as caught:
