@@ -57,7 +57,7 @@ class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
         wait_s: how long a caller waits for an answer where its request does not say.
         max_wait_s: the longest that a request may say.
         in_flight: requests of one caller that are under way at a time; the others wait.
-        connections: open at a time; beyond it the one that is idle for longest is closed.
+        connections: open at a time; beyond it one of the caller's that has most is closed.
         grace_s: how long it may finish what it holds after a signal to stop.
         max_age_s: see `MaxAgeConfig`.
         tokens: callers by their names, and where each one's bearer token is, with its weight; none lets everybody in.

@@ -1,8 +1,8 @@
 """The connections of programs to the gateway, and their bounds.
 
 Whoever connects costs memory: a connection that says nothing, one that sends a header a byte at a time, one that does
-not read its answer. So each has little time for what is its turn. When there are too many, the one that is idle for
-longest ends: those that ask go on.
+not read its answer. So each has little time for what is its turn. When there are too many, one of the caller's that
+has most ends (`peers.py`).
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from . import metrics
+from .peers import Peer, Peers, State
 
 # As nginx has it: a connection without a request, or between two, and all that one request's header may take.
 IDLE_S: Final = 75.0
@@ -30,8 +31,8 @@ HEADERS: Final = 64
 class Answering(Protocol):
     """What answers requests; the answer has been sent when it returns."""
 
-    def __call__(self, request: web.BaseRequest, /) -> Awaitable[web.StreamResponse]:
-        """Answers one request."""
+    def __call__(self, request: web.BaseRequest, peer: Peer, /) -> Awaitable[web.StreamResponse]:
+        """Answers one request of a connection."""
         ...
 
 
@@ -65,34 +66,33 @@ class Connections(web.Server):
         super().__init__(self._answered, handler_cancellation=True, **options)
         self.most = most
         self._answer = answer
-        self._there: dict[RequestHandler, asyncio.Transport] = {}
-        self._idle: dict[RequestHandler, None] = {}  # in the order in which they became idle
+        self._there: dict[RequestHandler, tuple[Peer, asyncio.Transport]] = {}
+        self._peers = Peers()
         self._under_way = 0
         self._nothing, self._empty = asyncio.Event(), asyncio.Event()
         self._nothing.set()
         self._empty.set()
-        metrics.CONNECTIONS.set_function(lambda: len(self._there))
+        metrics.CONNECTIONS.set_function(lambda: len(self._peers))
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         """Takes one more, in place of another where there are too many."""
         super().connection_made(handler, transport)
-        if len(self._there) >= self.most:
-            longest = next(iter(self._idle), None)
+        if len(self._peers) >= self.most:
+            spare = self._peers.spare()
             metrics.CUT.labels("too many").inc()
-            if longest is None:  # all of them are asking
+            if spare is None:  # all of them are asking
                 transport.abort()
                 return
-            self._there.pop(longest).abort()
-            del self._idle[longest]
-        self._there[handler] = transport
+            self._peers.remove(spare)
+            spare.end()
+        self._there[handler] = self._peers.add(transport.abort), transport
         self._empty.clear()
-        self._idle[handler] = None
 
     def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
         """Forgets one."""
         super().connection_lost(handler, exc)
-        self._there.pop(handler, None)
-        self._idle.pop(handler, None)
+        if handler in self._there:
+            self._peers.remove(self._there.pop(handler)[0])
         if not self._there:
             self._empty.set()
 
@@ -102,27 +102,27 @@ class Connections(web.Server):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
                 await self._nothing.wait()
-        for transport in list(self._there.values()):
+        for _, transport in list(self._there.values()):
             transport.close()  # which sends what is still to be sent
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LINGER_S):
                 await self._empty.wait()
-        for transport in list(self._there.values()):
+        for _, transport in list(self._there.values()):
             transport.abort()
 
     async def _answered(self, request: web.BaseRequest) -> web.StreamResponse:
-        handler = request.protocol
-        self._idle.pop(handler, None)
+        handler: Any = request.protocol
+        peer, _ = self._there[handler]
+        peer.turn(State.WAITING)
         self._under_way += 1
         self._nothing.clear()
         try:
-            return await self._answer(request)
+            return await self._answer(request, peer)
         finally:
             self._under_way -= 1
             if not self._under_way:
                 self._nothing.set()
-            if handler in self._there:
-                self._idle[handler] = None
+            peer.turn(State.IDLE)
 
 
 async def send(

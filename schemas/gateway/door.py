@@ -28,6 +28,7 @@ from .bodies import Body
 from .callers import Caller, Callers
 from .calls import TOKEN_HEADER
 from .connections import send
+from .peers import Peer, State
 from .signed import Answered, End, Lost, Sender, SignedCall, Unsent
 
 log = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ class Door:
         names = {name for lane, each in config.lanes.items() for name in (lane, each.exchange, each.known_as)}
         self._exchanges = frozenset(names)
 
-    async def __call__(self, request: web.BaseRequest, /) -> web.StreamResponse:
+    async def __call__(self, request: web.BaseRequest, peer: Peer, /) -> web.StreamResponse:
         """Answers one request; the answer has been sent when it returns."""
         began_s = asyncio.get_running_loop().time()
         names = [name.lower() for name in request.headers]
@@ -100,10 +101,11 @@ class Door:
             refusal, caller = self._caller(headers, signed=signed)
         if refusal is not None or caller is None:
             return await self._refuse(request, refusal or refused("forbidden", "nobody may ask"), counted=True)
+        peer.turn(State.WAITING, caller.name)
         until_s = began_s + admission.wait_s(headers, self._config.wait_s, self._config.max_wait_s) - EARLY_S
         with ExitStack() as held:
             try:
-                answer = await self._answer(request, sender, (headers, names), caller, until_s)
+                answer = await self._answer((request, peer), sender, (headers, names), caller, until_s)
             except Exception:
                 log.exception("request_broke", extra={"caller": caller.name})
                 answer = refused("fault", "a fault of the gateway's own; its log has more")
@@ -131,7 +133,7 @@ class Door:
 
     async def _answer(
         self,
-        request: web.BaseRequest,
+        asks: tuple[web.BaseRequest, Peer],
         sender: Sender | None,
         said: tuple[Mapping[str, str], list[str]],
         caller: Caller,
@@ -139,6 +141,7 @@ class Door:
     ) -> Whole | Refusal:
         if self.leaving:
             return refused("leaving", "the gateway is being stopped", closes=True)
+        request, peer = asks
         target = request.raw_path
         path = target.partition("?")[0]
         if request.method == "GET" and (page := openapi.page(path)) is not None:
@@ -166,6 +169,7 @@ class Door:
                 await caller.places.take(0)
         except TimeoutError:
             return late
+        peer.turn(State.ASKING)
         try:
             with metrics.IN_FLIGHT.labels(caller.name).track_inprogress():
                 if isinstance(asked, SignedCall):
@@ -174,6 +178,7 @@ class Door:
                 return await self._ask(asked, caller, until_s)
         finally:
             caller.places.give(0)
+            peer.turn(State.SENDING)
 
     async def _any_call(
         self, sender: Sender, target: str, verb: str, said: tuple[Mapping[str, str], list[str]], body: bytes

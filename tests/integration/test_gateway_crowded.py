@@ -10,7 +10,7 @@ import os
 import socket
 import zlib
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from schemas.gateway.bodies import READER_BYTES, ROOM_BYTES
 from schemas.messages import Request
 from tests.support.answering import answering
 from tests.support.fleet import QUICK, wait_until
-from tests.support.gateways import memory_bytes
+from tests.support.gateways import memory_bytes, said
 
 MIB = 1024 * 1024
 LARGE_BYTES = 8 * MIB
@@ -62,9 +62,10 @@ class Crowd(Struct):
     config: Path
     asked: list[str]
 
-    def request(self, path: str, caller: str, wait_s: int = 60) -> bytes:
+    def request(self, path: str, caller: str, wait_s: int = 60, *, closes: bool = False) -> bytes:
         """A request as it goes over the wire."""
-        told = f"Host: localhost\r\nX-Fleet-Token: of-{caller}\r\nPrefer: wait={wait_s}\r\n\r\n"
+        more = "Connection: close\r\n" if closes else ""
+        told = f"Host: localhost\r\nX-Fleet-Token: of-{caller}\r\nPrefer: wait={wait_s}\r\n{more}\r\n"
         return f"GET /okx/www.okx.com{path} HTTP/1.1\r\n{told}".encode()
 
     async def unread(self, path: str, caller: str) -> socket.socket:
@@ -187,3 +188,35 @@ async def test_in_flight_may_change_while_requests_are_under_way(vhost: str, red
             each.cancel()
         await wait_until(functools.partial(under_way, 0), "none is under way")
         assert await crowded.get("/short/last", "bot-1") == (200, None, 2)
+
+
+async def test_a_caller_that_takes_all_connections_loses_its_own(vhost: str, redis_url: str, tmp_path: Path) -> None:
+    """Those of requests that wait for a place, and those that do not read; never those of what was asked."""
+    async with crowd(vhost, redis_url, tmp_path, in_flight=8, connections=40) as crowded:
+
+        async def is_full(under_way: int) -> bool:
+            counts = await crowded.seen("connections"), await crowded.seen("in_flight", "bot-1")
+            return counts == (40, under_way)
+
+        async def is_empty() -> bool:
+            return not await crowded.seen("connections")
+
+        async def others() -> None:
+            cut = await crowded.seen("connections_cut_total", "too many")
+            for number in range(50):  # each by a connection of its own
+                (answer,) = await said(crowded.gateway.port, crowded.request(f"/short/{number}", "bot-2", closes=True))
+                assert answer.status == 200
+            assert await crowded.seen("connections_cut_total", "too many") > cut
+
+        with ExitStack() as held:
+            for number in range(60):
+                connection = held.enter_context(closing(socket.create_connection(("127.0.0.1", crowded.gateway.port))))
+                connection.sendall(crowded.request(f"/never/{number}", "bot-1"))
+            await wait_until(functools.partial(is_full, 8), "all connections are taken")
+            await others()
+            assert await crowded.seen("in_flight", "bot-1") == 8
+        await wait_until(is_empty, "they are gone")
+        with ExitStack() as unread:
+            for _ in range(40):
+                unread.enter_context(await crowded.unread("/same/list", "bot-1"))
+            await others()
