@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import math
-import time
 from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
 
@@ -12,6 +11,7 @@ from msgspec import msgpack
 from schemas.bars import BAR
 from schemas.messages import Attempt, ErrorCode
 from schemas.runtime.answers import Answer, Lease, Look, Seen, State
+from schemas.runtime.clock import clock_s
 from schemas.runtime.deliveries import Delivery
 from schemas.runtime.results import now_ms
 
@@ -37,7 +37,7 @@ class Waiter:
         self.delivery = delivery
         self.owner = owner_of(attempt)
         self.lanes = frozenset(lanes)
-        self.joined_s = time.monotonic()
+        self.joined_s = clock_s()
         self.deadline_s = self.joined_s + (attempt.deadline_ms - now_ms()) / 1000
         self.verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
 
@@ -108,7 +108,7 @@ class Flight:
     def led(self, lease: Lease) -> None:
         """Another request asks from now on, as far as is known."""
         if self.lease_now is None or lease.id != self.lease_now.id:
-            self._led_s = time.monotonic()
+            self._led_s = clock_s()
             self.overtaker = None
         self.lease_now = lease
 

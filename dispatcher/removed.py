@@ -7,13 +7,13 @@ publishes what it took back within that time. Time in which this process stands 
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from typing import Final
 
 from schemas import topology
 from schemas.errors import FleetError, Unroutable
 from schemas.runtime.broker import Broker
+from schemas.runtime.clock import clock_s
 from schemas.runtime.deliveries import Handler
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class Removed:
     async def _look(self, queue: str) -> None:
         try:
             async with self._broker.aside() as channel:
-                asked_s = time.monotonic()
+                asked_s = clock_s()
                 found = await channel.queue_declare(queue, passive=True)
                 if found.message_count:
                     await self._broker.take_back(queue, self._take_back)
@@ -73,7 +73,7 @@ class Removed:
                     return  # the lane is back
                 if found.message_count or found.consumer_count:
                     self._used_s[queue] = self._clock()
-                elif self._clock() - self._used_s[queue] >= self._quiet_s and time.monotonic() - asked_s < OLD_S:
+                elif self._clock() - self._used_s[queue] >= self._quiet_s and clock_s() - asked_s < OLD_S:
                     del self._used_s[queue]
                     if self._broker.declares:
                         await channel.queue_delete(queue)

@@ -8,7 +8,6 @@ import asyncio
 import logging
 import os
 import socket
-import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
@@ -20,6 +19,7 @@ from schemas.errors import BrokerError, FleetError
 from schemas.messages import Attempt
 from schemas.runtime import results, store
 from schemas.runtime.broker import Broker
+from schemas.runtime.clock import clock_s
 from schemas.runtime.deliveries import Delivery
 from schemas.runtime.once import Answered
 from schemas.runtime.outbox import Outbox
@@ -190,7 +190,7 @@ class Dispatcher:
             log.warning("report_unreadable", extra={"error": str(error)})
             return
         self._router.observe(report, self._clock())
-        self._demand.observe(report, time.monotonic())
+        self._demand.observe(report, clock_s())
 
     def _on_told(self, changes: Sequence[tuple[str, Change]]) -> None:
         self._router.take_changes(changes, results.now_ms())
@@ -219,7 +219,7 @@ class Dispatcher:
         """Says how many workers could be used, again and again."""
         looks = 0
         while True:
-            begun_s, heard_s = time.monotonic(), self._clock()
+            begun_s, heard_s = clock_s(), self._clock()
             await asyncio.sleep(COUNT_EVERY_S)
             lanes = self._router.health
             queued: dict[str, int] = {}
@@ -228,7 +228,7 @@ class Dispatcher:
                     queued[name] = await self._broker.length(topology.work_name(name, bulk=False))
                 except BrokerError as error:
                     log.debug("queue_not_counted", extra={"lane": name, "error": str(error)})
-            silent_after_s, now_s = self._config.silent_after_s, time.monotonic()
+            silent_after_s, now_s = self._config.silent_after_s, clock_s()
             if now_s - begun_s - (self._clock() - heard_s) > silent_after_s / 2:
                 continue  # reports of that time are still to be read; the next look counts them, and the time
             found = self._demand.look(lanes, queued, self._places, silent_after_s, now_s, results.now_ms())

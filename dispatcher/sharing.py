@@ -21,7 +21,6 @@ import asyncio
 import functools
 import logging
 import os
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -32,6 +31,7 @@ from schemas import sharing
 from schemas.messages import Attempt, ErrorCode
 from schemas.runtime import store
 from schemas.runtime.answers import Answer, Answers, Seen, State, failing, insist, unpack
+from schemas.runtime.clock import clock_s
 from schemas.runtime.deliveries import Delivery
 from schemas.runtime.results import now_ms
 from schemas.runtime.tasks import end_tasks
@@ -97,7 +97,7 @@ class Sharing:
     async def _find(self, attempt: Attempt, delivery: Delivery, sources: Mapping[str, str]) -> Verdict:
         if self._closed:
             return Later()
-        if time.monotonic() < self._away_until_s:
+        if clock_s() < self._away_until_s:
             return Alone()
         caller, size_bytes = attempt.reply_to, len(delivery.body)
         key, answers = _keys(attempt, list(dict.fromkeys(sources.values())))
@@ -144,7 +144,7 @@ class Sharing:
                     await self._look(waiting[first : first + LOOK_BATCH])
             except store.AWAY as error:
                 store.count_loss(error, "lease")
-                now_s = time.monotonic()
+                now_s = clock_s()
                 lost_s = lost_s or now_s
                 if now_s - lost_s >= AWAY_S:
                     self._away_until_s = now_s + AWAY_S
@@ -203,7 +203,7 @@ class Sharing:
     def _lost(self, error: Exception) -> None:
         """Redis is away: for a moment nobody asks it."""
         store.count_loss(error, "lease")
-        self._away_until_s = time.monotonic() + AWAY_S
+        self._away_until_s = clock_s() + AWAY_S
 
     def _start(self, job: Any) -> None:
         task = asyncio.create_task(job)
@@ -230,7 +230,7 @@ class Sharing:
 
     async def _ask(self, flight: Flight, leader: Waiter, takes_over: str) -> None:
         """Finds an answer, or whom to wait for, or has this one lead."""
-        asked_s, new_id = time.monotonic(), os.urandom(8).hex()
+        asked_s, new_id = clock_s(), os.urandom(8).hex()
         left_ms = leader.attempt.deadline_ms - now_ms()
         age_us = max(waiter.age_us for waiter in flight.waiters)
         bar = any(waiter.bar for waiter in flight.waiters)
@@ -272,10 +272,10 @@ class Sharing:
         while flight.waiters and flight.lease_now is not None and not flight.away:
             flight.due_s = min(map(flight.due, flight.waiters))
             try:
-                async with asyncio.timeout(max(flight.due_s - time.monotonic(), 0.0)):
+                async with asyncio.timeout(max(flight.due_s - clock_s(), 0.0)):
                     await flight.news.wait()
             except TimeoutError:
-                now_s = time.monotonic()
+                now_s = clock_s()
                 for waiter in list(flight.waiters):
                     if waiter.joined_s + HELD_S <= now_s:
                         self._tell(flight, waiter, Later())
@@ -293,7 +293,7 @@ class Sharing:
 
     async def _heed(self, flight: Flight) -> bool:
         """Takes in how the lease stands now; whether it has to be asked again."""
-        asked_s = time.monotonic()
+        asked_s = clock_s()
         try:
             seen = await self._answers.see(flight.lease)
         except store.AWAY as error:
@@ -381,7 +381,7 @@ class Sharing:
             end = functools.partial(self._answers.end, lease, id_, State.NONE)
         else:
             words = failing(attempt, code, why)
-            end = functools.partial(self._answers.fail, lease, id_, time.monotonic(), **words)
+            end = functools.partial(self._answers.fail, lease, id_, clock_s(), **words)
         await insist(end, "lease")  # where it can't be ended those that wait lose patience
 
 

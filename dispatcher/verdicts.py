@@ -1,13 +1,13 @@
 """Where a request with `max_age_ms` gets its answer."""
 
 import asyncio
-import time
 from typing import Final, TypeAlias
 
 from msgspec import Raw, Struct, json, msgpack
 
 from schemas.messages import JSON, ErrorCode
 from schemas.runtime.answers import Kept
+from schemas.runtime.clock import clock_s
 
 # From here on data is brought into another encoding beside the event loop.
 LARGE_BYTES: Final = 256 * 1024
@@ -64,7 +64,7 @@ class Given:
     @property
     def age_ms(self) -> int:
         """How old it is now, rounded up."""
-        return int((self._age_s + time.monotonic() - self._now_s) * 1000) + 1
+        return int((self._age_s + clock_s() - self._now_s) * 1000) + 1
 
     async def data(self, content_type: str) -> Raw:
         """Its data in this encoding, made once for all."""

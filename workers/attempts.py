@@ -12,7 +12,6 @@ publishes each answer once.
 import asyncio
 import functools
 import logging
-import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -24,6 +23,7 @@ from schemas.config import WorkerConfig
 from schemas.messages import RESULT_LIMIT_BYTES, Attempt, Bound, ErrorCode, Outcome, Result, Try, decode_attempt, encode
 from schemas.runtime import results
 from schemas.runtime.broker import Broker
+from schemas.runtime.clock import clock_s
 from schemas.runtime.deliveries import Delivery
 from schemas.runtime.once import Once
 from schemas.runtime.outbox import Outbox
@@ -232,7 +232,7 @@ async def run(lane: LaneExchange, attempt: Attempt, config: WorkerConfig) -> End
         in_maintenance = request.method == "fetch_status" and data.get("status") in _CLOSED
     except Exception as error:  # `judge` has a verdict for every class
         if hung.expired():
-            call.stood(lane.still_s, call.started_s, time.monotonic())
+            call.stood(lane.still_s, call.started_s, clock_s())
         if hung.expired() and not call.unread:
             log.exception("attempt_hung", extra={"request_id": request.id, "lane": lane.name})
         verdict = judge(error, call, lane.redactor.hide)
@@ -244,14 +244,14 @@ async def run(lane: LaneExchange, attempt: Attempt, config: WorkerConfig) -> End
             None,
             call.http_calls,
             call.budget_s * 1000,
-            call.there_s or time.monotonic(),
+            call.there_s or clock_s(),
             of_connection=verdict.of_connection,
             bound=bound,
             still_s=call.still_s,
         )
     item = Try(lane.name, Outcome.OK, **_times(call))
     spent = call.http_calls, call.budget_s * 1000
-    there_s = call.there_s or time.monotonic()
+    there_s = call.there_s or clock_s()
     seen: dict[str, Any] = {"sent_s": call.sent_s, "still_s": call.still_s, "refused": call.refused}
     return Ended(item, data, *spent, there_s, in_maintenance, **seen)
 

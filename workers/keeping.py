@@ -11,7 +11,6 @@ for the answer lose patience, and one of them asks.
 import asyncio
 import functools
 import logging
-import time
 from typing import Any, Final
 
 import redis.asyncio
@@ -21,6 +20,7 @@ from schemas import bars, sharing
 from schemas.config import LaneConfig
 from schemas.messages import Attempt, Outcome, Try
 from schemas.runtime.answers import ENDED_MS, Answer, Answers, State, failing, insist, pack
+from schemas.runtime.clock import clock_s
 
 from . import metrics
 
@@ -126,7 +126,7 @@ class Keeping:
         if ending.refused:
             till_us, kept_ms, key = 0, ENDED_MS, sharing.refusal_key(lease)
         else:
-            till_us, kept_ms = _lasts(attempt, ending.data, at_us, by_redis(time.monotonic()))
+            till_us, kept_ms = _lasts(attempt, ending.data, at_us, by_redis(clock_s()))
             key = sharing.answer_key(sharing.question(attempt.request), sharing.source(ending.lane, attempt.request))
         answer = Answer(at_us, by_redis(ending.there_s), till_us, body, ending.refused)
         metrics.KEPT_BYTES.set(

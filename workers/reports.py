@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from schemas.messages import EXCHANGE_FAILURES, Attempt, ErrorCode, Outcome, Try
 from schemas.reports import BucketReport, LaneReport, Named
+from schemas.runtime.clock import clock_s
 from schemas.runtime.standstill import DECIDES_S
 
 from . import metrics
@@ -153,7 +154,7 @@ class Reports:
 
     def whole(self) -> bool:
         """Whether the next report is to list all lanes."""
-        return time.monotonic() >= self._whole_s + WHOLE_EVERY_S
+        return clock_s() >= self._whole_s + WHOLE_EVERY_S
 
     def wants_look(self, lane: str, *, paused: bool) -> bool:
         """Whether Redis is to be asked how full a lane's buckets are, for the next report.
@@ -164,7 +165,7 @@ class Reports:
         if not self._idle(lane):
             return True
         known = self._known[lane]
-        return self.whole() and (known.rest is None or paused or time.monotonic() >= known.look_s)
+        return self.whole() and (known.rest is None or paused or clock_s() >= known.look_s)
 
     def _idle(self, lane: str) -> bool:
         count, known = self._lanes[lane], self._known[lane]
@@ -223,7 +224,7 @@ class Reports:
                 count.trials_ok += attempt.trial
                 if still_s < DECIDES_S:
                     known.answering.took(request.method, item.exchange_ms / http_calls / 1000)
-                known.blame.answered(request, time.monotonic())
+                known.blame.answered(request, clock_s())
                 if not attempt.probe and len(count.answered) < _NAMES:
                     count.answered.update(dict.fromkeys(Named.of(attempt).names))
                 count.answered_ms += item.exchange_ms
@@ -246,7 +247,7 @@ class Reports:
             count.row = 0
             _void(count, attempt)
             return
-        now_s = time.monotonic()
+        now_s = clock_s()
         if known.speaks_against(item, attempt, now_s, of_connection=of_connection):
             count.row += 1
             if not attempt.probe:
@@ -283,7 +284,7 @@ class Reports:
             whole: whether lanes are listed that are at rest and were so before.
         """
         with_methods = whole and self._made % METHODS_EVERY == 0
-        now_s = time.monotonic()
+        now_s = clock_s()
         if whole:
             self._made += 1
             self._whole_s = now_s

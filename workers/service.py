@@ -8,7 +8,6 @@ import asyncio
 import logging
 import os
 import socket
-import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
@@ -19,6 +18,7 @@ from schemas.messages import encode
 from schemas.reports import Report
 from schemas.runtime import results, store
 from schemas.runtime.broker import Broker
+from schemas.runtime.clock import clock_s
 from schemas.runtime.once import Answered, Once
 from schemas.runtime.outbox import Outbox
 from schemas.runtime.standstill import Standstills
@@ -288,10 +288,10 @@ class Worker:
         knowledge = {name: lane.exchange.knowledge for name, lane in lanes.items()}
         unopened = {name: lane.error for name, lane in self._lanes.known.items() if name not in self._lanes.serving}
         news = self._reports.make(uses, self._pauses, lifted_ms, own_parts, knowledge, whole=whole)
-        if not whole and not news and unopened == self._unopened and time.monotonic() < self._quiet_until_s:
+        if not whole and not news and unopened == self._unopened and clock_s() < self._quiet_until_s:
             return
         self._unopened = unopened
-        self._quiet_until_s = time.monotonic() + self._configured.dispatcher.silent_after_s * QUIET_PART
+        self._quiet_until_s = clock_s() + self._configured.dispatcher.silent_after_s * QUIET_PART
         report = Report(
             self.name,
             results.now_ms(),

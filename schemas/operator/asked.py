@@ -21,7 +21,7 @@ from ..client.errors import NoDispatcher, NotAllowed, NotConnected
 from ..client.fleet import Fleet
 from ..explained import explained
 from ..messages import ErrorCode, Request, Result
-from ..runtime import permanent
+from ..runtime import clock, permanent
 from ..urls import place
 from . import output, servers
 from .servers import ServerAway
@@ -247,7 +247,7 @@ class Counted(Struct):
         lines: lines that are no request.
     """
 
-    begun_s: float = field(default_factory=time.monotonic)
+    begun_s: float = field(default_factory=clock.clock_s)
     ok: int = 0
     codes: Counter[str] = field(default_factory=Counter[str])
     lines: int = 0
@@ -269,7 +269,7 @@ class Counted(Struct):
         parts = [f"{self.ok:,} ok", *(f"{count:,} {code}" for code, count in self.codes.most_common())]
         if self.lines:
             parts.append(f"{self.lines:,} lines are no request")
-        return f"{', '.join(parts)} in {output.duration(time.monotonic() - self.begun_s)}"
+        return f"{', '.join(parts)} in {output.duration(clock.clock_s() - self.begun_s)}"
 
 
 @contextlib.contextmanager
@@ -409,7 +409,7 @@ def _progress(counted: Counted) -> Generator[Callable[[], None], None, None]:
         task = progress.add_task("asking")
 
         def shown() -> None:
-            rate = (counted.ok + counted.wrong) / max(time.monotonic() - counted.begun_s, 0.001)
+            rate = (counted.ok + counted.wrong) / max(clock.clock_s() - counted.begun_s, 0.001)
             progress.update(task, description=f"{counted.ok:,} ok, {counted.wrong:,} errors, {rate:,.0f} a second")
 
         yield shown

@@ -12,7 +12,6 @@ What goes wrong here is one of `store.AWAY`, for the caller to go on without.
 
 import asyncio
 import enum
-import time
 import zlib
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from msgspec import Raw, Struct, msgpack
 from ..messages import Attempt, ErrorCode
 from ..sharing import KEYS
 from . import store
+from .clock import clock_s
 
 T = TypeVar("T")
 
@@ -165,7 +165,7 @@ class Answers:
         To be asked for before a write, not by it: Redis may take a write late, and things would look younger.
         """
         now_us = await store.time_us(self._redis, KEYS)
-        now_s = time.monotonic()
+        now_s = clock_s()
         return lambda at_s: now_us - int((now_s - at_s) * 1e6)
 
     async def ask(

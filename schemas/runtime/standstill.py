@@ -6,10 +6,11 @@ is a part of what is measured and no threshold: a tick that is a little late tak
 """
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final, TypeAlias
+
+from .clock import clock_s
 
 TICK_S: Final = 0.1
 # A tick may be so late, on a machine that has more to do, before that counts.
@@ -40,7 +41,7 @@ class Standstills:
         spans: the last standstills, each from when to when.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = clock_s) -> None:
         self._clock = clock
         self._ticked_s = clock()
         self._total_s = 0.0

@@ -12,7 +12,6 @@ import contextlib
 import functools
 import logging
 import re
-import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -27,6 +26,7 @@ from .. import redis_urls
 from ..errors import ConfigError
 from ..urls import place
 from . import permanent
+from .clock import clock_s
 from .primary import Sentinels, ToPrimary, UnknownService
 from .shards import Shards
 
@@ -234,7 +234,7 @@ def count_loss(error: BaseException, what: str) -> None:
     """
     kind = kind_of(error)
     losses().labels(kind).inc()
-    now_s = time.monotonic()
+    now_s = clock_s()
     if now_s - _said_s.get((what, kind), -SAID_AGAIN_S) < SAID_AGAIN_S:
         return
     if len(_said_s) >= KINDS_KEPT:

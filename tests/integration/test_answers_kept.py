@@ -1,6 +1,5 @@
 """What Redis keeps of shared answers: as much as it may, for as long as it should."""
 
-import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -11,6 +10,7 @@ from msgspec import Raw, msgpack
 
 from schemas.runtime import store
 from schemas.runtime.answers import Answer, Answers, State, pack, unpack
+from schemas.runtime.clock import clock_s
 from schemas.sharing import KEYS, refusal_key
 from tests.support.fleet import wait_until
 
@@ -95,7 +95,7 @@ async def test_nothing_stays_for_ever(answers: tuple[Answers, Any]) -> None:
 async def test_a_clock_that_was_set_back_makes_all_forgotten(answers: tuple[Answers, Any]) -> None:
     """Or answers would look as much younger, and those of times that come again would be new."""
     kept, client = answers
-    now_us = (await kept.by_redis())(time.monotonic())
+    now_us = (await kept.by_redis())(clock_s())
     answer = Answer(now_us - 10**7, now_us, 0, b"x")
     for key in (A, B):
         await kept.keep(key, "lease", "i", answer, kept_ms=60_000, **MOST)
@@ -110,7 +110,7 @@ async def test_a_clock_that_was_set_back_makes_all_forgotten(answers: tuple[Answ
 
 async def test_an_answer_that_left_later_stays_and_lasts_as_long(answers: tuple[Answers, Any]) -> None:
     kept, client = answers
-    left_us = [(await kept.by_redis())(time.monotonic() - ago_s) for ago_s in (3, 2, 1)]
+    left_us = [(await kept.by_redis())(clock_s() - ago_s) for ago_s in (3, 2, 1)]
     first, second, third = [Answer(at_us, at_us + 10, 0, str(at_us).encode()) for at_us in left_us]
     await kept.keep(A, ASKED, "i", second, kept_ms=60_000, **MOST)
     total = await kept.keep(A, ASKED, "i", first, kept_ms=60_000, **MOST)
@@ -123,7 +123,7 @@ async def test_an_answer_that_left_later_stays_and_lasts_as_long(answers: tuple[
 async def test_a_refusal_is_seen_by_who_waits_and_found_by_nobody(answers: tuple[Answers, Any]) -> None:
     kept, client = answers
     asking: dict[str, Any] = {**ASKING, "age_us": 60 * 10**6}
-    now_us = (await kept.by_redis())(time.monotonic())
+    now_us = (await kept.by_redis())(clock_s())
     good, refusal = Answer(now_us - 10**6, now_us, 0, b"x"), Answer(now_us, now_us, 0, b"y", refusal=True)
     await kept.keep(A, ASKED, "i", good, kept_ms=60_000, **MOST)
     assert (await kept.ask(ASKED, [], new_id="i", **asking)).leads
@@ -140,7 +140,7 @@ async def test_a_lease_that_has_an_answer_fails_no_more(answers: tuple[Answers, 
     kept, _ = answers
     assert (await kept.ask(ASKED, [], new_id="i", **ASKING)).leads
     await kept.keep(A, ASKED, "i", ANSWER, kept_ms=60_000, **MOST)
-    await kept.fail(ASKED, "i", time.monotonic(), code="bad_symbol", why="", until=0)
+    await kept.fail(ASKED, "i", clock_s(), code="bad_symbol", why="", until=0)
     for state in (State.NONE, State.ALONE):
         await kept.end(ASKED, "i", state)
     assert (await kept.see(ASKED)).look.state is State.ANSWERED

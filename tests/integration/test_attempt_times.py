@@ -1,12 +1,12 @@
 """When an attempt's answer was there: others, who came before that, may have it."""
 
 import asyncio
-import time
 
 from deploy.servers import Redis
 from schemas.config import WorkerConfig
 from schemas.messages import Attempt, ErrorCode, Request
 from schemas.runtime import results
+from schemas.runtime.clock import clock_s
 from tests.support.exchange_lanes import Answers, Lanes
 from tests.support.fleet import wait_until
 from workers.attempts import run
@@ -27,7 +27,7 @@ async def test_an_answer_is_there_when_it_begins_to_come(server: Answers, lanes:
     running = asyncio.create_task(run(lane, attempt(), WorkerConfig()))
     await wait_until(lambda: server.heads, "its head is on its way")
     await asyncio.sleep(1)
-    half_s = time.monotonic() - 0.5
+    half_s = clock_s() - 0.5
     server.body_waits = False
     ended = await running
     assert ended.item.code is None
@@ -47,13 +47,13 @@ async def test_a_refusal_is_there_before_redis_knows_of_it(server: Answers, lane
     server.held_path = ""
     ended = await running
     assert ended.item.code is ErrorCode.RATE_LIMITED
-    assert ended.there_s < time.monotonic() - 0.3, "Redis is waited for, for half a second"
+    assert ended.there_s < clock_s() - 0.3, "Redis is waited for, for half a second"
 
 
 async def test_an_error_without_a_call_is_there_when_it_ends(lanes: Lanes, server: Answers) -> None:
     lane, _ = lanes.lane("okx", server.settings("okx"))
-    before_s = time.monotonic()
+    before_s = clock_s()
     ended = await run(lane, attempt("fetch_funding_rate"), WorkerConfig())
     assert ended.item.code is not None
     assert not server.hits
-    assert before_s <= ended.there_s <= time.monotonic()
+    assert before_s <= ended.there_s <= clock_s()

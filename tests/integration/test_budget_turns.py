@@ -4,7 +4,6 @@ import asyncio
 import heapq
 import itertools
 import random
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from deploy.servers import Redis
+from schemas.runtime.clock import clock_s
 from schemas.runtime.store import connect
 from tests.support.fleet import wait_until
 from tests.support.tcp_proxy import Proxy
@@ -164,7 +164,7 @@ async def test_a_call_without_an_answer_may_still_be_on_its_way(clocked: Clocked
     due_us = second.at_us - START_US
     await clocked.at(due_us)
     far_us = teach(budget)
-    left_s = time.monotonic()
+    left_s = clock_s()
     budget.unanswered(calls, replace(first, early_s=left_s - due_us / 1e6), left_s)
     await asyncio.sleep(far_us / 1e6 + 0.1)  # as far as calls spread
     for look in range(1, 4):
@@ -179,7 +179,7 @@ async def test_a_call_without_an_answer_is_reported_to_long_windows_when_it_has_
     calls, budget = [charge(1, window_s=60)], clocked.budget
     first = await clocked.granted(calls)
     teach(budget)
-    left_s = time.monotonic()
+    left_s = clock_s()
     budget.unanswered(calls, replace(first, early_s=left_s - 1), left_s)  # a second late
 
     async def told() -> bool:
@@ -193,7 +193,7 @@ async def test_a_call_without_an_answer_is_reported_to_long_windows_when_it_has_
 async def test_a_worker_that_measured_nothing_waits_longest_for_a_call_without_an_answer(clocked: Clocked) -> None:
     calls, budget = [charge(1, window_s=60)], clocked.budget
     first = await clocked.granted(calls)
-    left_s = time.monotonic()
+    left_s = clock_s()
     budget.unanswered(calls, replace(first, early_s=left_s - 1), left_s)
     await asyncio.sleep(0.1)
     refusal = await budget.reserve(calls, max_wait_s=1)

@@ -1,12 +1,12 @@
 """Where a window begins by the exchange's clock, and how far calls stay from its ends."""
 
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from schemas.runtime.clock import clock_s
 from tests.support.budgets import MINUTE_US, NOW_KEY, START_US, TEST_CLOCK, bucket, charge, emptied, grants
 from workers.budget.budget import Budget
 from workers.budget.grants import Grant, Refusal
@@ -57,7 +57,7 @@ async def test_margins_are_the_tables_until_measured_and_then_the_largest_that_a
 
 async def test_the_fastest_trip_of_any_worker_is_every_worker_s_measure(client: Any) -> None:
     old, fresh, elsewhere = Budget(Ledger(client, "x:1")), Budget(Ledger(client, "x:1")), Budget(Ledger(client, "x:2"))
-    now_s = time.monotonic()
+    now_s = clock_s()
     for trip_s in (0.02, *[0.05] * SURE_CALLS_HERE):
         old.spread.answered(now_s - GENERATION_S, "public ticker", trip_s)
     for budget in (old, fresh, elsewhere):

@@ -13,6 +13,7 @@ from deploy.simulator.process import Simulator
 from schemas.messages import ErrorCode
 from tests.support.exchange_lanes import Answers, Lanes, call
 from tests.support.fleet import wait_until
+from tests.support.suspended import Machine
 from tests.support.tcp_proxy import Proxy
 from workers.exchange import egress
 from workers.exchange.errors import judge
@@ -113,6 +114,19 @@ async def test_a_connection_that_was_idle_for_long_is_not_used(
     await ask(lane)
     assert proxy.accepted == 2
     assert len(server.hits) == 3
+
+
+async def test_a_connection_that_was_idle_while_the_machine_slept_is_not_used(
+    lanes: Lanes, server: Answers, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(monkeypatch)
+    lane, _ = lanes.lane("binance", server.settings("binance"))
+    await ask(lane)
+    await ask(lane)
+    assert proxy.accepted == 1
+    machine.slept_s = egress.IDLE_S + 1
+    await ask(lane)
+    assert proxy.accepted == 2
 
 
 async def test_a_connection_that_ends_as_a_call_comes_costs_a_second_call_and_no_attempt(lanes: Lanes) -> None:

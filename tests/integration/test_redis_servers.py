@@ -20,6 +20,7 @@ from deploy.redis_servers import SERVICE, RedisCluster, RedisReplicated
 from deploy.servers import Redis
 from schemas.errors import ConfigError
 from schemas.runtime import answers, presence, store
+from schemas.runtime.clock import clock_s
 from schemas.runtime.once import Answered
 from schemas.runtime.shards import Shards, slot_of
 from schemas.sharing import answer_key, lease_key
@@ -105,7 +106,7 @@ async def test_answers_are_shared_on_a_cluster_and_processes_are_found(client: A
     for number in range(20):
         lease, key = lease_key(str(number), ["of"], bulk=False), answer_key(str(number), "of")
         assert (await ask(lease, [key])).leads
-        found = answers.Answer((await kept.by_redis())(time.monotonic()), 0, 0, answers.pack("okx", "okx", b"\xc0"))
+        found = answers.Answer((await kept.by_redis())(clock_s()), 0, 0, answers.pack("okx", "okx", b"\xc0"))
         await kept.keep(key, lease, "1", found, kept_ms=60_000, most_bytes=10**6)
         assert (await ask(lease, [key])).answer == found
         assert (await kept.see(lease)).answer == found

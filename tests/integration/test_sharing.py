@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import time
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from dispatcher.held import Held
 from dispatcher.verdicts import Alone, Failed, Later, Leads, Verdict
 from schemas.config import LaneConfig
 from schemas.messages import JSON, MSGPACK, Attempt, ErrorCode, Http, Request
+from schemas.runtime.clock import clock_s
 from schemas.runtime.results import now_ms
 from tests.support.fleet import wait_until
 from tests.support.sharers import LANE, MOST_BYTES, TICKER, Dispatcher, Message, data, dispatcher, ended, given
@@ -347,7 +347,7 @@ async def test_what_can_t_be_kept_is_asked_for_by_each(
     rows: Any = NOT_KEPT[why]
     if why == "large":
         rows = [os.urandom(MOST_BYTES // LARGEST_PART + 1)]
-    sent_s = None if rows is None else time.monotonic()
+    sent_s = None if rows is None else clock_s()
     keeping.put(ended(share, rows, sent_s=sent_s, size_bytes=2**20))
     assert [await task for task in waiting] == [Alone(), Alone()]
 

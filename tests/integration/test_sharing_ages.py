@@ -1,13 +1,13 @@
 """How old an answer may be that is shared, and whose it is no more: dispatchers on a real Redis."""
 
 import asyncio
-import time
 
 import pytest
 
 from dispatcher.verdicts import Failed, Leads
 from schemas import bars
 from schemas.messages import ErrorCode, Request
+from schemas.runtime.clock import clock_s
 from schemas.runtime.results import now_ms
 from tests.support.sharers import Dispatcher, data, ended, given
 from workers.keeping import Keeping
@@ -21,7 +21,7 @@ async def test_an_answer_that_is_too_old_is_asked_for_anew(
     two: tuple[Dispatcher, Dispatcher], keeping: Keeping
 ) -> None:
     one, other = two
-    keeping.put(ended(await one.leads(), 1, sent_s=time.monotonic() - 5))
+    keeping.put(ended(await one.leads(), 1, sent_s=clock_s() - 5))
     assert (await given(other.ask())).age_ms >= 5_000
     share = await one.leads(max_age_ms=4_000)
     waiting = other.ask(max_age_ms=0)
@@ -36,7 +36,7 @@ async def test_who_allows_more_than_those_that_wait_gets_what_is_there(
     two: tuple[Dispatcher, Dispatcher], keeping: Keeping
 ) -> None:
     one, other = two
-    keeping.put(ended(await one.leads(), "old", sent_s=time.monotonic() - 5))
+    keeping.put(ended(await one.leads(), "old", sent_s=clock_s() - 5))
     await keeping.close()
     share = await one.leads(max_age_ms=0)
     waiting = other.ask(max_age_ms=0)
@@ -56,7 +56,7 @@ async def test_an_answer_that_redis_took_late_is_nobody_s_who_came_after_it(
     before = other.ask(max_age_ms=0)
     await other.held(1)
     await asyncio.sleep(UNSURE_S)
-    there_s = time.monotonic()
+    there_s = clock_s()
     after = [each.ask(max_age_ms=0) for each in two]
     await one.held(1)
     await other.held(2)
@@ -76,7 +76,7 @@ async def test_so_is_an_error_that_redis_took_late(two: tuple[Dispatcher, Dispat
     before = other.ask()
     await other.held(1)
     await asyncio.sleep(UNSURE_S)
-    there_s = time.monotonic()
+    there_s = clock_s()
     after = other.ask()
     await other.held(2)
     keeping.put(ended(share, None, code=ErrorCode.MAINTENANCE, why="closed", there_s=there_s))
@@ -87,7 +87,7 @@ async def test_so_is_an_error_that_redis_took_late(two: tuple[Dispatcher, Dispat
 async def test_a_late_answer_leaves_who_asks_by_now_alone(two: tuple[Dispatcher, Dispatcher], keeping: Keeping) -> None:
     one, other = two
     first = await one.leads(max_age_ms=0)
-    there_s = time.monotonic()
+    there_s = clock_s()
     second = await other.ask(max_age_ms=0, within_ms=400)
     assert isinstance(second, Leads)
     waiting = one.ask(max_age_ms=0)
@@ -122,7 +122,7 @@ async def test_candles_of_a_bar_that_has_closed_since_are_asked_for_anew(
     one, other = two
     seconds = Request("fetch_ohlcv", {"symbol": "BTC/USDT", "timeframe": "1s"}, max_age_ms="bar")
     share = await one.leads(request=seconds)
-    keeping.put(ended(share, [], seconds, sent_s=time.monotonic() - 2))
+    keeping.put(ended(share, [], seconds, sent_s=clock_s() - 2))
     await keeping.close()
     await other.leads(request=seconds)
     assert await given(other.ask(request=seconds, max_age_ms=60_000))

@@ -15,6 +15,7 @@ from schemas.config import WorkerConfig
 from schemas.messages import Attempt, ErrorCode, Outcome, Request
 from schemas.reports import LaneReport, decode_report
 from schemas.runtime import results
+from schemas.runtime.clock import clock_s
 from schemas.runtime.standstill import Standstills
 from schemas.runtime.tasks import end_tasks
 from tests.support.exchange_lanes import Answers, CountedBudget, Lanes
@@ -172,7 +173,7 @@ async def test_an_exchange_s_time_that_was_read_long_after_it_was_told_is_asked_
         asked.append(told_ms)
         return told_ms
 
-    await clock.measure(fetch_time, lambda: 0.0, since_s=time.monotonic())
+    await clock.measure(fetch_time, lambda: 0.0, since_s=clock_s())
     assert len(asked) == 2
     assert abs(clock.ahead_s) < 1.0
 
@@ -185,7 +186,7 @@ async def test_a_gateway_or_a_program_s_own_ccxt_knows_of_its_standstills_too(re
         time.sleep(1.0)  # noqa: ASYNC251
         spread = address.budget.ledger.spread
         for _ in range(ENOUGH):
-            assert spread.answered(time.monotonic(), "a", 1.0) >= 1_000_000
+            assert spread.answered(clock_s(), "a", 1.0) >= 1_000_000
         assert spread.margin_us() is None
     finally:
         await address.leave()

@@ -1,7 +1,6 @@
 """Requests that share answers in a real Redis: dispatchers, and the worker that keeps what they asked for."""
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal
@@ -16,6 +15,7 @@ from schemas import sharing
 from schemas.config import LaneConfig
 from schemas.messages import JSON, MSGPACK, Attempt, Outcome, Request, Try
 from schemas.runtime import store
+from schemas.runtime.clock import clock_s
 from schemas.runtime.results import now_ms
 from schemas.runtime.tasks import end_tasks
 from tests.support.fleet import wait_until
@@ -122,8 +122,8 @@ def ended(share: str, data: Any, request: Request = TICKER, *, lane: LaneConfig 
     attempt = Attempt(replace(request, deadline_ms=now_ms() + 60_000), lane.exchange, 1, now_ms(), share=share)
     code = how.get("code")
     item = Try(lane.exchange, Outcome.REJECTED if code else Outcome.OK, code, how.get("why", ""))
-    sent_s = how.get("sent_s", time.monotonic() - 0.01)
-    there_s = how.get("there_s", time.monotonic())
+    sent_s = how.get("sent_s", clock_s() - 0.01)
+    there_s = how.get("there_s", clock_s())
     refused = how.get("refused", False)
     return Ending(attempt, lane, item, data, sent_s, there_s, how.get("size_bytes", 100), refused)
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
+from schemas.runtime.clock import clock_s
 from schemas.runtime.store import connect
 from schemas.runtime.tasks import end_tasks
 from tests.support.fleet import wait_until
@@ -57,7 +58,7 @@ class Spender:
             if answer.ranks != (0,):  # Redis granted it
                 self.sent.append((answer.at_us / 1e6, False))
             else:
-                self.sent.append((answer.due_s + time.time() - time.monotonic(), True))
+                self.sent.append((answer.due_s + time.time() - clock_s(), True))
 
     @property
     def own(self) -> list[float]:

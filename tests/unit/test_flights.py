@@ -1,7 +1,6 @@
 """What will do for a request that takes another one's answer, and how long it waits for it."""
 
 import asyncio
-import time
 from typing import Any, Literal
 
 from pamqp.commands import Basic
@@ -9,6 +8,7 @@ from pamqp.commands import Basic
 from dispatcher.flights import HELD_S, Flight, Waiter, owner_of
 from schemas.messages import JSON, MSGPACK, Attempt, ErrorCode, Request
 from schemas.runtime.answers import Answer, Lease, Look, Seen, State
+from schemas.runtime.clock import clock_s
 from schemas.runtime.results import now_ms
 
 SECOND_US = 1_000_000
@@ -34,7 +34,7 @@ def waiter(*of: Any, **how: Any) -> Waiter:
 
 def flight(*waiters: Waiter) -> Flight:
     made = Flight("lease", ["answer"])
-    made.set_clock(NOW_US, time.monotonic())
+    made.set_clock(NOW_US, clock_s())
     for each in waiters:
         made.waiters[each] = None
     return made
@@ -137,7 +137,7 @@ async def test_patience_is_half_of_the_time_since_another_one_leads() -> None:
     assert of.patient_until_s(one) > at_s
     late = waiter(within_ms=10**9)
     assert of.due(late) == late.joined_s + HELD_S
-    assert of.patient_until_s(waiter(within_ms=-5_000)) <= time.monotonic()
+    assert of.patient_until_s(waiter(within_ms=-5_000)) <= clock_s()
 
 
 async def test_a_turn_that_is_much_sooner_is_worth_a_call() -> None:

@@ -10,10 +10,10 @@ import contextlib
 import enum
 import logging
 import random
-import time
 from types import TracebackType
 from typing import Final, Protocol
 
+from schemas.runtime.clock import clock_s
 from schemas.runtime.store import AWAY
 
 from .flapping import Flapping
@@ -152,7 +152,7 @@ class Course:
     @property
     def may_rest(self) -> bool:
         """Whether nobody has asked it anything since its last beat, and the next ones would say nothing new."""
-        quiet = self.is_shared and not self._used and time.monotonic() < self._rests_until_s
+        quiet = self.is_shared and not self._used and clock_s() < self._rests_until_s
         return quiet and self.member.may_renew
 
     async def follow(self, every_s: float, company: Company | None = None) -> None:
@@ -183,10 +183,10 @@ class Course:
                 self.ledger.lost()  # Since the last beat there may be new pauses to send.
             await self.ledger.meet()
             await self.ledger.beat(member)
-            self._rests_until_s = time.monotonic() + REST_S * random.uniform(0.75, 1.25)
-            if time.monotonic() >= self._trips_at_s:
+            self._rests_until_s = clock_s() + REST_S * random.uniform(0.75, 1.25)
+            if clock_s() >= self._trips_at_s:
                 await self.ledger.share_trips()
-                self._trips_at_s = time.monotonic() + TRIPS_EVERY_S
+                self._trips_at_s = clock_s() + TRIPS_EVERY_S
             if self._own and not self.is_shared:
                 await self._return(self._own)
 

@@ -30,6 +30,7 @@ from msgspec.structs import replace
 
 from schemas.config import LaneConfig
 from schemas.runtime import store
+from schemas.runtime.clock import clock_s
 from schemas.runtime.standstill import StillFor, unknown
 from schemas.runtime.store import AWAY
 
@@ -104,7 +105,7 @@ class Ledger:
         self.keys = Keys(scope, account)
         self.live_reserve = live_reserve
         self.member = member
-        self.now_s = member.clock if member else time.monotonic
+        self.now_s = member.clock if member else clock_s
         self.redis_clock = member.redis if member else RedisClock()
         self.punctuality = Punctuality()
         self.still_s = still_s
@@ -294,7 +295,7 @@ class Ledger:
     async def share_trips(self) -> None:
         """Publishes the fastest round trips to this scope's workers, and takes in theirs (`Spread`)."""
         span = int(time.time() / FASTEST_S)
-        faster_s, ends_s = self.spread.faster(time.monotonic()), int((span + 2) * FASTEST_S)
+        faster_s, ends_s = self.spread.faster(clock_s()), int((span + 2) * FASTEST_S)
         trips_s = await self._ask(protocol.trips(self.keys, span=span, ends_s=ends_s, faster_s=faster_s))
         self.spread.take_fleet(span, trips_s)
 

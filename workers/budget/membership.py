@@ -40,10 +40,11 @@ import contextlib
 import hashlib
 import os
 import secrets
-import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
+
+from schemas.runtime.clock import clock_s
 
 from ..limits.costs import Bucket
 from . import newcomer
@@ -68,7 +69,7 @@ class Membership:
         clock: the monotonic clock, seconds.
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, *, clock: Callable[[], float] = clock_s) -> None:
         self.id = f"{_MACHINE}.{os.getpid()}.{secrets.token_hex(4)}"
         self.share: Share | None = None
         # Whether the share grants anything: set by the budget, by its mode.

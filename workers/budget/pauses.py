@@ -1,8 +1,9 @@
 """The pauses that this process knows of. Pure, but for the monotonic clock."""
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
+
+from schemas.runtime.clock import clock_s
 
 from .rules import AT_ONCE_S, DOUBLINGS, PAUSE_KEPT_S
 
@@ -25,7 +26,7 @@ class Pauses:
         now_s: the monotonic clock.
     """
 
-    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, now_s: Callable[[], float] = clock_s) -> None:
         self._now_s = now_s
         self._known: dict[str, _Known] = {}
         # When an operator last ended pauses here, microseconds of Redis's clock, as far as this process has seen.

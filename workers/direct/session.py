@@ -5,7 +5,6 @@ reserves again, as in `exchange.egress`. `requests` follows redirects, each of t
 """
 
 import os
-import time
 from typing import TYPE_CHECKING, Any, Final
 
 import requests
@@ -14,6 +13,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import EmptyPoolError
 
 from schemas.errors import ConfigError
+from schemas.runtime.clock import clock_s
 
 from ..exchange.egress import PASSAGE, Late
 
@@ -53,7 +53,7 @@ class _InTurn(_Connections):
         if passage is None:
             return
         passage.reused = was_open is conn.sock
-        passage.left_s = time.monotonic()
+        passage.left_s = clock_s()
         try:
             passage.leave()
         except Late as error:
@@ -87,7 +87,7 @@ class _Adapter(HTTPAdapter):
         """Sends a call, and returns when the head of its answer is there."""
         response = super().send(*args, **settings)
         if (passage := PASSAGE.get(None)) is not None:
-            passage.answered_s, passage.head = time.monotonic(), (response.status_code, response.headers)
+            passage.answered_s, passage.head = clock_s(), (response.status_code, response.headers)
         return response
 
 

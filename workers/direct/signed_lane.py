@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import logging
 import math
-import time
 import traceback
 from collections.abc import Mapping
 from contextvars import ContextVar
@@ -28,6 +27,7 @@ from schemas.config import Config, LaneConfig
 from schemas.gateway.signed import Answered, End, Lost, SignedCall, Unsent
 from schemas.messages import ErrorCode, Http
 from schemas.methods import HTTP
+from schemas.runtime.clock import clock_s
 from schemas.runtime.tasks import Asides, UnderWay, end_tasks
 
 from ..exchange import http_answer, instances
@@ -117,7 +117,7 @@ class _Account:
     def __init__(self, instance: Any, purse: Purse) -> None:
         self.instance = instance
         self.purse = purse
-        self.used_s = time.monotonic()
+        self.used_s = clock_s()
         self.held = 0
 
     async def close(self) -> None:
@@ -209,7 +209,7 @@ class SignedLane:
             return end
         finally:
             account.held -= 1
-            account.used_s = time.monotonic()
+            account.used_s = clock_s()
 
     async def _send(
         self,
@@ -333,7 +333,7 @@ class SignedLane:
         return True
 
     def _drop_idle(self) -> None:
-        since_s = time.monotonic() - IDLE_S
+        since_s = clock_s() - IDLE_S
         for key, each in list(self._accounts.items()):
             if each.used_s > since_s:
                 return

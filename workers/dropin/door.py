@@ -9,7 +9,6 @@ import copy
 import http
 import os
 import threading
-import time
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final
@@ -19,6 +18,7 @@ from msgspec import Struct
 
 from schemas.client.blocking import FleetSync
 from schemas.client.http import HttpAnswer
+from schemas.runtime.clock import clock_s
 
 from . import reads, settings, way
 from .settings import Settings
@@ -53,14 +53,14 @@ class _Door:
 
     def open(self) -> FleetSync:
         """Connects, once. Who waited while another one tried and could not does not try again."""
-        begun_s = time.monotonic()
+        begun_s = clock_s()
         with self._opening:
             if self._failed is not None and self._failed[0] > begun_s:
                 raise copy.copy(self._failed[1])
             try:
                 self.fleet.__enter__()
             except Exception as error:
-                self._failed = time.monotonic(), error
+                self._failed = clock_s(), error
                 raise
             self._is_open = True
         return self.fleet

@@ -2,13 +2,13 @@
 
 import math
 import re
-import time
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Final
 
 from msgspec import Struct
 
+from schemas.runtime.clock import clock_s
 from schemas.runtime.standstill import AT_THE_END_S, DECIDES_S, StillFor
 
 from ..limits.answers import Means
@@ -138,12 +138,12 @@ class Call(Seen):
     refused: bool = False
 
     def __post_init__(self) -> None:
-        self.started_s = time.monotonic()
+        self.started_s = clock_s()
 
     @property
     def left_s(self) -> float:
         """The time left."""
-        return self.started_s + self.timeout_s - time.monotonic()
+        return self.started_s + self.timeout_s - clock_s()
 
     @property
     def room_s(self) -> float:

@@ -22,6 +22,8 @@ from ccxt.base.errors import (  # pyright: ignore[reportMissingTypeStubs]
     RateLimitExceeded,
 )
 
+from schemas.runtime.clock import clock_s
+
 from ..budget.budget import LATE_TRIES
 from ..budget.grants import Grant
 from ..limits import costs, wire
@@ -95,7 +97,7 @@ class Send(Passage):
 
     def note(self, call: Call) -> None:
         """The HTTP call is over: its times go into the attempt's call."""
-        call.there_s = max(call.there_s, self.answered_s or time.monotonic())
+        call.there_s = max(call.there_s, self.answered_s or clock_s())
         if self.answered_s:
             call.left_us = self.grant.at_us + (self.left_s - self.grant.due_s) * 1e6
             call.trip_s = self.answered_s - self.left_s + self.grant.due_s - self.grant.early_s
@@ -221,7 +223,7 @@ class ChargedCalls(_Ccxt):
         send.http_calls += 1
         call.sends()
         send.begin()
-        sent_s = time.monotonic()
+        sent_s = clock_s()
         call.sent_s = sent_s if call.sent_s is None else call.sent_s
         meter.answering.sent(sent_s)
         try:
@@ -240,7 +242,7 @@ class ChargedCalls(_Ccxt):
             raise
         finally:
             meter.answering.ended()
-            ended_s = time.monotonic()
+            ended_s = clock_s()
             call.exchange_s += ended_s - sent_s - call.stood(meter.still_s, sent_s, ended_s)
             send.note(call)
             note_head(meter, send)

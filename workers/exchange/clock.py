@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from ccxt.base.errors import BadResponse, ChecksumError, InvalidNonce  # pyright: ignore[reportMissingTypeStubs]
 
+from schemas.runtime.clock import clock_s
 from schemas.runtime.standstill import DECIDES_S, StillFor, unknown
 
 from ..budget.budget import Budget
@@ -107,11 +108,11 @@ class SigningClock:
         async with self._measuring:
             if self._measured_s >= since_s:
                 return
-            asked_s, told_ms = time.monotonic(), await server_ms(fetch_time)
-            if self._still_s(asked_s, time.monotonic()) >= DECIDES_S:  # that may be so long ago
+            asked_s, told_ms = clock_s(), await server_ms(fetch_time)
+            if self._still_s(asked_s, clock_s()) >= DECIDES_S:  # that may be so long ago
                 told_ms = await server_ms(fetch_time)
             error_s = trip_s() / 2 + (0.0 if told_ms % 1000 else _WHOLE_S)
             ahead_s = told_ms / 1000 - time.time() + trip_s() / 2
             self.ahead_s = ahead_s if abs(ahead_s) > error_s else 0.0
-            self._measured_s = time.monotonic()
+            self._measured_s = clock_s()
             log.warning("clock_measured", extra={"lane": self._lane, "ahead_s": round(self.ahead_s, 3)})

@@ -8,7 +8,6 @@ import asyncio
 import logging
 import os
 import ssl
-import time
 from collections.abc import Collection, Mapping
 from contextvars import ContextVar
 from functools import partial
@@ -21,6 +20,7 @@ import certifi
 from yarl import URL
 
 from schemas.accounts import Secret
+from schemas.runtime.clock import clock_s
 
 from .bounds import NOTHING, Holding
 from .reading import Handler, Response
@@ -189,7 +189,7 @@ class _Connector(aiohttp.TCPConnector):
         passage, place = PASSAGE.get(), req.url.raw_authority
         while True:
             connection = await super().connect(req, traces, timeout)
-            now_s = time.monotonic()
+            now_s = clock_s()
             passage.connection = connection.protocol
             assert isinstance(passage.connection, Handler)
             passage.connection.begin(passage.holding)
@@ -210,7 +210,7 @@ class _Connector(aiohttp.TCPConnector):
         """The head of an answer came."""
         passage = PASSAGE.get()
         passage.head = params.response.status, params.response.headers
-        passage.answered_s = time.monotonic()
+        passage.answered_s = clock_s()
         if passage.connection is not None:
             self._last_s[passage.connection] = passage.answered_s
         passage.on_answer()

@@ -12,7 +12,6 @@ import contextlib
 import copy
 import hashlib
 import logging
-import time
 import zlib
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
@@ -23,6 +22,7 @@ from msgspec import Struct
 from redis.asyncio.lock import Lock
 
 from schemas.runtime import listings, store
+from schemas.runtime.clock import clock_s
 from schemas.runtime.store import AWAY
 from schemas.runtime.tasks import end_tasks
 
@@ -107,7 +107,7 @@ class Markets:
         loaded = False
         async with self._locks.setdefault(key, asyncio.Lock()):
             held = self._held.get(key)
-            if held is None or time.monotonic() - held.read_s >= max_age_s:
+            if held is None or clock_s() - held.read_s >= max_age_s:
                 before, (held, loaded) = held, await self._renew(key, held, make, max_age_s)
                 self._held[key] = held
                 if held is not before:
@@ -191,7 +191,7 @@ class Markets:
         if at_us is None or digest is None:
             return None
         age_s = max(0.0, (now_us - store.shaped(at_us, int)) / 1e6)
-        read_s = time.monotonic() - age_s
+        read_s = clock_s() - age_s
         if age_s >= max_age_s:
             return None
         if held is not None and held.digest == digest.decode():
@@ -254,7 +254,7 @@ async def _read(make: Callable[[], Any]) -> tuple[_Held, _Listed]:
         await exchange.close()
     options = {name: value for name, value in exchange.options.items() if name not in before or before[name] != value}
     log.info("markets_read", extra={"exchange": exchange.id, "markets": len(exchange.markets)})
-    return _Held(exchange, options, "", time.monotonic(), await asyncio.to_thread(_know, exchange)), listed
+    return _Held(exchange, options, "", clock_s(), await asyncio.to_thread(_know, exchange)), listed
 
 
 def _know(exchange: Any) -> tuple[str, bytes]:

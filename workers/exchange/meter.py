@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Sequence
 from typing import Final
 from weakref import WeakValueDictionary
 
 from msgspec.structs import replace
+
+from schemas.runtime.clock import clock_s
 
 from ..budget.budget import Budget
 from ..budget.grants import LOST_WAIT_S, Grant, Learned, Refusal, refused
@@ -82,7 +83,7 @@ class Meter:
             Crowded: there is no room in time.
         """
         limit = asyncio.timeout(0.0 if self._hurries and call.bulk else call.room_s)
-        begun_s = time.monotonic()
+        begun_s = clock_s()
         if call.bulk:
             self._bulk_waits.add(limit)
         try:
@@ -92,7 +93,7 @@ class Meter:
             raise Crowded from None
         finally:
             self._bulk_waits.discard(limit)
-            call.waited_s += time.monotonic() - begun_s
+            call.waited_s += clock_s() - begun_s
 
     async def pay(self, call: Call, charges: Sequence[Charge], late: list[Grant]) -> Grant:
         """Waits until an HTTP call may be sent.
@@ -113,12 +114,12 @@ class Meter:
         # Bulk calls can't reserve. Of many that wait for the same buckets one asks, as all would get the same answer.
         turn = self._bulk_turns.setdefault(tuple(charge.key for charge in charges), asyncio.Lock())
         limit = asyncio.timeout(call.room_s)
-        begun_s = time.monotonic()
+        begun_s = clock_s()
         self._bulk_waits.add(limit)
         try:
             async with limit, turn:
                 limit.reschedule(None)  # from here on the time left is checked before each wait
-                call.waited_s += time.monotonic() - begun_s
+                call.waited_s += clock_s() - begun_s
                 return await self._granted(call, charges, late)
         except TimeoutError:
             if not limit.expired():
@@ -129,7 +130,7 @@ class Meter:
 
     async def _granted(self, call: Call, charges: Sequence[Charge], late: list[Grant]) -> Grant:
         while True:
-            asked_s = time.monotonic()
+            asked_s = clock_s()
             if call.left_s <= 0:
                 raise TimeoutError("the attempt's time ended before the call was sent")
             max_wait_s = call.room_s
@@ -140,9 +141,9 @@ class Meter:
             comes = isinstance(answer, Refusal) and reserve_s < answer.wait_s <= max_wait_s
             if isinstance(answer, Refusal) and comes and (answer.reason in ("budget", "busy") or not call.bulk):
                 await asyncio.sleep(answer.wait_s - reserve_s)
-                call.waited_s += time.monotonic() - asked_s
+                call.waited_s += clock_s() - asked_s
                 continue
-            waited_s = time.monotonic() - asked_s
+            waited_s = clock_s() - asked_s
             call.waited_s += waited_s
             if isinstance(answer, Refusal):
                 self.tallies.refused(charges, answer)
@@ -162,7 +163,7 @@ class Meter:
 
     def wants_count(self, charges: Sequence[Charge]) -> bool:
         """Whether the exchange's count should be read from an answer: always for fixed windows, else now and then."""
-        due = time.monotonic() - self._observed_s > OBSERVE_EVERY_S
+        due = clock_s() - self._observed_s > OBSERVE_EVERY_S
         return due or any(charge.bucket.kind == "fixed" for charge in charges)
 
     async def heed(
@@ -182,7 +183,7 @@ class Meter:
         """
         held = None if pause is None else await self._pause(pause, charges, grant)
         if count is not None and grant.ranks:
-            self._observed_s = time.monotonic()
+            self._observed_s = clock_s()
             number = count.speaks_of([charge.bucket for charge in charges])
             if number is not None:
                 charge, rank = charges[number], grant.ranks[number]

@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import math
-import time
 from typing import Final
+
+from schemas.runtime.clock import clock_s
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +41,10 @@ class Unlisted:
 
     async def wait(self) -> None:
         """Returns when there is a new name, but not within `RELIST_S` of the last time: reading may have failed."""
-        await asyncio.sleep(max(self._due_s - time.monotonic(), 0.0))
+        await asyncio.sleep(max(self._due_s - clock_s(), 0.0))
         await self._seen.wait()
         self._seen.clear()
-        self._due_s = time.monotonic() + RELIST_S
+        self._due_s = clock_s() + RELIST_S
 
     def note(self, name: str) -> None:
         """An answer names it, and it is not listed."""
@@ -52,7 +53,7 @@ class Unlisted:
             return
         if name in self._strange or name in self._new or len(self._new) >= KEPT:
             return
-        self._new[name] = time.monotonic()
+        self._new[name] = clock_s()
         self._seen.set()
 
     def settle(self, read_s: float) -> None:

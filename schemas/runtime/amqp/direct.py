@@ -8,7 +8,6 @@ second connection, one at a time. An origin that closes that one is known, and i
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -16,6 +15,7 @@ from aiormq.exceptions import ConnectionInternalError
 
 from ... import addresses
 from ...errors import BrokerLost, Unroutable
+from ..clock import clock_s
 from .publisher import Publisher
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class Origins:
         self._since_s: dict[str, float] = {}
 
     def __contains__(self, origin: str) -> bool:
-        return time.monotonic() - self._since_s.get(origin, -float("inf")) < self._kept_s
+        return clock_s() - self._since_s.get(origin, -float("inf")) < self._kept_s
 
     def __len__(self) -> int:
         return len(self._since_s)
@@ -44,7 +44,7 @@ class Origins:
     def add(self, origin: str) -> None:
         """Remembers an origin from now on."""
         self._since_s.pop(origin, None)
-        self._since_s[origin] = time.monotonic()
+        self._since_s[origin] = clock_s()
         if len(self._since_s) > KEPT:
             del self._since_s[next(iter(self._since_s))]
 
@@ -113,7 +113,7 @@ class DirectReplies:
             if not _over_an_address(error):
                 raise
             self._shunned.add(origin)
-            self._closed_s = time.monotonic()
+            self._closed_s = clock_s()
             log.warning("direct_reply_closed_connection", extra={"origin": origin})
             raise Unroutable(f"RabbitMQ closed the connection over a direct address of {origin}") from error
         finally:
@@ -126,7 +126,7 @@ class DirectReplies:
             async with asyncio.timeout(TURN_S):
                 await self._turn.acquire()
         except TimeoutError as error:
-            if time.monotonic() - self._closed_s < TURN_S:
+            if clock_s() - self._closed_s < TURN_S:
                 raise Unroutable("too many direct addresses close their connection") from error
             raise BrokerLost("no answer from RabbitMQ to a direct result before this one") from error
 
