@@ -37,7 +37,7 @@ from .lanes import Lane, Lanes
 from .part import ALL, Part
 from .peers import LOOK_EVERY_S, Peers
 from .reports import Busy, LanePause, Reports
-from .spread import Spread, counts
+from .spread import Peer, Spread, counts
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,10 @@ class Worker:
         lanes = [] if config.worker.spread else part.of(config.lanes)
         self._broker = Broker(config.broker, f"worker {self.name}", lanes, reports=True)
         self._redis = store.connect(config.redis.url, timeout_s=config.redis.timeout_s)
-        self._peers = Peers(self._redis, self.name, part)
+        # With connections of its own: who waits behind the questions of a thousand lanes looks gone to the others.
+        self._peers_redis = store.connect(config.redis.url, timeout_s=config.redis.timeout_s)
+        self._peers = Peers(self._peers_redis, self.name, part)
+        self._others: dict[str, Peer] = {}  # as last seen
         self._changing = asyncio.Lock()
         self._begun = False  # its lanes are made
         self._reports = Reports()
@@ -119,13 +122,19 @@ class Worker:
             made = await self._lanes.plan(self._start_with)
             self._broker.expect_lanes(self._spread.of(self._start_with.lanes))
             await store.check_access(self._redis, redis.url, timeout_s=redis.timeout_s)
-            if await done_before(stop, self._broker.start()):
+            looking = asyncio.create_task(self._look_around())
+            try:
+                started = await done_before(stop, self._broker.start())
+            finally:
+                await end_tasks([looking])
+            if started:
                 await self._work(made, stop, follow)
         finally:
             await self._broker.close()
             await self._answered.close()
             await self._keeping.close()
             await self._lanes.close()
+            await self._peers_redis.aclose()
             await self._redis.aclose()
         log.info("worker_left", extra={"worker": self.name})
 
@@ -161,25 +170,34 @@ class Worker:
         while looks < MEET_LOOKS:
             looks += await self._see_others()
             await asyncio.sleep(LOOK_EVERY_S)
+        self._spread.learn(self._others, self._lanes.known)
 
     async def _see_others(self) -> bool:
         """Says which lanes are open here and learns which other workers are there; returns whether Redis answered."""
         known = self._lanes.known
         try:
-            peers = await self._peers.look([name for name in self._lanes.serving if name in known])
+            self._others = await self._peers.look([name for name in self._lanes.serving if name in known])
         except store.AWAY as error:
             store.count_loss(error, "peers")
             return False
-        self._spread.learn(peers, known)
         return True
+
+    async def _look_around(self) -> None:
+        """Goes on saying that this worker is there, and looking who else is; never returns."""
+        # Also while lanes change, which takes minutes with a thousand: the others take the lanes of who is silent.
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            if self._spread.counts:
+                await self._see_others()
 
     async def _share_out(self) -> None:
         """Serves other lanes as workers come and go; never returns."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             async with self._changing:
-                if not self._spread.counts or not await self._see_others():
+                if not self._spread.counts:
                     continue
+                self._spread.learn(self._others, self._lanes.known)
                 if set(self._spread.of(self._configured.lanes)) != self._lanes.known.keys():
                     try:
                         await self._change(self._configured)
@@ -249,7 +267,8 @@ class Worker:
             self._begun = True
             self.changed.set()
             side_tasks.create_task(self._standstills.run(), name="standstills")
-            jobs = (follow, self._report, self._broker.lasts, self._heap.freeze, self._lanes.beat, self._share_out)
+            ours = (self._report, self._broker.lasts, self._heap.freeze, self._lanes.beat)
+            jobs = (follow, *ours, self._look_around, self._share_out)
             tasks = [side_tasks.create_task(job(), name=job.__name__) for job in jobs]
             await side_tasks.until(stop)
             self._lanes.hurry()
