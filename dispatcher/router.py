@@ -218,8 +218,9 @@ class Router:
     def turn_ms(self, attempt: Attempt, now_s: float, now_ms: int) -> float:
         """When a request would be answered at the earliest as far as waiting goes, if it asked now."""
         able = self.candidates(attempt.request)
-        lanes = [] if isinstance(able, End) else able
-        waits_ms = [max(lane.load.delay_ms(attempt, now_ms), lane.usable_in_ms(now_s, now_ms)) for lane in lanes]
+        if isinstance(able, End):
+            return math.inf
+        waits_ms = [max(lane.load.delay_ms(attempt, now_ms), lane.usable_in_ms(now_s, now_ms)) for lane in able]
         return now_ms + min(waits_ms, default=math.inf)
 
     def less_removed(self, attempt: Attempt) -> Attempt:
