@@ -35,6 +35,7 @@ class Keys:
         self.spread = f"{self.egress}:spread"
         self.away = f"{self.egress}:away"
         self.members = f"{self.egress}:members"
+        self.doubts = f"{self.egress}:doubts"
         # An account's calls also leave from this address, so that the address's pause holds them too.
         self.pauses = [pause_of(self.egress), *([pause_of(self.account)] if account else [])]
 

@@ -385,13 +385,12 @@ class Ledger:
         self.punctuality.late(self.redis_clock.answered(now_s, redis_us, asked_s=asked_s) * 1e6)
 
     async def is_possible(self, said: Framed, asked_s: float) -> bool:
-        """Whether Redis's clock can have shown this since `asked_s`; where it can't it was set, and is corrected."""
+        """Whether Redis's clock can have shown this since `asked_s`; otherwise it was set, or ours stood still."""
         member = self.member
         if member is None:
             return True
         behind_us, unsure_us = member.off_by(said.frame, said.now_us, asked_s)
         if behind_us:
-            log.warning("redis_clock_set", extra={"scope": self.keys.egress, "by_s": round(-behind_us / 1e6, 3)})
             new = secrets.token_hex(4)
             question = protocol.correct(
                 self.keys,
@@ -405,7 +404,10 @@ class Ledger:
             asked_s = self.now_s()
             answer = (await self.run(question, lambda: ANY_TIME)).answer
             correction, now_us = store.shaped(answer, question.read)
-            # Any other correction was made by a worker that was faster. It is judged with the next answer.
+            if correction == new:
+                log.warning("redis_clock_set", extra={"scope": self.keys.egress, "by_s": round(-behind_us / 1e6, 3)})
+            # Any other correction was made by a worker that was faster, or nobody knows yet. It is judged with the next
+            # answer. The one that was found stays where our own clock is wrong.
             if correction in (said.frame.id, new):
                 member.adopt(now_us, asked_s)
                 member.frame = replace(said.frame, id=correction)

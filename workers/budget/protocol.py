@@ -349,10 +349,10 @@ class Frame(Struct, frozen=True):
 def correct(
     keys: Keys, member: str, *, found: str, known: Frame, behind_us: int, unsure_us: int, new: str
 ) -> Question[tuple[str, int]]:
-    """Reports that Redis's clock was set; the answer is the correction's id and the time from now on."""
+    """Reports that Redis's clock was set; the answer is the correction's id, `?` while it is doubted, and the time."""
     believed_us = known.believed_us if known.id == found else -1
     args: list[Argument] = [member, found, behind_us, unsure_us, new, believed_us]
-    return Question("correct", [keys.members, keys.clock], args, _corrected)
+    return Question("correct", [keys.members, keys.clock, keys.doubts], args, _corrected)
 
 
 class Framed(Struct, frozen=True):

@@ -21,6 +21,7 @@ FILES: Final = (
     "turns.lua",
     "pauses.lua",
     "shares.lua",
+    "corrections.lua",
     "give.lua",
 )
 TEXT: Final = rules.LUA + "".join((FOLDER / name).read_text(encoding="utf-8") for name in FILES)

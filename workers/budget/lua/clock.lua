@@ -3,7 +3,7 @@
 -- The machine's clock may be set: by an operator, by NTP, by a fail-over to another machine. Grants made by the old
 -- clock would then look long past, or lie far ahead. The workers' monotonic clocks are not set: a worker that gets an
 -- answer with an impossible time says by how much it is wrong, and that is taken off from then on (`entry.correct` in
--- shares.lua). The corrected clock is never ahead of the one before it, so no window gets shorter.
+-- corrections.lua). The corrected clock is never ahead of the one before it, so no window gets shorter.
 --
 -- A worker that does not know the latest correction, or has not met this Redis, is answered by what the clock shows,
 -- although it may have been set back meanwhile. What it is granted then looks older than it is once the clock is moved
