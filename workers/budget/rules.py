@@ -44,6 +44,8 @@ AT_ONCE_S: Final = 10.0
 PAUSE_KEPT_S: Final = 60.0
 # How long a measured offset of the exchange's clock from Redis's is believed.
 CLOCK_TTL_S: Final = 3600.0
+# When it is to be believed for less than this it is due to be measured again.
+CLOCK_DUE_S: Final = CLOCK_TTL_S / 2
 
 LUA: Final = f"""\
 local KIND_NAMES = {{ {", ".join(f"'{kind}'" for kind in KINDS)} }}
@@ -54,7 +56,7 @@ local PARTS, PRESENT = {PARTS}, {PRESENT_S * 1e6:.0f}
 local IS_PRESENT = '{IS_PRESENT}'
 local HORIZON, LASTS = {HORIZON_US}, {LASTS_S * 1e6:.0f}
 local DOUBLINGS, AT_ONCE, PAUSE_KEPT = {DOUBLINGS}, {AT_ONCE_S * 1e6:.0f}, {PAUSE_KEPT_S * 1e6:.0f}
-local CLOCK_TTL_MS = {CLOCK_TTL_S * 1e3:.0f}
+local CLOCK_TTL_MS, CLOCK_DUE_MS = {CLOCK_TTL_S * 1e3:.0f}, {CLOCK_DUE_S * 1e3:.0f}
 """
 
 

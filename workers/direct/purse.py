@@ -8,14 +8,16 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from ccxt.base.errors import RateLimitExceeded  # pyright: ignore[reportMissingTypeStubs]
+from ccxt.base.errors import BaseError, RateLimitExceeded  # pyright: ignore[reportMissingTypeStubs]
 
 from schemas.accounts import Secret
 from schemas.config import LaneConfig, LimitsConfig
+from schemas.runtime.clock import clock_s
 from schemas.runtime.store import AWAY
 from schemas.runtime.tasks import CLOSING_S, end_tasks
 
 from ..budget.grants import Grant
+from ..budget.rules import CLOCK_DUE_S, CLOCK_TTL_S
 from ..exchange import settings
 from ..exchange.bounds import Holding
 from ..exchange.call import CALL, Call
@@ -86,6 +88,8 @@ class Purse:
         self._place = Place(url, f"{settings.budget_of(lane)}:{lane.egress}", repr((pace_ms, limits)))
         self._answers = shipped().answers(exchange.id)
         self._meter: Meter | None = None
+        # By which correction of Redis's clock it is known where windows begin, and when that is to be measured again.
+        self._measured: tuple[str, float] | None = None
         self._address: Address | None = None
         self._opening: asyncio.Lock | None = None
         self._process = 0
@@ -117,13 +121,15 @@ class Purse:
         assert self._opening is not None
         async with self._opening:
             if self._meter is None:
-                await self._open(exchange, fetch_time)
+                await self._open(exchange)
+            if fetch_time is not None:
+                await self._measure(exchange, fetch_time)
         if self.costs.names_matter and exchange.markets is not self._named:
             self._named = exchange.markets
             markets: dict[str, Any] = exchange.markets or {}
             self.meter.names = self.costs.names(markets.values())
 
-    async def _open(self, exchange: Any, fetch_time: Callable[[], Awaitable[Any]] | None) -> None:
+    async def _open(self, exchange: Any) -> None:
         secrets = [Secret(str(value)) for name in exchange.requiredCredentials if (value := getattr(exchange, name))]
         account = str(exchange.apiKey or exchange.walletAddress or "")
         address = take(self._place)
@@ -135,14 +141,30 @@ class Purse:
         # Who else has the account, and from where, is not known here.
         budget, redactor = address.budget_of(account), self._redactor or Redactor(secrets)
         self._address, self._meter = address, Meter(self._name, budget, self.costs, self._answers, redactor)
+        self._measured = None
+
+    async def _measure(self, exchange: Any, fetch_time: Callable[[], Awaitable[Any]]) -> None:
+        """Measures where windows begin, where nobody has lately, or Redis's clock was corrected since."""
+        assert self._address is not None
+        ledger, budget = self.meter.budget.ledger, self.meter.budget
+        corrected = ledger.member.frame.id if ledger.member else ""
+        if self._measured is not None and self._measured[0] == corrected and clock_s() < self._measured[1]:
+            return
         with contextlib.suppress(*AWAY):
-            if fetch_time is not None and not await address.client.exists(budget.ledger.keys.clock):
+            left_s = await self._address.client.pttl(ledger.keys.clock) / 1000
+            if left_s < CLOCK_DUE_S:
                 token = CALL.set(call := self.new_call(exchange))
                 try:
-                    await set_windows(fetch_time, call, self._meter.budget, self.costs)
+                    await set_windows(fetch_time, call, budget, self.costs)
+                except BaseError:
+                    if left_s <= 0 or (self._measured is not None and self._measured[0] != corrected):
+                        raise
+                    return  # what was measured before still holds; the next call tries again
                 finally:
                     CALL.reset(token)
                     self.over(call)
+                left_s = CLOCK_TTL_S
+            self._measured = corrected, clock_s() + left_s - CLOCK_DUE_S
 
     def new_call(self, exchange: Any) -> Call:
         """A call that may wait; once it is sent ccxt's own time-out holds."""

@@ -84,11 +84,13 @@ function entry.correct(keys, args)
     frame.lost = clock() + HORIZON
   end
   write_frame()
-  -- The exchange's clock is known by so much worse, until it is read again.
-  local found = redis.call('GET', clock_key)
-  local ahead, unsure = offset_in(found)
-  local value = whole(ahead) .. ':' .. whole(unsure + wrong)
-  redis.call('SET', clock_key, value, 'PX', found and math.max(redis.call('PTTL', clock_key), 1) or CLOCK_TTL_MS)
+  -- The exchange's clock is known by so much worse, until it is read again, which is due from now on: it is known even
+  -- less if nobody else could tell that it was not the caller's own clock.
+  local ahead, unsure = offset_in(redis.call('GET', clock_key))
+  local value = whole(ahead) .. ':' .. whole(unsure + wrong + (math.abs(by) <= SMALL and math.abs(by) or 0))
+  local left = redis.call('PTTL', clock_key)
+  left = math.min(left > 0 and left or CLOCK_TTL_MS, CLOCK_DUE_MS - 1)
+  redis.call('SET', clock_key, value, 'PX', whole(left))
   return { frame.id, clock() }
 end
 
