@@ -36,7 +36,8 @@ async def store(redis_url: str) -> AsyncIterator[Any]:
 @pytest.fixture
 async def program(simulator: Simulator, store: Any, redis_url: str) -> AsyncIterator[Any]:
     settings = ccxt_config("binance", simulator.urls["binance"])
-    made: Any = charged(blocking.binance({**settings, "timeout": 20_000}), redis_url)
+    kind: Any = blocking.binance
+    made: Any = charged(kind({**settings, "timeout": 20_000}), redis_url)
     yield made
     await asyncio.to_thread(made.close)
 
