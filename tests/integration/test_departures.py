@@ -103,7 +103,7 @@ class Simulation(Budget):
 
     @property
     def telling(self) -> list[asyncio.Task[None]]:
-        return [*self._telling.running]
+        return [*self.telling.running]
 
     async def _sleep_until(self, instant: float) -> None:
         await self._process.sleep_until(instant)

@@ -199,6 +199,9 @@ async def test_a_program_that_closes_does_not_wait_for_an_exchange_that_never_an
         with pytest.raises(asyncio.CancelledError):
             await asking
     server.held_path = ""
+    # What would be told to Redis later would open a connection that nobody closes.
+    running: list[Any] = [task.get_coro() for task in asyncio.all_tasks()]
+    assert not [each for each in running if "/workers/budget/" in each.cr_code.co_filename]
 
 
 @pytest.mark.parametrize("is_async", [True, False])

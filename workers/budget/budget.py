@@ -43,6 +43,7 @@ class Budget:
 
     Attributes:
         course: where it grants from.
+        telling: what Redis is still told; to be ended before the connection is closed.
     """
 
     def __init__(self, ledger: Ledger, *, elsewhere: bool = False) -> None:
@@ -54,13 +55,13 @@ class Budget:
                 ledger.keys, ledger.pauses, ledger.member, elsewhere=elsewhere, live_reserve=ledger.live_reserve
             )
         self.course = Course(ledger, self._own)
-        self._telling = Asides()
+        self.telling = Asides()
         self._spare_us = 0.0  # how late the last granted call might have left
 
     def of(self, account: str) -> "Budget":
         """That of an account at the same address, used from others too. Both are one worker there, with one part."""
         other = Budget(self.ledger.of(account), elsewhere=True)
-        other.course = self.course
+        other.course, other.telling = self.course, self.telling
         return other
 
     @property
@@ -263,7 +264,7 @@ class Budget:
     def tell(self, charges: Sequence[Charge], grant: Grant, late_us: float) -> None:
         """As `arrived`, in a task of its own."""
         if grant.must_tell or late_us > grant.margin_us:
-            self._telling.start(self.arrived(charges, grant, late_us))
+            self.telling.start(self.arrived(charges, grant, late_us))
 
     def unanswered(self, charges: Sequence[Charge], grant: Grant, left_s: float) -> None:
         """As `tell`, of a call that got no answer: it may still arrive.
@@ -272,11 +273,10 @@ class Budget:
         reported as arrived when it is as late as calls ever are, and no sooner.
 
         Args:
-            charges: the call's.
-            grant: the call's.
-            left_s: when it left, on the monotonic clock; 0 where it did not.
+            charges, grant: the call's.
+            left_s: when it left, by `clock_s`; 0 where it did not.
         """
-        self._telling.start(self._lost_sight_of(charges, grant, left_s))
+        self.telling.start(self._lost_sight_of(charges, grant, left_s))
 
     async def _lost_sight_of(self, charges: Sequence[Charge], grant: Grant, left_s: float) -> None:
         if left_s:
@@ -294,7 +294,7 @@ class Budget:
 
     def release(self, charges: Sequence[Charge], grant: Grant) -> None:
         """As `back`, in a task of its own."""
-        self._telling.start(self.back(charges, grant))
+        self.telling.start(self.back(charges, grant))
 
     async def pause(
         self,

@@ -88,6 +88,7 @@ class Address:
             del here[self._place]
         await end_tasks(task for task in (self._follower, self._ticking) if task is not None)
         await self.budget.leave()
+        await end_tasks(self.budget.telling.running)
         await self.client.aclose()
 
 
