@@ -69,7 +69,8 @@ async def every_key_names_its_exchange(redis_url: str, lanes: list[str]) -> None
         "fleet:claimed:",
         "fleet:probe:",
         "fleet:status:",
-        "fleet:{x}:met",  # by the fixture, for tests with an exchange of their own
+        "fleet:{x}:met",  # by the fixture, for tests with exchanges of their own
+        "fleet:{coinbaseexchange}:met",
     )
     keys = [key.decode() for key in found if not key.decode().startswith(of_the_fleet)]
     kinds = {lane: {key.split(":")[2] for key in keys if key.startswith(f"fleet:{{{lane}}}:")} for lane in lanes}

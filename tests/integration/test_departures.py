@@ -101,10 +101,6 @@ class Simulation(Budget):
         super().__init__(Ledger(cast("Any", line), "x:1", clock=TEST_CLOCK, member=member))
         self._process = process
 
-    @property
-    def telling(self) -> list[asyncio.Task[None]]:
-        return [*self.telling.running]
-
     async def _sleep_until(self, instant: float) -> None:
         await self._process.sleep_until(instant)
 
@@ -172,7 +168,7 @@ async def running(timers: Timers, fleet: list[Process]) -> AsyncGenerator[None, 
     finally:
         await end_tasks(tasks)
         for process in fleet:  # What it still tells would set the next one's clock.
-            await end_tasks(process.budget.telling)
+            await end_tasks(process.budget.telling.running)
         # Questions that went out together go on without their callers: the client is closed after that.
         if asking := asyncio.all_tasks() - before:
             await asyncio.wait(asking)

@@ -62,7 +62,7 @@ OWN: Final[dict[str, dict[tuple[ErrorCode, Move], str]]] = {
         KEY: "-2015",
         SYMBOL: "-1122|-4108|-4141",
         UNSUPPORTED: "-1020",
-        LIMIT: "-1003",
+        LIMIT: "-1003|-1015",
         CLOCK: "-1021",
     },
     "okx": {
