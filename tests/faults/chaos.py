@@ -45,7 +45,7 @@ from tests.support.tcp_proxy import Proxy
 PER_S: Final = 40.0
 FAULT_EVERY_S: Final = 4.0
 FLAPS_EVERY_S: Final = 0.7
-# So much that its limit, the only one that is a level, is full nearly all the time.
+# Its limit is the only one that is a level, so it is asked for more than its share.
 WEIGHTS: Final = {"coinbaseexchange": 3.0}
 # What a service says at its end that began while Redis wanted another password.
 REFUSED: Final = "it refuses our user or password"
