@@ -71,9 +71,9 @@ REPORTS: Final = (("work", _works, True), ("are at rest", LaneReport, True), ("h
 
 def lanes_of(count: int, base: dict[str, Any]) -> dict[str, Any]:
     """So many lanes like the one that there is, from addresses of their own."""
-    (lane,) = base.values()
+    ((exchange, lane),) = base.items()
     return {
-        f"{EXCHANGE}.n{number:04}": {**lane, "local_addr": f"127.1.{number // 200}.{number % 200 + 1}"}
+        f"{exchange}.n{number:04}": {**lane, "local_addr": f"127.1.{number // 200}.{number % 200 + 1}"}
         for number in range(count)
     }
 
