@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -57,6 +58,11 @@ def reply(body: object, status: int = 200) -> Answer:
 def plain(text: str, status: int) -> Answer:
     """A text answer."""
     return Answer(status, text.encode(), "text/plain")
+
+
+def iso(at_ms: int) -> str:
+    """A time in ISO 8601, to the microsecond."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def whole(query: Query, key: str, default: int, most: int) -> int:

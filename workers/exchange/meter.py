@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from schemas.runtime.clock import clock_s
 
 from ..budget.budget import Budget
-from ..budget.grants import LOST_WAIT_S, Grant, Learned, Refusal, refused
+from ..budget.grants import LOST_WAIT_S, Grant, Refusal, refused
 from ..budget.keys import Whose
 from ..budget.tally import Tallies
 from ..limits.answers import Answers
@@ -181,7 +181,10 @@ class Meter:
         Returns:
             The pause as it holds now, which may have become longer than asked for.
         """
-        held = None if pause is None else await self._pause(pause, charges, grant)
+        full, held = charges, None
+        if pause is not None:
+            full, whose = self._meant(pause, charges)
+            held = await self._pause(pause, full, whose, grant)
         if count is not None and grant.ranks:
             self._observed_s = clock_s()
             number = count.speaks_of([charge.bucket for charge in charges])
@@ -189,7 +192,7 @@ class Meter:
                 charge, rank = charges[number], grant.ranks[number]
                 used, span_s = count.used(charge.bucket), count.span_s(charge.bucket)
                 await self.budget.observe(charge, rank, grant, used, late_us=late_us, span_s=span_s)
-        if pause is not None and (learned := await self._learn(pause, charges, grant)) is not None:
+        if pause is not None and full and (learned := await self.budget.limited(full, grant)) is not None:
             log.warning(
                 "limit_learned",
                 extra={
@@ -202,10 +205,8 @@ class Meter:
             )
         return held
 
-    async def _pause(self, pause: Pause, charges: Sequence[Charge], grant: Grant) -> Pause:
-        own, alone = self._of_account(pause, charges)
-        paused = own if alone else charges if pause.of == "buckets" else ()
-        whose: Whose = "account" if alone else "both" if own else "address"
+    async def _pause(self, pause: Pause, charges: Sequence[Charge], whose: Whose, grant: Grant) -> Pause:
+        paused = charges if whose == "account" or pause.of == "buckets" else ()
         known_s = self.budget.known_pause_s(paused, whose)
         seconds = await self.budget.pause(
             pause.seconds,
@@ -221,17 +222,14 @@ class Meter:
             self._say(pause, seconds, paused, whose)
         return replace(pause, seconds=seconds)
 
-    def _of_account(self, pause: Pause, charges: Sequence[Charge]) -> tuple[list[Charge], bool]:
-        """What is charged to the account, and whether a refusal speaks of that alone."""
+    def _meant(self, pause: Pause, charges: Sequence[Charge]) -> tuple[Sequence[Charge], Whose]:
+        """What of a call's charges a refusal speaks of, and whose limit it was."""
         if not self.budget.ledger.keys.has_account:
-            return [], False
+            return charges, "address"
         own = [charge for charge in charges if charge.bucket.scope == "account"]
-        return own, pause.of == "account" or (pause.of == "unsaid" and bool(own) and len(own) == len(charges))
-
-    async def _learn(self, pause: Pause, charges: Sequence[Charge], grant: Grant) -> Learned | None:
-        own, alone = self._of_account(pause, charges)
-        full = own if alone else charges
-        return await self.budget.limited(full, grant) if full else None
+        if pause.of == "account" or (pause.of == "unsaid" and own and len(own) == len(charges)):
+            return own, "account"
+        return charges, "both" if own else "address"
 
     def _say(self, pause: Pause, seconds: float, paused: Sequence[Charge], whose: Whose) -> None:
         self.tallies.paused(pause.kind_of_source)

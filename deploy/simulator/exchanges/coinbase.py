@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Literal
 
 from ..board import COINS, Listing
 from ..frames import FRAMES
 from ..ledger import Verdict
 from ..limits import Query
-from ..venue import Answer, BadParameter, Endpoint, Json, Venue, moment, plain, reply, whole
+from ..venue import Answer, BadParameter, Endpoint, Json, Venue, iso, moment, plain, reply, whole
 
 _GRANULARITIES = {
     "ONE_MINUTE": "1m", "FIVE_MINUTE": "5m", "FIFTEEN_MINUTE": "15m", "THIRTY_MINUTE": "30m", "ONE_HOUR": "1h",
@@ -17,10 +16,6 @@ _GRANULARITIES = {
 }  # fmt: skip
 _PRODUCTS = "/api/v3/brokerage/market/products"
 _FIAT = {"USD": "US Dollar", "EUR": "Euro", "GBP": "British Pound"}
-
-
-def _iso(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 class Coinbase(Venue):
@@ -59,12 +54,12 @@ class Coinbase(Venue):
 
     def _time_v2(self, _: Query) -> Json:
         now_ms = self.clock.now_ms()
-        return {"data": {"iso": _iso(now_ms)[:19] + "Z", "epoch": now_ms // 1000}}
+        return {"data": {"iso": iso(now_ms)[:19] + "Z", "epoch": now_ms // 1000}}
 
     def _time(self, _: Query) -> Json:
         now_ms = self.clock.now_ms()
-        iso = _iso(now_ms)[:19] + "Z"
-        return {"iso": iso, "epochSeconds": str(now_ms // 1000), "epochMillis": str(now_ms)}
+        at = iso(now_ms)[:19] + "Z"
+        return {"iso": at, "epochSeconds": str(now_ms // 1000), "epochMillis": str(now_ms)}
 
     def _fiat(self, _: Query) -> Json:
         return {"data": [{"id": code, "name": name, "min_size": "0.01"} for code, name in _FIAT.items()]}
@@ -190,7 +185,7 @@ class Coinbase(Venue):
                     "product_id": listing.id,
                     "price": listing.text(trade.price),
                     "size": f"{trade.amount:.8f}",
-                    "time": _iso(trade.at_ms),
+                    "time": iso(trade.at_ms),
                     "side": "BUY" if trade.buy else "SELL",
                     "bid": "",
                     "ask": "",
@@ -208,7 +203,7 @@ class Coinbase(Venue):
             [{"price": listing.text(level.price), "size": f"{level.amount:.8f}"} for level in side] for side in sides
         )
         quote = self.board.quote(listing)
-        book = {"product_id": listing.id, "bids": bids, "asks": asks, "time": _iso(quote.at_ms)}
+        book = {"product_id": listing.id, "bids": bids, "asks": asks, "time": iso(quote.at_ms)}
         return {
             "pricebook": book,
             "last": listing.text(quote.last),

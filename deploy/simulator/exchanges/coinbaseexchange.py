@@ -12,17 +12,13 @@ from ..board import COINS, Level, Listing
 from ..frames import FRAMES
 from ..ledger import Verdict
 from ..limits import Query
-from ..venue import Answer, BadParameter, Endpoint, Json, Venue, plain, reply, whole
+from ..venue import Answer, BadParameter, Endpoint, Json, Venue, iso, plain, reply, whole
 
 _PRODUCTS = "/products"
 _GRANULARITIES = {"60": "1m", "300": "5m", "900": "15m", "3600": "1h", "21600": "6h", "86400": "1d"}
 _CANDLES_MOST = 300
 _LEVELS = {"1": 1, "2": 50}
 _HOURS_OF_SPARK_LINES = 24
-
-
-def _iso(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 class CoinbaseExchange(Venue):
@@ -60,7 +56,7 @@ class CoinbaseExchange(Venue):
 
     def _time(self, _: Query) -> Json:
         now_ms = self.clock.now_ms()
-        return {"iso": _iso(now_ms)[:23] + "Z", "epoch": now_ms / 1000}
+        return {"iso": iso(now_ms)[:23] + "Z", "epoch": now_ms / 1000}
 
     def _currencies(self, _: Query) -> list[Json]:
         codes = [(coin.code, coin.name, "crypto") for coin in COINS]
@@ -96,7 +92,7 @@ class CoinbaseExchange(Venue):
             "sequence": quote.number,
             "auction_mode": False,
             "auction": None,
-            "time": _iso(quote.at_ms),
+            "time": iso(quote.at_ms),
         }
 
     def _candles(self, query: Query) -> list[list[float]]:
@@ -138,7 +134,7 @@ class CoinbaseExchange(Venue):
             "trade_id": quote.number,
             "price": listing.text(quote.last),
             "size": f"{quote.amount:.8f}",
-            "time": _iso(quote.at_ms),
+            "time": iso(quote.at_ms),
         }
 
     def _trades(self, query: Query) -> list[Json]:
@@ -150,7 +146,7 @@ class CoinbaseExchange(Venue):
                 "side": "sell" if trade.buy else "buy",  # the maker's
                 "size": f"{trade.amount:.8f}",
                 "price": listing.text(trade.price),
-                "time": _iso(trade.at_ms),
+                "time": iso(trade.at_ms),
             }
             for trade in reversed(trades)
         ]
