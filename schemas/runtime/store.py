@@ -8,6 +8,7 @@ ran the command. So all of them are `AWAY`. Each is counted by kind and logged w
 fleet goes on without Redis meanwhile. An error reply that means a fault of our own has the kind `ERR`.
 """
 
+import asyncio
 import contextlib
 import functools
 import logging
@@ -29,6 +30,7 @@ from . import permanent
 from .clock import clock_s
 from .primary import Sentinels, ToPrimary, UnknownService
 from .shards import Shards
+from .tasks import keeping_cancellation
 
 if TYPE_CHECKING:
     from prometheus_client import Counter
@@ -137,9 +139,13 @@ class _Lost(AbstractConnection):
             self._demoted = False
             await self.disconnect()
         try:
-            await super().send_packed_command(command, check_health)
+            with keeping_cancellation():
+                await super().send_packed_command(command, check_health)
         except RuntimeError as error:
             raise redis.exceptions.ConnectionError(f"connection lost: {error}") from error
+        except asyncio.CancelledError:
+            await self.disconnect(nowait=True)  # nobody will read the answer
+            raise
 
     async def read_response(self, *args: Any, **options: Any) -> Any:
         read: Any = super().read_response

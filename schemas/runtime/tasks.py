@@ -25,6 +25,20 @@ def cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
+@contextlib.contextmanager
+def keeping_cancellation() -> Generator[None, None, None]:
+    """Around what may swallow a cancellation: one that comes meanwhile is raised at its end.
+
+    `asyncio.wait_for` of Python 3.11, in which redis-py writes and aiormq waits, swallows one that comes at the moment
+    at which what it waits for is done.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    yield
+    if task and task.cancelling() > before:
+        raise asyncio.CancelledError
+
+
 def lost(error: BaseException) -> bool:
     """Whether an error of aiormq means that the connection is gone, or that no answer came in time.
 
@@ -84,8 +98,8 @@ class Asides:
 async def end_tasks(tasks: Iterable[asyncio.Task[Any]], *, again_s: float = 0.2) -> None:
     """Cancels tasks until they have ended, again after each `again_s`, which what they do as they end has to do with.
 
-    Once is not enough: `asyncio.wait_for` of Python 3.11, which redis-py and aiormq use, swallows a cancellation that
-    comes at the moment at which what it waits for is done.
+    Once is not enough: what they wait in may swallow it (`keeping_cancellation`), or they wait for something else as
+    they end.
     """
     running, slow_s = set(tasks), time.monotonic() + SLOW_S
     while running:

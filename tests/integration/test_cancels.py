@@ -4,6 +4,7 @@ A service that is told to stop cancels all of this, at whatever moment that is.
 """
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,10 +12,12 @@ import pytest
 import redis.asyncio
 
 from dispatcher import snapshot
+from schemas import topology
 from schemas.runtime.once import Answered
 from schemas.runtime.store import connect
 from schemas.runtime.tasks import end_tasks
-from tests.support.cancels import cancelled_everywhere
+from tests.support.broker import connected
+from tests.support.cancels import awaited, cancelled_everywhere, cancelled_once
 from tests.support.fleet import wait_until
 from tests.support.routers import attempt, new
 from tests.support.spenders import CALL
@@ -72,6 +75,30 @@ async def test_what_redis_keeps_beside_budgets(client: redis.asyncio.Redis, redi
     for job in (marks, keep):
         await cancelled_everywhere(job, works)
     await all_connections_are_left(client, redis_url)
+
+
+async def test_one_cancellation_ends_a_command(client: redis.asyncio.Redis, redis_url: str) -> None:
+    """Who hangs up cancels once: an order that went on would be sent with nobody to hear of it."""
+    commands: Any = client
+    await commands.set("a", "1")
+
+    async def several() -> None:
+        async with client.pipeline() as pipeline:
+            queued: Any = pipeline
+            queued.get("a").get("b")
+            await pipeline.execute()
+
+    for job in (lambda: awaited(commands.get("b")), several):
+        await cancelled_once(job)
+        assert await commands.get("a") == b"1"  # and no connection has another one's answer
+    await all_connections_are_left(client, redis_url)
+
+
+async def test_one_cancellation_ends_a_publish(vhost: str) -> None:
+    async with connected(vhost) as broker:
+        for silent_after_s in (None, 5.0):
+            publisher = functools.partial(broker.publish, b"{}", topology.RETURNED, silent_after_s=silent_after_s)
+            await cancelled_once(publisher)
 
 
 async def all_connections_are_left(client: redis.asyncio.Redis, url: str) -> None:

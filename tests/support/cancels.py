@@ -78,3 +78,16 @@ async def cancelled_everywhere(job: Job, works: Job) -> None:
             await done_within(WITHIN_S, works())
             if cancelling.waits < number:
                 break
+
+
+async def cancelled_once(job: Job) -> None:
+    """Cancels the job at each of its waits, once: each time that ends it."""
+    for late in (False, True):
+        for number in range(1, MOST):
+            cancelling = Cancelling(job(), number, late=late)
+            task = asyncio.create_task(awaited(cancelling))
+            await asyncio.wait([task], timeout=WITHIN_S)
+            assert task.done(), (number, late)
+            if cancelling.waits < number:
+                break
+            assert task.cancelled(), (number, late)

@@ -21,7 +21,7 @@ from ... import addresses
 from ...config import BrokerConfig
 from ...errors import BrokerLost, Refused, Silent, Unroutable
 from ..deliveries import AGAIN
-from ..tasks import end_tasks, lost
+from ..tasks import end_tasks, keeping_cancellation, lost
 from .alarm import Alarm
 from .channels import Channels
 from .declaration import Declaration
@@ -140,11 +140,12 @@ class Publisher:
         left_s = max(timeout_s, give_up_s - sent_s) if give_up_s < math.inf else None
         sending = _send(channel, message, message_id, left_s, repeated=repeated)
         try:
-            if silent_after_s is None:
-                await sending
-            else:
-                async with self._unless_silent(publishing, channel, message_id, silent_after_s):
+            with keeping_cancellation():
+                if silent_after_s is None:
                     await sending
+                else:
+                    async with self._unless_silent(publishing, channel, message_id, silent_after_s):
+                        await sending
         except aiormq.exceptions.PublishError as error:
             raise Unroutable(f"no queue takes {message.place}") from error
         except aiormq.exceptions.DeliveryError as error:
