@@ -55,8 +55,8 @@ async def test_a_refusal_whose_body_breaks_off_pauses_all_the_same(server: Answe
     lane, _ = lanes.lane("binance", server.settings("binance"))
     first = call("binance")
     assert await failed(lane, first) is ErrorCode.RATE_LIMITED
-    assert first.pause is not None
-    assert first.pause.seconds > 45
+    assert first.heard.pause is not None
+    assert first.heard.pause.seconds > 45
     assert await failed(lane, call("binance", max_wait_s=1)) is ErrorCode.PAUSED
     assert len(server.hits) == 1
 
@@ -67,7 +67,7 @@ async def test_other_answers_whose_body_breaks_off_pause_nothing(server: Answers
     for _ in range(2):
         attempt = call("binance")
         assert await failed(lane, attempt) in EXCHANGE_FAILURES
-        assert attempt.pause is None
+        assert attempt.heard.pause is None
     assert len(server.hits) == 2
 
 

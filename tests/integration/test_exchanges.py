@@ -171,7 +171,7 @@ async def test_a_thousand_attempts_at_once(server: Answers, lanes: Lanes) -> Non
     tickers = await asyncio.gather(*(lane.call("fetch_ticker", BTC, attempt) for attempt in attempts))
     assert all(ticker["last"] == 5 for ticker in tickers)
     assert len(server.hits) == len(budget.granted) == 1000
-    assert all(attempt.http_calls == 1 and attempt.status == 200 for attempt in attempts)
+    assert all(attempt.http_calls == 1 and attempt.heard.status == 200 for attempt in attempts)
 
 
 async def test_markets_are_loaded_once_and_renewed_for_all_lanes(server: Answers, lanes: Lanes) -> None:

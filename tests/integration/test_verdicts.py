@@ -1,6 +1,7 @@
 """What real answers come to, through ccxt's real classes and a real HTTP server: who gets the request next, and whether
 the lane pauses and a limit is learned. The rows are those that an audit found read wrongly, and their neighbours."""
 
+import asyncio
 import time
 from typing import Any, Final, NamedTuple
 
@@ -11,6 +12,7 @@ from dispatcher.returns import Move
 from schemas.messages import ErrorCode, Try
 from tests.support.checked import Refusal, refusals
 from tests.support.exchange_lanes import Answers, CountedBudget, Lanes, call
+from workers.exchange.call import CALL
 from workers.exchange.errors import judge
 
 
@@ -146,3 +148,21 @@ async def test_a_country_that_is_barred_lowers_no_limit(server: Answers, lanes: 
     uses = await budget.usage()
     assert uses
     assert all(use.effective == 1.0 for use in uses.values())
+
+
+async def test_of_pages_side_by_side_each_error_is_judged_by_its_own_answer(server: Answers, lanes: Lanes) -> None:
+    server.answer = (451, {}, '{"code":0,"msg":"Service unavailable from a restricted location"}')
+    server.by_path["/api/v3/time"], server.held_path = '{"serverTime":1}', "/api/v3/time"
+    lane, _ = lanes.lane("binance", server.settings("binance"))
+    exchange: Any = lane._ccxt  # pyright: ignore[reportPrivateUsage]
+    attempt = call("binance")
+    token = CALL.set(attempt)
+    try:
+        good, refused = (asyncio.create_task(get()) for get in (exchange.publicGetTime, exchange.fapiPublicGetTime))
+        with pytest.raises(Exception, match="451") as raised:
+            await refused
+        server.held_path = ""
+        assert await good == {"serverTime": 1}
+    finally:
+        CALL.reset(token)
+    assert judge(raised.value, attempt).code is ErrorCode.RESTRICTED

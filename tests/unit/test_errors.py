@@ -11,7 +11,7 @@ from ccxt.base import errors  # pyright: ignore[reportMissingTypeStubs]
 from schemas.errors import InvalidMessage
 from schemas.messages import ErrorCode, Outcome
 from workers.budget.grants import Reason
-from workers.exchange.call import Seen
+from workers.exchange.call import Heard, Seen
 from workers.exchange.errors import NoBudget, judge
 from workers.exchange.redaction import MESSAGE_LIMIT
 from workers.exchange.signals import Pause
@@ -71,14 +71,14 @@ def test_every_class_is_known() -> None:
 
 @pytest.mark.parametrize("name", BY_CLASS)
 def test_classes(name: str) -> None:
-    verdict = judge(CCXT[name]("x"), Seen("okx", http_calls=1, status=200, body="{}"))
+    verdict = judge(CCXT[name]("x"), Seen("okx", 1, Heard(200, "{}")))
     assert (verdict.outcome, verdict.code) == BY_CLASS[name]
     assert (verdict.pause_s > 0) == (verdict.code is ErrorCode.RATE_LIMITED)
 
 
 def test_a_class_ccxt_adds_is_judged_as_its_parent() -> None:
     kind: Any = type("TooManySymbols", (CCXT["BadRequest"],), {})
-    assert judge(kind("x"), Seen("okx", 1, 200)).code is ErrorCode.INVALID_ARGUMENTS
+    assert judge(kind("x"), Seen("okx", 1, Heard(200))).code is ErrorCode.INVALID_ARGUMENTS
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_a_class_ccxt_adds_is_judged_as_its_parent() -> None:
 def test_the_status_decides_where_ccxt_saw_nothing_else(
     name: str, status: int | None, body: str, outcome: Outcome, code: ErrorCode
 ) -> None:
-    verdict = judge(CCXT[name]("x"), Seen("kraken", 1, status, body, by_status=True))
+    verdict = judge(CCXT[name]("x"), Seen("kraken", 1, Heard(status, body, by_status=True)))
     assert (verdict.outcome, verdict.code) == (outcome, code)
 
 
@@ -138,7 +138,7 @@ def test_the_status_decides_where_ccxt_saw_nothing_else(
 def test_words_decide_before_the_class_and_the_class_before_the_status(
     name: str, status: int | None, body: str, outcome: Outcome, code: ErrorCode
 ) -> None:
-    verdict = judge(CCXT[name]("x"), Seen("kraken", 1, status, body))
+    verdict = judge(CCXT[name]("x"), Seen("kraken", 1, Heard(status, body)))
     assert (verdict.outcome, verdict.code) == (outcome, code)
 
 
@@ -163,7 +163,7 @@ def test_what_a_request_names(args: dict[str, Any], named: list[str]) -> None:
 @pytest.mark.parametrize("status", [200, 400, 404])
 @pytest.mark.parametrize("name", ["BadSymbol", "MarketClosed", "ContractUnavailable", "RestrictedLocation"])
 def test_no_symbol_is_at_fault_where_none_is_named(name: str, status: int) -> None:
-    seen = Seen("okx", 1, status, '{"code":"1"}', args=NO_SYMBOL)
+    seen = Seen("okx", 1, Heard(status, '{"code":"1"}'), args=NO_SYMBOL)
     restricted = name == "RestrictedLocation"
     expected = ErrorCode.RESTRICTED if restricted else ErrorCode.NOT_SUPPORTED
     assert judge(CCXT[name]("x"), seen).code is expected
@@ -181,7 +181,7 @@ def test_no_symbol_is_at_fault_where_none_is_named(name: str, status: int) -> No
     ],
 )
 def test_what_ccxt_makes_of_data(name: str, text: str, args: dict[str, Any], code: ErrorCode) -> None:
-    verdict = judge(CCXT[name](text), Seen("okx", 1, 200, '{"data":[]}', data=True, args=args))
+    verdict = judge(CCXT[name](text), Seen("okx", 1, Heard(200, '{"data":[]}'), data=True, args=args))
     assert verdict.code is code
     assert not verdict.of_connection
 
@@ -204,7 +204,7 @@ def test_what_ccxt_refuses_another_lane_may_take(name: str, code: ErrorCode) -> 
 
 
 def test_a_limit_signal_decides_before_the_class() -> None:
-    verdict = judge(CCXT["ExchangeNotAvailable"]("x"), Seen("okx", 1, 429, "slow", Pause(7, "429")))
+    verdict = judge(CCXT["ExchangeNotAvailable"]("x"), Seen("okx", 1, Heard(429, "slow", Pause(7, "429"))))
     assert (verdict.outcome, verdict.code, verdict.pause_s) == (F, ErrorCode.RATE_LIMITED, 7)
 
 
@@ -269,10 +269,10 @@ def test_a_parser_that_stumbles_over_an_answer_is_the_answers_fault() -> None:
     exchange: Any = ccxt.okx()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     error = _raised(lambda: exchange.parse_tickers(5))
     assert not isinstance(error, CCXT["BaseError"])
-    assert judge(error, Seen("okx", 1, 200, data=True)).code is ErrorCode.BAD_RESPONSE
+    assert judge(error, Seen("okx", 1, Heard(200), data=True)).code is ErrorCode.BAD_RESPONSE
     # As a refusal, its status still says what it is.
-    assert judge(error, Seen("okx", 1, 502, '"x"')).code is ErrorCode.EXCHANGE_UNAVAILABLE
-    assert judge(error, Seen("okx", 1, 200, '"x"')).code is ErrorCode.BAD_RESPONSE
+    assert judge(error, Seen("okx", 1, Heard(502, '"x"'))).code is ErrorCode.EXCHANGE_UNAVAILABLE
+    assert judge(error, Seen("okx", 1, Heard(200, '"x"'))).code is ErrorCode.BAD_RESPONSE
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ def test_messages_are_short_and_hold_no_secrets() -> None:
         "binance GET https://user:pass@api.example.com/v3/x?symbol=A&signature=s3cret 400 "
         '{"apiKey": "k3y", "secret":"s3cret"} proxy http://me:pw@10.0.0.1:3128 ' + "x" * 500
     )
-    message = judge(error, Seen("binance", 1, 200)).message
+    message = judge(error, Seen("binance", 1, Heard(200))).message
     assert len(message) <= MESSAGE_LIMIT
     assert message.startswith("ExchangeError: binance GET https://api.example.com/v3/x 400")
     assert not any(secret in message for secret in ("s3cret", "k3y", "pw@", "pass@"))
@@ -326,8 +326,8 @@ def test_no_answer_in_a_standstill_is_nobody_s_fault(
     error: Exception, status: int | None, outcome: Outcome, code: ErrorCode
 ) -> None:
     args = {"symbol": "BTC/USDT"}
-    stood_still = judge(error, Seen("okx", http_calls=1, status=status, args=args, still_s=5.0, unread=True))
+    stood_still = judge(error, Seen("okx", 1, Heard(status), args=args, still_s=5.0, unread=True))
     assert (stood_still.outcome, stood_still.code) == (outcome, code)
     assert stood_still.of_connection is (outcome is F and code is not ErrorCode.BAD_SYMBOL)
-    read_since = judge(error, Seen("okx", http_calls=1, status=status, args=args, still_s=5.0))
+    read_since = judge(error, Seen("okx", 1, Heard(status), args=args, still_s=5.0))
     assert read_since.outcome is F

@@ -14,7 +14,7 @@ import pytest
 from dispatcher import returns
 from dispatcher.returns import Move
 from schemas.messages import ErrorCode, Try
-from workers.exchange.call import Seen
+from workers.exchange.call import Heard, Seen
 from workers.exchange.errors import judge
 from workers.exchange.signals import limit_signal
 from workers.limits.tables import shipped
@@ -135,11 +135,11 @@ def asked(exchange: Any) -> Iterator[tuple[str, str]]:
 def answered(exchange: Any, url: str, status: int, body: Any) -> tuple[str, Seen, Exception]:
     """The class that ccxt makes of an answer, and what was seen."""
     text = json.dumps(body, separators=(",", ":"))
-    seen = Seen(exchange.id, 1, status, text, args={"symbol": "BTC/USDT"})
-    seen.pause = limit_signal(shipped().answers(exchange.id), status, {}, text, 0.0)
+    seen = Seen(exchange.id, 1, Heard(status, text), args={"symbol": "BTC/USDT"})
+    seen.heard.pause = limit_signal(shipped().answers(exchange.id), status, {}, text, 0.0)
     try:
         exchange.handle_errors(status, "", url, "GET", {}, text, body, {}, None)
-        seen.by_status = True
+        seen.heard.by_status = True
         exchange.handle_http_status_code(status, "", url, "GET", text)
         raise ccxt.BadResponse("no data")  # pyright: ignore[reportUnknownMemberType]
     except ccxt.BaseError as error:
@@ -155,11 +155,11 @@ def test_each_code_comes_to_what_its_kind_means(name: str, status: int) -> None:
     wrong: list[str] = []
     for url, code in asked(exchange):
         kind, seen, error = answered(exchange, url, status, FORMS[name](code))
-        if seen.by_status and status == OK:
+        if seen.heard.by_status and status == OK:
             continue  # ccxt takes it for no error
         verdict = judge(error, seen)
         came = verdict.code, returns.move(Try(name, verdict.outcome, verdict.code))
-        expected = own.get(code) or (UNKNOWN[status] if seen.by_status else BY_KIND.get(kind, UNKNOWN[status]))
+        expected = own.get(code) or (UNKNOWN[status] if seen.heard.by_status else BY_KIND.get(kind, UNKNOWN[status]))
         if came != expected or (verdict.pause_s > 0) != (verdict.code is C.RATE_LIMITED):
             wrong.append(f"{code} {kind}: {came}, not {expected}")
     assert not wrong

@@ -10,7 +10,7 @@ from dispatcher import returns
 from dispatcher.returns import Move
 from schemas.messages import EXCHANGE_FAILURES, ErrorCode, Outcome, Try
 from workers.exchange.arguments import check_answer
-from workers.exchange.call import Seen
+from workers.exchange.call import Heard, Seen
 from workers.exchange.errors import Verdict, judge
 
 EXCHANGES = ("binance", "okx", "htx", "coinbase", "kraken", "bybit", "kucoin", "gate")
@@ -31,10 +31,10 @@ def answered(exchange: str, status: int, body: str) -> Verdict:
     except ValueError:
         parsed = None
     url = "https://example.com/x"
-    seen = Seen(exchange, 1, status, body[:1024])
+    seen = Seen(exchange, 1, Heard(status, body[:1024]))
     try:
         made.handle_errors(status, "", url, "GET", {}, body, parsed, {}, None)
-        seen.by_status = True
+        seen.heard.by_status = True
         made.handle_http_status_code(status, "", url, "GET", body)
         raise ccxt.BadResponse(f"{exchange} GET {url} status {status}")  # pyright: ignore[reportUnknownMemberType]
     except ccxt.BaseError as error:
@@ -139,7 +139,7 @@ def test_what_ccxt_refuses_without_a_call_ends_at_once(exchange: str, kind: str)
 )
 def test_what_speaks_of_the_connection(exchange: str, status: int | None, body: str, of_connection: bool) -> None:
     kind = ccxt.BadResponse if status == 200 else ccxt.ExchangeNotAvailable
-    assert judge(kind("x"), Seen(exchange, 1, status, body)).of_connection is of_connection
+    assert judge(kind("x"), Seen(exchange, 1, Heard(status, body))).of_connection is of_connection
 
 
 BOOK: dict[str, Any] = {"symbol": "BTC/USDT", "bids": [], "asks": [], "nonce": None}

@@ -9,7 +9,7 @@ from dispatcher import returns
 from dispatcher.returns import MOVES, Move
 from schemas.messages import Attempt, ErrorCode, Outcome, Request, Try
 from workers.budget.grants import Reason
-from workers.exchange.call import Seen
+from workers.exchange.call import Heard, Seen
 from workers.exchange.errors import NoBudget, judge
 
 CCXT: dict[str, Any] = dict(vars(errors))
@@ -50,7 +50,7 @@ def test_every_code_has_a_move() -> None:
 
 def test_every_class_of_ccxt_has_a_move() -> None:
     moves = {
-        name: returns.move(returned(kind("x"), Seen("okx", http_calls=1, status=200, body="{}")))
+        name: returns.move(returned(kind("x"), Seen("okx", 1, Heard(200, "{}"))))
         for name, kind in CCXT.items()
         if isinstance(kind, type)
     }
@@ -74,7 +74,7 @@ def test_every_class_of_ccxt_has_a_move() -> None:
     ],
 )
 def test_the_status_decides_where_the_class_is_vague(name: str, status: int | None, body: str, move: Move) -> None:
-    assert returns.move(returned(CCXT[name]("x"), Seen("kraken", 1, status, body, by_status=True))) is move
+    assert returns.move(returned(CCXT[name]("x"), Seen("kraken", 1, Heard(status, body, by_status=True)))) is move
 
 
 @pytest.mark.parametrize("reason", get_args(Reason))

@@ -21,7 +21,7 @@ from schemas.errors import ConfigError
 from ..budget.budget import LATE_TRIES
 from ..budget.grants import Grant
 from ..exchange.call import CALL, Call
-from ..exchange.charged import Send, charges_of, note_answer, note_head, signal
+from ..exchange.charged import Send, charges_of, note_answer, note_head, refusal_of
 from ..exchange.egress import PASSAGE, Late
 from ..exchange.errors import NoBudget, means_too_many
 from .purse import Purse
@@ -161,8 +161,7 @@ class BlockingCalls(_Ccxt):
         if send.http_calls:
             send.grant = run(meter.pay(call, send.charges, []))  # ccxt repeats a call by itself
         send.http_calls += 1
-        call.sends()
-        send.begin()
+        send.begin(call.sends())
         if getattr(self.session, "process", 0) != os.getpid():
             self.session = Session(self.session, self.purse.lane.local_addr)
         try:
@@ -173,8 +172,8 @@ class BlockingCalls(_Ccxt):
                 meter.budget.ledger.punctuality.late((send.left_s - send.grant.due_s) * 1e6)
             raise
         except (DDoSProtection, RateLimitExceeded):
-            if send.pause is None and means_too_many(call):
-                send.pause = signal(meter, send.status, call.headers, call.body, refused=True)
+            if send.pause is None and means_too_many(self.id, send.heard):
+                send.pause = refusal_of(meter, send.heard)
             raise
         finally:
             run(self._settle(call, send))
@@ -187,19 +186,19 @@ class BlockingCalls(_Ccxt):
         note_head(self.purse.meter, send)
         if send.answered_s and (send.pause is not None or send.count is not None):
             heed = self.purse.meter.heed
-            call.pause = await heed(send.charges, send.grant, send.late_us, send.pause, send.count) or call.pause
+            send.heard.pause = await heed(send.charges, send.grant, send.late_us, send.pause, send.count)
 
     def on_rest_response(
         self, code: int, reason: str, url: str, method: str, headers: Any, body: str, *request: Any
     ) -> Any:
         """Called by ccxt for every answer, before it looks for errors."""
         send = _SEND.get()
-        note_answer(self.purse.meter, CALL.get(), send, code, headers, body)
+        note_answer(self.purse.meter, send, code, headers, body)
         return super().on_rest_response(code, reason, url, method, headers, body, *request)
 
     def handle_http_status_code(self, code: int, reason: str, url: str, method: str, body: str) -> None:
         """Called by ccxt for every answer in whose body it found no error."""
-        CALL.get().by_status = True
+        _SEND.get().heard.by_status = True
         super().handle_http_status_code(code, reason, url, method, body)
 
     async def _time(self) -> Any:

@@ -235,9 +235,9 @@ class SignedLane:
             asked.written = call.written
             _SIGNED.reset(token)
             call.holding.close()
-        if call.holding.kept is not None and call.status is not None:
+        if call.holding.kept is not None and (status := call.heard.status) is not None:
             data = await asyncio.to_thread(http_answer.answer, call)
-            is_good = failed is None and 200 <= call.status < 300
+            is_good = failed is None and 200 <= status < 300
             return Answered(self.name, self.config.exchange, data), is_good
         return _lost(failed) if call.written else _unsent(failed), False
 

@@ -2,11 +2,12 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from schemas.runtime.clock import clock_s
 from schemas.runtime.standstill import AT_THE_END_S, DECIDES_S, StillFor
@@ -21,31 +22,60 @@ from .signals import Pause
 _NAMES: Final = re.compile(r"(?i)symbol|inst|pair|contract|product|market|coin|currency|asset|uly|ticker")
 
 
+# The name of an error's attribute: what was heard of the HTTP call that raised it.
+_HEARD: Final = "fleet_heard"
+
+
+class Heard(Struct):
+    """What was heard of one HTTP call.
+
+    Args:
+        status: of its answer, None if there was none.
+        body: its start.
+        pause: that it asked for.
+        headers: its headers.
+        by_status: ccxt found no error in its body, so what ccxt raises is due to its status alone.
+    """
+
+    status: int | None = None
+    body: str = ""
+    pause: Pause | None = None
+    headers: Mapping[str, str] = {}
+    by_status: bool = False
+
+    def says(self, exchange: str, *means: Means) -> bool:
+        """Whether the answer means one of these in the words of the exchange, a ccxt id."""
+        answers = shipped().answers(exchange)
+        return any(answers.find(each, self.status, self.body, self.headers) is not None for each in means)
+
+
+@contextmanager
+def hearing(heard: Heard) -> Generator[None]:
+    """Around an HTTP call: an error that it raises keeps what was heard of it."""
+    try:
+        yield
+    except Exception as error:
+        setattr(error, _HEARD, heard)
+        raise
+
+
 class Seen(Struct):
-    """What was seen of an attempt's HTTP calls, mostly of the last one.
+    """What was seen of an attempt's HTTP calls.
 
     Args:
         exchange: the ccxt id.
-        http_calls: how many HTTP calls were sent.
-        status: the status of the last answer, None if there was none.
-        body: the start of its body.
-        pause: the pause that it asked for.
-        headers: its headers.
-        by_status: ccxt found no error in its body, so what ccxt raises is due to its status alone.
-        data: it passed for data, so an error after it is about how ccxt reads it.
+        http_calls: how many were sent.
+        heard: of the last one that was sent.
+        data: the answer to one of them passed for data.
         args: the request's arguments; None where they are not known.
-        written: the last HTTP call was written to a connection: without an answer, it may have arrived.
+        written: the last one was written to a connection: without an answer, it may have arrived.
         still_s: for how long this process stood still while one of them was out.
         unread: it did so as the last one ended: an answer may have come, and nobody could read it.
     """
 
     exchange: str
     http_calls: int = 0
-    status: int | None = None
-    body: str = ""
-    pause: Pause | None = None
-    headers: Mapping[str, str] = {}
-    by_status: bool = False
+    heard: Heard = field(default_factory=Heard)
     data: bool = False
     args: Mapping[str, Any] | None = None
     written: bool = False
@@ -59,16 +89,21 @@ class Seen(Struct):
         self.unread = still_s(ended_s - AT_THE_END_S, ended_s) >= DECIDES_S
         return still
 
-    def sends(self) -> None:
-        """An HTTP call is sent."""
+    def sends(self) -> Heard:
+        """An HTTP call is sent; returns what will be heard of it."""
         self.http_calls += 1
-        self.pause, self.status, self.body, self.headers = None, None, "", {}
-        self.by_status = self.data = self.written = False
+        self.written = False
+        self.heard = Heard()
+        return self.heard
 
-    def says(self, *means: Means) -> bool:
-        """Whether the last answer means one of these in the exchange's own words."""
-        answers = shipped().answers(self.exchange)
-        return any(answers.find(each, self.status, self.body, self.headers) is not None for each in means)
+    def settle(self, error: BaseException) -> None:
+        """Makes `heard` and `data` those of the HTTP call that raised an error, if one did.
+
+        Pages that ccxt fetches side by side have one attempt: the call that was sent last may be another one.
+        """
+        heard: Heard | None = getattr(error, _HEARD, None)
+        if heard is not None:
+            self.heard, self.data = heard, False
 
     @property
     def named(self) -> list[str]:

@@ -28,7 +28,7 @@ from ..budget.budget import LATE_TRIES
 from ..budget.grants import Grant
 from ..limits import costs, wire
 from .bounds import Holding
-from .call import CALL, Call
+from .call import CALL, Call, Heard, hearing
 from .clock import SigningClock
 from .counts import Count, counted
 from .egress import PASSAGE, Late, Passage
@@ -58,15 +58,15 @@ class Send(Passage):
         self.reports = False  # the exchange's count in the answer can be used
         self.http_calls = 0
         self.again = False  # the pass before this one met a stale connection
-        self.begin()
+        self.begin(Heard())
 
-    def begin(self) -> None:
-        """An HTTP call begins."""
+    def begin(self, heard: Heard) -> None:
+        """An HTTP call begins; what is heard of it goes there."""
+        self.heard = heard
         self.left_s = self.answered_s = self.late_us = 0.0
         self.late = self.reused = False
         self.pause: Pause | None = None
         self.head = None
-        self.status = 0
         self.blank = False
         self.count: Count | None = None
 
@@ -221,13 +221,20 @@ class ChargedCalls(_Ccxt):
         if send.http_calls:
             send.grant = await meter.pay(call, send.charges, [])  # ccxt repeats a call by itself
         send.http_calls += 1
-        call.sends()
-        send.begin()
+        send.begin(call.sends())
+        with hearing(send.heard):
+            data = await self._sent(call, send, url, method, headers, body)
+            data = self._checked(data, f"{self.id} {method} {url}", call, send)
+        call.data = True
+        return data
+
+    async def _sent(self, call: Call, send: Send, url: str, method: str, headers: Any, body: Any) -> Any:
+        meter = self.meter
         sent_s = clock_s()
         call.sent_s = sent_s if call.sent_s is None else call.sent_s
         meter.answering.sent(sent_s)
         try:
-            data = await super().fetch(url, method, headers, body)
+            return await super().fetch(url, method, headers, body)
         except Late:
             call.http_calls -= 1
             raise
@@ -237,8 +244,8 @@ class ChargedCalls(_Ccxt):
                 raise _Stale from error
             raise
         except (DDoSProtection, RateLimitExceeded):
-            if send.pause is None and means_too_many(call):
-                send.pause = signal(meter, send.status, call.headers, call.body, refused=True)
+            if send.pause is None and means_too_many(self.id, send.heard):
+                send.pause = refusal_of(meter, send.heard)
             raise
         finally:
             meter.answering.ended()
@@ -247,34 +254,32 @@ class ChargedCalls(_Ccxt):
             send.note(call)
             note_head(meter, send)
             if send.answered_s and (send.pause is not None or send.count is not None):
-                held = await meter.heed(send.charges, send.grant, send.late_us, send.pause, send.count)
-                call.pause = held or call.pause
-        data = self._checked(data, f"{self.id} {method} {url}", call, send)
-        call.data = True
-        return data
+                heed = meter.heed
+                send.heard.pause = await heed(send.charges, send.grant, send.late_us, send.pause, send.count)
 
     def _checked(self, data: Any, what: str, call: Call, send: Send) -> Any:
-        if not 200 <= send.status < 300:
+        status = send.heard.status or 0
+        if not 200 <= status < 300:
             # ccxt returns the body of a status that it does not know as if it were data.
-            kind = ExchangeNotAvailable if send.status >= 500 else BadResponse
-            raise kind(f"{what} status {send.status}")
+            kind = ExchangeNotAvailable if status >= 500 else BadResponse
+            raise kind(f"{what} status {status}")
         call.blank = send.blank
         if send.blank:
             return []
         if not isinstance(data, (dict, list)) and not (isinstance(data, str) and data.strip().isdigit()):
-            raise BadResponse(f"{what} no JSON: {self.meter.redactor.hide(call.body)[:80]!r}")
+            raise BadResponse(f"{what} no JSON: {self.meter.redactor.hide(send.heard.body)[:80]!r}")
         return data  # pyright: ignore[reportUnknownVariableType]
 
     def on_rest_response(
         self, code: int, reason: str, url: str, method: str, headers: dict[str, str], body: str, *request: Any
     ) -> Any:
         """Called by ccxt for every answer, before it looks for errors."""
-        note_answer(self.meter, CALL.get(), _SEND.get(), code, headers, body)
+        note_answer(self.meter, _SEND.get(), code, headers, body)
         return super().on_rest_response(code, reason, url, method, headers, body, *request)
 
     def handle_http_status_code(self, code: int, reason: str, url: str, method: str, body: str) -> None:
         """Called by ccxt for every answer in whose body it found no error."""
-        CALL.get().by_status = True
+        _SEND.get().heard.by_status = True
         super().handle_http_status_code(code, reason, url, method, body)
 
     def safe_market(
@@ -328,10 +333,9 @@ def charges_of(
     return meter.costs.charges(apis, method, path, sent, ccxt_cost, meter.names)
 
 
-def note_answer(meter: Meter, call: Call, send: Send, code: int, headers: Mapping[str, str], body: str) -> None:
+def note_answer(meter: Meter, send: Send, code: int, headers: Mapping[str, str], body: str) -> None:
     """Takes in what an answer says of limits."""
-    call.status = send.status = code
-    call.body, call.headers = body[:BODY_KEPT], headers
+    send.heard.status, send.heard.body, send.heard.headers = code, body[:BODY_KEPT], headers
     send.blank = _is_blank(code, headers, body)
     send.pause = signal(meter, code, headers, body)
     if send.reports and (send.pause is not None or meter.wants_count(send.charges)):
@@ -340,8 +344,13 @@ def note_answer(meter: Meter, call: Call, send: Send, code: int, headers: Mappin
 
 def note_head(meter: Meter, send: Send) -> None:
     """Takes in what the head of an answer says of limits, where its body did not come whole or was not read."""
-    if send.head is not None and not send.status:
+    if send.head is not None and send.heard.status is None:
         send.pause = signal(meter, *send.head, "")
+
+
+def refusal_of(meter: Meter, heard: Heard) -> Pause | None:
+    """The pause that an answer asks for which ccxt takes for "too many calls"."""
+    return signal(meter, heard.status or 0, heard.headers, heard.body, refused=True)
 
 
 def signal(meter: Meter, status: int, headers: Mapping[str, str], body: str, *, refused: bool = False) -> Pause | None:

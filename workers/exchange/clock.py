@@ -33,7 +33,7 @@ def clock_refused(error: BaseException, seen: Seen) -> bool:
     """
     # ccxt raises an `InvalidNonce` for a stream's checksum too.
     by_class = isinstance(error, InvalidNonce) and not isinstance(error, ChecksumError)
-    return by_class or seen.says("clock")
+    return by_class or seen.heard.says(seen.exchange, "clock")
 
 
 async def server_ms(fetch_time: Callable[[], Awaitable[Any]]) -> float:

@@ -23,7 +23,7 @@ from schemas.messages import ErrorCode, Outcome
 from ..budget.grants import Reason
 from ..limits.answers import Means
 from .bounds import REST_S, Crowded
-from .call import Seen
+from .call import Heard, Seen
 from .clock import clock_refused
 from .redaction import MESSAGE_LIMIT, Hide, in_one_line
 from .rows import TooLarge
@@ -170,14 +170,15 @@ def judge(error: BaseException, seen: Seen, hide: Hide = str) -> Verdict:
         return Verdict(_FAILED, ErrorCode.TOO_LARGE, str(error))
     if isinstance(error, InvalidMessage):
         return Verdict(_REJECTED, error.code, error.message[:MESSAGE_LIMIT])
+    seen.settle(error)
     message = in_one_line(error, hide)
     if isinstance(error, TimeoutError) and seen.http_calls == 0:
         return Verdict(_THROTTLED, ErrorCode.EXPIRED, "the attempt's time ended before it was sent")
-    if seen.pause is not None:
-        return Verdict(_FAILED, ErrorCode.RATE_LIMITED, message, seen.pause.seconds)
+    if seen.heard.pause is not None:
+        return Verdict(_FAILED, ErrorCode.RATE_LIMITED, message, seen.heard.pause.seconds)
     outcome, code = _decide(error, seen)
     of_connection = _of_connection(code, seen)
-    if seen.unread and of_connection and (seen.status is None or isinstance(error, TimeoutError)):
+    if seen.unread and of_connection and (seen.heard.status is None or isinstance(error, TimeoutError)):
         # Its time-out passed, or its connection was given up, while nobody could read the answer.
         text = f"this worker stood still for {seen.still_s:.1f} s, and read no answer in time; "
         return Verdict(_THROTTLED, ErrorCode.EXPIRED, (text + message)[:MESSAGE_LIMIT])
@@ -186,9 +187,9 @@ def judge(error: BaseException, seen: Seen, hide: Hide = str) -> Verdict:
     return Verdict(outcome, code, message, pause_s, of_connection=of_connection)
 
 
-def means_too_many(seen: Seen) -> bool:
+def means_too_many(exchange: str, heard: Heard) -> bool:
     """Whether ccxt's "too many calls" may be believed: it read that in the body, and no table says otherwise."""
-    return not seen.by_status and not seen.says(*_BY_WORDS)
+    return not heard.by_status and not heard.says(exchange, *_BY_WORDS)
 
 
 def _hint(error: Exception, outcome: Outcome, code: ErrorCode, seen: Seen) -> str:
@@ -197,7 +198,7 @@ def _hint(error: Exception, outcome: Outcome, code: ErrorCode, seen: Seen) -> st
         return _CLOCK_HINT
     if not seen.http_calls:
         return "" if isinstance(error, BaseError) or code is ErrorCode.INTERNAL else _CCXT_STUMBLES
-    status, page = seen.status or 0, not _is_json(seen.body)
+    status, page = seen.heard.status or 0, not _is_json(seen.heard.body)
     if status in _REDIRECTS and (to := _leads_to(seen)):
         return f"status {status} leads to {to}, and redirects are not followed: {_OTHER_ADDRESS}; "
     if outcome is _REJECTED and page and status >= 400:
@@ -209,15 +210,15 @@ def _hint(error: Exception, outcome: Outcome, code: ErrorCode, seen: Seen) -> st
 
 def _leads_to(seen: Seen) -> str:
     """Where an answer sends its caller, without the query; empty where it does not say."""
-    to = next((value for name, value in seen.headers.items() if name.lower() == "location"), "")
+    to = next((value for name, value in seen.heard.headers.items() if name.lower() == "location"), "")
     return to.partition("?")[0].partition("#")[0][:200]
 
 
 def _of_connection(code: ErrorCode, seen: Seen) -> bool:
     if code is ErrorCode.BAD_RESPONSE:
-        return not _is_json(seen.body)
+        return not _is_json(seen.heard.body)
     if code is ErrorCode.EXCHANGE_UNAVAILABLE:
-        return seen.status != 403
+        return seen.heard.status != 403
     return code in (ErrorCode.EXCHANGE_TIMEOUT, ErrorCode.MAINTENANCE)
 
 
@@ -282,14 +283,14 @@ def _refused(error: BaseError, seen: Seen) -> tuple[Outcome, ErrorCode]:
     """The exchange refused the call, or gave no answer."""
     if clock_refused(error, seen):
         return _FAILED, ErrorCode.CLOCK
-    if seen.status is None:
+    if seen.heard.status is None:
         return _unanswered(error)
     for means, meant in _BY_WORDS.items():
-        if seen.says(means):
+        if seen.heard.says(seen.exchange, means):
             return meant
-    if seen.by_status or type(error).__name__ in _VAGUE:
+    if seen.heard.by_status or type(error).__name__ in _VAGUE:
         return _by_status(seen) or _by_class(error)
-    if isinstance(error, RestrictedLocation) and seen.status not in (403, 451):
+    if isinstance(error, RestrictedLocation) and seen.heard.status not in (403, 451):
         return _FAILED, ErrorCode.BAD_SYMBOL  # this pair is not for our region, other pairs are
     return _by_class(error)
 
@@ -307,7 +308,7 @@ def _unanswered(error: BaseError) -> tuple[Outcome, ErrorCode]:
 
 def _by_status(seen: Seen) -> tuple[Outcome, ErrorCode] | None:
     """What a status alone says; None where it says nothing, as 200 does."""
-    status, is_json = seen.status or 0, _is_json(seen.body)
+    status, is_json = seen.heard.status or 0, _is_json(seen.heard.body)
     if status == 451 or (status == 403 and is_json):
         return _FAILED, ErrorCode.RESTRICTED
     if status == 403:

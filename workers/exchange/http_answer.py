@@ -45,7 +45,7 @@ def is_answer(error: BaseException, verdict: Verdict, call: Call) -> bool:
     """
     if isinstance(error, (NoBudget, Crowded, TooLarge, TimeoutError)) or call.holding.kept is None:
         return False
-    if call.status is None or call.pause is not None:
+    if call.heard.status is None or call.heard.pause is not None:
         return False
     if verdict.outcome is Outcome.REJECTED or verdict.code in _ANSWERS:
         return True
@@ -55,7 +55,7 @@ def is_answer(error: BaseException, verdict: Verdict, call: Call) -> bool:
 def answer(call: Call) -> dict[str, Any]:
     """The exchange's last answer, as `docs/messages.md` has it."""
     kept = call.holding.kept or b""
-    return {"status": call.status, "headers": _headers(call.headers), **_body(kept)}
+    return {"status": call.heard.status, "headers": _headers(call.heard.headers), **_body(kept)}
 
 
 def _headers(headers: Mapping[str, str]) -> dict[str, str]:

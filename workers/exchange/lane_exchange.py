@@ -262,6 +262,7 @@ class LaneExchange:
         try:
             data = await self._read(method, args, call)
         except (BadSymbol, KeyError) as error:
+            call.settle(error)
             if call.data:  # ccxt can't read data of a market that it does not list
                 self._unlisted.note(str(error))
             raise
@@ -321,6 +322,7 @@ class LaneExchange:
         try:
             return await read(**args)
         except BaseError as error:
+            call.settle(error)
             if "fetch_time" not in self.methods or not clock_refused(error, call):
                 raise
         await self._clock.measure(self._ccxt.fetch_time, lambda: call.trip_s, since_s=call.started_s)
