@@ -8,11 +8,15 @@ import signal
 import socket
 import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self
 
-_CLAIMS: Final[list[socket.socket]] = []
+# Ports are given out from there, a block at a time to a process.
+_FIRST: Final = 15_000
+_END: Final = 32_000
+_BLOCK: Final = 50
+_OF_PROCESS: Final = dict[int, Iterator[int]]()
 
 
 class ProcessError(RuntimeError):
@@ -45,36 +49,58 @@ class Startable(ABC):
 
 
 def free_port() -> int:
-    """Find a TCP port of 127.0.0.1 that nothing listens on.
+    """Find a TCP port of 127.0.0.1 that nothing listens on, for a server that may restart on it.
 
     It lies below the kernel's ephemeral range (32768 up, ip_local_port_range in ip(7)): while a server restarts no
-    outgoing connection can be given its port.
+    outgoing connection can be given its port. Nor does another process get it from here while this one lives, or this
+    one again before it has had all others.
     """
-    while True:
-        port = random.randint(15_000, 32_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
+    for port in _OF_PROCESS.setdefault(os.getpid(), _ports()):  # a fork gets others
+        if _is_free(port):
             return port
+    raise ProcessError(f"all ports of 127.0.0.1 from {_FIRST} to {_END - 1} are taken by other processes")
 
 
 def claimed_port(wanted: int) -> int:
     """This port of 127.0.0.1 while nothing listens on it, and a free one else.
 
-    No other process gets it from here as long as this one lives: a server takes seconds until it listens. The claim is
-    a name among Unix sockets, which needs no file and ends with the process (abstract, see unix(7)).
+    No other process gets it from here as long as this one lives: a server takes seconds until it listens.
     """
+    return wanted if _is_free(wanted) and _claim(f"port-{wanted}") else free_port()
+
+
+def _ports() -> Iterator[int]:
+    """Ports from blocks that this process has claimed, each block in its turn, for as long as there are any."""
+    blocks = random.sample(range(_FIRST, _END, _BLOCK), k=(_END - _FIRST) // _BLOCK)
+    ours = set[int]()
+    while True:
+        for first in blocks:
+            if first in ours or _claim(f"ports-{first}"):
+                ours.add(first)
+                yield from range(first, first + _BLOCK)
+        if not ours:
+            return
+
+
+def _claim(name: str) -> bool:
+    """Whether a name is this process's from now on: one among Unix sockets, without a file (abstract, see unix(7))."""
     claim = socket.socket(socket.AF_UNIX)
     try:
-        claim.bind(f"\0ccxt-fleet-port-{wanted}")
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", wanted))
+        claim.bind(f"\0ccxt-fleet-{name}")
     except OSError:
         claim.close()
-        return free_port()
-    _CLAIMS.append(claim)
-    return wanted
+        return False
+    claim.detach()  # the kernel closes it as the process ends
+    return True
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return True
+    return False
 
 
 class Process:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import multiprocessing
 import re
 import shutil
 import socket
@@ -34,6 +35,7 @@ asyncio.run(main())
 """
 
 
+PORTS = "from deploy.processes import free_port; print(*(free_port() for _ in range(300)))"
 CLAIM = "import sys; from deploy.processes import claimed_port; print(claimed_port(int(sys.argv[1])))"
 
 
@@ -87,6 +89,25 @@ def test_a_port_is_claimed_once_and_only_while_nothing_listens_on_it() -> None:
     assert claimed_port(wanted) != wanted
     said = subprocess.run([sys.executable, "-c", CLAIM, str(wanted)], cwd=CHECKOUT, capture_output=True, check=True)
     assert int(said.stdout) != wanted
+
+
+def test_no_process_gets_a_port_that_another_one_was_given() -> None:
+    ours = [str(free_port()) for _ in range(300)]
+    asked = [subprocess.Popen([sys.executable, "-c", PORTS], cwd=CHECKOUT, stdout=subprocess.PIPE) for _ in range(4)]
+    theirs = [port for one in asked for port in one.communicate()[0].decode().split()]
+    assert len(set(ours)) == 300
+    assert not set(ours) & set(theirs)
+
+
+def test_a_fork_gets_other_ports_than_its_parent() -> None:
+    free_port()
+    with multiprocessing.get_context("fork").Pool(1) as fork:
+        theirs = fork.apply(_some)
+    assert not theirs & _some()
+
+
+def _some() -> set[int]:
+    return {free_port() for _ in range(100)}
 
 
 async def test_a_killed_broker_comes_back_with_its_port_and_messages(rabbitmq: RabbitMQ, vhost: str) -> None:
