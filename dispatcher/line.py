@@ -75,11 +75,11 @@ class Line:
 
     def turn_ms(self, caller: str, gap_ms: float, now_ms: float) -> float:
         """When one more request of this caller would have its turn."""
-        self.observe(now_ms)
-        return min(self._end_ms(gap_ms), self._early_ms(caller, gap_ms, now_ms))
+        return min(self.end_ms(gap_ms, now_ms), self._early_ms(caller, gap_ms, now_ms))
 
-    def _end_ms(self, gap_ms: float) -> float:
+    def end_ms(self, gap_ms: float, now_ms: float) -> float:
         """The first turn that nobody has: some that were kept, or behind those that others may just be giving."""
+        self.observe(now_ms)
         if self._spare(gap_ms):
             return self._kept[0][0]
         return self._pace.later_ms(self.next_ms, self.others_ms) if self.others_ms else self.next_ms
@@ -89,8 +89,15 @@ class Line:
         self._others.append([until_ms, gap_ms])
         self.others_ms += gap_ms
 
-    def told(self, caller: str, gap_ms: float, now_ms: float) -> None:
-        """Another dispatcher has given a turn; that was expected, or it had more requests than this one."""
+    def told(self, caller: str, gap_ms: float, early_ms: float, now_ms: float) -> None:
+        """Another dispatcher has given a turn; that was expected, or it had more requests than this one.
+
+        Args:
+            caller: whose it is.
+            gap_ms: how much of the limit's time it takes.
+            early_ms: when it is, where it overtakes others; 0 where it is at the end, as the other one knew it.
+            now_ms: the clock.
+        """
         self.observe(now_ms)
         left_ms = gap_ms
         while self._others and left_ms > 0:
@@ -100,6 +107,9 @@ class Line:
             self._others[0][1] -= taken_ms
             if self._others[0][1] <= 0:
                 self._others.popleft()
+        if early_ms:  # it must be owed where it is: this line would overtake later, as it knows of more turns
+            self._give(caller, early_ms, gap_ms, now_ms, overtakes=True)
+            return
         others_ms, self.others_ms = self.others_ms, 0.0
         self.book(caller, gap_ms, now_ms)
         self.others_ms = others_ms
@@ -107,8 +117,11 @@ class Line:
     def book(self, caller: str, gap_ms: float, now_ms: float) -> float:
         """Gives a turn to one more request of this caller."""
         at_ms = self.turn_ms(caller, gap_ms, now_ms)
+        self._give(caller, at_ms, gap_ms, now_ms, overtakes=at_ms < self.end_ms(gap_ms, now_ms))
+        return at_ms
+
+    def _give(self, caller: str, at_ms: float, gap_ms: float, now_ms: float, *, overtakes: bool) -> None:
         spare = self._spare(gap_ms)
-        overtakes = at_ms < self._end_ms(gap_ms)
         if overtakes:
             self._owe(at_ms, gap_ms, now_ms)
         if spare and not overtakes:
@@ -118,7 +131,6 @@ class Line:
                 self._keep(gap_ms)
             self.next_ms = self._pace.later_ms(self.next_ms, gap_ms)
         self.callers.book(caller, at_ms, gap_ms)
-        return at_ms
 
     def again(self, caller: str, gap_ms: float, room_ms: float) -> float:
         """Gives another turn to a request that found no room in its own; not at the end, for it has waited."""

@@ -26,7 +26,8 @@ class Change(Struct, frozen=True, array_like=True):
             ``come``: it came for its turn, ``back``: it went elsewhere.
         step_ms: how long its call takes of the bucket.
         caller: the request's reply address; of ``book``, ``again`` and ``come``.
-        at_ms: of ``again``, when there is room; of ``come``, its turn; Unix milliseconds.
+        at_ms: of ``again``, when there is room; of ``come``, its turn; of ``book``, its turn where it overtakes others,
+            else 0; Unix milliseconds.
         latest_ms: of ``come``, the latest turn that it has time for.
         bound: of ``room``, what the worker said.
         of_kind: of ``room``, the request's kind (`Request.kind`).

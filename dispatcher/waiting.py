@@ -118,7 +118,7 @@ class Waiting:
             return
         match change.kind:
             case "book":
-                line.told(change.caller, gap_ms, now_ms)
+                line.told(change.caller, gap_ms, min(change.at_ms, now_ms + LONGEST_MS), now_ms)
             case "again":
                 line.again(change.caller, gap_ms, min(change.at_ms, now_ms + LONGEST_MS))
             case "come":
@@ -218,10 +218,12 @@ class Waiting:
         if place is None:
             return None
         gap_ms = place.step_ms * self._silent
+        end_ms = place.line.end_ms(gap_ms, now_ms)
         at_ms = place.line.book(attempt.reply_to, gap_ms, now_ms)
         if others := self.dispatchers - self._silent:
             place.line.expect(gap_ms * others, now_ms + TOLD_MS)
-        self._told(place.key, "book", place.step_ms, caller=attempt.reply_to)
+        early_ms = at_ms if at_ms < end_ms else 0.0
+        self._told(place.key, "book", place.step_ms, caller=attempt.reply_to, at_ms=early_ms)
         self._grew(place.line)
         return Turn(lane, place.key, int(at_ms), place.step_ms, place.apart)
 

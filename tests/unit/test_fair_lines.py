@@ -92,6 +92,20 @@ def test_each_gets_his_share_whatever_others_send(others: list[Demand], asks: fl
     assert answered(during) >= 0.85 * 70 * share_s * min(1.0, asks) - 3
 
 
+@pytest.mark.parametrize("dispatchers", [1, 2, 3])
+@pytest.mark.parametrize("costs", [{}, {"fetch_ohlcv": 3}], ids=["one cost", "two costs"])
+def test_crowds_that_come_at_one_instant_waste_little(costs: dict[str, int], dispatchers: int) -> None:
+    """Each dispatcher gives turns to its part of them before it can be told of the others."""
+    limit = Limit(400, 10, costs)
+    fleet = VirtualFleet({"x": limit}, dispatchers=dispatchers)
+    for number, left_s in enumerate([200.0, 30.0]):
+        ask(fleet, Demand(60, left_s, True, len(METHODS) if costs else 1), 90, f"crowd {number}")
+    ask(fleet, Demand(30, 25, False, 1), 90, "steady")
+    fleet.run(400)
+    used = [20 <= at_s < 90 for at_s in limit.granted_s]
+    assert sum(used) >= 0.95 * 40 * 70
+
+
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 400), st.integers(0, 4), st.integers(1, 300)), min_size=1, max_size=400))
 def test_there_are_never_more_turns_than_the_limit_has_calls(asked: list[tuple[int, int, int]]) -> None:
