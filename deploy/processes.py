@@ -7,16 +7,15 @@ import random
 import signal
 import socket
 import subprocess
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self
 
-# Ports are given out from there, a block at a time to a process.
-_FIRST: Final = 15_000
-_END: Final = 32_000
+# Processes claim blocks of so many ports; these blocks are for servers that may have any, 15,000 to 31,999.
 _BLOCK: Final = 50
-_OF_PROCESS: Final = dict[int, Iterator[int]]()
+_BLOCKS: Final = range(300, 640)
 
 
 class ProcessError(RuntimeError):
@@ -55,10 +54,7 @@ def free_port() -> int:
     outgoing connection can be given its port. Nor does another process get it from here while this one lives, or this
     one again before it has had all others.
     """
-    for port in _OF_PROCESS.setdefault(os.getpid(), _ports()):  # a fork gets others
-        if _is_free(port):
-            return port
-    raise ProcessError(f"all ports of 127.0.0.1 from {_FIRST} to {_END - 1} are taken by other processes")
+    return _ports().any()
 
 
 def claimed_port(wanted: int) -> int:
@@ -66,32 +62,59 @@ def claimed_port(wanted: int) -> int:
 
     No other process gets it from here as long as this one lives: a server takes seconds until it listens.
     """
-    return wanted if _is_free(wanted) and _claim(f"port-{wanted}") else free_port()
+    return wanted if _ports().take(wanted) else free_port()
 
 
-def _ports() -> Iterator[int]:
-    """Ports from blocks that this process has claimed, each block in its turn, for as long as there are any."""
-    blocks = random.sample(range(_FIRST, _END, _BLOCK), k=(_END - _FIRST) // _BLOCK)
-    ours = set[int]()
-    while True:
-        for first in blocks:
-            if first in ours or _claim(f"ports-{first}"):
-                ours.add(first)
-                yield from range(first, first + _BLOCK)
-        if not ours:
-            return
+class _Ports:
+    """The ports that one process gives out. It claims them by blocks."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._order = random.sample(_BLOCKS, k=len(_BLOCKS))
+        self._ours = set[int]()
+        self._given = set[int]()
+
+    def any(self) -> int:
+        with self._lock:
+            for _ in range(2):
+                for block in filter(self._claim, self._order):
+                    for port in range(block * _BLOCK, (block + 1) * _BLOCK):
+                        if self._take(port):
+                            return port
+                self._given.clear()
+        raise ProcessError("no port of 127.0.0.1 is free: other processes have claimed them, or listen there")
+
+    def take(self, port: int) -> bool:
+        """Whether a port is this process's from now on."""
+        with self._lock:
+            return self._claim(port // _BLOCK) and self._take(port)
+
+    def _take(self, port: int) -> bool:
+        if port in self._given or not _is_free(port):
+            return False
+        self._given.add(port)
+        return True
+
+    def _claim(self, block: int) -> bool:
+        """By a name among Unix sockets, which needs no file (abstract, see unix(7)); the kernel ends it with us."""
+        if block in self._ours:
+            return True
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0ccxt-fleet-ports-{block}")
+        except OSError:
+            claim.close()
+            return False
+        claim.detach()
+        self._ours.add(block)
+        return True
 
 
-def _claim(name: str) -> bool:
-    """Whether a name is this process's from now on: one among Unix sockets, without a file (abstract, see unix(7))."""
-    claim = socket.socket(socket.AF_UNIX)
-    try:
-        claim.bind(f"\0ccxt-fleet-{name}")
-    except OSError:
-        claim.close()
-        return False
-    claim.detach()  # the kernel closes it as the process ends
-    return True
+_OF_PROCESS: Final = dict[int, _Ports]()
+
+
+def _ports() -> _Ports:
+    return _OF_PROCESS.setdefault(os.getpid(), _Ports())  # a fork has its own
 
 
 def _is_free(port: int) -> bool:

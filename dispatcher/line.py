@@ -107,7 +107,7 @@ class Line:
             self._others[0][1] -= taken_ms
             if self._others[0][1] <= 0:
                 self._others.popleft()
-        if early_ms:  # it must be owed where it is: this line would overtake later, as it knows of more turns
+        if 0 < early_ms < self.end_ms(gap_ms, now_ms):  # it is owed there: knowing more turns, this line has it later
             self._give(caller, early_ms, gap_ms, now_ms, overtakes=True)
             return
         others_ms, self.others_ms = self.others_ms, 0.0

@@ -232,13 +232,13 @@ async def run(lane: LaneExchange, attempt: Attempt, config: WorkerConfig) -> End
         in_maintenance = request.method == "fetch_status" and data.get("status") in _CLOSED
     except Exception as error:  # `judge` has a verdict for every class
         if hung.expired():
-            call.stood(lane.still_s, call.started_s, clock_s())
-        if hung.expired() and not call.unread:
+            call.stood(call.heard, lane.still_s, call.started_s, clock_s())
+        if hung.expired() and not call.heard.unread:
             log.exception("attempt_hung", extra={"request_id": request.id, "lane": lane.name})
         verdict = judge(error, call, lane.redactor.hide)
         retry_at_ms = results.now_ms() + int(verdict.pause_s * 1000) if verdict.pause_s else None
         item = Try(lane.name, verdict.outcome, verdict.code, verdict.message, retry_at_ms=retry_at_ms, **_times(call))
-        bound = lane.bound(call, verdict.pause_s) if isinstance(error, NoBudget) else None
+        bound = lane.bound(error) if isinstance(error, NoBudget) else None
         return Ended(
             item,
             None,

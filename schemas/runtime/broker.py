@@ -241,7 +241,7 @@ class Broker:
         Raises:
             Unroutable: no queue takes it.
             Refused: the queue was full, or had no leader, for `patience_s`.
-            Silent: no confirm for `silent_after_s`, while RabbitMQ confirms what was published later.
+            Silent: no confirm for `silent_after_s` and a second, while RabbitMQ confirms what was published later.
             BrokerLost: no confirm within `patience_s`; the message may or may not be there.
         """
         clock = asyncio.get_running_loop().time

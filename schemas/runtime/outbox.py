@@ -7,8 +7,9 @@ A reply queue that takes nothing for `PATIENCE_S` is skipped: its results go to 
 
 - One that refuses (it is full, or has no leader) is skipped for a while. Then the next results try it again, and one
   refusal is enough to skip it for longer.
-- One that is silent does not confirm, while RabbitMQ confirms what was published later. It is skipped until it has
-  confirmed what it was sent. It may still get that: then the result is there twice, in it and in `fleet.results`.
+- One that is silent does not confirm, while RabbitMQ confirms what was published later, and for a second more. It is
+  skipped until it has confirmed what it was sent. It may still get that: then the result is there twice, in it and in
+  `fleet.results`.
 
 No result is ever thrown away. While RabbitMQ itself takes nothing, results wait; when no room is left, attempts keep
 their slots and no new one is started.

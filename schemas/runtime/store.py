@@ -91,6 +91,17 @@ class _Pool(redis.asyncio.BlockingConnectionPool):
     redis-py puts a new one in its place before anyone hears of it; only 8.1 does not.
     """
 
+    async def get_connection(self, *words: Any, **named: Any) -> AbstractConnection:
+        pool: Any = super()
+        try:
+            connection: AbstractConnection = await pool.get_connection(*words, **named)
+        except BaseException:
+            # A condition of Python 3.11 forgets that it woke somebody who was cancelled just then: it wakes another.
+            async with self._condition:
+                self._condition.notify()
+            raise
+        return connection
+
     async def ensure_connection(self, connection: AbstractConnection) -> None:
         connect: Any = connection.connect
         await connect()

@@ -27,14 +27,18 @@ def cancelled() -> bool:
 
 @contextlib.contextmanager
 def keeping_cancellation() -> Generator[None, None, None]:
-    """Around what may swallow a cancellation: one that comes meanwhile is raised at its end.
+    """Around what may swallow a cancellation: one that comes meanwhile is raised at its end, in place of any error.
 
-    `asyncio.wait_for` of Python 3.11, in which redis-py writes and aiormq waits, swallows one that comes at the moment
-    at which what it waits for is done.
+    `asyncio.wait_for` of Python 3.11, in which redis-py writes and older aiormq waits for confirms, swallows one that
+    comes at the moment at which what it waits for is done, or fails.
     """
     task = asyncio.current_task()
     before = task.cancelling() if task else 0
-    yield
+    try:
+        yield
+    except Exception:
+        if task is None or task.cancelling() == before:
+            raise
     if task and task.cancelling() > before:
         raise asyncio.CancelledError
 

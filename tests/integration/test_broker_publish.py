@@ -1,13 +1,16 @@
 """A publish returns when RabbitMQ has confirmed the message, and says what happened where it has not."""
 
 import asyncio
+import functools
+import math
 from typing import Any
 
 import aio_pika
 import pytest
 
 from schemas import topology
-from schemas.errors import BrokerLost, Refused, Unroutable
+from schemas.errors import BrokerLost, Refused, Silent, Unroutable
+from schemas.runtime.amqp.publisher import OVERTAKEN_S
 from tests.support.broker import Handler, connected
 from tests.support.fleet import wait_until
 from tests.support.tcp_proxy import Proxy
@@ -137,3 +140,21 @@ async def test_a_full_queue_refuses_and_takes_again_when_there_is_room(
         publishing = asyncio.create_task(broker.publish(b"patient", "tiny"))
         await queue.purge()
         await publishing
+
+
+async def test_a_queue_has_time_to_confirm_after_rabbitmq_has_read_what_it_did_not_for_a_while(
+    through: str, proxy: Proxy
+) -> None:
+    """It reads all of that together, and confirms the question first, which no queue takes."""
+    loop = asyncio.get_running_loop()
+    async with connected(through) as broker:
+        publish = functools.partial(broker.publish, b"held back", topology.RETURNED, silent_after_s=0.1)
+        await publish()  # the connection is up, and has a channel for this
+        proxy.freeze()
+        publishing, began_s = asyncio.create_task(publish()), loop.time()
+        await asyncio.sleep(0.05)
+        broker._publisher._answered_s = math.inf  # pyright: ignore[reportPrivateUsage]
+        with pytest.raises(Silent):
+            await publishing
+        assert loop.time() - began_s >= OVERTAKEN_S
+        proxy.thaw()

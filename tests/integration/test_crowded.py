@@ -124,3 +124,25 @@ async def test_a_call_that_gives_up_waiting_keeps_no_room(slow: tuple[Slow, Answ
     assert (await waiting[4])["bids"]
     assert exchange.books == 2
     assert (await lane.call("fetch_order_book", BTC, call("binance")))["bids"]
+
+
+async def test_a_list_that_is_read_on_after_its_attempt_has_ended_keeps_no_room(server: Answers, lanes: Lanes) -> None:
+    """Of the lists of markets that ccxt reads side by side one fails, and the largest comes after that."""
+    bounds = Bounds(WorkerConfig())
+    markets = json.dumps({"symbols": [{"symbol": f"A{number}USDT", "more": "x" * 1000} for number in range(4000)]})
+    server.by_path, server.held_path = {"/api/v3/exchangeInfo": markets}, "/api/v3/exchangeInfo"
+    server.answer = (503, {}, "{}")
+    settings = server.settings("binance") | {"has": {"fetchCurrencies": False}, "options": {"fetchMargins": False}}
+    del settings["markets"]
+    lane = lanes.lane("binance", settings, bounds=bounds)[0]
+    with pytest.raises(Exception, match="503"):
+        await lane.open()
+    seen = 0
+
+    async def was_read() -> bool:
+        nonlocal seen
+        seen = max(seen, bounds.held)
+        return seen > MIB and not bounds.held
+
+    server.held_path = ""
+    await wait_until(was_read, "the list was read, and its room is free", timeout_s=10, every_s=0.0005)

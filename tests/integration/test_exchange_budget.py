@@ -190,18 +190,16 @@ async def test_a_call_without_room_says_which_limit_has_none_and_when_it_has_som
     lane, _ = lanes.lane("bitstamp", server.settings("bitstamp"), limits=one_bucket(amount=2, window_s=500))
     for _ in range(2):
         await lane.call("fetch_ticker", BTC, call("bitstamp"))
-    attempt = call("bitstamp", max_wait_s=2)
     with pytest.raises(NoBudget) as raised:
-        await lane.call("fetch_ticker", BTC, attempt)
-    bound = lane.bound(attempt, raised.value.wait_s)
+        await lane.call("fetch_ticker", BTC, call("bitstamp", max_wait_s=2))
+    bound = lane.bound(raised.value)
     assert bound is not None
     assert bound.key == "own"
     assert not bound.apart
     assert bound.step_ms == pytest.approx(250_000, rel=0.01)  # and the margin for jitter
-    bulk = call("bitstamp", bulk=True)
-    with pytest.raises(NoBudget):
-        await lane.call("fetch_ticker", BTC, bulk)
-    assert lane.bound(bulk, 1.0) is None  # it has no place in line
+    with pytest.raises(NoBudget) as of_bulk:
+        await lane.call("fetch_ticker", BTC, call("bitstamp", bulk=True))
+    assert lane.bound(of_bulk.value) is None  # it has no place in line
 
 
 async def test_a_call_whose_budget_would_come_too_late_for_an_answer_is_handed_back(

@@ -326,7 +326,7 @@ def test_no_answer_in_a_standstill_is_nobody_s_fault(
     error: Exception, status: int | None, outcome: Outcome, code: ErrorCode
 ) -> None:
     args = {"symbol": "BTC/USDT"}
-    stood_still = judge(error, Seen("okx", 1, Heard(status), args=args, still_s=5.0, unread=True))
+    stood_still = judge(error, Seen("okx", 1, Heard(status, unread=True), args=args, still_s=5.0))
     assert (stood_still.outcome, stood_still.code) == (outcome, code)
     assert stood_still.of_connection is (outcome is F and code is not ErrorCode.BAD_SYMBOL)
     read_since = judge(error, Seen("okx", 1, Heard(status), args=args, still_s=5.0))

@@ -5,8 +5,9 @@ import os
 from typing import TYPE_CHECKING, Any, Final
 
 from schemas.errors import ConfigError
+from schemas.runtime.tasks import cancelled
 
-from ..exchange.call import CALL, Call
+from ..exchange.call import CALL, Call, Heard
 from ..exchange.charged import ChargedCalls, ccxt, charges_of
 from ..exchange.egress import Egress, tls
 from ..exchange.errors import NoBudget
@@ -61,6 +62,8 @@ class Calls(ChargedCalls):
 
     async def fetch(self, url: str, method: str = "GET", headers: Any = None, body: Any = None) -> Any:
         """Sends one HTTP call. Once it is written its answer is read, whoever is cancelled: it may be a refusal."""
+        if cancelled():  # something on the way here swallowed it
+            raise asyncio.CancelledError
         call, sending = CALL.get(), asyncio.create_task(super().fetch(url, method, headers, body))
         try:
             await asyncio.wait([sending])
@@ -68,6 +71,9 @@ class Calls(ChargedCalls):
             await self.let_go(call, sending)
             raise
         return sending.result()
+
+    def failed(self, error: Exception, heard: Heard) -> None:
+        """Nothing: a program's own errors are its own to judge, and to pickle."""
 
     async def let_go(self, call: Call, sending: asyncio.Task[Any]) -> None:
         """Nobody waits for an HTTP call any more: it ends where it was not written yet, and else goes on by itself.

@@ -234,7 +234,7 @@ class SignedLane:
         finally:
             asked.written = call.written
             _SIGNED.reset(token)
-            call.holding.close()
+            call.over()
         if call.holding.kept is not None and (status := call.heard.status) is not None:
             data = await asyncio.to_thread(http_answer.answer, call)
             is_good = failed is None and 200 <= status < 300

@@ -111,12 +111,17 @@ class Bounds:
         """
         if holding in self._booked or holding.held or not self._needs(holding):
             return
-        turn = self._queue[holding] = asyncio.get_running_loop().create_future()
-        self._next()
+        turn = self._queue.get(holding)
+        if turn is None:
+            turn = self._queue[holding] = asyncio.get_running_loop().create_future()
+            self._next()
+        holding.waiting += 1
         try:
-            await turn
+            await asyncio.shield(turn)  # its other pages may wait on
         finally:
-            if self._queue.pop(holding, None):  # it gave up
+            holding.waiting -= 1
+            if holding in self._queue and not holding.waiting:  # it gave up
+                del self._queue[holding]
                 self._next()
 
     def _needs(self, holding: "Holding") -> int:
@@ -142,8 +147,7 @@ class Bounds:
                 del self._queue[holding]
                 self._booked[holding] = None
                 self._count(holding, booked=self._needs(holding))
-                if not turn.done():  # otherwise it was cancelled just now, and will give the room back
-                    turn.set_result(None)
+                turn.set_result(None)
             else:
                 behind.add(holding.key)
 
@@ -170,23 +174,26 @@ class Bounds:
             Crowded: too much is still held after `PATIENCE_S`.
             TooLarge: the call alone would hold too much, as one that reads many answers may.
         """
-        most, waited, held = self._most, False, holding.held + count
-        if held > START_BYTES:
-            if held > max(most, holding.most_bytes):
+        most, waited = self._most, False
+        if holding.held + count > START_BYTES:
+            if holding.held + count > max(most, holding.most_bytes):
                 raise too_long(most)
             self._large.setdefault(holding)
-            others = self._sum - max(holding.held, holding.booked)
             try:
                 async with asyncio.timeout(PATIENCE_S):
-                    while held > holding.booked and others + held > most and next(iter(self._large)) is not holding:
+                    while not self._has_room(holding, holding.held + count):
                         # If this answer is thrown away, the next call of its kind books the most it may need.
                         self._likely[holding.key], waited = holding.most_bytes, True
                         await self._freed.wait()
-                        others = self._sum - max(holding.held, holding.booked)
             except TimeoutError:
                 raise Crowded from None
-        self._count(holding, held=held)
+        self._count(holding, held=holding.held + count)  # its other pages may have read meanwhile
         return waited
+
+    def _has_room(self, holding: "Holding", held: int) -> bool:
+        if held <= holding.booked or next(iter(self._large)) is holding:
+            return True
+        return self._sum - max(holding.held, holding.booked) + held <= self._most
 
     def give_back(self, holding: "Holding") -> None:
         """The call holds nothing any more; what it held becomes the estimate for the next one of its kind."""
@@ -212,6 +219,7 @@ class Holding:
     Attributes:
         held: bytes of its answers.
         booked: bytes of room that it booked for them.
+        waiting: how many of its HTTP calls wait for that.
         parsed: long texts, each with its parsed value.
         keeps: whether the last body is wanted as it came.
         kept: that body, decompressed; None before there is one.
@@ -224,6 +232,7 @@ class Holding:
         self.key = key
         self.held = 0
         self.booked = 0
+        self.waiting = 0
         self.parsed: list[tuple[str, Any]] = []
         self.keeps = False
         self.kept: bytes | None = None

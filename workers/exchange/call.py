@@ -1,11 +1,12 @@
 """One attempt's calls to an exchange: what they may use, and what was seen of them."""
 
+import asyncio
 import math
 import re
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from msgspec import Struct, field
 
@@ -13,7 +14,6 @@ from schemas.runtime.clock import clock_s
 from schemas.runtime.standstill import AT_THE_END_S, DECIDES_S, StillFor
 
 from ..limits.answers import Means
-from ..limits.costs import Charge
 from ..limits.tables import shipped
 from .bounds import NOTHING, Holding
 from .signals import Pause
@@ -35,6 +35,7 @@ class Heard(Struct):
         pause: that it asked for.
         headers: its headers.
         by_status: ccxt found no error in its body, so what ccxt raises is due to its status alone.
+        unread: this process stood still as it ended: an answer may have come, and nobody could read it.
     """
 
     status: int | None = None
@@ -42,6 +43,7 @@ class Heard(Struct):
     pause: Pause | None = None
     headers: Mapping[str, str] = {}
     by_status: bool = False
+    unread: bool = False
 
     def says(self, exchange: str, *means: Means) -> bool:
         """Whether the answer means one of these in the words of the exchange, a ccxt id."""
@@ -49,14 +51,9 @@ class Heard(Struct):
         return any(answers.find(each, self.status, self.body, self.headers) is not None for each in means)
 
 
-@contextmanager
-def hearing(heard: Heard) -> Generator[None]:
-    """Around an HTTP call: an error that it raises keeps what was heard of it."""
-    try:
-        yield
-    except Exception as error:
-        setattr(error, _HEARD, heard)
-        raise
+def blame(error: Exception, heard: Heard) -> None:
+    """An HTTP call raised an error: that keeps what was heard of it."""
+    setattr(error, _HEARD, heard)
 
 
 class Seen(Struct):
@@ -65,12 +62,11 @@ class Seen(Struct):
     Args:
         exchange: the ccxt id.
         http_calls: how many were sent.
-        heard: of the last one that was sent.
+        heard: of the last one that was sent or passed for data; of the one that raised an error, once it is settled.
         data: the answer to one of them passed for data.
         args: the request's arguments; None where they are not known.
         written: the last one was written to a connection: without an answer, it may have arrived.
         still_s: for how long this process stood still while one of them was out.
-        unread: it did so as the last one ended: an answer may have come, and nobody could read it.
     """
 
     exchange: str
@@ -80,13 +76,12 @@ class Seen(Struct):
     args: Mapping[str, Any] | None = None
     written: bool = False
     still_s: float = 0.0
-    unread: bool = False
 
-    def stood(self, still_s: StillFor, sent_s: float, ended_s: float) -> float:
+    def stood(self, heard: Heard, still_s: StillFor, sent_s: float, ended_s: float) -> float:
         """Notes for how long this process stood still while a call was out, and returns it."""
         still = still_s(sent_s, ended_s)
         self.still_s = max(self.still_s, still)  # pages side by side share one standstill
-        self.unread = still_s(ended_s - AT_THE_END_S, ended_s) >= DECIDES_S
+        heard.unread = still_s(ended_s - AT_THE_END_S, ended_s) >= DECIDES_S
         return still
 
     def sends(self) -> Heard:
@@ -144,10 +139,11 @@ class Call(Seen):
         blank: the last answer had no body, as an answer that says "none" may.
         holding: what it holds of answers.
         usual_s: how long the exchange usually takes for an answer. With no more time left than this it does not wait.
-        lacked: the charge for which there was no room in time.
-        rooms: how room comes for that one (`Refusal.rooms`).
         signed: what is sent as it stands, in place of what ccxt would sign: an HTTP call of the producer's own.
         refused: that one's answer says what is wrong with it.
+        pages: its passes through `fetch2` that are under way.
+        unsent: the tasks of those that were not written to a connection yet.
+        is_over: it has ended. ccxt lets its other pages go on where one fails.
     """
 
     max_wait_s: float = 0.0
@@ -167,10 +163,42 @@ class Call(Seen):
     blank: bool = False
     holding: Holding = NOTHING
     usual_s: float = 0.0
-    lacked: Charge | None = None
-    rooms: Sequence[tuple[float, int]] = ()
     signed: Mapping[str, Any] | None = None
     refused: bool = False
+    pages: int = 0
+    unsent: set[asyncio.Task[Any]] = field(default_factory=set[asyncio.Task[Any]])
+    is_over: bool = False
+
+    @contextmanager
+    def page(self) -> Generator[None]:
+        """Around one pass through `fetch2`."""
+        task = asyncio.current_task()
+        assert task is not None
+        self.pages += 1
+        self.unsent.add(task)
+        try:
+            yield
+        finally:
+            self.pages -= 1
+            self.unsent.discard(task)
+            self._let_go()
+
+    def leaves(self) -> None:
+        """An HTTP call is written to a connection."""
+        self.written = True
+        if self.unsent:  # there are none without an event loop
+            self.unsent.discard(cast("asyncio.Task[Any]", asyncio.current_task()))
+
+    def over(self) -> None:
+        """The attempt has ended. Pages that were not sent never are. Others' answers are read: one may be a refusal."""
+        self.is_over = True
+        for task in self.unsent:
+            task.cancel()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self.is_over and not self.pages:
+            self.holding.close()
 
     def __post_init__(self) -> None:
         self.started_s = clock_s()

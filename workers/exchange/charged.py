@@ -28,7 +28,7 @@ from ..budget.budget import LATE_TRIES
 from ..budget.grants import Grant
 from ..limits import costs, wire
 from .bounds import Holding
-from .call import CALL, Call, Heard, hearing
+from .call import CALL, Call, Heard, blame
 from .clock import SigningClock
 from .counts import Count, counted
 from .egress import PASSAGE, Late, Passage
@@ -85,7 +85,7 @@ class Send(Passage):
         self.late = self.meter.budget.is_late(self.grant, self.left_s)
         if self.late:
             raise Late
-        CALL.get().written = True
+        CALL.get().leaves()
 
     def on_answer(self) -> None:
         """The head of its answer has come: reports its arrival."""
@@ -185,28 +185,29 @@ class ChargedCalls(_Ccxt):
             )
         charges = charges_of(self, meter, path, api, method, params, config)
         reports = meter.costs.reports(apis, method, path)
-        late: list[Grant] = []  # the reservation of a call that was too late to be sent, until it is moved
-        stale = False
-        try:
-            for _ in range(LATE_TRIES):
-                await meter.book(call)
-                send = Send(meter, f"{apis} {path}", charges, await meter.pay(call, charges, late))
-                send.reports, send.again = reports, stale
-                token = _SEND.set(send)
-                try:
-                    return await super().fetch2(path, api, method, params, config)
-                except Late:
-                    late.append(send.grant)  # the next pass moves it, and signs again
-                except _Stale:
-                    stale = True  # the call is charged, and so is its repetition
-                finally:
-                    _SEND.reset(token)
-                    if not send.http_calls:
-                        meter.budget.release(charges, send.grant)
-            raise meter.too_busy(charges)
-        finally:
-            for each in late:
-                meter.budget.release(charges, each)
+        with call.page():
+            late: list[Grant] = []  # the reservation of a call that was too late to be sent, until it is moved
+            stale = False
+            try:
+                for _ in range(LATE_TRIES):
+                    await meter.book(call)
+                    send = Send(meter, f"{apis} {path}", charges, await meter.pay(call, charges, late))
+                    send.reports, send.again = reports, stale
+                    token = _SEND.set(send)
+                    try:
+                        return await super().fetch2(path, api, method, params, config)
+                    except Late:
+                        late.append(send.grant)  # the next pass moves it, and signs again
+                    except _Stale:
+                        stale = True  # the call is charged, and so is its repetition
+                    finally:
+                        _SEND.reset(token)
+                        if not send.http_calls:
+                            meter.budget.release(charges, send.grant)
+                raise meter.too_busy(charges)
+            finally:
+                for each in late:
+                    meter.budget.release(charges, each)
 
     def sign(self, path: str, api: Any = "public", method: str = "GET", params: Any = {}, *more: Any) -> dict[str, Any]:  # noqa: B006
         """Called by ccxt for what it sends; an HTTP call of the producer's own goes out as it stands."""
@@ -222,11 +223,18 @@ class ChargedCalls(_Ccxt):
             send.grant = await meter.pay(call, send.charges, [])  # ccxt repeats a call by itself
         send.http_calls += 1
         send.begin(call.sends())
-        with hearing(send.heard):
+        try:
             data = await self._sent(call, send, url, method, headers, body)
             data = self._checked(data, f"{self.id} {method} {url}", call, send)
-        call.data = True
+        except Exception as error:
+            self.failed(error, send.heard)
+            raise
+        call.heard, call.data = send.heard, True
         return data
+
+    def failed(self, error: Exception, heard: Heard) -> None:
+        """An HTTP call raised an error, which is judged by what was heard of that call."""
+        blame(error, heard)
 
     async def _sent(self, call: Call, send: Send, url: str, method: str, headers: Any, body: Any) -> Any:
         meter = self.meter
@@ -250,7 +258,7 @@ class ChargedCalls(_Ccxt):
         finally:
             meter.answering.ended()
             ended_s = clock_s()
-            call.exchange_s += ended_s - sent_s - call.stood(meter.still_s, sent_s, ended_s)
+            call.exchange_s += ended_s - sent_s - call.stood(send.heard, meter.still_s, sent_s, ended_s)
             send.note(call)
             note_head(meter, send)
             if send.answered_s and (send.pause is not None or send.count is not None):

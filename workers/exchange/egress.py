@@ -21,6 +21,7 @@ from yarl import URL
 
 from schemas.accounts import Secret
 from schemas.runtime.clock import clock_s
+from schemas.runtime.tasks import cancelled
 
 from .bounds import NOTHING, Holding
 from .reading import Handler, Response
@@ -199,6 +200,9 @@ class _Connector(aiohttp.TCPConnector):
                 break
             connection.close()
         passage.left_s = now_s
+        if cancelled():  # its caller has gone, and something on the way swallowed that
+            connection.release()
+            raise asyncio.CancelledError
         try:
             passage.leave()
         except (Late, _Opened):

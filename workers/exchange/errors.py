@@ -8,7 +8,7 @@ status. ccxt's class alone is not enough: its `ExchangeNotAvailable` is both a d
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from schemas.messages import ErrorCode, Outcome
 
 from ..budget.grants import Reason
 from ..limits.answers import Means
+from ..limits.costs import Charge
 from .bounds import REST_S, Crowded
 from .call import Heard, Seen
 from .clock import clock_refused
@@ -64,12 +65,21 @@ class NoBudget(Exception):
     Args:
         reason: why.
         wait_s: in how many seconds there may be budget.
+        lacked: the charge for which there was no room in time, if that is why.
+        rooms: how room comes for that one (`Refusal.rooms`).
+
+    Attributes:
+        reason, wait_s, lacked, rooms: see Args.
     """
 
-    def __init__(self, reason: Reason, wait_s: float) -> None:
+    def __init__(
+        self, reason: Reason, wait_s: float, lacked: Charge | None = None, rooms: Sequence[tuple[float, int]] = ()
+    ) -> None:
         super().__init__(f"{_NOT_SENT[reason]}; there may be some in {wait_s:.3f} s")
         self.reason = reason
         self.wait_s = wait_s
+        self.lacked = lacked
+        self.rooms = rooms
 
 
 _FAILED, _REJECTED, _THROTTLED = Outcome.FAILED, Outcome.REJECTED, Outcome.THROTTLED
@@ -178,7 +188,7 @@ def judge(error: BaseException, seen: Seen, hide: Hide = str) -> Verdict:
         return Verdict(_FAILED, ErrorCode.RATE_LIMITED, message, seen.heard.pause.seconds)
     outcome, code = _decide(error, seen)
     of_connection = _of_connection(code, seen)
-    if seen.unread and of_connection and (seen.heard.status is None or isinstance(error, TimeoutError)):
+    if seen.heard.unread and of_connection and (seen.heard.status is None or isinstance(error, TimeoutError)):
         # Its time-out passed, or its connection was given up, while nobody could read the answer.
         text = f"this worker stood still for {seen.still_s:.1f} s, and read no answer in time; "
         return Verdict(_THROTTLED, ErrorCode.EXPIRED, (text + message)[:MESSAGE_LIMIT])

@@ -28,7 +28,7 @@ from .call import CALL, Call
 from .charged import CCXT_VERSION, charged, give_back
 from .clock import SigningClock, clock_refused, set_windows
 from .egress import Egress
-from .errors import judge
+from .errors import NoBudget, judge
 from .markets import Markets
 from .meter import Meter
 from .public_urls import PublicUrls
@@ -187,7 +187,7 @@ class LaneExchange:
             raise
         finally:
             CALL.reset(token)
-            call.holding.close()
+            call.over()
 
     def _kinds_hint(self, error: BaseError, call: Call) -> str:
         """How to leave out a kind of markets that the exchange does not serve here; empty for any other error."""
@@ -268,7 +268,7 @@ class LaneExchange:
             raise
         finally:
             CALL.reset(token)
-            call.holding.close()
+            call.over()
         arguments.check_answer(method, args, data, call.http_calls, blank=call.blank)
         return data
 
@@ -304,7 +304,7 @@ class LaneExchange:
             call.refused = True
         finally:
             CALL.reset(token)
-            call.holding.close()
+            call.over()
         return await asyncio.to_thread(http_answer.answer, call)
 
     async def _public_urls(self) -> PublicUrls:
@@ -328,14 +328,14 @@ class LaneExchange:
         await self._clock.measure(self._ccxt.fetch_time, lambda: call.trip_s, since_s=call.started_s)
         return await read(**args)
 
-    def bound(self, call: Call, wait_s: float) -> Bound | None:
-        """The limit that had no room for a call and has some in `wait_s`; None where it failed for another reason."""
-        charge = call.lacked
+    def bound(self, error: NoBudget) -> Bound | None:
+        """The limit that had no room for a call, and when it has some; None where there is another reason."""
+        charge = error.lacked
         if charge is None:
             return None
         told_ms, step_ms = now_ms(), round(self._budget.step_s(charge) * 1000, 3)
-        rooms = [(told_ms + int(room_s * 1000), calls) for room_s, calls in call.rooms]
-        return Bound(charge.key, told_ms + int(wait_s * 1000), step_ms, bool(charge.bucket.per), rooms)
+        rooms = [(told_ms + int(room_s * 1000), calls) for room_s, calls in error.rooms]
+        return Bound(charge.key, told_ms + int(error.wait_s * 1000), step_ms, bool(charge.bucket.per), rooms)
 
     def hurry(self) -> None:
         """Hands back the bulk calls that wait for room, and those that still come."""

@@ -148,7 +148,7 @@ class Meter:
             if isinstance(answer, Refusal):
                 self.tallies.refused(charges, answer)
                 if answer.reason == "budget" and answer.held_by is not None and not call.bulk:
-                    call.lacked, call.rooms = charges[answer.held_by], answer.rooms
+                    raise NoBudget(answer.reason, answer.wait_s, charges[answer.held_by], answer.rooms)
                 raise NoBudget(answer.reason, answer.wait_s)
             self.tallies.granted(charges, answer, waited_s)
             call.windowed = any(charge.bucket.kind == "fixed" for charge in charges)

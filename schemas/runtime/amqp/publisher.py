@@ -32,8 +32,10 @@ log = logging.getLogger(__name__)
 
 # No queue has this name: RabbitMQ confirms a message for it, and drops it.
 NOBODY: Final = "fleet.nobody"
-# A queue is silent when it has not confirmed a message, and one that was published so much later is confirmed.
+# A queue is silent when it has not confirmed a message so long after RabbitMQ confirmed one that came so much later.
 OVERTAKEN_S: Final = 1.0
+# So often in that time it is looked.
+LOOKS: Final = 4
 # How often it is looked whether messages on a retired channel are still unconfirmed.
 RETIRE_EVERY_S: Final = 1.0
 
@@ -168,15 +170,20 @@ class Publisher:
         sent_s, limit = loop.time(), asyncio.timeout(None)
         looking: asyncio.TimerHandle
         tag: int | None = None
+        overtaken = 0  # how often that was seen: looks are counted, as this process may stand still
 
         def look() -> None:
-            nonlocal looking, tag
+            nonlocal looking, tag, overtaken
             tag = channel.message_id_delivery_tag.get(message_id)
-            if tag is not None and self._answered_s >= sent_s + OVERTAKEN_S:
+            if tag is None or self._answered_s < sent_s + OVERTAKEN_S:
+                self._ask()
+            else:
+                overtaken += 1
+            # What RabbitMQ did not read for a while it reads together, and then it answers the question first.
+            if overtaken > LOOKS:
                 limit.reschedule(loop.time())
             else:
-                self._ask()
-                looking = loop.call_later(OVERTAKEN_S / 4, look)
+                looking = loop.call_later(OVERTAKEN_S / LOOKS, look)
 
         looking = loop.call_later(after_s, look)
         try:
