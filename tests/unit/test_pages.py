@@ -60,6 +60,8 @@ async def test_pages_that_were_not_sent_end_with_their_attempt_and_the_last_one_
             await waits
         answered.set()
         await out
+        with pytest.raises(asyncio.CancelledError):
+            await page(sent=False)  # nor does one begin
     finally:
         CALL.reset(token)
     assert not bounds.held

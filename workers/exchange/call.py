@@ -171,7 +171,9 @@ class Call(Seen):
 
     @contextmanager
     def page(self) -> Generator[None]:
-        """Around one pass through `fetch2`."""
+        """Around one pass through `fetch2`; raises `CancelledError` where the attempt has ended."""
+        if self.is_over:
+            raise asyncio.CancelledError
         task = asyncio.current_task()
         assert task is not None
         self.pages += 1
