@@ -81,7 +81,11 @@ def ask(fleet: VirtualFleet, demand: Demand, seconds: float, caller: str) -> lis
 @given(st.lists(DEMANDS, min_size=1, max_size=4), st.floats(0.3, 2.0), st.integers(1, 2))
 @example([Demand(2.0, 3.0, False, 1), Demand(1.5, 3.0, False, 1)], 1.0, 1)
 def test_each_gets_his_share_whatever_others_send(others: list[Demand], asks: float, dispatchers: int) -> None:
-    """A share of a limit's time: calls of several kinds take one or three of its 40 in ten seconds."""
+    """A share of a limit's time: calls of several kinds take one or three of its 40 in ten seconds.
+
+    Who stays within his share gets what he asks for. Who asks for more has turns close together while nobody else
+    waits. When a crowd comes he has to yield them, and for some it is too late then to ask again.
+    """
     fleet = VirtualFleet({"x": Limit(40, 10, {"fetch_ohlcv": 3})}, dispatchers=dispatchers)
     share_s = 4 / (len(others) + 1)
     mine = ask(fleet, Demand(share_s * asks, 25, False, 1), 90, "me")
@@ -89,7 +93,8 @@ def test_each_gets_his_share_whatever_others_send(others: list[Demand], asks: fl
         ask(fleet, demand, 90, f"other {number}")
     fleet.run(400)
     during = [each for each in mine if each.at_s >= 20]
-    assert answered(during) >= 0.85 * 70 * share_s * min(1.0, asks) - 3
+    least = 0.9 if asks <= 1.0 else 0.7
+    assert answered(during) >= least * 70 * share_s * min(1.0, asks) - 3
 
 
 @pytest.mark.parametrize("dispatchers", [1, 2, 3])
