@@ -19,10 +19,19 @@ SLOW_S: Final = 5.0
 CLOSING_S: Final = 2.0
 
 
-def cancelled() -> bool:
-    """Whether this very task was cancelled: a dying connection raises `CancelledError` in all that wait on it."""
+def cancelled(times: int = 0) -> bool:
+    """Whether this very task was cancelled: a dying connection raises `CancelledError` in all that wait on it.
+
+    Args:
+        times: `cancellations` of before, as a task that was cancelled may do something as it ends.
+    """
+    return cancellations() > times
+
+
+def cancellations() -> int:
+    """How often this very task was cancelled."""
     task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+    return task.cancelling() if task else 0
 
 
 @contextlib.contextmanager
@@ -32,14 +41,13 @@ def keeping_cancellation() -> Generator[None, None, None]:
     `asyncio.wait_for` of Python 3.11, in which redis-py writes and older aiormq waits for confirms, swallows one that
     comes at the moment at which what it waits for is done, or fails.
     """
-    task = asyncio.current_task()
-    before = task.cancelling() if task else 0
+    before = cancellations()
     try:
         yield
     except Exception:
-        if task is None or task.cancelling() == before:
+        if not cancelled(before):
             raise
-    if task and task.cancelling() > before:
+    if cancelled(before):
         raise asyncio.CancelledError
 
 

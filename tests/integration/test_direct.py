@@ -188,6 +188,27 @@ async def test_a_refusal_pauses_all_though_the_call_s_task_was_cancelled(
             await closing
 
 
+async def test_what_a_program_does_as_it_is_cancelled_is_sent(server: Answers, redis_url: str) -> None:
+    """It may cancel its orders then."""
+    server.answer = 200, {}, '{"code":"0","data":[]}'
+    async with program(instance("okx", server.settings("okx")), redis_url) as (_, read):
+        begun = asyncio.Event()
+
+        async def trades() -> None:
+            try:
+                begun.set()
+                await asyncio.sleep(60)
+            finally:
+                await read("public_get_public_time")
+
+        trading = asyncio.create_task(trades())
+        await begun.wait()
+        trading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await trading
+    assert len(server.hits) == 1
+
+
 async def test_a_program_that_closes_does_not_wait_for_an_exchange_that_never_answers(
     server: Answers, redis_url: str
 ) -> None:

@@ -44,16 +44,19 @@ async def test_pages_that_were_not_sent_end_with_their_attempt_and_the_last_one_
     bounds, answered = Bounds(WorkerConfig()), asyncio.Event()
     call = Call("binance", holding=bounds.holding("binance", "fetch_markets"))
 
-    async def page(*, sent: bool) -> None:
+    async def page(*, sent: bool, again: bool = False) -> None:
         with call.page():
             if sent:
                 call.leaves()
             await answered.wait()
             await call.holding.take(2 * MIB)
+            if again:
+                call.returns()
 
     token = CALL.set(call)
     try:
         out, waits = asyncio.create_task(page(sent=True)), asyncio.create_task(page(sent=False))
+        stale = asyncio.create_task(page(sent=True, again=True))
         await asyncio.sleep(0)
         call.over()
         with pytest.raises(asyncio.CancelledError):
@@ -61,10 +64,12 @@ async def test_pages_that_were_not_sent_end_with_their_attempt_and_the_last_one_
         answered.set()
         await out
         with pytest.raises(asyncio.CancelledError):
+            await stale  # nor is one sent again
+        with pytest.raises(asyncio.CancelledError):
             await page(sent=False)  # nor does one begin
     finally:
         CALL.reset(token)
     assert not bounds.held
     # What they held is the estimate for the next call of the kind.
     await (again := bounds.holding("binance", "fetch_markets")).book()
-    assert again.booked == 2 * MIB
+    assert again.booked == 4 * MIB

@@ -173,7 +173,7 @@ class BlockingCalls(_Ccxt):
             raise
         except (DDoSProtection, RateLimitExceeded):
             if send.pause is None and means_too_many(self.id, send.heard):
-                send.pause = refusal_of(meter, send.heard)
+                send.pause = refusal_of(send)
             raise
         finally:
             run(self._settle(call, send))
@@ -183,7 +183,7 @@ class BlockingCalls(_Ccxt):
         if send.answered_s:
             send.on_answer()
         send.note(call)
-        note_head(self.purse.meter, send)
+        note_head(send)
         if send.answered_s and (send.pause is not None or send.count is not None):
             heed = self.purse.meter.heed
             send.heard.pause = await heed(send.charges, send.grant, send.late_us, send.pause, send.count)
@@ -192,8 +192,7 @@ class BlockingCalls(_Ccxt):
         self, code: int, reason: str, url: str, method: str, headers: Any, body: str, *request: Any
     ) -> Any:
         """Called by ccxt for every answer, before it looks for errors."""
-        send = _SEND.get()
-        note_answer(self.purse.meter, send, code, headers, body)
+        note_answer(_SEND.get(), code, headers, body)
         return super().on_rest_response(code, reason, url, method, headers, body, *request)
 
     def handle_http_status_code(self, code: int, reason: str, url: str, method: str, body: str) -> None:

@@ -5,7 +5,7 @@ import os
 from typing import TYPE_CHECKING, Any, Final
 
 from schemas.errors import ConfigError
-from schemas.runtime.tasks import cancelled
+from schemas.runtime.tasks import cancellations, cancelled
 
 from ..exchange.call import CALL, Call, Heard
 from ..exchange.charged import ChargedCalls, ccxt, charges_of
@@ -62,9 +62,10 @@ class Calls(ChargedCalls):
 
     async def fetch(self, url: str, method: str = "GET", headers: Any = None, body: Any = None) -> Any:
         """Sends one HTTP call. Once it is written its answer is read, whoever is cancelled: it may be a refusal."""
-        if cancelled():  # something on the way here swallowed it
+        call = CALL.get()
+        if cancelled(call.cancellations):  # something on the way here swallowed it
             raise asyncio.CancelledError
-        call, sending = CALL.get(), asyncio.create_task(super().fetch(url, method, headers, body))
+        sending = asyncio.create_task(super().fetch(url, method, headers, body))
         try:
             await asyncio.wait([sending])
         except asyncio.CancelledError:
@@ -96,7 +97,7 @@ class Calls(ChargedCalls):
         config: Any = {},  # noqa: B006
     ) -> Any:
         """Waits for budget, then lets ccxt sign and send."""
-        purse = self.purse
+        purse, before = self.purse, cancellations()
         measuring = CALL.get(None)  # the call that measures its clock
         if measuring is None:
             if self.egress is None or self.egress.process != os.getpid():
@@ -108,6 +109,7 @@ class Calls(ChargedCalls):
             await purse.open(self, own.fetch_time if self.has.get("fetchTime") else None)
         self.meter = purse.meter
         call = measuring or self.new_call()
+        call.cancellations = before
         sent, token = call.http_calls, CALL.set(call)
         try:
             while True:

@@ -174,10 +174,8 @@ class Bounds:
             Crowded: too much is still held after `PATIENCE_S`.
             TooLarge: the call alone would hold too much, as one that reads many answers may.
         """
-        most, waited = self._most, False
+        waited = False
         if holding.held + count > START_BYTES:
-            if holding.held + count > max(most, holding.most_bytes):
-                raise too_long(most)
             self._large.setdefault(holding)
             try:
                 async with asyncio.timeout(PATIENCE_S):
@@ -191,6 +189,8 @@ class Bounds:
         return waited
 
     def _has_room(self, holding: "Holding", held: int) -> bool:
+        if held > max(self._most, holding.most_bytes):
+            raise too_long(self._most)
         if held <= holding.booked or next(iter(self._large)) is holding:
             return True
         return self._sum - max(holding.held, holding.booked) + held <= self._most

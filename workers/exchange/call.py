@@ -141,6 +141,7 @@ class Call(Seen):
         usual_s: how long the exchange usually takes for an answer. With no more time left than this it does not wait.
         signed: what is sent as it stands, in place of what ccxt would sign: an HTTP call of the producer's own.
         refused: that one's answer says what is wrong with it.
+        cancellations: how often its task had been cancelled when it began.
         pages: its passes through `fetch2` that are under way.
         unsent: the tasks of those that were not written to a connection yet.
         is_over: it has ended. ccxt lets its other pages go on where one fails.
@@ -165,6 +166,7 @@ class Call(Seen):
     usual_s: float = 0.0
     signed: Mapping[str, Any] | None = None
     refused: bool = False
+    cancellations: int = 0
     pages: int = 0
     unsent: set[asyncio.Task[Any]] = field(default_factory=set[asyncio.Task[Any]])
     is_over: bool = False
@@ -190,6 +192,12 @@ class Call(Seen):
         self.written = True
         if self.unsent:  # there are none without an event loop
             self.unsent.discard(cast("asyncio.Task[Any]", asyncio.current_task()))
+
+    def returns(self) -> None:
+        """A page that was written is to be sent again; raises `CancelledError` where the attempt has ended."""
+        if self.is_over:
+            raise asyncio.CancelledError
+        self.unsent.add(cast("asyncio.Task[Any]", asyncio.current_task()))
 
     def over(self) -> None:
         """The attempt has ended. Pages that were not sent never are. Others' answers are read: one may be a refusal."""

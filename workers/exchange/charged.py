@@ -200,6 +200,7 @@ class ChargedCalls(_Ccxt):
                         late.append(send.grant)  # the next pass moves it, and signs again
                     except _Stale:
                         stale = True  # the call is charged, and so is its repetition
+                        call.returns()
                     finally:
                         _SEND.reset(token)
                         if not send.http_calls:
@@ -253,14 +254,14 @@ class ChargedCalls(_Ccxt):
             raise
         except (DDoSProtection, RateLimitExceeded):
             if send.pause is None and means_too_many(self.id, send.heard):
-                send.pause = refusal_of(meter, send.heard)
+                send.pause = refusal_of(send)
             raise
         finally:
             meter.answering.ended()
             ended_s = clock_s()
             call.exchange_s += ended_s - sent_s - call.stood(send.heard, meter.still_s, sent_s, ended_s)
             send.note(call)
-            note_head(meter, send)
+            note_head(send)
             if send.answered_s and (send.pause is not None or send.count is not None):
                 heed = meter.heed
                 send.heard.pause = await heed(send.charges, send.grant, send.late_us, send.pause, send.count)
@@ -275,14 +276,14 @@ class ChargedCalls(_Ccxt):
         if send.blank:
             return []
         if not isinstance(data, (dict, list)) and not (isinstance(data, str) and data.strip().isdigit()):
-            raise BadResponse(f"{what} no JSON: {self.meter.redactor.hide(send.heard.body)[:80]!r}")
+            raise BadResponse(f"{what} no JSON: {send.meter.redactor.hide(send.heard.body)[:80]!r}")
         return data  # pyright: ignore[reportUnknownVariableType]
 
     def on_rest_response(
         self, code: int, reason: str, url: str, method: str, headers: dict[str, str], body: str, *request: Any
     ) -> Any:
         """Called by ccxt for every answer, before it looks for errors."""
-        note_answer(self.meter, _SEND.get(), code, headers, body)
+        note_answer(_SEND.get(), code, headers, body)
         return super().on_rest_response(code, reason, url, method, headers, body, *request)
 
     def handle_http_status_code(self, code: int, reason: str, url: str, method: str, body: str) -> None:
@@ -341,8 +342,9 @@ def charges_of(
     return meter.costs.charges(apis, method, path, sent, ccxt_cost, meter.names)
 
 
-def note_answer(meter: Meter, send: Send, code: int, headers: Mapping[str, str], body: str) -> None:
+def note_answer(send: Send, code: int, headers: Mapping[str, str], body: str) -> None:
     """Takes in what an answer says of limits."""
+    meter = send.meter  # the instance has none any more where its lane was closed meanwhile
     send.heard.status, send.heard.body, send.heard.headers = code, body[:BODY_KEPT], headers
     send.blank = _is_blank(code, headers, body)
     send.pause = signal(meter, code, headers, body)
@@ -350,15 +352,15 @@ def note_answer(meter: Meter, send: Send, code: int, headers: Mapping[str, str],
         send.count = counted(meter.answers.counts, headers, time.time())
 
 
-def note_head(meter: Meter, send: Send) -> None:
+def note_head(send: Send) -> None:
     """Takes in what the head of an answer says of limits, where its body did not come whole or was not read."""
     if send.head is not None and send.heard.status is None:
-        send.pause = signal(meter, *send.head, "")
+        send.pause = signal(send.meter, *send.head, "")
 
 
-def refusal_of(meter: Meter, heard: Heard) -> Pause | None:
+def refusal_of(send: Send) -> Pause | None:
     """The pause that an answer asks for which ccxt takes for "too many calls"."""
-    return signal(meter, heard.status or 0, heard.headers, heard.body, refused=True)
+    return signal(send.meter, send.heard.status or 0, send.heard.headers, send.heard.body, refused=True)
 
 
 def signal(meter: Meter, status: int, headers: Mapping[str, str], body: str, *, refused: bool = False) -> Pause | None:

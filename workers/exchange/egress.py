@@ -199,10 +199,10 @@ class _Connector(aiohttp.TCPConnector):
             if last_s >= max(now_s - IDLE_S, self._doubted_s.get(place, 0.0)):
                 break
             connection.close()
-        passage.left_s = now_s
         if cancelled():  # its caller has gone, and something on the way swallowed that
             connection.release()
             raise asyncio.CancelledError
+        passage.left_s = now_s
         try:
             passage.leave()
         except (Late, _Opened):
