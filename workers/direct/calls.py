@@ -109,7 +109,8 @@ class Calls(ChargedCalls):
             await purse.open(self, own.fetch_time if self.has.get("fetchTime") else None)
         self.meter = purse.meter
         call = measuring or self.new_call()
-        call.cancellations = before
+        if call.signed is None:  # a program may make a call as it ends; whoever had one signed is there or has gone
+            call.cancellations = before
         sent, token = call.http_calls, CALL.set(call)
         try:
             while True:
