@@ -1,5 +1,7 @@
 """An account that meets a limit of its own, beside all others at its address."""
 
+import functools
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +16,25 @@ from tests.support.reads import SYMBOL
 from tests.support.signed import BORIS, signing
 
 
-async def loaded(made: Any) -> None:
-    """Loads the markets, and again while the fleet has no budget: a test before may have taken Redis away."""
+async def with_budget(call: Callable[[], Awaitable[Any]], says: str) -> Any:
+    """Makes a call, and again while it is not sent for want of budget, as the gateway says."""
     while True:
         try:
-            await made.load_markets()
+            return await call()
         except ccxt.ExchangeNotAvailable as error:
-            if "no budget" not in str(error):
+            if says not in str(error):
                 raise
-        else:
-            return
+
+
+async def loaded(made: Any) -> None:
+    """Loads the markets; a test before may have taken the fleet's Redis away."""
+    await with_budget(made.load_markets, "no budget")
 
 
 async def sent(made: Any) -> Any:
-    """Makes a private call, and again while it is not sent: a gateway that has just started may have no budget yet."""
-    while True:
-        try:
-            if made.id == "kraken":
-                return await made.fetch_balance()
-            return await made.create_order(SYMBOL, "limit", "buy", 0.001, 10_000)
-        except ccxt.ExchangeNotAvailable as error:
-            if "no_budget: not sent" not in str(error):
-                raise
+    """Makes a private call; a gateway that has just started may have no budget yet."""
+    order = functools.partial(made.create_order, SYMBOL, "limit", "buy", 0.001, 10_000)
+    return await with_budget(made.fetch_balance if made.id == "kraken" else order, "no_budget: not sent")
 
 
 @pytest.mark.parametrize(

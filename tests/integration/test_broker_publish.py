@@ -151,10 +151,9 @@ async def test_a_queue_has_time_to_confirm_after_rabbitmq_has_read_what_it_did_n
         publish = functools.partial(broker.publish, b"held back", topology.RETURNED, silent_after_s=0.1)
         await publish()  # the connection is up, and has a channel for this
         proxy.freeze()
-        publishing, began_s = asyncio.create_task(publish()), loop.time()
-        await asyncio.sleep(0.05)
         broker._publisher._answered_s = math.inf  # pyright: ignore[reportPrivateUsage]
+        began_s = loop.time()
         with pytest.raises(Silent):
-            await publishing
+            await publish()
         assert loop.time() - began_s >= OVERTAKEN_S
         proxy.thaw()
